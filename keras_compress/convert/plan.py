@@ -1,0 +1,78 @@
+"""What the frozen model tells the integer lowering: exact constants and activation parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODES = ("float32", "float16", "dynamic", "int8", "16x8")
+IO_TYPES = ("float32", "int8", "uint8", "int16")
+
+
+def fingerprint(values: NDArray[np.float32]) -> str:
+    """SHA-1 of a float32 array's bytes: how a weight is found again in the flatbuffer."""
+    return hashlib.sha1(np.ascontiguousarray(values, dtype=np.float32).tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ConstantGrid:
+    """One weight as the device stores it: `real = scale * values`.
+
+    Attributes:
+        name: Keras path of the variable, e.g. `"conv1/kernel"`.
+        values: Integers in TFLite layout (conv OHWI, depthwise 1HWC, fully connected OI).
+        scale: float32, shape `(1,)` for one scale per tensor or `(channels,)`.
+        quantized_dimension: Axis of `values` that `scale` runs along (0 when there is one scale).
+        bits: Width the integers fit in, 2 to 8.
+    """
+
+    name: str
+    values: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    quantized_dimension: int
+    bits: int = 8
+
+    def floats(self) -> NDArray[np.float32]:
+        """The float32 values that travel through the float flatbuffer."""
+        shape = [1] * self.values.ndim
+        shape[self.quantized_dimension] = -1
+        scale = self.scale.reshape(shape) if self.scale.size > 1 else self.scale.reshape(())
+        return (self.values.astype(np.float32) * scale).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ActivationPoint:
+    """A place where the device holds integers: `real = scale * (integer - zero_point)`.
+
+    Attributes:
+        name: Path of the Keras layer that stands at this place; names the tensor in the file.
+        scale: Positive step, a float32 value.
+        zero_point: Integer that stands for 0.0 (0 for 16-bit activations).
+        bits: Storage width, 8 or 16.
+    """
+
+    name: str
+    scale: float
+    zero_point: int
+    bits: int = 8
+
+
+@dataclass(frozen=True)
+class LoweringPlan:
+    """Everything the lowering puts into the file.
+
+    Attributes:
+        mode: One of `MODES`.
+        io: One of `IO_TYPES`: type of the model's inputs and outputs.
+        weights: `fingerprint(grid.floats())` -> grid.
+        points: Marker ID (1, 2, ...) -> activation point.
+    """
+
+    mode: str = "int8"
+    io: str = "float32"
+    weights: Mapping[str, ConstantGrid] = field(default_factory=dict)
+    points: Mapping[int, ActivationPoint] = field(default_factory=dict)
