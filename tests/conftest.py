@@ -1,0 +1,37 @@
+"""Settings and data that every test shares."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Before anything imports TensorFlow or matplotlib.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+from keras_compress import datasets
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras_names() -> None:
+    """Automatic layer names start at 0 in each test, whichever tests ran before."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session(free_memory=False)
+
+
+@pytest.fixture(scope="session")
+def digits() -> datasets.Dataset:
+    return datasets.load("digits")
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> datasets.Dataset:
+    """The 70,000 images, or the test is skipped with what is to be installed."""
+    try:
+        return datasets.load("fashion_mnist")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))

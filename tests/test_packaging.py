@@ -1,0 +1,116 @@
+"""The package as a whole: what importing it costs, what it never imports, how large its pieces are."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+import keras_compress
+
+PACKAGE = Path(keras_compress.__file__).parent
+CHECKOUT = Path(__file__).parent.parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def run_python(code: str) -> str:
+    """Runs code in a fresh interpreter that finds the same package as this one."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_is_light_and_without_warnings() -> None:
+    heavy = ["ai_edge_litert", "tflite_micro", "matplotlib", "tensorflow_model_optimization", "tf_keras"]
+    code = f"import sys, keras_compress; print([name for name in {heavy} if name in sys.modules])"
+    assert run_python(code) == "[]"
+
+
+def imported_names(path: Path) -> set[str]:
+    """Every module that a file imports, at any level of nesting."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_no_module_imports_tfmot_or_legacy_keras() -> None:
+    forbidden = {"tensorflow_model_optimization", "tf_keras", "pickle"}
+    offenders = {
+        str(path.relative_to(PACKAGE)): sorted(found)
+        for path in SOURCES
+        if (found := {name.split(".")[0] for name in imported_names(path)} & forbidden)
+    }
+    assert len(SOURCES) > 10
+    assert offenders == {}
+
+
+def test_layers_import_one_way() -> None:
+    if not (CHECKOUT / "pyproject.toml").is_file():
+        pytest.skip("the contracts are in the checkout's pyproject.toml")
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"],
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def function_lines(path: Path) -> list[tuple[int, str]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        ((node.end_lineno or node.lineno) - node.lineno + 1, f"{path.relative_to(PACKAGE)}:{node.name}")
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+
+
+def test_functions_are_short() -> None:
+    lengths = sorted(length for path in SOURCES for length in function_lines(path))
+    assert [entry for entry in lengths if entry[0] > 80] == []
+    assert lengths[int(0.95 * (len(lengths) - 1))][0] <= 40
+
+
+def test_files_are_short() -> None:
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert {name: lines for name, lines in lengths.items() if lines > 500} == {}
+    assert median(lines for lines in lengths.values() if lines > 5) <= 150
+
+
+def test_typed_marker_and_recipes_are_installed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+    if (CHECKOUT / "keras_compress" / "recipes").is_dir():
+        shipped = {path.name for path in (CHECKOUT / "keras_compress" / "recipes").glob("*.json")}
+        assert {path.name for path in (PACKAGE / "recipes").glob("*.json")} == shipped
+
+
+def test_metadata() -> None:
+    try:
+        metadata = importlib.metadata.metadata("keras-compress")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("keras-compress runs from a checkout and is not installed")
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.10"
+    (script,) = [
+        entry for entry in importlib.metadata.entry_points(group="console_scripts")
+        if entry.name == "keras-compress"
+    ]  # fmt: skip
+    assert script.value == "keras_compress.cli:main"
+
+
+def test_ci_runs_the_readme_command() -> None:
+    script = CHECKOUT / ".ci" / "run"
+    if not script.is_file():
+        pytest.skip("no checkout around these tests")
+    assert "pip install '.[test]' && pytest\n" in script.read_text(encoding="utf-8")
