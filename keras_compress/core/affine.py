@@ -1,0 +1,130 @@
+"""Affine quantization: `real = scale * (integer - zero_point)`.
+
+The only place where rounding to a grid is written. Training, freezing and converting all call it, so they cannot
+disagree. Every function takes tensors, NumPy arrays or symbolic Keras tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """The integers a tensor may take.
+
+    Args:
+        bits: Width of the integers, 2 to 32.
+        signed: `False` counts from 0.
+        symmetric: The zero point is 0.
+        narrow_range: Drop the lowest integer, so that a signed range is the same on both sides (TFLite's rule for
+            weights).
+        axis: Axes that have a scale of their own; `None` is one scale for the whole tensor.
+
+    Raises:
+        ValueError: For bits out of range, or an unsigned symmetric spec.
+
+    >>> QuantSpec(bits=8).minimum, QuantSpec(bits=8).maximum
+    (-127, 127)
+    >>> QuantSpec(bits=4, symmetric=False, narrow_range=False).minimum
+    -8
+    """
+
+    bits: int = 8
+    signed: bool = True
+    symmetric: bool = True
+    narrow_range: bool = True
+    axis: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 2 <= self.bits <= 32:
+            raise ValueError(f"Expected `bits` to be an integer from 2 to 32. Received: bits={self.bits}")
+        if self.symmetric and not self.signed:
+            raise ValueError(
+                "Expected `signed=True` where `symmetric=True`. "
+                f"Received: signed={self.signed}, symmetric={self.symmetric}"
+            )
+
+    @property
+    def minimum(self) -> int:
+        """Lowest integer."""
+        lowest = -(2 ** (self.bits - 1)) if self.signed else 0
+        return lowest + (1 if self.narrow_range else 0)
+
+    @property
+    def maximum(self) -> int:
+        """Highest integer."""
+        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+
+
+ACTIVATION_INT8 = QuantSpec(bits=8, symmetric=False, narrow_range=False)
+
+
+def quantize_to_int(values: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """Nearest integer of the grid, ties to even, saturating at the ends. Float tensor that holds whole numbers."""
+    return ops.clip(ops.round(values / scale) + zero_point, float(spec.minimum), float(spec.maximum))
+
+
+def dequantize(integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """The real numbers that the integers stand for."""
+    return (integers - zero_point) * scale
+
+
+def fake_quantize(values: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """Round to the grid and come back: what the device computes with, as real numbers."""
+    return dequantize(quantize_to_int(values, scale, zero_point, spec), scale, zero_point)
+
+
+def reduction_axes(rank: int, axis: Sequence[int] | None) -> tuple[int, ...]:
+    """The axes that share one scale: all but `axis`.
+
+    >>> reduction_axes(4, (3,))
+    (0, 1, 2)
+    """
+    kept = {a % rank for a in axis} if axis is not None else set()
+    return tuple(a for a in range(rank) if a not in kept)
+
+
+def symmetric_scale(weight: Tensor, spec: QuantSpec) -> Tensor:
+    """Scale that puts the largest magnitude on the highest integer, per channel where `spec.axis` says so.
+
+    A channel of zeros takes the largest scale of its tensor (1 where the whole tensor is zero): a scale is never 0, and
+    the bias of a dead channel, which is stored in steps of input scale times weight scale, keeps its precision.
+
+    Returns:
+        Tensor that broadcasts against `weight` (reduced axes have length 1).
+    """
+    axes = reduction_axes(len(weight.shape), spec.axis)
+    scale = ops.max(ops.abs(weight), axis=axes, keepdims=True) / float(spec.maximum)
+    largest = ops.max(scale)
+    fallback = ops.where(largest > 0, largest, ops.ones_like(largest))
+    return ops.where(scale > 0, scale, fallback)
+
+
+def affine_parameters(minimum: Tensor, maximum: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of a range, widened so that 0.0 has an integer of its own.
+
+    Args:
+        minimum: Lower end of the range, scalar.
+        maximum: Upper end of the range, scalar.
+        spec: Target integers. For a symmetric spec the zero point is 0.
+
+    Returns:
+        `(scale, zero_point)`, float scalars; `zero_point` holds a whole number.
+    """
+    low = ops.minimum(minimum, 0.0)
+    high = ops.maximum(maximum, 0.0)
+    if spec.symmetric:
+        scale = ops.maximum(-low, high) / float(spec.maximum)
+        scale = ops.where(scale > 0, scale, ops.ones_like(scale))
+        return scale, ops.zeros_like(scale)
+    scale = (high - low) / float(spec.maximum - spec.minimum)
+    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
+    zero_point = ops.clip(ops.round(spec.minimum - low / scale), float(spec.minimum), float(spec.maximum))
+    return scale, zero_point

@@ -1,0 +1,89 @@
+"""The list of methods. Everything that enumerates methods (recipes, command line, conformance tests, docs) reads it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import keras
+
+PACKAGE = "keras_compress"
+_Registered = TypeVar("_Registered", bound=Callable[..., Any])
+_ENTRIES: dict[str, dict[str, Any]] = {}
+
+
+def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Registered]:
+    """Decorator that enters a class or function under `kind`, and makes a class known to Keras's loader.
+
+    Args:
+        kind: `"schedule"`, `"weight_transform"`, `"activation_quantizer"` or `"entry_point"`.
+        name: Name in recipes; the object's own name by default.
+
+    Raises:
+        ValueError: If the name is taken.
+    """
+
+    def enter(registered: _Registered) -> _Registered:
+        key = name or registered.__name__
+        entries = _ENTRIES.setdefault(kind, {})
+        if key in entries:
+            raise ValueError(f"Expected a new {kind} name. Received: {key!r}, which is registered already.")
+        entries[key] = registered
+        if isinstance(registered, type):
+            keras.saving.register_keras_serializable(package=PACKAGE)(registered)
+        return registered
+
+    return enter
+
+
+def entries(kind: str) -> dict[str, Any]:
+    """All that is registered under `kind`, by name."""
+    return dict(_ENTRIES.get(kind, {}))
+
+
+def lookup(kind: str, name: str) -> Any:
+    """The object registered as `name`.
+
+    Raises:
+        ValueError: If there is none; the message lists the names there are.
+    """
+    found = _ENTRIES.get(kind, {})
+    if name not in found:
+        raise ValueError(f"Expected a {kind} out of {sorted(found)}. Received: {name!r}")
+    return found[name]
+
+
+def import_methods(package: str, path: Iterable[str]) -> None:
+    """Import every module of a package of methods, so that a new file registers itself without an edit elsewhere."""
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
+
+
+def resolve(kind: str, identifier: Any) -> Any:
+    """An object from what a user or a recipe may write for it.
+
+    Args:
+        kind: Kind of the registry.
+        identifier: An object already made, a registered name, or `{"class_name": name, "config": {...}}`.
+
+    Raises:
+        ValueError: For an unknown name or unknown keys.
+    """
+    if isinstance(identifier, str):
+        return lookup(kind, identifier)()
+    if isinstance(identifier, dict):
+        unknown = set(identifier) - {"class_name", "config"}
+        if unknown or "class_name" not in identifier:
+            raise ValueError(
+                f"Expected a {kind} as {{'class_name': ..., 'config': {{...}}}}. Received: {identifier!r}"
+            )
+        made = lookup(kind, identifier["class_name"])
+        try:
+            return made(**identifier.get("config", {}))
+        except TypeError as error:
+            raise ValueError(
+                f"Expected the arguments of {identifier['class_name']}. Received: {identifier.get('config')!r} ({error})"
+            ) from error
+    return identifier

@@ -1,0 +1,97 @@
+"""Straight-through operations: a forward formula, and the gradient that training uses in place of the true one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_compress.core import affine
+
+Tensor = Any
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a pure tensor function with XLA, so that a chain of element-wise operations is one pass over memory."""
+    compiled_function: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
+    return compiled_function
+
+
+def straight_through(forward: Callable[..., Tensor], values: Tensor, *parameters: Tensor) -> Tensor:
+    """`forward(values, *parameters)` whose gradient is the identity for `values` and zero for the parameters.
+
+    **Forward** `y = forward(x)`. **Gradient** `dy/dx = 1`.
+
+    >>> x = tf.constant([0.4, 1.6])
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(x)
+    ...     y = straight_through(tf.round, x)
+    >>> y.numpy().tolist(), tape.gradient(y, x).numpy().tolist()
+    ([0.0, 2.0], [1.0, 1.0])
+    """
+
+    @tf.custom_gradient
+    def apply(inner: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return forward(inner, *parameters), lambda upstream: upstream
+
+    return apply(values)
+
+
+@functools.lru_cache(maxsize=None)
+def _range_kernels(spec: affine.QuantSpec) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Compiled forward and backward passes of `fake_quantize_range` for one integer format."""
+
+    def forward(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        scale, zero_point = affine.affine_parameters(low, high, spec)
+        return affine.fake_quantize(values, scale, zero_point, spec)
+
+    def backward(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> Tensor:
+        inside = (values >= tf.minimum(low, 0.0)) & (values <= tf.maximum(high, 0.0))
+        return tf.where(inside, upstream, tf.zeros_like(upstream))
+
+    return compiled(forward), compiled(backward)
+
+
+@compiled
+def _range_gradients(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
+    below = tf.reduce_sum(tf.where(values < low, upstream, tf.zeros_like(upstream)))
+    above = tf.reduce_sum(tf.where(values > high, upstream, tf.zeros_like(upstream)))
+    return below, above
+
+
+def fake_quantize_range(
+    values: Tensor, low: Tensor, high: Tensor, spec: affine.QuantSpec, learn_range: bool = False
+) -> Tensor:
+    """Fake quantization between `low` and `high`.
+
+    **Forward** `y = fake_quantize(x)` with the scale and zero point of the range.
+    **Gradient** `dy/dx = 1` inside the range, 0 outside; with `learn_range`, `dy/dlow = 1` where `x < low` and
+    `dy/dhigh = 1` where `x > high`.
+
+    Args:
+        values: float32 tensor of any shape.
+        low: Scalar, lower end.
+        high: Scalar, upper end.
+        spec: Integer format of the result.
+        learn_range: Give gradients to `low` and `high`.
+
+    >>> x = tf.constant([-1.0, 0.2, 9.0])
+    >>> spec = affine.QuantSpec(bits=2, symmetric=False, narrow_range=False)
+    >>> fake_quantize_range(x, tf.constant(0.0), tf.constant(3.0), spec).numpy().tolist()
+    [0.0, 0.0, 3.0]
+    """
+    forward, backward = _range_kernels(spec)
+
+    @tf.custom_gradient
+    def apply(x: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+        def gradient(upstream: Tensor) -> Any:
+            to_values = backward(x, lower, upper, upstream)
+            if not learn_range:
+                return to_values, None, None
+            return (to_values, *_range_gradients(x, lower, upper, upstream))
+
+        return forward(x, lower, upper), gradient
+
+    return apply(values, tf.convert_to_tensor(low), tf.convert_to_tensor(high))

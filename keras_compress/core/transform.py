@@ -1,0 +1,171 @@
+"""`WeightTransform`: the one thing that pruners, clusterers and weight quantizers are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_compress.core.affine import QuantSpec, quantize_to_int, reduction_axes
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class IntegerWeight:
+    """A weight as integers: `real = scale * integers`.
+
+    Attributes:
+        integers: int32 array in the layer's own layout.
+        scale: float32 array that broadcasts against `integers` (length 1 on the axes that share a scale).
+        bits: Width that the integers fit in.
+    """
+
+    integers: NDArray[np.int32]
+    scale: NDArray[np.float32]
+    bits: int
+
+    def floats(self) -> NDArray[np.float32]:
+        """The real weights, float32."""
+        return (self.integers.astype(np.float32) * self.scale).astype(np.float32)
+
+
+class WeightTransform(keras.layers.Layer):
+    """A serialisable, differentiable map from the latent weight to the weight that the layer sees.
+
+    A subclass implements `call(weight, training)` and, where it has state, `create_variables`, `initialize` and
+    `update`. It is a Keras layer, so that its variables are trained, saved and distributed like any others, and
+    `add_loss` works. It always computes in float32, under mixed precision too.
+
+    Class attributes:
+        promises: What holds for its output: `"zeros"` (zeros of the weight are kept zeros), `"codebook"` (few distinct
+            values), `"grid"` (values on an integer grid).
+        preserves: Promises of transforms before it that its output keeps.
+    """
+
+    promises: frozenset[str] = frozenset()
+    preserves: frozenset[str] = frozenset()
+
+    def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:
+        super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)
+        self._build_arguments: dict[str, Any] | None = None
+
+    def prepare(self, shape: Sequence[int], channel_axes: Sequence[int], made: Iterable[str] = ()) -> None:
+        """Make the variables for one weight.
+
+        Args:
+            shape: Shape of the weight.
+            channel_axes: Its output-channel axes.
+            made: Promises of the transforms before this one in the list.
+        """
+        if self.built:
+            return
+        self._build_arguments = {
+            "shape": [int(n) for n in shape],
+            "channel_axes": [int(a) for a in channel_axes],
+            "made": sorted(made),
+        }
+        self.create_variables()
+        self.built = True
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight this transform was built for."""
+        return tuple(self._built_with("shape"))
+
+    @property
+    def channel_axes(self) -> tuple[int, ...]:
+        """Output-channel axes of the weight, non-negative."""
+        return tuple(a % len(self.weight_shape) for a in self._built_with("channel_axes"))
+
+    @property
+    def made(self) -> frozenset[str]:
+        """Promises of the transforms before this one."""
+        return frozenset(self._built_with("made"))
+
+    def _built_with(self, key: str) -> Any:
+        if self._build_arguments is None:
+            raise ValueError(f"Expected a built transform. Received: {self.name}, which no wrapper has built yet.")
+        return self._build_arguments[key]
+
+    def create_variables(self) -> None:
+        """Make this transform's variables; `weight_shape`, `channel_axes` and `made` are known. None by default."""
+
+    def initialize(self, weight: Tensor) -> None:
+        """Set the variables from the weight as the transforms before this one give it. Nothing by default."""
+
+    def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
+        """New values of what gradients do not move, computed once for each training batch, before the forward pass.
+
+        Args:
+            weight: The weight as the transforms before this one give it.
+
+        Returns:
+            `(variable, new value)` pairs. The wrapper assigns them, once each and outside any condition.
+        """
+        return []
+
+    def call(self, weight: Tensor, training: bool = False) -> Tensor:
+        """The transformed weight, of the same shape."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `call(weight, training)`.")
+
+    def integer_weight(self, weight: Tensor) -> IntegerWeight | None:
+        """The transformed weight as integers and scale, `None` where this transform has no integer grid."""
+        return None
+
+    def summary_values(self) -> dict[str, float]:
+        """Figures worth a curve in TensorBoard, by name. None by default."""
+        return {}
+
+    def pending(self) -> str | None:
+        """Why training has not finished this transform's work, in words, or `None`."""
+        return None
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        if self._build_arguments is None:
+            return None
+        return {key: list(value) for key, value in self._build_arguments.items()}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        self.prepare(config["shape"], config["channel_axes"], config["made"])
+
+    def build(self, input_shape: Any = None) -> None:
+        self._built_with("shape")
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "trainable": self.trainable}
+
+
+def check_order(transforms: Sequence[WeightTransform]) -> frozenset[str]:
+    """Check that no transform breaks a promise made before it; return the promises that hold at the end.
+
+    Raises:
+        ValueError: Naming the pair.
+    """
+    made: dict[str, WeightTransform] = {}
+    for transform in transforms:
+        for promise, earlier in made.items():
+            if promise not in transform.preserves:
+                raise ValueError(
+                    f"Expected transforms that keep each other's promises, in the order prune, cluster, quantize. "
+                    f"Received: {type(transform).__name__} after {type(earlier).__name__}, whose {promise!r} it would "
+                    "break."
+                )
+        made.update({promise: transform for promise in transform.promises if promise not in made})
+    return frozenset(made)
+
+
+def integers_of(weight: Tensor, scale: Tensor, spec: QuantSpec) -> IntegerWeight:
+    """Put a weight on the grid of `scale`; for transforms whose output is `scale * integers`."""
+    integers = quantize_to_int(weight, scale, 0.0, spec)
+    shape = [n if a not in reduction_axes(len(weight.shape), spec.axis) else 1 for a, n in enumerate(weight.shape)]
+    return IntegerWeight(
+        integers=ops.convert_to_numpy(integers).astype(np.int32),
+        scale=ops.convert_to_numpy(scale).astype(np.float32).reshape(shape),
+        bits=spec.bits,
+    )

@@ -1,0 +1,175 @@
+"""`Compressed`: the only wrapper. It gives its layer transformed weights for the length of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_compress.core.context import first_time_in_call
+from keras_compress.core.registry import PACKAGE
+from keras_compress.core.slots import Slot, slots_of
+from keras_compress.core.transform import WeightTransform, check_order
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class Compressed(keras.layers.Wrapper):
+    """A layer whose weights pass through lists of transforms before it sees them.
+
+    The variables of the inner layer keep the latent weights, which the optimizer trains; in each call the layer
+    computes with the transformed ones. The wrapper and its transforms work in float32; the inner layer keeps its own
+    dtype policy.
+
+    Args:
+        layer: A built Keras layer.
+        transforms: Slot name -> transforms, applied in order. For slot names see `keras_compress.core.slots`.
+        slots: Attribute path -> output-channel axes, for layers that the table does not know.
+        name: The inner layer's name by default.
+
+    Raises:
+        ValueError: For an unbuilt layer, a slot the layer does not have, or an order that breaks a promise.
+    """
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        transforms: Mapping[str, Sequence[WeightTransform]],
+        slots: Mapping[str, Sequence[int]] | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not layer.built:
+            raise ValueError(
+                f"Expected a built layer: call the model on data, or give it an `Input`. Received: {layer.name!r}, "
+                "which is not built."
+            )
+        kwargs.update(dtype="float32", autocast=False)
+        super().__init__(layer, name=name or layer.name, **kwargs)
+        self.supports_masking = layer.supports_masking
+        self.slot_axes = None if slots is None else {key: [int(a) for a in axes] for key, axes in slots.items()}
+        known = {slot.name: slot for slot in slots_of(layer, self.slot_axes)}
+        unknown = set(transforms) - set(known)
+        if unknown:
+            raise ValueError(
+                f"Expected slots of {type(layer).__name__} {layer.name!r}: {sorted(known)}. Received: {sorted(unknown)}"
+            )
+        self.slot_names = [name for name in known if transforms.get(name)]
+        self.transform_counts = [len(transforms[name]) for name in self.slot_names]
+        # One flat list: Keras saves the state of lists of layers, not of dicts of lists.
+        self.transform_list = [t for name in self.slot_names for t in transforms[name]]
+        for slot, listed in self.items():
+            self._prepare(slot, listed)
+        self.built = True
+
+    def _prepare(self, slot: Slot, transforms: Sequence[WeightTransform]) -> None:
+        check_order(transforms)
+        shape = slot.variable(self.layer).shape
+        for position, transform in enumerate(transforms):
+            transform.prepare(shape, slot.channel_axes, check_order(transforms[:position]))
+
+    def items(self) -> Iterator[tuple[Slot, list[WeightTransform]]]:
+        """`(slot, transforms)` pairs."""
+        known = {slot.name: slot for slot in slots_of(self.layer, self.slot_axes)}
+        start = 0
+        for name, count in zip(self.slot_names, self.transform_counts, strict=True):
+            yield known[name], list(self.transform_list[start : start + count])
+            start += count
+
+    @property
+    def transforms(self) -> dict[str, list[WeightTransform]]:
+        """Slot name -> transforms."""
+        return {slot.name: listed for slot, listed in self.items()}
+
+    def latent(self, slot_name: str) -> keras.Variable:
+        """The trained variable behind a slot."""
+        return next(slot.variable(self.layer) for slot, _ in self.items() if slot.name == slot_name)
+
+    def weight(self, slot_name: str, stop_before: WeightTransform | None = None) -> Tensor:
+        """The weight as the layer sees it in inference, or as it comes to one of the transforms.
+
+        Args:
+            slot_name: Slot.
+            stop_before: Give the weight that enters this transform.
+        """
+        value = ops.convert_to_tensor(self.latent(slot_name), "float32")
+        for transform in self.transforms[slot_name]:
+            if transform is stop_before:
+                break
+            value = transform(value, training=False)
+        return value
+
+    def initialize(self, transform: WeightTransform) -> None:
+        """Let a transform just added set its variables from the weight that comes to it."""
+        for slot, listed in self.items():
+            if any(t is transform for t in listed):
+                transform.initialize(self.weight(slot.name, stop_before=transform))
+
+    def build(self, *args: Any, **kwargs: Any) -> None:
+        self.built = True
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        return None
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        if "training" in kwargs and not self.layer._call_has_training_arg:
+            kwargs.pop("training")
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def call(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        training = bool(training)
+        # A layer that stands in two places has one set of weights and counts one step for each batch.
+        update = training and first_time_in_call(self)
+        mapping = [(slot.variable(self.layer), self._transformed(slot, training, update)) for slot, _ in self.items()]
+        outer = keras.src.backend.get_stateless_scope() if keras.src.backend.in_stateless_scope() else None
+        with keras.StatelessScope(collect_losses=True) as scope:
+            if outer is not None:
+                scope.state_mapping.update(outer.state_mapping)
+            for variable, value in mapping:
+                scope.add_update((variable, ops.cast(value, variable.dtype)))
+            outputs = self.layer(inputs, *args, **kwargs)
+        self._apply_updates(scope, {id(variable) for variable, _ in mapping})
+        for loss in scope.losses:
+            self.add_loss(loss)
+        return outputs
+
+    def _transformed(self, slot: Slot, training: bool, update: bool) -> Tensor:
+        value = ops.convert_to_tensor(slot.variable(self.layer), "float32")
+        for transform in self.transforms[slot.name]:
+            if update:
+                for variable, new in transform.update(value):
+                    variable.assign(new)
+            value = transform(value, training=training)
+        return value
+
+    def _apply_updates(self, scope: keras.StatelessScope, swapped: set[int]) -> None:
+        """Carry what the layer assigned inside the scope (moving averages, seeds) out of it."""
+        for variable in self.layer.variables:
+            value = scope.get_current_value(variable)
+            if value is not None and id(variable) not in swapped:
+                variable.assign(value)
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        config = super().get_config()
+        config.pop("dtype", None)
+        config["transforms"] = {name: [serialize(t) for t in listed] for name, listed in self.transforms.items()}
+        config["slots"] = None if self.slot_axes is None else {k: list(v) for k, v in self.slot_axes.items()}
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Compressed:
+        config = dict(config)
+        restore = keras.saving.deserialize_keras_object
+        layer = restore(config.pop("layer"), custom_objects=custom_objects)
+        transforms = {
+            name: [restore(t, custom_objects=custom_objects) for t in listed]
+            for name, listed in config.pop("transforms").items()
+        }
+        return cls(layer, transforms, **config)
