@@ -85,7 +85,8 @@ def _load_fashion_mnist() -> Dataset:
 
     def images(part: str) -> NDArray[np.float32]:
         pixels = _read_idx(directory / f"{part}-images-idx3-ubyte.gz", dimensions=3)
-        return pixels[..., np.newaxis].astype(np.float32) / np.float32(255)
+        scaled: NDArray[np.float32] = pixels[..., np.newaxis].astype(np.float32) / np.float32(255)
+        return scaled
 
     def labels(part: str) -> NDArray[np.int64]:
         return _read_idx(directory / f"{part}-labels-idx1-ubyte.gz", dimensions=1).astype(np.int64)
@@ -104,8 +105,8 @@ def _fashion_mnist_directory() -> Path:
             return place
     raise FileNotFoundError(
         "Expected the Fashion-MNIST files (train-images-idx3-ubyte.gz and the three others). Install them "
-        "with `apt-get install dataset-fashion-mnist` (Debian, Ubuntu), or put them into a folder and set the "
-        f"environment variable {DATA_VARIABLE} to it. Received: none in {', '.join(map(str, places))}"
+        "with `apt-get install dataset-fashion-mnist` (Debian, Ubuntu), or put them into a folder and set "
+        f"the environment variable {DATA_VARIABLE} to it. Received: none in {', '.join(map(str, places))}"
     )
 
 

@@ -17,7 +17,7 @@ _MOMENTUM = 0.9
 
 
 def digits_cnn(input_shape: Shape = (8, 8, 1), num_classes: int = 10) -> keras.Model:
-    """Conv, depthwise and 1x1 conv with BatchNorm, a residual add, pooling, dense: 22,914 parameters at 8x8x1.
+    """Conv, depthwise and 1x1 conv with BatchNorm, residual add, pooling, dense: 22,914 parameters at 8x8x1.
 
     Args:
         input_shape: `(height, width, channels)`, height and width at least 2.

@@ -22,7 +22,7 @@ def test_digits_have_the_documented_split_and_range(digits: datasets.Dataset) ->
 
 def test_digits_are_stratified_and_shuffled(digits: datasets.Dataset) -> None:
     np.testing.assert_array_equal(np.bincount(digits.y_test), [36, 36, 35, 37, 36, 37, 36, 36, 35, 36])
-    np.testing.assert_array_equal(digits.y_test[:12], [5, 2, 8, 1, 7, 2, 6, 2, 6, 5, 0, 1])
+    np.testing.assert_array_equal(digits.y_test[:12], [7, 6, 3, 7, 7, 3, 2, 8, 9, 3, 2, 6])
 
 
 def test_digits_are_the_same_on_each_load(digits: datasets.Dataset) -> None:
@@ -98,7 +98,5 @@ def test_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(
-        ValueError, match=r"Expected one of \['digits', 'fashion_mnist'\]. Received: name='mnist'"
-    ):
+    with pytest.raises(ValueError, match=r"one of \['digits', 'fashion_mnist'\]. Received: name='mnist'"):
         datasets.load("mnist")

@@ -26,8 +26,8 @@ def test_parameter_counts(name: str, input_shape: models.Shape, parameters: int)
 
 def test_layer_names_are_stable() -> None:
     assert [layer.name for layer in models.digits_cnn().layers] == [
-        "image", "stem", "stem_norm", "stem_relu", "depthwise", "depthwise_norm", "depthwise_relu", "pointwise",
-        "pointwise_norm", "residual", "residual_relu", "pool", "flatten", "hidden", "logits",
+        "image", "stem", "stem_norm", "stem_relu", "depthwise", "depthwise_norm", "depthwise_relu",
+        "pointwise", "pointwise_norm", "residual", "residual_relu", "pool", "flatten", "hidden", "logits",
     ]  # fmt: skip
     first, second = models.resnet20(), models.resnet20()
     assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
@@ -69,12 +69,12 @@ def test_build_passes_classes_and_shape_on() -> None:
     [
         (
             {"name": "vgg"},
-            r"Expected one of \['digits_cnn', 'lenet300', 'lenet5', 'resnet20'\]. Received: name='vgg'",
+            r"Expected one of \['digits_cnn', 'lenet300', .*\]. Received: name='vgg'",
         ),
         ({"name": "lenet5", "num_classes": 1}, "Expected num_classes >= 2. Received: num_classes=1"),
         (
             {"name": "lenet5", "input_shape": (8, 8, 1)},
-            r"height and width >= 16.*Received: input_shape=\(8, 8, 1\)",
+            r"height and width >= 16.*Received: input_shape=\(8, 8",
         ),
         ({"name": "resnet20", "input_shape": (8, 8)}, r"Expected input_shape=\(height, width, channels\)"),
     ],

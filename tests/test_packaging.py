@@ -59,8 +59,9 @@ def test_no_module_imports_tfmot_or_legacy_keras() -> None:
 def test_layers_import_one_way() -> None:
     if not (CHECKOUT / "pyproject.toml").is_file():
         pytest.skip("the contracts are in the checkout's pyproject.toml")
+    command = "from importlinter.cli import lint_imports_command as run; run()"
     done = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"],
+        [sys.executable, "-c", command, "--no-cache"],
         cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
