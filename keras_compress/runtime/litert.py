@@ -1,0 +1,66 @@
+"""LiteRT, the runtime of phones and desktops (formerly TensorFlow Lite)."""
+
+from collections.abc import Sequence
+
+from keras_compress.runtime.process_target import ProcessTarget
+from keras_compress.runtime.target import Array, register_target
+
+_DELEGATES = {
+    "xnnpack": "none (built-in kernels)",
+    "builtin": "none (built-in kernels)",
+    "reference": "none (reference kernels)",
+}
+
+
+class LiteRT(ProcessTarget):
+    """LiteRT on this machine's CPU, in a child process.
+
+    Args:
+        kernels: "xnnpack" (what apps get by default), "builtin" (LiteRT's own optimised kernels) or
+            "reference" (its plain kernels, which agree with TFLite-Micro's).
+        threads: at least 1.
+        time_limit_s: the longest time without progress, in seconds.
+        memory_limit_bytes: see `ProcessTarget`.
+
+    `memory` gives `peak_memory_bytes`: the peak of a fresh process that loads the model and runs it once,
+    over its state before; the file's own bytes are not counted, some 10 MB of the library's own pages are.
+    """
+
+    name = "litert"
+    title = "LiteRT"
+    package = "ai_edge_litert"
+
+    def __init__(
+        self,
+        kernels: str = "xnnpack",
+        threads: int = 1,
+        *,
+        time_limit_s: float = 120.0,
+        memory_limit_bytes: int | None = None,
+    ) -> None:
+        if kernels not in _DELEGATES:
+            raise ValueError(
+                f"Expected kernels out of {', '.join(_DELEGATES)}. Received: kernels={kernels!r}"
+            )
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"Expected at least 1 thread. Received: threads={threads!r}")
+        super().__init__({"kernels": kernels, "threads": threads}, time_limit_s, memory_limit_bytes)
+        self.kernels = kernels
+        self.threads = threads
+
+    def tensors(
+        self, content: bytes, inputs: Sequence[Array], names: Sequence[str], label: str = ""
+    ) -> dict[str, Array]:
+        """Values of the named tensors; see `ProcessTarget.tensors`. A delegate keeps them to itself."""
+        if self.kernels == "xnnpack":
+            raise ValueError(
+                "Expected kernels='reference' or 'builtin' to read intermediate tensors. "
+                "Received: kernels='xnnpack'"
+            )
+        return super().tensors(content, inputs, names, label)
+
+    def _delegate(self, name: str) -> str:
+        return _DELEGATES[self.kernels] if name == "none" else name
+
+
+register_target("litert", LiteRT)
