@@ -1,0 +1,64 @@
+"""Operators that take any grids and write on any grid; constant operands are quantized per tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_compress.convert.lowering.constants import quantize_operand
+from keras_compress.convert.lowering.rule import Lowering, Rule
+
+
+class Elementwise(Rule):
+    """Arithmetic of two tensors, either of which may be constant."""
+
+    handles = ("ADD", "SUB", "MUL", "BATCH_MATMUL", "SQUARED_DIFFERENCE")
+
+    def lower(self, state: Lowering, op: Any) -> None:
+        bits = state.grids[op.outputs[0]].bits
+        for operand, tensor in enumerate(op.inputs):
+            values = state.graph.constant(tensor) if tensor >= 0 else None
+            if values is not None and values.dtype == np.float32:
+                op.inputs[operand] = quantize_operand(state, op, operand, bits)
+        if hasattr(op.builtinOptions, "potScaleInt16"):
+            # The default asks for power-of-two scales, which 16-bit points do not have.
+            op.builtinOptions.potScaleInt16 = False
+
+
+class ParametricRelu(Elementwise):
+    """PRELU: alpha is a constant operand."""
+
+    handles = ("PRELU",)
+    bits = (8,)
+
+
+class Reduction(Rule):
+    """Means and sums."""
+
+    handles = ("MEAN", "SUM")
+
+
+class Activation(Rule):
+    """Activations whose kernels rescale."""
+
+    handles = ("RELU", "LEAKY_RELU")
+
+
+class ByteActivation(Rule):
+    """Activations with 8-bit kernels only."""
+
+    handles = ("HARD_SWISH", "ELU", "GELU")
+    bits = (8,)
+
+
+class ByteFunction(Rule):
+    """Functions with look-up tables for both widths."""
+
+    handles = ("ABS", "RSQRT", "EXP", "LOG")
+
+
+class Requantize(Rule):
+    """A QUANTIZE between two grids, made from a marker behind a marker."""
+
+    handles = ("QUANTIZE",)

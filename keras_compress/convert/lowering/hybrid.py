@@ -1,0 +1,49 @@
+"""Dynamic range: int8 weights, float32 activations that the kernels quantize as they go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_compress.convert.lowering.constants import find_weight, store_weight
+from keras_compress.convert.lowering.rule import Lowering, rule_of
+from keras_compress.convert.lowering.weighted import Weighted
+
+_HYBRID_KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def store_hybrid(state: Lowering) -> list[tuple[str, str, str]]:
+    """Store the plan's integers; operators without a hybrid kernel read them through a DEQUANTIZE.
+
+    Returns:
+        (kind, tensor, reason) of each weighted operator that keeps float32 weights or arithmetic.
+    """
+    graph = state.graph
+    left: list[tuple[str, str, str]] = []
+    operators: list[Any] = []
+    widened: dict[int, int] = {}
+    for op in graph.operators:
+        kind, rule = graph.kind(op), rule_of(graph.kind(op))
+        if isinstance(rule, Weighted) and graph.is_constant(op.inputs[rule.weight]):
+            if find_weight(state, op.inputs[rule.weight]) is None:
+                left.append((kind, graph.name(op.outputs[0]), "the plan has no integers for its weights"))
+            else:
+                store_weight(state, op, rule.weight, rule.channel_axis)
+                if kind not in _HYBRID_KERNELS:
+                    op.inputs[rule.weight] = _widen(state, op.inputs[rule.weight], widened, operators)
+                    left.append((kind, graph.name(op.outputs[0]), f"{kind} has no hybrid kernel"))
+                elif kind == "FULLY_CONNECTED":
+                    op.builtinOptions.asymmetricQuantizeInputs = True
+        operators.append(op)
+    graph.operators = operators
+    return left
+
+
+def _widen(state: Lowering, stored: int, widened: dict[int, int], operators: list[Any]) -> int:
+    if stored not in widened:
+        graph = state.graph
+        wide = graph.add_tensor(f"{graph.name(stored)}/float32", graph.shape(stored), "float32")
+        operators.append(graph.make_operator("DEQUANTIZE", [stored], [wide], schema.DequantizeOptionsT()))
+        widened[stored] = wide
+    return widened[stored]

@@ -1,0 +1,82 @@
+"""What the lowering knows of an operator: which grids it takes and gives, and how its constants are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from keras_compress.convert.flatbuffer import Graph
+from keras_compress.convert.lowering.grid import Grid
+from keras_compress.convert.plan import ConstantGrid
+
+
+@dataclass
+class Lowering:
+    """State of one lowering.
+
+    Attributes:
+        graph: The model being edited.
+        weights: Fingerprint -> weight grid, from the plan.
+        grids: Tensor -> grid, for every activation tensor that holds integers.
+        constants: Integer copies of constants already made, by what they were made from.
+        digests: Fingerprints already computed.
+        notes: What was added that the float model does not have, for the reader of the report.
+    """
+
+    graph: Graph
+    weights: Mapping[str, ConstantGrid]
+    grids: dict[int, Grid]
+    constants: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    digests: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def label(self, op: Any) -> str:
+        """How messages call an operator."""
+        return f"{self.graph.kind(op)} {self.graph.name(op.outputs[0])!r}"
+
+
+class Rule:
+    """Lowering of the operators in `handles`; the free case: any grid in, any grid out.
+
+    A subclass registers itself for each name in its `handles`.
+    """
+
+    handles: ClassVar[tuple[str, ...]] = ()
+    bits: ClassVar[tuple[int, ...]] = (8, 16)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for kind in cls.handles:
+            RULES[kind] = cls()
+
+    def refusal(self, graph: Graph, op: Any, bits: int) -> str | None:
+        """Why this use of the operator has no integer kernel, or None."""
+        return None if bits in self.bits else f"{graph.kind(op)} has no {bits}-bit kernel"
+
+    def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
+        """Grid of the outputs when the inputs' grids decide it, else None."""
+        return None
+
+    def infer_input(self, graph: Graph, op: Any, output: Grid) -> Grid | None:
+        """Grid that inputs without one should take, given an output's, else None."""
+        return None
+
+    def input_grid(self, op: Any, tensor: int, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
+        """Grid on which this input has to arrive, or None when its own will do."""
+        return None
+
+    def output_grid(self, op: Any, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
+        """Grid on which the kernel writes, or None when the wanted one will do."""
+        return None
+
+    def lower(self, state: Lowering, op: Any) -> None:
+        """Put the operator's constants and options into their integer form."""
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule_of(kind: str) -> Rule | None:
+    """The rule that handles a kind of operator, or None: it stays float."""
+    return RULES.get(kind)

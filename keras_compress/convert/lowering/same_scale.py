@@ -1,0 +1,70 @@
+"""Operators that move or compare integers: one grid for what goes in and what comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_compress.convert.flatbuffer import Graph
+from keras_compress.convert.lowering.constants import constant_on_grid
+from keras_compress.convert.lowering.grid import Grid
+from keras_compress.convert.lowering.rule import Lowering, Rule
+
+
+class SameScale(Rule):
+    """One data input: its grid rules; an output wanted on another grid is requantized afterwards."""
+
+    handles = (
+        "MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "PAD", "MIRROR_PAD", "TRANSPOSE", "SLICE",
+        "STRIDED_SLICE", "SPLIT", "SPLIT_V", "SQUEEZE", "EXPAND_DIMS", "RESIZE_NEAREST_NEIGHBOR",
+        "RESIZE_BILINEAR", "GATHER", "GATHER_ND", "UNPACK", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
+        "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "TILE", "BROADCAST_TO", "REVERSE_V2", "REDUCE_MAX", "REDUCE_MIN",
+        "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ARG_MAX", "ARG_MIN",
+    )  # fmt: skip
+
+    def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
+        return inputs[0] if len(inputs) == len(graph.float_inputs(op)) == 1 else None
+
+    def infer_input(self, graph: Graph, op: Any, output: Grid) -> Grid | None:
+        return output
+
+    def output_grid(self, op: Any, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
+        return inputs[0]
+
+
+class PadValue(SameScale):
+    """PADV2: the padding value becomes an integer of the data's grid."""
+
+    handles = ("PADV2",)
+
+    def lower(self, state: Lowering, op: Any) -> None:
+        op.inputs[2] = constant_on_grid(state, op.inputs[2], state.grids[op.inputs[0]])
+
+
+class Joined(Rule):
+    """Several data inputs on the output's grid: inputs on another one are requantized first."""
+
+    handles = ("CONCATENATION", "PACK", "MAXIMUM", "MINIMUM", "SELECT_V2", "SELECT")
+
+    def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
+        agreed = len(inputs) == len(graph.float_inputs(op)) and len(set(inputs)) == 1
+        return inputs[0] if agreed else None
+
+    def infer_input(self, graph: Graph, op: Any, output: Grid) -> Grid | None:
+        return output
+
+    def input_grid(self, op: Any, tensor: int, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
+        return outputs[0]
+
+    def lower(self, state: Lowering, op: Any) -> None:
+        grid = state.grids[op.outputs[0]]
+        op.inputs = [
+            constant_on_grid(state, tensor, grid) if _is_float_constant(state.graph, tensor) else tensor
+            for tensor in op.inputs
+        ]
+
+
+def _is_float_constant(graph: Graph, tensor: int) -> bool:
+    values = graph.constant(tensor) if tensor >= 0 else None
+    return values is not None and values.dtype == np.float32
