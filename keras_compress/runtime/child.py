@@ -84,7 +84,7 @@ class Child:
         self._noise = _noise_file()
         with _FORK_LOCK:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", str(WORKER)],
+                [sys.executable, "-I", str(WORKER), *filter(os.path.isabs, sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._noise,
@@ -96,8 +96,7 @@ class Child:
             _LIVING.add(self)
         self._held: list[str] = []
         self.served = 0
-        path = [folder for folder in sys.path if os.path.isabs(folder)]
-        start = {"op": "start", "runtime": runtime, "options": options, "path": path}
+        start = {"op": "start", "runtime": runtime, "options": options}
         try:
             self.request(start, seconds=START_SECONDS, label=f"starting the {runtime} runtime")
         except RequestError:
@@ -188,7 +187,7 @@ class Child:
         return RuntimeCrash(f"{self.runtime} crashed ({_death(code)}) on {label}{noise}")
 
     def _explain(self, reason: str) -> str:
-        return _printable(reason) + self._last_words()
+        return _printable(reason)[:1000] + self._last_words()
 
     def _last_words(self) -> str:
         if self._noise is None:

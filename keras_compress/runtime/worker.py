@@ -16,13 +16,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from io import FileIO
 
-import numpy as np
-
 if not __package__:
+    # The caller's own search path, which Python's -I does not know all of (PYTHONPATH, --user installs).
+    sys.path[:] = sys.argv[1:]
     _package = types.ModuleType("_keras_compress_child")
     _package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules[_package.__name__] = _package
     __package__ = _package.__name__
+
+import numpy as np  # noqa: E402
 
 from .engine import ArgumentError, Engine, ModelError, UnavailableError  # noqa: E402
 from .frames import Array, FrameError, Header, read_frame, write_frame  # noqa: E402
@@ -121,7 +123,6 @@ class Worker:
                 write_frame(self._sink, {"beat": True})
 
     def _start(self, header: Header, arrays: list[Array]) -> Answer:
-        sys.path.extend(folder for folder in header["path"] if folder not in sys.path)
         self._options = header["options"]
         module, sibling, engine = RUNTIMES[header["runtime"]]
         try:
