@@ -71,7 +71,7 @@ def write_model(model: Any) -> bytes:
 
 
 def _drop_unused_tensors(model: Any, subgraph: Any) -> None:
-    used = [i for i in (*subgraph.inputs, *subgraph.outputs)]
+    used = [*subgraph.inputs, *subgraph.outputs]
     for op in subgraph.operators:
         used += [*op.inputs, *op.outputs, *(op.intermediates if op.intermediates is not None else ())]
     keep = sorted({i for i in used if i >= 0})

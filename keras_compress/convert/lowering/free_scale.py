@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from keras_compress.convert.lowering.rule import Lowering, Rule
 class Elementwise(Rule):
     """Arithmetic of two tensors, either of which may be constant."""
 
-    handles = ("ADD", "SUB", "MUL", "BATCH_MATMUL", "SQUARED_DIFFERENCE")
+    handles: ClassVar[tuple[str, ...]] = ("ADD", "SUB", "MUL", "BATCH_MATMUL", "SQUARED_DIFFERENCE")
 
     def lower(self, state: Lowering, op: Any) -> None:
         bits = state.grids[op.outputs[0]].bits

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.plan import ActivationPoint
@@ -49,11 +51,12 @@ class Grid:
         """Element type in the file."""
         return f"int{self.bits}"
 
-    def quantize(self, values: np.ndarray) -> np.ndarray:
+    def quantize(self, values: NDArray[Any]) -> NDArray[Any]:
         """Integers nearest to `values` (half to even), saturated."""
         info = np.iinfo(self.dtype)
         integers = np.rint(values.astype(np.float64) / self.scale) + self.zero_point
-        return np.clip(integers, info.min, info.max).astype(self.dtype)
+        clipped: NDArray[Any] = np.clip(integers, info.min, info.max).astype(self.dtype)
+        return clipped
 
     def put_on(self, graph: Graph, tensor: int) -> None:
         """Make `tensor` an integer tensor of this grid."""

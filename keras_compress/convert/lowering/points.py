@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,7 +65,7 @@ def strip_markers(graph: Graph, points: Mapping[int, ActivationPoint]) -> Marked
 def _point(graph: Graph, op: Any, points: Mapping[int, ActivationPoint]) -> ActivationPoint:
     quantization = graph.quantization(op.outputs[0])
     marker_id = None if quantization is None else marker_of_scale(float(quantization[0][0]))
-    if marker_id not in points:
+    if marker_id is None or marker_id not in points:
         raise ValueError(
             f"Expected every QUANTIZE of the float model to be a marker of the plan's {len(points)} points. "
             f"Received: {graph.name(op.outputs[0])!r} with scale {quantization and quantization[0][0]}"
@@ -113,9 +114,7 @@ def _record(found: MarkedTensors, point: ActivationPoint, tensor: int) -> None:
 
 def _name_points(graph: Graph, found: MarkedTensors, points: Mapping[int, ActivationPoint]) -> None:
     names = [point.name for point in points.values()]
-    repeated = (
-        sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    )
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise ValueError(f"Expected one name per activation point. Received: {repeated} more than once")
     lost = [name for name in names if name not in found.points]

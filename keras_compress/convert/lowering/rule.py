@@ -1,4 +1,4 @@
-"""What the lowering knows of an operator: which grids it takes and gives, and how its constants are stored."""
+"""What the lowering knows of an operator: grids in, grids out, and how its constants are stored."""
 
 from __future__ import annotations
 

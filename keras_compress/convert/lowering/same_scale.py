@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from keras_compress.convert.lowering.rule import Lowering, Rule
 class SameScale(Rule):
     """One data input: its grid rules; an output wanted on another grid is requantized afterwards."""
 
-    handles = (
+    handles: ClassVar[tuple[str, ...]] = (
         "MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "PAD", "MIRROR_PAD", "TRANSPOSE", "SLICE",
         "STRIDED_SLICE", "SPLIT", "SPLIT_V", "SQUEEZE", "EXPAND_DIMS", "RESIZE_NEAREST_NEIGHBOR",
         "RESIZE_BILINEAR", "GATHER", "GATHER_ND", "UNPACK", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
@@ -36,7 +36,7 @@ class SameScale(Rule):
 class PadValue(SameScale):
     """PADV2: the padding value becomes an integer of the data's grid."""
 
-    handles = ("PADV2",)
+    handles: ClassVar[tuple[str, ...]] = ("PADV2",)
 
     def lower(self, state: Lowering, op: Any) -> None:
         op.inputs[2] = constant_on_grid(state, op.inputs[2], state.grids[op.inputs[0]])
@@ -45,7 +45,14 @@ class PadValue(SameScale):
 class Joined(Rule):
     """Several data inputs on the output's grid: inputs on another one are requantized first."""
 
-    handles = ("CONCATENATION", "PACK", "MAXIMUM", "MINIMUM", "SELECT_V2", "SELECT")
+    handles: ClassVar[tuple[str, ...]] = (
+        "CONCATENATION",
+        "PACK",
+        "MAXIMUM",
+        "MINIMUM",
+        "SELECT_V2",
+        "SELECT",
+    )
 
     def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
         agreed = len(inputs) == len(graph.float_inputs(op)) and len(set(inputs)) == 1
