@@ -14,7 +14,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes `content` to `path`, whole or not at all.
 
     The bytes go to a temporary file in the same folder, which then takes the place of `path` in one step.
-    When anything fails, or the user interrupts, the temporary file is removed and an older file stays as it was.
+    When anything fails, or the user interrupts, the temporary file is removed and an older file stays.
 
     Args:
         path: The file to write; a symbolic link is followed. Its folder must exist.

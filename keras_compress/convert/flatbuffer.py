@@ -27,7 +27,7 @@ _NUMPY_TYPES: dict[str, str] = {
 }  # fmt: skip
 
 
-class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
+class _AlignedBuffer(schema.BufferT):
     """A constant buffer on a 16-byte boundary, as the schema asks but its Python packer forgets."""
 
     def Pack(self, builder: Any) -> int:  # noqa: N802 (the schema's name)

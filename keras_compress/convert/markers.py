@@ -11,7 +11,7 @@ LOWEST, HIGHEST = -128.0, 127.0
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
-class Marker(keras.layers.Layer):  # type: ignore[misc]
+class Marker(keras.layers.Layer):
     """Marks its input as activation point `marker_id`.
 
     The layer is the identity in Keras's symbolic world. When traced it is a fake quantization whose step

@@ -71,6 +71,17 @@ def quantize_to_int(values: Tensor, scale: Tensor, zero_point: Tensor, spec: Qua
     return ops.clip(ops.round(values / scale) + zero_point, float(spec.minimum), float(spec.maximum))
 
 
+def round_half_away(values: Tensor) -> Tensor:
+    """Nearest integer, ties away from zero, as TFLite's average pooling rounds a mean of integers.
+
+    Such means come out of floating point a hair off: a tie is taken for one within 1e-4.
+
+    >>> round_half_away(ops.array([-2.5, -0.49, 2.49999])).numpy().tolist()
+    [-3.0, -0.0, 3.0]
+    """
+    return ops.sign(values) * ops.floor(ops.abs(values) + 0.5001)
+
+
 def dequantize(integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """The real numbers that the integers stand for."""
     return (integers - zero_point) * scale

@@ -105,11 +105,13 @@ class Rebuild:
         visit: Called once for each call of an operation; returns the new tensors.
         flat: Put the contents of nested models in line. Otherwise they become nested models again.
         batch_size: Batch size of the new inputs.
+        enter: Called for each input of the outermost model; returns the tensor to go on with.
     """
 
     visit: Visitor
     flat: bool = False
     batch_size: int | None = None
+    enter: Callable[[KerasTensor], KerasTensor] | None = None
     _models: dict[int, keras.Model] = field(default_factory=dict)
     _counts: dict[int, int] = field(default_factory=dict)
 
@@ -118,6 +120,8 @@ class Rebuild:
         graph = functional(model)
         inputs = tree.map_structure(self._input, graph._inputs_struct)
         flat_inputs = tree.flatten(inputs)
+        if self.enter is not None and depth == 0:
+            flat_inputs = [self.enter(tensor) for tensor in flat_inputs]
         outputs = self.run(model, flat_inputs, prefix, depth)
         if isinstance(model, keras.Sequential):
             return _sequential(inputs, outputs, model.name)
@@ -161,6 +165,16 @@ def _sequential(inputs: KerasTensor, outputs: KerasTensor, name: str) -> keras.M
     if not all(isinstance(op, keras.layers.Layer) for op in layers) or len(nodes(graph)) != len(layers) - 1:
         return graph
     return keras.Sequential(layers, name=name)
+
+
+def rename_between(start: KerasTensor, end: KerasTensor, prefix: str) -> KerasTensor:
+    """Give the operations that lead from `start` to `end` names of their own: Keras's automatic ones may be taken."""
+    current = end
+    while current is not start:
+        operation, node_index, _ = current._keras_history
+        operation.name = f"{prefix}_{operation.name}"
+        current = operation._inbound_nodes[node_index].input_tensors[0]
+    return end
 
 
 def walk(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:

@@ -291,7 +291,8 @@ def strip(model: keras.Model) -> keras.Model:
 
     def visit(call: graph.Call) -> Any:
         if hasattr(call.operation, "plain_operations"):
-            return call.operation.plain_operations(*call.args)
+            outputs = call.operation.plain_operations(*call.args)
+            return graph.rename_between(call.args[0], outputs, call.operation.name)
         return copies(call)
 
     return graph.Rebuild(visit).model(model)

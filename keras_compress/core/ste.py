@@ -95,3 +95,8 @@ def fake_quantize_range(
         return forward(x, lower, upper), gradient
 
     return apply(values, tf.convert_to_tensor(low), tf.convert_to_tensor(high))
+
+
+def value_of(variable: Any) -> Tensor:
+    """The value of a Keras variable as a tensor, read now; float16 policies around the call do not touch it."""
+    return tf.convert_to_tensor(variable.value)

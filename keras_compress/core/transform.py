@@ -43,8 +43,8 @@ class WeightTransform(keras.layers.Layer):
     `add_loss` works. It always computes in float32, under mixed precision too.
 
     Class attributes:
-        promises: What holds for its output: `"zeros"` (zeros of the weight are kept zeros), `"codebook"` (few distinct
-            values), `"grid"` (values on an integer grid).
+        promises: What holds for its output: `"zeros"` (what it made zero is zero), `"codebook"` or `"channel_codebook"`
+            (few distinct values in the tensor, or in each channel), `"grid"` (values on an integer grid).
         preserves: Promises of transforms before it that its output keeps.
     """
 

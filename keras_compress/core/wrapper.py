@@ -11,6 +11,7 @@ from keras import ops
 from keras_compress.core.context import first_time_in_call
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import Slot, slots_of
+from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform, check_order
 
 Tensor = Any
@@ -95,7 +96,7 @@ class Compressed(keras.layers.Wrapper):
             slot_name: Slot.
             stop_before: Give the weight that enters this transform.
         """
-        value = ops.convert_to_tensor(self.latent(slot_name), "float32")
+        value = ops.cast(value_of(self.latent(slot_name)), "float32")
         for transform in self.transforms[slot_name]:
             if transform is stop_before:
                 break
@@ -140,7 +141,7 @@ class Compressed(keras.layers.Wrapper):
         return outputs
 
     def _transformed(self, slot: Slot, training: bool, update: bool) -> Tensor:
-        value = ops.convert_to_tensor(slot.variable(self.layer), "float32")
+        value = ops.cast(value_of(slot.variable(self.layer)), "float32")
         for transform in self.transforms[slot.name]:
             if update:
                 for variable, new in transform.update(value):

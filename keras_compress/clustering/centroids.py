@@ -1,0 +1,234 @@
+"""Weight clustering with trained centroids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_compress.clustering import kernels
+from keras_compress.clustering.initialisers import INITIALISERS
+from keras_compress.core.model import add_transforms
+from keras_compress.core.registry import register
+from keras_compress.core.selection import Selector
+from keras_compress.core.ste import value_of
+from keras_compress.core.transform import WeightTransform
+from keras_compress.core.wrapper import Compressed
+
+Tensor = Any
+
+
+@register("weight_transform")
+class CentroidClusterer(WeightTransform):
+    """Replaces each weight by the nearest of a few trained centroids.
+
+    **Forward** `y_i = c[a_i]`, `a_i = argmin_j |w_i - c_j|`; after pruning `y_i = 0` where `w_i = 0`, and 0 counts as
+    one of the clusters.
+    **Gradient** `dL/dc_j = sum of dL/dy_i over a_i = j` (Deep Compression, section 3.3); `dL/dw = dL/dy` (straight
+    through), so that assignments follow the training. With `fixed_assignments`, as in the paper, `dL/dw = 0`.
+
+    Args:
+        number_of_clusters: Most distinct values, zero included, 2 to 256.
+        cluster_centroids_init: `"optimal"` (least squared error, exact), `"kmeans++"`, `"density_based"`, `"linear"` or
+            `"random"`.
+        preserve_sparsity: Keep zeros although nothing was pruned. After a pruner they are always kept.
+        cluster_per_channel: One codebook for each output channel.
+        fixed_assignments: Keep the first assignments, train the centroids only.
+        seed: Seed of the random initialisers.
+
+    Raises:
+        ValueError: For an argument out of range.
+
+    **Reference**: Han, Mao and Dally, "Deep Compression" (2016), section 3.
+    **Deviations**: assignments follow the straight-through gradient unless `fixed_assignments`.
+    """
+
+    preserves = frozenset({"zeros"})
+
+    def __init__(
+        self,
+        number_of_clusters: int,
+        *,
+        cluster_centroids_init: str = "optimal",
+        preserve_sparsity: bool = False,
+        cluster_per_channel: bool = False,
+        fixed_assignments: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(number_of_clusters, int) or not 2 <= number_of_clusters <= 256:
+            raise ValueError(
+                "Expected `number_of_clusters` to be an integer from 2 to 256. "
+                f"Received: number_of_clusters={number_of_clusters}"
+            )
+        if cluster_centroids_init not in INITIALISERS:
+            raise ValueError(
+                f"Expected `cluster_centroids_init` out of {sorted(INITIALISERS)}. "
+                f"Received: cluster_centroids_init={cluster_centroids_init!r}"
+            )
+        self.number_of_clusters = number_of_clusters
+        self.cluster_centroids_init = cluster_centroids_init
+        self.preserve_sparsity = bool(preserve_sparsity)
+        self.cluster_per_channel = bool(cluster_per_channel)
+        self.fixed_assignments = bool(fixed_assignments)
+        self.seed = int(seed)
+
+    @property
+    def promises(self) -> frozenset[str]:  # type: ignore[override]
+        """One codebook for the tensor, or one for each channel."""
+        return frozenset({"channel_codebook" if self.cluster_per_channel else "codebook"})
+
+    @property
+    def keeps_zeros(self) -> bool:
+        """Whether zeros of the incoming weight stay zeros."""
+        return self.preserve_sparsity or "zeros" in self.made
+
+    @property
+    def _groups(self) -> int:
+        return math.prod(self.weight_shape[a] for a in self.channel_axes) if self.cluster_per_channel else 1
+
+    def create_variables(self) -> None:
+        self.centroids = self.add_weight(
+            name="centroids",
+            shape=(self._groups, self.number_of_clusters - int(self.keeps_zeros)),
+            initializer="zeros",
+        )
+        if self.fixed_assignments:
+            self.assignments = self.add_weight(
+                name="assignments",
+                shape=(self._groups, math.prod(self.weight_shape) // self._groups),
+                dtype="int32",
+                initializer="zeros",
+                trainable=False,
+                aggregation="only_first_replica",
+            )
+
+    def initialize(self, weight: Tensor) -> None:
+        rows = ops.convert_to_numpy(self._as_matrix(weight)).astype(np.float64)
+        initialiser, count = INITIALISERS[self.cluster_centroids_init], self.centroids.shape[1]
+        chosen = []
+        for row in rows:
+            values = row[row != 0.0] if self.keeps_zeros else row
+            chosen.append(initialiser(values if values.size else np.zeros(1), count, self.seed))
+        self.centroids.assign(np.stack(chosen))
+        if self.fixed_assignments:
+            self.assignments.assign(self._nearest(rows))
+
+    def _nearest(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Index of the nearest centroid; the one past the last is 0."""
+        centroids = ops.convert_to_numpy(self.centroids)
+        found = [np.searchsorted((c[1:] + c[:-1]) / 2, row) for row, c in zip(rows, centroids, strict=True)]
+        index = np.stack(found)
+        return np.where(rows == 0.0, centroids.shape[1], index) if self.keeps_zeros else index
+
+    def _order(self) -> list[int]:
+        """Axes of the weight with the channel axes first."""
+        rank = len(self.weight_shape)
+        return [*self.channel_axes, *(a for a in range(rank) if a not in self.channel_axes)]
+
+    def _as_matrix(self, weight: Tensor) -> Tensor:
+        if self.cluster_per_channel:
+            weight = ops.transpose(weight, self._order())
+        return ops.reshape(weight, (self._groups, -1))
+
+    def _from_matrix(self, matrix: Tensor) -> Tensor:
+        if not self.cluster_per_channel:
+            return ops.reshape(matrix, self.weight_shape)
+        order = self._order()
+        moved = ops.reshape(matrix, [self.weight_shape[a] for a in order])
+        return ops.transpose(moved, [int(a) for a in np.argsort(order)])
+
+    def call(self, weight: Tensor, training: bool = False) -> Tensor:
+        centroids = value_of(self.centroids)
+        if self.fixed_assignments:
+            return self._from_matrix(_from_codebook(value_of(self.assignments), centroids))
+        return self._from_matrix(_to_nearest(self._as_matrix(weight), centroids, self.keeps_zeros))
+
+    def summary_values(self) -> dict[str, float]:
+        centroids = ops.convert_to_numpy(self.centroids)
+        return {"lowest_centroid": float(centroids.min()), "highest_centroid": float(centroids.max())}
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "number_of_clusters": self.number_of_clusters,
+            "cluster_centroids_init": self.cluster_centroids_init,
+            "preserve_sparsity": self.preserve_sparsity,
+            "cluster_per_channel": self.cluster_per_channel,
+            "fixed_assignments": self.fixed_assignments,
+            "seed": self.seed,
+        }
+
+
+def _to_nearest(matrix: Tensor, centroids: Tensor, keep_zeros: bool) -> Tensor:
+    forward, backward = kernels.nearest_kernels(keep_zeros)
+
+    @tf.custom_gradient
+    def apply(weight: Tensor, codebook: Tensor) -> tuple[Tensor, Any]:
+        return forward(weight, codebook), lambda upstream: (upstream, backward(weight, codebook, upstream))
+
+    return apply(matrix, centroids)
+
+
+def _from_codebook(assignments: Tensor, centroids: Tensor) -> Tensor:
+    @tf.custom_gradient
+    def apply(codebook: Tensor) -> tuple[Tensor, Any]:
+        return (
+            kernels.gather_forward(assignments, codebook),
+            lambda upstream: kernels.gather_backward(assignments, codebook, upstream),
+        )
+
+    return apply(centroids)
+
+
+@register("entry_point")
+def cluster_weights(
+    model: keras.Model,
+    number_of_clusters: int = 16,
+    cluster_centroids_init: str = "optimal",
+    preserve_sparsity: bool = False,
+    cluster_per_channel: bool = False,
+    *,
+    fixed_assignments: bool = False,
+    seed: int = 0,
+    filters: Selector | None = None,
+    rules: Sequence[Mapping[str, Any]] | None = None,
+    strict: bool = False,
+) -> keras.Model:
+    """A copy of the model whose weights share few values, trained with them. Zeros of pruned weights stay zeros.
+
+    Args:
+        model: Built Functional or Sequential model, plain or made by this library.
+        number_of_clusters: Most distinct values of a weight (of a channel with `cluster_per_channel`), zero counted.
+        cluster_centroids_init: See `CentroidClusterer`.
+        preserve_sparsity: Keep zeros although nothing was pruned.
+        cluster_per_channel: One codebook for each output channel.
+        fixed_assignments: Train the centroids only.
+        seed: Seed of the random initialisers.
+        filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
+        rules: Exceptions: `{"layers": selector, "skip": True}` or `{"layers": selector, "number_of_clusters": 32}`.
+        strict: Raise where a layer has to be skipped.
+
+    Returns:
+        A new model to compile and train.
+    """
+
+    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> WeightTransform:
+        return CentroidClusterer(
+            settings["number_of_clusters"],
+            cluster_centroids_init=cluster_centroids_init,
+            preserve_sparsity=preserve_sparsity,
+            cluster_per_channel=cluster_per_channel,
+            fixed_assignments=fixed_assignments,
+            seed=seed,
+        )
+
+    return add_transforms(
+        model, make, {"number_of_clusters": number_of_clusters}, filters=filters, rules=rules, strict=strict
+    )

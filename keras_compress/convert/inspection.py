@@ -1,0 +1,339 @@
+"""What a .tflite file really holds: sizes, sparsity, distinct values and entropy of its weights.
+
+Only the flatbuffer schema is read; no runtime and no TensorFlow is loaded. The file may be damaged or
+hostile: every size is checked against the file's own length before anything is allocated or looped over.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Operator -> inputs that hold weights, where they are constants with two dimensions or more.
+_LSTM_WEIGHTS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
+_WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
+    "BATCH_MATMUL": (0, 1),
+    "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 5, 6),
+    "CONV_2D": (1,),
+    "CONV_3D": (1,),
+    "CONV_3D_TRANSPOSE": (1,),
+    "DEPTHWISE_CONV_2D": (1,),
+    "EMBEDDING_LOOKUP": (1,),
+    "FULLY_CONNECTED": (1,),
+    "GATHER": (0,),
+    "LSTM": _LSTM_WEIGHTS,
+    "RNN": (1, 2),
+    "SVDF": (1, 2),
+    "TRANSPOSE_CONV": (1,),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _LSTM_WEIGHTS,
+    "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2),
+}
+# A weight stored as float16 or sparse reaches its operator through one or both of these.
+_EXPANDING = ("DEQUANTIZE", "DENSIFY")
+# Tensor type -> bits of one value. Other types (indices, strings) are not weights.
+_BITS = {"FLOAT64": 64, "FLOAT32": 32, "FLOAT16": 16, "BFLOAT16": 16, "INT16": 16, "INT8": 8, "UINT8": 8,
+         "INT4": 4, "INT2": 2}  # fmt: skip
+_FILE_IDENTIFIER = b"TFL3"
+
+
+@dataclass(frozen=True)
+class TensorStats:
+    """One weight of the file.
+
+    Attributes:
+        name: Tensor's name in the file.
+        op: Operator that uses it first, e.g. `"CONV_2D"`.
+        shape: As stored, e.g. conv OHWI.
+        dtype: `"FLOAT32"`, `"INT8"`, `"INT4"`, ...
+        bytes: Bytes of its buffer.
+        elements: Number of weights.
+        sparsity: Share of weights that are zero (equal to the zero point), in [0, 1].
+        distinct_values: How many different stored values there are, zero counted.
+        scale_count: Number of quantization scales: 0 (float), 1 (per tensor) or the channels.
+        entropy_bits: Order-0 entropy of the stored values, bits per weight.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    elements: int
+    sparsity: float
+    distinct_values: int
+    scale_count: int
+    entropy_bits: float
+
+
+@dataclass(frozen=True)
+class FileStats:
+    """Sizes and weights of a .tflite file.
+
+    Attributes:
+        raw_bytes: Length of the file.
+        gzip_bytes: Length after `gzip -9`, without time stamp and name.
+        weight_payload_bytes: Bytes of the weights' buffers, a shared buffer counted once.
+        sparsity: Share of zeros among all weights, a shared buffer counted once; 0 without weights.
+        weights: One entry for each weight, in the order of use.
+        operators: Operator name -> how many of them there are, all subgraphs together.
+    """
+
+    raw_bytes: int
+    gzip_bytes: int
+    weight_payload_bytes: int
+    sparsity: float
+    weights: tuple[TensorStats, ...]
+    operators: dict[str, int]
+
+    @property
+    def distinct_values(self) -> int:
+        """Distinct values of the weight that has most of them; 0 without weights."""
+        return max((weight.distinct_values for weight in self.weights), default=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dicts, lists and numbers, for JSON."""
+        return asdict(self) | {"weights": [asdict(weight) for weight in self.weights]}
+
+
+def inspect_tflite(source: bytes | str | os.PathLike[str]) -> FileStats:
+    """Reads sizes, sparsity and distinct values back from a .tflite file.
+
+    Weights are constants with two dimensions or more that feed conv, dense, embedding and recurrent
+    operators; biases and shape operands are none.
+
+    Args:
+        source: The file's bytes, or its path.
+
+    Raises:
+        ValueError: Not a .tflite file, cut short or damaged; the message names the file.
+        OSError: The file cannot be read.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        content, label = bytes(source), f"{len(source):,} bytes"
+    else:
+        content, label = Path(source).read_bytes(), os.fspath(source)
+    try:
+        return _inspect(content)
+    except Exception as error:
+        # The generated schema code answers damage with struct.error, IndexError, TypeError, MemoryError, ...
+        raise ValueError(f"Expected a valid .tflite file. Received: {label} ({error})") from error
+
+
+def _inspect(content: bytes) -> FileStats:
+    file = _File(content)
+    rows = list(_weight_rows(file))
+    # Reversed, so that a shared buffer goes by its first use.
+    by_buffer = dict(reversed(rows))
+    elements = sum(row.elements for row in by_buffer.values())
+    zeros = sum(row.sparsity * row.elements for row in by_buffer.values())
+    return FileStats(
+        raw_bytes=len(content),
+        gzip_bytes=len(gzip.compress(content, 9, mtime=0)),
+        weight_payload_bytes=sum(row.bytes for row in by_buffer.values()),
+        sparsity=zeros / elements if elements else 0.0,
+        weights=tuple(row for _, row in rows),
+        operators=dict(
+            sorted(Counter(op.name for graph in file.subgraphs for op in graph.operators).items())
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Operator:
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Subgraph:
+    tensors: list[Any]
+    operators: list[_Operator]
+
+
+@dataclass(frozen=True)
+class _Histogram:
+    """Distinct values of a buffer and how often each occurs."""
+
+    values: NDArray[Any]
+    counts: NDArray[np.int64]
+
+    @property
+    def entropy_bits(self) -> float:
+        shares = self.counts / self.counts.sum()
+        return max(0.0, float(-(shares * np.log2(shares)).sum()))
+
+    def share_of(self, value: int) -> float:
+        return float(self.counts[self.values == value].sum() / self.counts.sum())
+
+
+class _File:
+    """The file's tables, each vector's length checked before it is walked."""
+
+    def __init__(self, content: bytes) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        if len(content) < 16 or content[4:8] != _FILE_IDENTIFIER:
+            raise ValueError(f"the file does not begin as one: {content[:8]!r}")
+        # Bytes that may be walked over: some slack, because buffers may share their bytes.
+        self._budget = 4 * len(content)
+        self._content = content
+        self._histograms: dict[tuple[int, str], _Histogram] = {}
+        self._types = {value: name for name, value in vars(schema.TensorType).items() if name[0] != "_"}
+        self._builtins = {
+            value: name for name, value in vars(schema.BuiltinOperator).items() if name[0] != "_"
+        }
+        self._model = schema.Model.GetRootAs(content, 0)
+        self._operator_names = [
+            self._operator_name(self._model.OperatorCodes(index))
+            for index in range(self._spend(self._model.OperatorCodesLength(), 4))
+        ]
+        self._buffers = [
+            self._buffer(self._model.Buffers(index))
+            for index in range(self._spend(self._model.BuffersLength(), 4))
+        ]
+        self.subgraphs = [
+            self._subgraph(self._model.Subgraphs(index))
+            for index in range(self._spend(self._model.SubgraphsLength(), 4))
+        ]
+        if not self.subgraphs:
+            raise ValueError("it has no subgraph")
+
+    def _spend(self, count: int, bytes_each: int) -> int:
+        """Charges a vector's bytes to the file's length: tables that overlap cannot make the work explode."""
+        self._budget -= count * bytes_each
+        if self._budget < 0:
+            raise ValueError(f"{count:,} entries do not fit into {len(self._content):,} bytes")
+        return count
+
+    def _operator_name(self, code: Any) -> str:
+        # Old files have the code in the first field only, which ends at 127.
+        builtin = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
+        name = self._builtins.get(builtin, f"UNKNOWN_{builtin}")
+        return self._text(code.CustomCode()) if name == "CUSTOM" and code.CustomCode() else name
+
+    def _text(self, raw: bytes | None) -> str:
+        self._spend(len(raw or b""), 1)
+        return (raw or b"").decode("utf-8", errors="replace")
+
+    def _buffer(self, buffer: Any) -> NDArray[np.uint8]:
+        """The buffer's bytes; large files keep them behind the flatbuffer."""
+        begin, size = buffer.Offset(), buffer.Size()
+        if begin > 1:
+            self._spend(size, 1)
+            if begin + size > len(self._content):
+                raise ValueError(f"a buffer ends at byte {begin + size:,} of {len(self._content):,}")
+            return np.frombuffer(self._content, np.uint8, size, begin)
+        if not self._spend(buffer.DataLength(), 1):
+            return np.zeros(0, np.uint8)
+        data: NDArray[np.uint8] = buffer.DataAsNumpy()
+        return data
+
+    def _subgraph(self, graph: Any) -> _Subgraph:
+        tensors = [graph.Tensors(index) for index in range(self._spend(graph.TensorsLength(), 4))]
+        for tensor in tensors:
+            if tensor.Buffer() >= len(self._buffers):
+                raise ValueError(f"buffer {tensor.Buffer()} is not among the {len(self._buffers)} there are")
+        operators = [
+            self._operator(graph.Operators(index), len(tensors))
+            for index in range(self._spend(graph.OperatorsLength(), 4))
+        ]
+        return _Subgraph(tensors, operators)
+
+    def _operator(self, operator: Any, tensors: int) -> _Operator:
+        inputs = tuple(operator.Inputs(i) for i in range(self._spend(operator.InputsLength(), 4)))
+        outputs = tuple(operator.Outputs(i) for i in range(self._spend(operator.OutputsLength(), 4)))
+        # -1 stands for an input that is left out.
+        if any(not -1 <= index < tensors for index in inputs + outputs):
+            raise ValueError(f"an operator uses tensors {inputs} and {outputs} of {tensors}")
+        return _Operator(self._operator_names[operator.OpcodeIndex()], inputs, outputs)
+
+    def is_weight(self, tensor: Any) -> bool:
+        """Whether a tensor is a numeric constant with two dimensions or more."""
+        return (
+            tensor.ShapeLength() >= 2
+            and self._types.get(tensor.Type()) in _BITS
+            and self._buffers[tensor.Buffer()].size > 0
+        )
+
+    def stats(self, tensor: Any, op: str) -> TensorStats:
+        """Reads a weight; its buffer must have the size that its shape and type need."""
+        dtype, buffer = self._types[tensor.Type()], tensor.Buffer()
+        shape = tuple(int(tensor.Shape(i)) for i in range(self._spend(tensor.ShapeLength(), 4)))
+        elements, data = math.prod(shape), self._buffers[buffer]
+        sparse = tensor.Sparsity() is not None
+        needed = -(-elements * _BITS[dtype] // 8)
+        if min(shape) < 1 or (data.size > needed if sparse else data.size != needed):
+            raise ValueError(f"a {dtype} tensor of shape {shape} has {data.size:,} bytes, not {needed:,}")
+        stored = data.size * 8 // _BITS[dtype] if sparse else elements
+        if (buffer, dtype) not in self._histograms:
+            values, counts = np.unique(_unpacked(data, dtype)[:stored], return_counts=True)
+            self._histograms[buffer, dtype] = _Histogram(values, counts)
+        histogram = self._histograms[buffer, dtype]
+        quantization = tensor.Quantization()
+        scales = self._spend(quantization.ScaleLength(), 4) if quantization else 0
+        zero_point = quantization.ZeroPoint(0) if quantization and quantization.ZeroPointLength() else 0
+        if sparse:
+            histogram = _with_zeros(histogram, elements - stored, zero_point)
+        return TensorStats(
+            name=self._text(tensor.Name()),
+            op=op,
+            shape=shape,
+            dtype=dtype,
+            bytes=data.size,
+            elements=elements,
+            sparsity=histogram.share_of(zero_point),
+            distinct_values=histogram.values.size,
+            scale_count=scales,
+            entropy_bits=histogram.entropy_bits,
+        )
+
+
+def _weight_rows(file: _File) -> Iterator[tuple[int, TensorStats]]:
+    """Buffer index and statistics of each weight, in the order of use."""
+    for graph in file.subgraphs:
+        expanded = {op.outputs[0]: op.inputs[0] for op in graph.operators if op.name in _EXPANDING}
+        seen = set()
+        for op in graph.operators:
+            for position in _WEIGHT_INPUTS.get(op.name, ()):
+                index = op.inputs[position] if position < len(op.inputs) else -1
+                for _ in _EXPANDING:
+                    index = expanded.get(index, index)
+                if index < 0 or index in seen or not file.is_weight(graph.tensors[index]):
+                    continue
+                seen.add(index)
+                tensor = graph.tensors[index]
+                yield tensor.Buffer(), file.stats(tensor, op.name)
+
+
+def _unpacked(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
+    """The stored values, one per element; a packed byte holds its first value in the lowest bits."""
+    bits = _BITS[dtype]
+    if bits < 8:
+        shifts = np.arange(0, 8, bits, dtype=np.uint8)
+        fields = ((data[:, np.newaxis] >> shifts) & (2**bits - 1)).reshape(-1).astype(np.int8)
+        return np.where(fields >= 2 ** (bits - 1), fields - 2**bits, fields).astype(np.int8)
+    if dtype == "BFLOAT16":
+        # The upper half of a float32.
+        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    values: NDArray[Any] = data.view(np.dtype(dtype.lower()).newbyteorder("<"))
+    return values
+
+
+def _with_zeros(histogram: _Histogram, zeros: int, zero_point: int) -> _Histogram:
+    """Adds the values that a sparse encoding leaves out."""
+    kept = histogram.values != zero_point
+    counts = histogram.counts[kept]
+    zeros += int(histogram.counts.sum() - counts.sum())
+    if not zeros:
+        return histogram
+    return _Histogram(np.append(histogram.values[kept], zero_point), np.append(counts, zeros))

@@ -1,0 +1,63 @@
+"""`FrozenGrid`: a weight that has become what the device stores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_compress.core.affine import dequantize
+from keras_compress.core.registry import register
+from keras_compress.core.ste import value_of
+from keras_compress.core.transform import IntegerWeight, WeightTransform
+
+Tensor = Any
+
+
+@register("weight_transform")
+class FrozenGrid(WeightTransform):
+    """Constant integers and scale in place of the weight.
+
+    **Forward** `y = scale * integers`, whatever the latent weight. **Gradient** none: a frozen model is not trained.
+
+    Args:
+        bits: Width that the integers fit in; 32 for a bias.
+        scale_shape: Shape of the scale; it broadcasts against the weight.
+    """
+
+    promises = frozenset({"grid"})
+    preserves = frozenset({"zeros", "codebook", "channel_codebook"})
+
+    def __init__(self, bits: int, scale_shape: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bits = int(bits)
+        self.scale_shape = [int(n) for n in scale_shape]
+
+    @classmethod
+    def of(cls, weight: IntegerWeight) -> FrozenGrid:
+        """A grid that holds `weight`."""
+        made = cls(weight.bits, weight.scale.shape)
+        made.prepare(weight.integers.shape, ())
+        made.integers.assign(weight.integers)
+        made.scale.assign(weight.scale)
+        return made
+
+    def create_variables(self) -> None:
+        self.integers = self.add_weight(
+            name="integers", shape=self.weight_shape, dtype="int32", initializer="zeros", trainable=False
+        )
+        self.scale = self.add_weight(name="scale", shape=self.scale_shape, initializer="ones", trainable=False)
+
+    def call(self, weight: Tensor, training: bool = False) -> Tensor:
+        return dequantize(ops.cast(self.integers, "float32"), value_of(self.scale), 0.0)
+
+    def integer_weight(self, weight: Tensor = None) -> IntegerWeight:
+        return IntegerWeight(
+            integers=ops.convert_to_numpy(self.integers).astype(np.int32),
+            scale=ops.convert_to_numpy(self.scale).astype(np.float32),
+            bits=self.bits,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "bits": self.bits, "scale_shape": list(self.scale_shape)}

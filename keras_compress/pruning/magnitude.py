@@ -1,0 +1,235 @@
+"""Magnitude pruning: element-wise or in blocks, with a threshold for each layer or for all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_compress.core.context import entry_layer, first_time_in_call
+from keras_compress.core.model import add_transforms, compressed_layers
+from keras_compress.core.registry import register
+from keras_compress.core.schedule import Schedule
+from keras_compress.core.selection import Selector
+from keras_compress.core.ste import value_of
+from keras_compress.core.transform import WeightTransform
+from keras_compress.core.wrapper import Compressed
+from keras_compress.pruning.n_m import NMPruner
+from keras_compress.pruning.pruner import Pruner, keep_highest
+
+Tensor = Any
+POOLING = ("AVG", "MAX")
+
+
+@register("weight_transform")
+class MagnitudePruner(Pruner):
+    """Keeps the weights of largest magnitude.
+
+    **Forward** `y = mask * w`, with the mask of the `round(n * (1 - sparsity))` largest `|w|` (or blocks of them).
+    **Gradient** see `Pruner`.
+
+    Args:
+        schedule: `step -> sparsity`.
+        group: Name shared by pruners that are ranked together, with one threshold for all; `None`: ranked alone.
+        block_size: `(inputs, outputs)` of the blocks that live and die together, on the matrix
+            `(kernel height * width * inputs, outputs)`. A block cut off by an edge counts its own elements.
+        block_pooling_type: Score of a block: `"AVG"` or `"MAX"` of its magnitudes.
+        regrow: Let pruned weights come back.
+
+    **Reference**: Zhu and Gupta, "To prune, or not to prune" (2017).
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        *,
+        group: str | None = None,
+        block_size: Sequence[int] = (1, 1),
+        block_pooling_type: str = "AVG",
+        regrow: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(schedule, regrow=regrow, **kwargs)
+        if len(block_size) != 2 or any(not isinstance(n, int) or n < 1 for n in block_size):
+            raise ValueError(f"Expected `block_size` as two integers >= 1. Received: block_size={block_size}")
+        if block_pooling_type not in POOLING:
+            raise ValueError(
+                f"Expected `block_pooling_type` out of {POOLING}. Received: block_pooling_type={block_pooling_type!r}"
+            )
+        self.group = group
+        self.block_size = tuple(block_size)
+        self.block_pooling_type = block_pooling_type
+
+    def unit_scores(self, weight: Tensor) -> Tensor:
+        """Flat scores of what is pruned as one: single weights, or blocks."""
+        scores = self.scores(weight)
+        return ops.reshape(scores, (-1,)) if self.block_size == (1, 1) else ops.reshape(self._pooled(scores), (-1,))
+
+    def choose(self, scores: Tensor, sparsity: Tensor) -> Tensor:
+        if self.block_size == (1, 1):
+            return self.mask_of(keep_highest(ops.reshape(scores, (-1,)), sparsity))
+        return self.mask_of(keep_highest(ops.reshape(self._pooled(scores), (-1,)), sparsity))
+
+    def mask_of(self, units: Tensor) -> Tensor:
+        """The mask of the weight from the flat mask of its units."""
+        if self.block_size == (1, 1):
+            return ops.reshape(units, self.weight_shape)
+        rows, columns = self._matrix_shape()
+        height, width = self.block_size
+        blocks = ops.reshape(units, (-(-rows // height), -(-columns // width)))
+        full = ops.repeat(ops.repeat(blocks, height, axis=0), width, axis=1)
+        return ops.reshape(full[:rows, :columns], self.weight_shape)
+
+    def _matrix_shape(self) -> tuple[int, int]:
+        columns = self.weight_shape[-1]
+        return int(tf.TensorShape(self.weight_shape).num_elements()) // columns, columns
+
+    def _pooled(self, scores: Tensor) -> Tensor:
+        rows, columns = self._matrix_shape()
+        height, width = self.block_size
+        padding = [[0, -rows % height], [0, -columns % width]]
+        real = ops.pad(ops.ones((rows, columns)), padding)
+        padded = ops.pad(ops.reshape(scores, (rows, columns)), padding)
+        shape = (padded.shape[0] // height, height, padded.shape[1] // width, width)
+        if self.block_pooling_type == "MAX":
+            padded = ops.where(real > 0, padded, -ops.ones_like(padded))
+            return ops.max(ops.reshape(padded, shape), axis=(1, 3))
+        return ops.sum(ops.reshape(padded, shape), axis=(1, 3)) / ops.sum(ops.reshape(real, shape), axis=(1, 3))
+
+    def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
+        if self.group is None:
+            return super().update(weight)
+        _update_group(self.group)
+        return [(self.step, self.step + 1)]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "group": self.group,
+            "block_size": list(self.block_size),
+            "block_pooling_type": self.block_pooling_type,
+        }
+
+
+class _GroupName:
+    """Identity under which a group's decision is marked as made, one for each name."""
+
+    _known: dict[str, _GroupName] = {}
+
+    @classmethod
+    def of(cls, name: str) -> _GroupName:
+        return cls._known.setdefault(name, cls())
+
+
+def group_members(name: str) -> list[tuple[Compressed, str, MagnitudePruner]]:
+    """`(wrapper, slot, pruner)` of every member of a group, found in the model that is being called.
+
+    Raises:
+        ValueError: Outside the model's call: a member on its own cannot know the others.
+    """
+    model = entry_layer()
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"Expected members of the pruning group {name!r} to be trained inside their model. "
+            f"Received: a training call on {getattr(model, 'name', None)!r} alone."
+        )
+    return [
+        (wrapper, slot.name, transform)
+        for _, wrapper in compressed_layers(model)
+        for slot, listed in wrapper.items()
+        for transform in listed
+        if isinstance(transform, MagnitudePruner) and transform.group == name
+    ]
+
+
+def _update_group(name: str) -> None:
+    """Rank all members together, once for each step, and give every member its mask."""
+    if not first_time_in_call(_GroupName.of(name)):
+        return
+    members = group_members(name)
+    scores = [pruner.unit_scores(wrapper.weight(slot, stop_before=pruner)) for wrapper, slot, pruner in members]
+    first = members[0][2]
+    step = value_of(first.step)
+
+    def decide() -> list[Tensor]:
+        kept = keep_highest(ops.concatenate(scores), first.schedule(step))
+        parts = tf.split(kept, [s.shape[0] for s in scores])
+        return [pruner.mask_of(part) for (_, _, pruner), part in zip(members, parts, strict=True)]
+
+    masks = ops.cond(
+        first.schedule.should_update(step),
+        decide,
+        lambda: [value_of(pruner.mask) for _, _, pruner in members],
+    )
+    for (_, _, pruner), mask in zip(members, masks, strict=True):
+        pruner.mask.assign(mask)
+
+
+@register("entry_point")
+def prune_low_magnitude(
+    model: keras.Model,
+    pruning_schedule: Schedule | Mapping[str, Any] | None = None,
+    block_size: Sequence[int] = (1, 1),
+    block_pooling_type: str = "AVG",
+    sparsity_m_by_n: Sequence[int] | None = None,
+    *,
+    scope: str = "layer",
+    regrow: bool = False,
+    filters: Selector | None = None,
+    rules: Sequence[Mapping[str, Any]] | None = None,
+    strict: bool = False,
+) -> keras.Model:
+    """A copy of the model whose weights are pruned by magnitude while it trains. No callback is needed.
+
+    Args:
+        model: Built Functional or Sequential model, plain or made by this library.
+        pruning_schedule: `step -> sparsity`; `ConstantSparsity(0.5, begin_step=0)` by default.
+        block_size: `(inputs, outputs)` of blocks that are pruned as one.
+        block_pooling_type: Score of a block, `"AVG"` or `"MAX"`.
+        sparsity_m_by_n: `(m, n)`: m zeros in every n consecutive inputs, e.g. `(2, 4)`.
+        scope: `"layer"`: each weight reaches the sparsity; `"global"`: all of them together, by one threshold.
+        regrow: Let pruned weights come back.
+        filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
+        rules: Exceptions: `{"layers": selector, "skip": True}` or `{"layers": selector, "pruning_schedule": ...}`.
+        strict: Raise where a layer has to be skipped.
+
+    Returns:
+        A new model to compile and train.
+
+    Raises:
+        ValueError: For a sparsity out of [0, 1), a rule that matches nothing, or settings that contradict each other.
+    """
+    if scope not in ("layer", "global"):
+        raise ValueError(f"Expected `scope` as 'layer' or 'global'. Received: scope={scope!r}")
+    if sparsity_m_by_n is not None and (tuple(block_size) != (1, 1) or scope == "global"):
+        raise ValueError(
+            "Expected `sparsity_m_by_n` without `block_size` and with scope='layer'. "
+            f"Received: block_size={tuple(block_size)}, scope={scope!r}"
+        )
+    if scope == "global" and any("pruning_schedule" in rule for rule in rules or ()):
+        raise ValueError("Expected one schedule for a global threshold. Received: a rule with its own pruning_schedule")
+    default = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
+
+    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> WeightTransform:
+        schedule = settings["pruning_schedule"]
+        if sparsity_m_by_n is not None:
+            return NMPruner(sparsity_m_by_n, schedule, regrow=regrow)
+        return MagnitudePruner(
+            schedule,
+            group="global" if scope == "global" else None,
+            block_size=block_size,
+            block_pooling_type=block_pooling_type,
+            regrow=regrow,
+        )
+
+    return add_transforms(
+        model,
+        make,
+        {"pruning_schedule": default if pruning_schedule is None else pruning_schedule},
+        filters=filters,
+        rules=rules,
+        strict=strict,
+    )

@@ -1,0 +1,55 @@
+"""N:M pruning: a fixed number of zeros in every group of consecutive inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from keras import ops
+
+from keras_compress.core.registry import register
+from keras_compress.core.schedule import Schedule
+from keras_compress.pruning.pruner import Pruner
+
+Tensor = Any
+
+
+@register("weight_transform")
+class NMPruner(Pruner):
+    """Zeroes the m smallest of every n consecutive inputs of an output.
+
+    **Forward** `y = mask * w`; inputs are counted along `(kernel height, width, inputs)`, flattened. A group cut off at
+    the end is left dense. The schedule says only when the mask is chosen anew: once it has begun, m of n are zero.
+
+    Args:
+        sparsity_m_by_n: `(m, n)`, m zeros in every n, `1 <= m < n`.
+        schedule: When to act.
+        regrow: Let pruned weights come back.
+
+    **Reference**: Mishra et al., "Accelerating sparse deep neural networks" (2021).
+    """
+
+    def __init__(
+        self, sparsity_m_by_n: Sequence[int], schedule: Schedule, *, regrow: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(schedule, regrow=regrow, **kwargs)
+        m_n = tuple(sparsity_m_by_n)
+        if len(m_n) != 2 or not all(isinstance(n, int) for n in m_n) or not 1 <= m_n[0] < m_n[1]:
+            raise ValueError(f"Expected `sparsity_m_by_n` as (m, n), 1 <= m < n. Received: sparsity_m_by_n={m_n}")
+        self.sparsity_m_by_n = m_n
+
+    def choose(self, scores: Tensor, sparsity: Tensor) -> Tensor:
+        zeros, group = self.sparsity_m_by_n
+        columns = self.weight_shape[-1]
+        by_output = ops.transpose(ops.reshape(scores, (-1, columns)))
+        whole = by_output.shape[1] // group * group
+        grouped = ops.reshape(by_output[:, :whole], (-1, group))
+        order = tf.argsort(grouped, direction="DESCENDING", stable=True)
+        kept = tf.argsort(order) < group - zeros
+        mask = ops.reshape(kept, (columns, whole))
+        rest = ops.ones((columns, by_output.shape[1] - whole), dtype="bool")
+        return ops.reshape(ops.transpose(ops.concatenate([mask, rest], axis=1)), self.weight_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "sparsity_m_by_n": list(self.sparsity_m_by_n)}

@@ -1,0 +1,325 @@
+"""`QuantizeActivation`, the layer that stands where the device holds integers, and what decides its range."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_compress.core import affine
+from keras_compress.core.registry import PACKAGE, register
+from keras_compress.core.ste import compiled, fake_quantize_range, value_of
+
+Tensor = Any
+
+
+class ActivationQuantizer(keras.layers.Layer):
+    """Decides range and integers of an activation. Subclasses implement `training_range` or `parameters`.
+
+    Args:
+        bits: 2 to 8, or 16 (symmetric).
+
+    Raises:
+        ValueError: For other bits.
+    """
+
+    def __init__(self, bits: int = 8, *, name: str | None = None, trainable: bool = True) -> None:
+        super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)
+        if bits not in (*range(2, 9), 16):
+            raise ValueError(f"Expected `bits` to be an integer from 2 to 8, or 16. Received: bits={bits}")
+        self.bits = bits
+        self.create_variables()
+        self.built = True
+
+    @property
+    def spec(self) -> affine.QuantSpec:
+        """Integer format: asymmetric, or symmetric for 16 bits as TFLite has it."""
+        wide = self.bits == 16
+        return affine.QuantSpec(bits=self.bits, symmetric=wide, narrow_range=wide)
+
+    def create_variables(self) -> None:
+        """Make variables; none by default."""
+
+    def trained(self) -> bool:
+        """Whether the range is known."""
+        return True
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """`(scale, zero_point)` of inference, float scalars."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `parameters()`.")
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must implement `call(inputs, training)`.")
+
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def summary_values(self) -> dict[str, float]:
+        """Figures worth a curve in TensorBoard, by name."""
+        return {}
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "trainable": self.trainable, "bits": self.bits}
+
+
+@compiled
+def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
+    return tf.reduce_min(values), tf.reduce_max(values)
+
+
+class _RangeQuantizer(ActivationQuantizer):
+    """A quantizer with a range that training batches determine."""
+
+    learns_range = False
+
+    def create_variables(self) -> None:
+        moving = {"shape": (), "initializer": "zeros", "trainable": self.learns_range}
+        self.minimum = self.add_weight(name="minimum", aggregation="mean", **moving)
+        self.maximum = self.add_weight(name="maximum", aggregation="mean", **moving)
+        self.batches = self.add_weight(
+            name="batches",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+
+    def trained(self) -> bool:
+        return int(self.batches) > 0
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        """`(low, high)` of inference, before 0.0 is included."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `range()`.")
+
+    def observe(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a training batch into account; return the range to use for it."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `observe(inputs)`.")
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        return affine.affine_parameters(*self.range(), self.spec)
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        if training:
+            values = ops.cast(inputs, "float32")
+            low, high = self.observe(values)
+            return ops.cast(fake_quantize_range(values, low, high, self.spec, self.learns_range), inputs.dtype)
+        self._warn_if_untrained()
+        known = value_of(self.batches) > 0
+        return ops.cond(known, lambda: _rounded(inputs, self.parameters(), self.spec), lambda: ops.copy(inputs))
+
+    def _warn_if_untrained(self) -> None:
+        with tf.init_scope():
+            if tf.executing_eagerly() and int(self.batches) == 0 and not getattr(self, "_warned", False):
+                self._warned = True
+                warnings.warn(
+                    f"{self.name} has seen no training batch: values pass through unquantized. Train the model, or "
+                    "give `convert` a representative_dataset.",
+                    stacklevel=2,
+                )
+
+    def summary_values(self) -> dict[str, float]:
+        low, high = self.range()
+        return {"minimum": float(low), "maximum": float(high)}
+
+
+def _rounded(inputs: Tensor, parameters: tuple[Tensor, Tensor], spec: affine.QuantSpec) -> Tensor:
+    return ops.cast(affine.fake_quantize(ops.cast(inputs, "float32"), *parameters, spec), inputs.dtype)
+
+
+@register("activation_quantizer")
+class MovingAverageRange(_RangeQuantizer):
+    """Uniform quantization between moving averages of the batches' lowest and highest value.
+
+    **Forward** `m_t = decay * m_(t-1) + (1 - decay) * min(x_t)`, range `m_t / (1 - decay^t)`, likewise the maximum; so
+    the first training batch sets the range. 0.0 always has an integer.
+    **Gradient** 1 inside the range, 0 outside.
+
+    Args:
+        bits: 2 to 8, or 16 (symmetric).
+        decay: In (0, 1).
+
+    **Reference**: Jacob et al. (2018), section 3.1; bias correction as in Adam (Kingma and Ba, 2015).
+    """
+
+    def __init__(self, bits: int = 8, decay: float = 0.99, **kwargs: Any) -> None:
+        if not 0.0 < decay < 1.0:
+            raise ValueError(f"Expected `decay` in (0, 1). Received: decay={decay}")
+        self._decay = float(decay)
+        super().__init__(bits, **kwargs)
+
+    @property
+    def decay(self) -> float:
+        """Weight of the past."""
+        return self._decay
+
+    def _corrected(self, average: Tensor, batches: Tensor) -> Tensor:
+        weight = 1.0 - ops.power(self._decay, ops.cast(ops.maximum(batches, 1), "float32"))
+        return average / weight
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        batches = value_of(self.batches)
+        return (
+            self._corrected(value_of(self.minimum), batches),
+            self._corrected(value_of(self.maximum), batches),
+        )
+
+    def observe(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        lowest, highest = _extremes(inputs)
+        batches = self.batches + 1
+        low = self._decay * self.minimum + (1.0 - self._decay) * lowest
+        high = self._decay * self.maximum + (1.0 - self._decay) * highest
+        self.minimum.assign(low)
+        self.maximum.assign(high)
+        self.batches.assign(batches)
+        return self._corrected(low, batches), self._corrected(high, batches)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "decay": self._decay}
+
+
+@register("activation_quantizer")
+class LearnedRange(_RangeQuantizer):
+    """Uniform quantization between two trained ends.
+
+    **Forward** as `MovingAverageRange`; the first training batch sets the ends to its lowest and highest value.
+    **Gradient** `dy/dx` is 1 inside, 0 outside; `dy/dlow` is 1 where `x < low`; `dy/dhigh` is 1 where `x > high`.
+
+    Args:
+        bits: 2 to 8, or 16 (symmetric).
+
+    **Reference**: `tf.quantization.fake_quant_with_min_max_vars`, whose gradients these are.
+    """
+
+    learns_range = True
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        return value_of(self.minimum), value_of(self.maximum)
+
+    def observe(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        batches = value_of(self.batches)
+        low, high = ops.cond(batches == 0, lambda: _extremes(inputs), lambda: self.range())
+        fresh = batches == 0
+        self.minimum.assign(ops.stop_gradient(low))
+        self.maximum.assign(ops.stop_gradient(high))
+        self.batches.assign(batches + 1)
+        return ops.where(fresh, ops.stop_gradient(low), low), ops.where(fresh, ops.stop_gradient(high), high)
+
+
+@register("activation_quantizer")
+class FixedGrid(ActivationQuantizer):
+    """A grid known beforehand: softmax and sigmoid on the device, and every point of a frozen model.
+
+    **Forward** `scale * (clip(round(x / scale) + zero_point) - zero_point)`. **Gradient** 1 inside, 0 outside.
+
+    Args:
+        scale: Step, positive.
+        zero_point: Integer of 0.0.
+        bits: Storage width, 8 or 16.
+        lowest: Lowest integer that occurs, where fewer bits than stored are simulated.
+        rounding: `"half_even"`, or `"half_away"` as TFLite's average pooling rounds integers.
+    """
+
+    def __init__(
+        self,
+        scale: float,
+        zero_point: int,
+        bits: int = 8,
+        lowest: int | None = None,
+        rounding: str = "half_even",
+        **kwargs: Any,
+    ) -> None:
+        if not scale > 0:
+            raise ValueError(f"Expected `scale` > 0. Received: scale={scale}")
+        if rounding not in ("half_even", "half_away"):
+            raise ValueError(f"Expected `rounding` 'half_even' or 'half_away'. Received: rounding={rounding!r}")
+        self._scale, self._zero_point = float(scale), int(zero_point)
+        self._lowest, self._rounding = lowest, rounding
+        super().__init__(bits, **kwargs)
+
+    @property
+    def scale(self) -> float:
+        """Step."""
+        return self._scale
+
+    @property
+    def zero_point(self) -> int:
+        """Integer of 0.0."""
+        return self._zero_point
+
+    @property
+    def lowest(self) -> int:
+        """Lowest integer that occurs."""
+        return self.spec.minimum if self._lowest is None else self._lowest
+
+    @property
+    def rounding(self) -> str:
+        """How ties are rounded."""
+        return self._rounding
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        return ops.convert_to_tensor(self._scale, "float32"), ops.convert_to_tensor(float(self._zero_point))
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        values = ops.cast(inputs, "float32")
+        if training:
+            ends = [(end - self._zero_point) * self._scale for end in (self.lowest, self.spec.maximum)]
+            return ops.cast(fake_quantize_range(values, *ends, self.spec), inputs.dtype)
+        if self._rounding == "half_away":
+            integers = affine.round_half_away(values / self._scale + self._zero_point)
+            values = affine.dequantize(integers, self._scale, self._zero_point)
+        values = ops.maximum(values, (self.lowest - self._zero_point) * self._scale)
+        return _rounded(ops.cast(values, inputs.dtype), self.parameters(), self.spec)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "scale": self._scale,
+            "zero_point": self._zero_point,
+            "lowest": self._lowest,
+            "rounding": self._rounding,
+        }
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class QuantizeActivation(keras.layers.Layer):
+    """A point of the graph where the device holds integers.
+
+    Args:
+        quantizer: Decides range and integers; an `ActivationQuantizer`.
+
+    Shapes: any; the output has the shape and dtype of the input.
+    """
+
+    def __init__(self, quantizer: ActivationQuantizer, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", autocast=False, **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self.quantizer = quantizer
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        return self.quantizer(inputs, training=bool(training))
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def plain_operations(self, inputs: Any) -> Any:
+        """The same function of inference as plain Keras operations, for `strip`."""
+        if not self.quantizer.trained():
+            return inputs
+        scale, zero_point = (float(p) for p in self.quantizer.parameters())
+        return affine.fake_quantize(inputs, scale, zero_point, self.quantizer.spec)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.pop("dtype", None)
+        return {**config, "quantizer": keras.saving.serialize_keras_object(self.quantizer)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> QuantizeActivation:
+        config = dict(config)
+        config["quantizer"] = keras.saving.deserialize_keras_object(config["quantizer"])
+        return cls(**config)

@@ -1,0 +1,92 @@
+"""How the int8 kernels treat each kind of layer: what may be fused, and what keeps the scale of its input."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import keras
+
+from keras_compress.core.model import inner
+
+
+class Kind(Enum):
+    """What a call means for the integers that flow through it."""
+
+    LINEAR = "weighted sum with its own output range"
+    NORM = "batch normalization"
+    CLAMP = "clamp that fuses into the operation before it"
+    SAME = "moves values without changing them: keeps the scale"
+    AVERAGE = "average that keeps the scale and rounds"
+    JOIN = "puts tensors together: the inputs take the output's scale"
+    FIXED = "output range fixed by the runtime"
+    FREE = "own output range"
+
+
+_BY_CLASS = {
+    Kind.LINEAR: "Dense EinsumDense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose "
+    "DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D",
+    Kind.NORM: "BatchNormalization",
+    Kind.SAME: "MaxPooling1D MaxPooling2D MaxPooling3D GlobalMaxPooling1D GlobalMaxPooling2D Flatten Reshape Permute "
+    "ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D RepeatVector Dropout "
+    "SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout "
+    "ActivityRegularization Identity InputLayer Transpose Squeeze ExpandDims GetItem Copy",
+    Kind.AVERAGE: "AveragePooling1D AveragePooling2D AveragePooling3D GlobalAveragePooling1D GlobalAveragePooling2D",
+    Kind.JOIN: "Concatenate",
+    Kind.CLAMP: "Relu Relu6",
+    Kind.FIXED: "Softmax Sigmoid Tanh",
+}
+_KINDS = {name: kind for kind, names in _BY_CLASS.items() for name in names.split()}
+# Activations that a kernel takes along, and those whose output range the runtime fixes: scale, zero point.
+FUSED_ACTIVATIONS = ("relu", "relu6")
+FIXED_GRIDS = {"softmax": (1 / 256, -128), "sigmoid": (1 / 256, -128), "tanh": (1 / 128, 0)}
+FIXED_GRID_16 = (1 / 32768, 0)
+
+
+def activation_name(layer: Any) -> str | None:
+    """Name of the activation that a layer applies, `None` for linear."""
+    body = inner(layer) if isinstance(layer, keras.layers.Layer) else layer
+    if type(body).__name__ in ("ReLU", "Softmax"):
+        return _clamp_of(body) if type(body).__name__ == "ReLU" else "softmax"
+    activation = getattr(body, "activation", None)
+    if activation is None or activation is keras.activations.linear:
+        return type(body).__name__.lower() if type(body).__name__ in ("Sigmoid", "Tanh", "Relu", "Relu6") else None
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return str(name)
+
+
+def _clamp_of(relu: keras.layers.ReLU) -> str:
+    if relu.negative_slope == 0 and relu.threshold == 0 and relu.max_value in (None, 6):
+        return "relu" if relu.max_value is None else "relu6"
+    return "leaky_relu"
+
+
+def kind_of(operation: Any) -> Kind:
+    """The kind of a layer or Keras operation; wrappers are looked through."""
+    body = inner(operation) if isinstance(operation, keras.layers.Layer) else operation
+    name = type(body).__name__
+    if name in ("Activation", "ReLU"):
+        activation = activation_name(body)
+        if activation is None:
+            return Kind.SAME
+        if activation in FUSED_ACTIVATIONS:
+            return Kind.CLAMP
+        return Kind.FIXED if activation in FIXED_GRIDS else Kind.FREE
+    if name in ("UpSampling2D", "Resizing"):
+        return Kind.SAME if body.interpolation == "nearest" else Kind.AVERAGE
+    return _KINDS.get(name, Kind.FREE)
+
+
+def may_follow(before: Kind, layer: Any, after: Kind, follower: Any) -> bool:
+    """Whether the device runs `follower` as a part of the operation before it, so that no integers stand between."""
+    if activation_name(layer) is not None:
+        return False
+    if before is Kind.LINEAR and after is Kind.NORM:
+        return True
+    return before in (Kind.LINEAR, Kind.NORM, Kind.FREE) and after is Kind.CLAMP
+
+
+def splits(layer: Any) -> str | None:
+    """The activation that has to leave a weighted layer, because no kernel fuses it; `None` where there is none."""
+    name = activation_name(layer)
+    return name if kind_of(layer) is Kind.LINEAR and name not in (None, *FUSED_ACTIVATIONS) else None

@@ -1,0 +1,146 @@
+"""Where activations are quantized: after every operation that makes new values, as the int8 kernels do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from keras_compress.core import graph
+from keras_compress.core.model import LayerCopies, copy_layer, foldable, inner
+from keras_compress.core.wrapper import Compressed
+from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, QuantizeActivation
+from keras_compress.quantizers.kinds import FIXED_GRIDS, Kind, activation_name, kind_of, may_follow, splits
+
+Node = Any
+QuantizerFactory = Callable[[str], ActivationQuantizer | None]
+
+
+def is_float(tensor: Any) -> bool:
+    """Whether a symbolic tensor holds floating-point numbers."""
+    return str(tensor.dtype).startswith(("float", "bfloat"))
+
+
+def points_of(model: keras.Model) -> set[int]:
+    """`id(node)` of the calls after which integers stand, in one graph (nested models have their own)."""
+    table = graph.consumers(model)
+    found = set()
+    for node in graph.nodes(model):
+        if graph.is_graph(node.operation) or isinstance(node.operation, QuantizeActivation):
+            continue
+        if _makes_values(node, graph.sole_consumer(node, model, table)):
+            found.add(id(node))
+    return found
+
+
+def _makes_values(node: Node, reader: Node | None) -> bool:
+    kind = kind_of(node.operation)
+    if kind in (Kind.SAME, Kind.AVERAGE) or not all(is_float(t) for t in node.outputs):
+        return False
+    if reader is None:
+        return True
+    if isinstance(reader.operation, QuantizeActivation):
+        return False
+    after = kind_of(reader.operation)
+    if after is Kind.JOIN:
+        # The concatenation's own range serves its inputs too, but for those whose range the runtime fixes.
+        return kind is Kind.FIXED or splits(node.operation) in FIXED_GRIDS
+    if after is Kind.NORM and not foldable(node.operation, reader.operation):
+        return True
+    return not may_follow(kind, node.operation, after, reader.operation)
+
+
+@dataclass
+class PlacePoints:
+    """Visitor that rebuilds a model with a `QuantizeActivation` at each point.
+
+    Args:
+        quantizer: Makes the quantizer of a point from the path of the layer whose values it rounds (of the conv in
+            conv -> BatchNormalization -> ReLU); `None` for no point there.
+    """
+
+    quantizer: QuantizerFactory
+    _copies: LayerCopies = field(default_factory=lambda: LayerCopies(_without_unfused_activation))
+    _points: set[int] = field(default_factory=set)
+    _roots: dict[int, str] = field(default_factory=dict)
+    _activations: dict[int, keras.layers.Layer] = field(default_factory=dict)
+
+    def place(self, model: keras.Model) -> keras.Model:
+        """The new model."""
+        self._collect(model)
+        pointed = {id(t) for t, readers in _input_readers(model) if _has_point(readers)}
+        inputs = {t.name: id(t) in pointed for t in graph.functional(model).inputs}
+        return graph.Rebuild(self, enter=lambda t: t if inputs[t.name] else self._input_point(t)).model(model)
+
+    def _collect(self, model: keras.Model) -> None:
+        self._points |= points_of(model)
+        for layer in model.layers:
+            if graph.is_graph(layer):
+                self._collect(layer)
+
+    def __call__(self, call: graph.Call) -> Any:
+        root = self._root(call)
+        outputs = self._copies(call)
+        activation = splits(call.operation)
+        if activation is not None:
+            outputs = self._point(call, outputs, "_linear", self.quantizer(root))
+            outputs = self._activation(call.operation, activation)(outputs)
+        if id(call.node) not in self._points:
+            return outputs
+        fixed = activation or (activation_name(call.operation) if kind_of(call.operation) is Kind.FIXED else None)
+        made = FixedGrid(*FIXED_GRIDS[fixed]) if fixed in FIXED_GRIDS else self.quantizer(root)
+        return self._point(call, outputs, "", made)
+
+    def _root(self, call: graph.Call) -> str:
+        """Path of the layer that a chain of fused ones begins with."""
+        inputs = call.node.input_tensors
+        fused = kind_of(call.operation) in (Kind.NORM, Kind.CLAMP) and len(inputs) == 1
+        root = self._roots.get(id(inputs[0]), call.path) if fused else call.path
+        if id(call.node) not in self._points:
+            self._roots.update({id(t): root for t in call.node.outputs})
+        return root
+
+    def _activation(self, layer: keras.layers.Layer, activation: str) -> keras.layers.Layer:
+        if id(layer) not in self._activations:
+            name = f"{layer.name}_{activation}"
+            self._activations[id(layer)] = keras.layers.Activation(inner(layer).activation, name=name)
+        return self._activations[id(layer)]
+
+    def _point(self, call: graph.Call, tensor: Any, suffix: str, made: ActivationQuantizer | None) -> Any:
+        if made is None or not isinstance(tensor, keras.KerasTensor):
+            return tensor
+        again = f"_{call.index}" if call.index else ""
+        return QuantizeActivation(made, name=f"{call.operation.name}{suffix}_quantized{again}")(tensor)
+
+    def _input_point(self, tensor: Any) -> Any:
+        made = self.quantizer(tensor.name) if is_float(tensor) else None
+        return tensor if made is None else QuantizeActivation(made, name=f"{tensor.name}_quantized")(tensor)
+
+
+def _input_readers(model: keras.Model) -> list[tuple[Any, list[Node]]]:
+    table = graph.consumers(model)
+    return [(t, table.get(id(t), [])) for t in graph.functional(model).inputs]
+
+
+def _has_point(readers: list[Node]) -> bool:
+    return any(isinstance(node.operation, QuantizeActivation) for node in readers)
+
+
+def _without_unfused_activation(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A copy whose activation, where no kernel fuses it, is left to a layer of its own."""
+    if splits(layer) is None:
+        return copy_layer(layer)
+    if not isinstance(layer, Compressed):
+        return _linear(layer)
+    config = layer.get_config()
+    wrapper = Compressed(_linear(layer.layer), copy_layer(layer).transforms, slots=layer.slot_axes, name=config["name"])
+    return wrapper
+
+
+def _linear(layer: keras.layers.Layer) -> keras.layers.Layer:
+    made = copy_layer(layer, activation=None)
+    for old, new in zip(layer.variables, made.variables, strict=True):
+        new.assign(old)
+    return made
