@@ -321,10 +321,12 @@ def _unpacked(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
     if bits < 8:
         shifts = np.arange(0, 8, bits, dtype=np.uint8)
         fields = ((data[:, np.newaxis] >> shifts) & (2**bits - 1)).reshape(-1).astype(np.int8)
-        return np.where(fields >= 2 ** (bits - 1), fields - 2**bits, fields).astype(np.int8)
+        signed: NDArray[np.int8] = np.where(fields >= 2 ** (bits - 1), fields - 2**bits, fields)
+        return signed
     if dtype == "BFLOAT16":
         # The upper half of a float32.
-        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+        halves: NDArray[np.uint32] = data.view("<u2").astype(np.uint32)
+        return (halves << 16).view(np.float32)
     values: NDArray[Any] = data.view(np.dtype(dtype.lower()).newbyteorder("<"))
     return values
 
