@@ -1,0 +1,216 @@
+"""A bench for lowering: small nets with hand-made plans, run on the real kernels and simulated in Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_compress.convert.float_flatbuffer import float_flatbuffer
+from keras_compress.convert.lowering import Lowered, lower
+from keras_compress.convert.markers import Marker
+from keras_compress.convert.plan import ActivationPoint, ConstantGrid, LoweringPlan, fingerprint
+
+RUNTIMES = ("xnnpack", "reference", "tflm")
+# Keras kernel -> TFLite layout, output channels along the given axis.
+LAYOUTS: dict[type, tuple[Callable[[Any], Any], Callable[[Any, tuple[int, ...]], Any], int]] = {
+    keras.layers.Conv1D: (
+        lambda k: k.transpose(2, 0, 1)[:, None],
+        lambda t, shape: t[:, 0].transpose(1, 2, 0),
+        0,
+    ),
+    keras.layers.Conv2D: (
+        lambda k: k.transpose(3, 0, 1, 2),
+        lambda t, shape: t.transpose(1, 2, 3, 0),
+        0,
+    ),
+    keras.layers.DepthwiseConv2D: (
+        lambda k: k.reshape(1, *k.shape[:2], -1),
+        lambda t, shape: t.reshape(shape),
+        3,
+    ),
+    keras.layers.Conv2DTranspose: (
+        lambda k: k.transpose(2, 0, 1, 3),
+        lambda t, shape: t.transpose(1, 2, 0, 3),
+        0,
+    ),
+    keras.layers.Dense: (lambda k: k.T, lambda t, shape: t.T, 0),
+}
+
+
+class FakeQuantize(keras.layers.Layer):
+    """What a marker's point does to real values: the simulation beside the device."""
+
+    def __init__(self, point: ActivationPoint, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.point = point
+
+    def call(self, inputs: Any) -> Any:
+        lowest, highest = (-128, 127) if self.point.bits == 8 else (-32768, 32767)
+        integers = keras.ops.round(inputs / self.point.scale) + self.point.zero_point
+        return (keras.ops.clip(integers, lowest, highest) - self.point.zero_point) * self.point.scale
+
+
+@dataclass
+class Bench:
+    """One net: marked for the converter, simulated in Keras, and the plan that belongs to both."""
+
+    marked: keras.Model
+    simulated: keras.Model
+    plan: LoweringPlan
+    float_model: bytes
+
+    def simulate(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """Outputs of the simulation in Keras's order; `inputs` by name of `Input` layer."""
+        fed = [inputs[t.name] for t in self.simulated.inputs]
+        outputs = self.simulated(keras.tree.pack_sequence_as(self.simulated.input, fed))
+        return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(outputs)]
+
+    def lower(self, **changes: Any) -> Lowered:
+        return lower(self.float_model, LoweringPlan(**{**self.plan.__dict__, **changes}))
+
+
+def weight_grid(layer: Any, bits: int = 8, per_channel: bool = True) -> ConstantGrid:
+    """Symmetric integers of a layer's kernel; the layer's own kernel becomes exactly `ints * scale`."""
+    to_tflite, to_keras, axis = next(LAYOUTS[c] for c in type(layer).__mro__ if c in LAYOUTS)
+    kernel = layer.kernel.numpy()
+    stored = to_tflite(kernel)
+    others = tuple(i for i in range(stored.ndim) if i != axis) if per_channel else None
+    top = 2 ** (bits - 1) - 1
+    scale = np.atleast_1d(np.abs(stored).max(axis=others) / top).astype(np.float32)
+    along = (
+        scale.reshape([-1 if i == axis else 1 for i in range(stored.ndim)]) if scale.size > 1 else scale[0]
+    )
+    grid = ConstantGrid(f"{layer.name}/kernel", np.rint(stored / along).astype(np.int8), scale, axis, bits)
+    layer.kernel.assign(to_keras(grid.floats(), kernel.shape))
+    return grid
+
+
+def make_bench(
+    net: Callable[[Callable[..., Any]], keras.Model],
+    mode: str = "int8",
+    io: str = "float32",
+    per_channel: bool = True,
+) -> Bench:
+    """Build `net(q)` twice; `q(x, scale, zero_point, name)` is a marker, then a fake quantization."""
+    keras.utils.set_random_seed(7)
+    points: dict[int, ActivationPoint] = {}
+    bits = 16 if mode == "16x8" else 8
+
+    def mark(x: Any, scale: float, zero_point: int, name: str) -> Any:
+        shrink, zero_point = (128, 0) if bits == 16 else (1, zero_point)
+        points[len(points) + 1] = ActivationPoint(name, float(np.float32(scale / shrink)), zero_point, bits)
+        return Marker(len(points))(x)
+
+    def simulate(x: Any, scale: float, zero_point: int, name: str) -> Any:
+        return FakeQuantize(next(p for p in points.values() if p.name == name))(x)
+
+    marked = net(mark)
+    weights: dict[str, ConstantGrid] = {}
+    for layer in marked.layers:
+        if hasattr(layer, "kernel"):
+            grid = weight_grid(layer, per_channel=per_channel)
+            weights[fingerprint(grid.floats())] = grid
+    simulated = net(simulate)
+    simulated.set_weights(marked.get_weights())
+    plan = LoweringPlan(mode, io, weights, points)
+    return Bench(marked, simulated, plan, float_flatbuffer(marked))
+
+
+def run_litert(content: bytes, inputs: Mapping[str, Any], reference: bool) -> dict[str, Any]:
+    """One sample at a time through the `serving_default` signature."""
+    from ai_edge_litert import interpreter as litert
+
+    kinds = litert.OpResolverType
+    resolver = kinds.BUILTIN_REF if reference else kinds.AUTO
+    model = litert.Interpreter(model_content=content, experimental_op_resolver_type=resolver)
+    runner = model.get_signature_runner("serving_default")
+    samples = len(next(iter(inputs.values())))
+    rows = [runner(**{name: x[i : i + 1] for name, x in inputs.items()}) for i in range(samples)]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def run_tflm(content: bytes, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The same on TFLite-Micro, which knows inputs and outputs by number only."""
+    runtime = pytest.importorskip("tflite_micro").runtime
+    from ai_edge_litert import interpreter as litert
+
+    names = litert.Interpreter(model_content=content).get_signature_list()["serving_default"]
+    order = signature_order(content)
+    model = runtime.Interpreter.from_bytes(content, arena_size=1 << 20)
+    rows: dict[str, list[Any]] = {name: [] for name in names["outputs"]}
+    for i in range(len(next(iter(inputs.values())))):
+        for number, name in enumerate(order[0]):
+            model.set_input(inputs[name][i : i + 1], number)
+        model.invoke()
+        for number, name in enumerate(order[1]):
+            rows[name].append(np.array(model.get_output(number)))
+    return {name: np.concatenate(values) for name, values in rows.items()}
+
+
+def signature_order(content: bytes) -> tuple[list[str], list[str]]:
+    """Names of inputs and outputs in the file's order of tensors."""
+    from keras_compress.convert.flatbuffer import read_model
+
+    model = read_model(content)
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    inputs = {entry.tensorIndex: entry.name.decode() for entry in signature.inputs}
+    outputs = {entry.tensorIndex: entry.name.decode() for entry in signature.outputs}
+    return [inputs[i] for i in graph.inputs], [outputs[i] for i in graph.outputs]
+
+
+class Lab:
+    """What the tests of this folder share."""
+
+    runtimes = RUNTIMES
+    bench = staticmethod(make_bench)
+    weight_grid = staticmethod(weight_grid)
+    signature_order = staticmethod(signature_order)
+
+    @staticmethod
+    def run(content: bytes, inputs: Mapping[str, Any], runtime: str) -> dict[str, Any]:
+        if runtime == "tflm":
+            return run_tflm(content, inputs)
+        return run_litert(content, inputs, reference=runtime == "reference")
+
+    @staticmethod
+    def samples(model: keras.Model, count: int = 16, seed: int = 3) -> dict[str, Any]:
+        """Normal values for each input, by name of its `Input` layer."""
+        rng = np.random.default_rng(seed)
+        return {t.name: rng.normal(size=(count, *t.shape[1:])).astype(np.float32) for t in model.inputs}
+
+    @staticmethod
+    def operators(content: bytes) -> list[str]:
+        """Kinds of the operators in order."""
+        from keras_compress.convert.flatbuffer import Graph, read_model
+
+        graph = Graph(read_model(content))
+        return [graph.kind(op) for op in graph.operators]
+
+    @staticmethod
+    def output_steps(content: bytes) -> list[float]:
+        """Scale of the integers behind each float32 output."""
+        from keras_compress.convert.flatbuffer import Graph, read_model
+
+        graph = Graph(read_model(content))
+        producers = graph.producers()
+        return [float(graph.quantization(producers[t].inputs[0])[0][0]) for t in graph.outputs]
+
+    @staticmethod
+    def tensor(content: bytes, name: str) -> tuple[Any, Any, int, str]:
+        """Constant values (or None), scales, zero point and type of a tensor."""
+        from keras_compress.convert.flatbuffer import Graph, read_model
+
+        graph = Graph(read_model(content))
+        number = next(i for i in range(len(graph.tensors)) if graph.name(i) == name)
+        scale, zero_point = graph.quantization(number) or (None, 0)
+        return graph.constant(number), scale, zero_point, graph.dtype(number)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    return Lab()
