@@ -99,6 +99,10 @@ class _RangeQuantizer(ActivationQuantizer):
         """Take a training batch into account; return the range to use for it."""
         raise NotImplementedError(f"{type(self).__name__} must implement `observe(inputs)`.")
 
+    def set_range(self, low: float, high: float) -> None:
+        """Set the range, as if one batch had shown it."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `set_range(low, high)`.")
+
     def parameters(self) -> tuple[Tensor, Tensor]:
         return affine.affine_parameters(*self.range(), self.spec)
 
@@ -167,6 +171,11 @@ class MovingAverageRange(_RangeQuantizer):
             self._corrected(value_of(self.maximum), batches),
         )
 
+    def set_range(self, low: float, high: float) -> None:
+        self.minimum.assign((1.0 - self._decay) * low)
+        self.maximum.assign((1.0 - self._decay) * high)
+        self.batches.assign(1)
+
     def observe(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         lowest, highest = _extremes(inputs)
         batches = self.batches + 1
@@ -198,6 +207,11 @@ class LearnedRange(_RangeQuantizer):
 
     def range(self) -> tuple[Tensor, Tensor]:
         return value_of(self.minimum), value_of(self.maximum)
+
+    def set_range(self, low: float, high: float) -> None:
+        self.minimum.assign(low)
+        self.maximum.assign(high)
+        self.batches.assign(1)
 
     def observe(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         batches = value_of(self.batches)
