@@ -10,3 +10,6 @@ from keras_compress.pruning.n_m import NMPruner
 from keras_compress.quantizers.activation import FixedGrid, LearnedRange, MovingAverageRange, QuantizeActivation
 from keras_compress.quantizers.model import quantize_model
 from keras_compress.quantizers.uniform import UniformQuantizer
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.convert import convert
+from keras_compress.convert.freeze import freeze

@@ -147,7 +147,7 @@ class CentroidClusterer(WeightTransform):
     def call(self, weight: Tensor, training: bool = False) -> Tensor:
         centroids = value_of(self.centroids)
         if self.fixed_assignments:
-            return self._from_matrix(_from_codebook(value_of(self.assignments), centroids))
+            return self._from_matrix(_from_codebook(self._as_matrix(weight), value_of(self.assignments), centroids))
         return self._from_matrix(_to_nearest(self._as_matrix(weight), centroids, self.keeps_zeros))
 
     def summary_values(self) -> dict[str, float]:
@@ -176,15 +176,16 @@ def _to_nearest(matrix: Tensor, centroids: Tensor, keep_zeros: bool) -> Tensor:
     return apply(matrix, centroids)
 
 
-def _from_codebook(assignments: Tensor, centroids: Tensor) -> Tensor:
+def _from_codebook(matrix: Tensor, assignments: Tensor, centroids: Tensor) -> Tensor:
     @tf.custom_gradient
-    def apply(codebook: Tensor) -> tuple[Tensor, Any]:
-        return (
-            kernels.gather_forward(assignments, codebook),
-            lambda upstream: kernels.gather_backward(assignments, codebook, upstream),
-        )
+    def apply(weight: Tensor, codebook: Tensor) -> tuple[Tensor, Any]:
+        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
+            # Zeros rather than no gradient at all, of which Keras would warn in every training.
+            return tf.zeros_like(upstream), kernels.gather_backward(assignments, codebook, upstream)
 
-    return apply(centroids)
+        return kernels.gather_forward(assignments, codebook), gradient
+
+    return apply(matrix, centroids)
 
 
 @register("entry_point")

@@ -53,12 +53,15 @@ class ActivationPoint:
         scale: Positive step, a float32 value.
         zero_point: Integer that stands for 0.0 (0 for 16-bit activations).
         bits: Storage width, 8 or 16.
+        lowest: Lowest integer that may occur, where it is above the lowest of the storage type: a signed activation of
+            fewer bits. `None` for no limit.
     """
 
     name: str
     scale: float
     zero_point: int
     bits: int = 8
+    lowest: int | None = None
 
 
 @dataclass(frozen=True)

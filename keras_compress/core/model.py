@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -78,6 +79,10 @@ def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None
         )
     for old, new in zip(source.variables, target.variables, strict=True):
         new.assign(old)
+    for layer in target._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            # It computes with tensors made from its variables, here from the values they had before.
+            layer.finalize_state()
 
 
 class LayerCopies:
@@ -197,8 +202,7 @@ def add_transforms(
 def batch_norm_after(model: keras.Model) -> dict[int, keras.layers.Layer]:
     """`id(layer)` -> the BatchNormalization that can be folded into it, for every layer that has one."""
     found: dict[int, keras.layers.Layer] = {}
-    models = [model] + [layer for layer in _nested(model)]
-    for each in models:
+    for each in _graphs(model):
         table = graph.consumers(each)
         for node in graph.nodes(each):
             reader = graph.sole_consumer(node, each, table)
@@ -207,11 +211,13 @@ def batch_norm_after(model: keras.Model) -> dict[int, keras.layers.Layer]:
     return found
 
 
-def _nested(model: keras.Model) -> Iterator[keras.Model]:
+def _graphs(model: keras.Model) -> list[keras.Model]:
+    """The model and the models in it, each once."""
+    found = {id(model): model}
     for layer in model.layers:
         if graph.is_graph(layer):
-            yield layer
-            yield from _nested(layer)
+            found.update((id(each), each) for each in _graphs(layer))
+    return list(found.values())
 
 
 def foldable(layer: Any, norm: Any) -> bool:
@@ -230,17 +236,20 @@ def positive_gammas(model: keras.Model) -> keras.Model:
     """The same function with no negative gamma in a BatchNormalization that can be folded.
 
     Where gamma is negative, the kernel channel, the bias, the moving mean and gamma change sign together. Folding then
-    scales channels by positive factors and changes no integer. Layers that are used more than once, or hold transforms
-    already, are left as they are.
+    scales channels by positive factors and changes no integer. Layers and normalizations that are used more than once,
+    or layers that hold transforms already, are left as they are.
     """
     pairs = {
         key: norm for key, norm in batch_norm_after(model).items() if norm.scale and np.any(np.asarray(norm.gamma) < 0)
     }
     if not pairs:
         return model
+    # Counted in this model's graphs: a layer also remembers its calls in other models.
+    uses = Counter(id(node.operation) for each in _graphs(model) for node in graph.nodes(each))
     flips: dict[int, np.ndarray[Any, Any]] = {}
-    for path, layer in graph.walk(model):
-        if id(layer) in pairs and not isinstance(layer, Compressed) and len(layer._inbound_nodes) == 1:
+    for _, layer in graph.walk(model):
+        once = id(layer) in pairs and uses[id(layer)] == uses[id(pairs[id(layer)])] == 1
+        if once and not isinstance(layer, Compressed):
             sign = np.where(np.asarray(pairs[id(layer)].gamma) < 0, -1.0, 1.0).astype(np.float32)
             flips[id(layer)] = flips[id(pairs[id(layer)])] = sign
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_compress.core import affine
@@ -56,8 +57,9 @@ def _range_kernels(spec: affine.QuantSpec) -> tuple[Callable[..., Any], Callable
 
 @compiled
 def _range_gradients(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
-    below = tf.reduce_sum(tf.where(values < low, upstream, tf.zeros_like(upstream)))
-    above = tf.reduce_sum(tf.where(values > high, upstream, tf.zeros_like(upstream)))
+    # Against the range with 0.0 in it, which is what the forward pass clips to.
+    below = tf.reduce_sum(tf.where(values < tf.minimum(low, 0.0), upstream, tf.zeros_like(upstream)))
+    above = tf.reduce_sum(tf.where(values > tf.maximum(high, 0.0), upstream, tf.zeros_like(upstream)))
     return below, above
 
 
@@ -99,4 +101,5 @@ def fake_quantize_range(
 
 def value_of(variable: Any) -> Tensor:
     """The value of a Keras variable as a tensor, read now; float16 policies around the call do not touch it."""
-    return tf.convert_to_tensor(variable.value)
+    with keras.src.backend.AutocastScope(None):
+        return tf.convert_to_tensor(variable.value)

@@ -65,6 +65,9 @@ class Compressed(keras.layers.Wrapper):
         for slot, listed in self.items():
             self._prepare(slot, listed)
         self.built = True
+        if not layer.trainable:
+            # What is frozen stays as it is: no centroid moves either.
+            self.trainable = False
 
     def _prepare(self, slot: Slot, transforms: Sequence[WeightTransform]) -> None:
         check_order(transforms)

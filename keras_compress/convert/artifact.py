@@ -1,0 +1,67 @@
+"""What `convert` returns: the file's bytes and what is known of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from keras_compress.convert.files import write_atomic
+from keras_compress.convert.inspection import FileStats, inspect_tflite
+from keras_compress.convert.lowering import FloatOp
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A converted model.
+
+    Attributes:
+        content: The `.tflite` file.
+        target: `"litert"` or `"tflm"`.
+        mode: `"float32"`, `"float16"`, `"dynamic"`, `"int8"` or `"16x8"`.
+        io: Type of inputs and outputs.
+        frozen: The Keras model whose integers the file holds; `None` for `"float32"` and `"float16"`.
+        points: Activation point -> name of its tensor in the file.
+        float_ops: Operators left in float32, with the reason.
+        notes: What the conversion did that the Keras model does not show.
+    """
+
+    content: bytes
+    target: str
+    mode: str
+    io: str
+    frozen: keras.Model | None = None
+    points: Mapping[str, str] = field(default_factory=dict)
+    float_ops: tuple[FloatOp, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stats(self) -> FileStats:
+        """Sizes, sparsity and distinct values, read back from the file."""
+        return inspect_tflite(self.content)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written; an older file stays.
+        """
+        write_atomic(path, self.content)
+
+    def report(self) -> dict[str, Any]:
+        """What a report says of the conversion, as JSON types."""
+        stats = self.stats
+        return {
+            "target": self.target,
+            "mode": self.mode,
+            "io": self.io,
+            "raw_bytes": stats.raw_bytes,
+            "gzip_bytes": stats.gzip_bytes,
+            "weight_payload_bytes": stats.weight_payload_bytes,
+            "sparsity": stats.sparsity,
+            "float_ops": [{"op": op.op, "tensor": op.tensor, "reason": op.reason} for op in self.float_ops],
+            "notes": list(self.notes),
+        }

@@ -1,0 +1,144 @@
+"""`convert`: from a Keras model to a `.tflite` file that is proved to hold its integers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.export import export
+from keras_compress.convert.flatten import flatten
+from keras_compress.convert.float_flatbuffer import float_flatbuffer
+from keras_compress.convert.freeze import freeze, is_frozen
+from keras_compress.convert.lowering import lower
+from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
+from keras_compress.convert.read_back import check_integers
+from keras_compress.core import graph
+from keras_compress.core.model import check_model, compressed_layers, strip_layer
+from keras_compress.quantizers.activation import QuantizeActivation
+
+TARGETS = ("litert", "tflm")
+STORAGES = ("auto", "int8")
+_INTEGER_MODES = ("int8", "16x8")
+# TFLite-Micro has no kernels for float activations with integer weights, and none for float16 constants.
+_MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES)}
+
+
+def convert(
+    model: keras.Model,
+    target: str = "litert",
+    *,
+    mode: str | None = None,
+    representative_dataset: Any = None,
+    io: str = "float32",
+    weights_storage: str = "auto",
+    strict: bool = False,
+) -> Artifact:
+    """Convert a model to `.tflite`.
+
+    Args:
+        model: Functional or Sequential model, plain, made by this library, or frozen.
+        target: `"litert"` (phones) or `"tflm"` (microcontrollers).
+        mode: `"int8"`, `"16x8"` (int16 activations, int8 weights), `"dynamic"` (int8 weights, float activations),
+            `"float16"` or `"float32"`. By default int8, or 16x8 for a model trained with 16-bit activations.
+        representative_dataset: Data to calibrate activation ranges that training did not set: an array, a list or
+            mapping of arrays, a `tf.data.Dataset`, or a function that yields batches, as for the TFLite converter.
+        io: Type of the model's inputs and outputs: `"float32"`, `"int8"`, `"uint8"`, or `"int16"` for 16x8.
+        weights_storage: `"int8"`, or `"auto"`, which is the same today.
+        strict: Raise where an operator would be left in float32 for an integer mode.
+
+    Returns:
+        The file's bytes and its report. Nothing is written.
+
+    Raises:
+        ValueError: For arguments out of range, unknown ranges, a layer that cannot be lowered (by name), or integers
+            in the file that are not the frozen model's.
+        ConversionError: Where the TFLite converter fails, with the lines of its log that name the cause.
+    """
+    check_model(model)
+    mode = _chosen_mode(model, mode, representative_dataset)
+    _check_arguments(target, mode, io, weights_storage)
+    _say_what_is_pending(model)
+    if mode in ("float32", "float16"):
+        lowered = lower(float_flatbuffer(_float_model(model)), LoweringPlan(mode, io))
+        return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
+    frozen = freeze(
+        model,
+        representative_dataset,
+        activation_bits=16 if mode == "16x8" else 8,
+        activations=mode in _INTEGER_MODES,
+    )
+    marked, plan = export(frozen, mode, io)
+    lowered = lower(float_flatbuffer(marked), plan)
+    if strict and lowered.float_ops and mode in _INTEGER_MODES:
+        listed = "; ".join(f"{op.op} at {op.tensor}: {op.reason}" for op in lowered.float_ops)
+        raise ValueError(f"Expected integer operators only (strict=True). Received: {listed}")
+    check_integers(lowered.content, plan, frozen)
+    return Artifact(
+        lowered.content,
+        target,
+        mode,
+        io,
+        frozen,
+        lowered.point_tensors,
+        tuple(lowered.float_ops),
+        tuple(lowered.notes),
+    )
+
+
+def _chosen_mode(model: keras.Model, mode: str | None, representative_dataset: Any) -> str:
+    if mode is not None:
+        return mode
+    points = [layer for _, layer in graph.walk(model) if isinstance(layer, QuantizeActivation)]
+    if any(point.quantizer.bits == 16 for point in points):
+        return "16x8"
+    if points or representative_dataset is not None:
+        return "int8"
+    raise ValueError(
+        "Expected a `representative_dataset` for int8, or a `mode` out of "
+        f"{MODES}. Received: neither, for the model {model.name!r} without activation ranges"
+    )
+
+
+def _check_arguments(target: str, mode: str, io: str, weights_storage: str) -> None:
+    for name, value, allowed in (
+        ("target", target, TARGETS),
+        ("mode", mode, MODES),
+        ("io", io, IO_TYPES),
+        ("weights_storage", weights_storage, STORAGES),
+    ):
+        if value not in allowed:
+            raise ValueError(f"Expected `{name}` out of {allowed}. Received: {name}={value!r}")
+    if mode not in _MODES_OF[target]:
+        raise ValueError(
+            f"Expected a mode that target {target!r} runs: {_MODES_OF[target]}. Received: mode={mode!r}"
+        )
+    fitting = {"int8": ("float32", "int8", "uint8"), "16x8": ("float32", "int16")}.get(mode, ("float32",))
+    if io not in fitting:
+        raise ValueError(f"Expected `io` out of {fitting} for mode={mode!r}. Received: io={io!r}")
+
+
+def _say_what_is_pending(model: keras.Model) -> None:
+    for path, wrapper in compressed_layers(model):
+        for message in filter(None, (t.pending() for t in wrapper.transform_list)):
+            warnings.warn(f"{path}: {message}", stacklevel=3)
+
+
+def _float_model(model: keras.Model) -> keras.Model:
+    """The model with its weights as they are seen, and no quantization of activations."""
+    if is_frozen(model):
+        raise ValueError("Expected a training or plain model for a float mode. Received: a frozen model")
+
+    def visit(call: graph.Call) -> Any:
+        if isinstance(call.operation, QuantizeActivation):
+            return call.args[0]
+        if isinstance(call.operation, keras.layers.Layer):
+            return call.run(strip_layer(call.operation))
+        return call.run()
+
+    flat = flatten(model)
+    plain = graph.Rebuild(visit, batch_size=1).model(flat)
+    plain.output_names = list(flat.output_names)
+    return plain

@@ -1,0 +1,116 @@
+"""BatchNormalization folded into the integers before it, exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.core.model import channel_shape
+from keras_compress.core.transform import IntegerWeight
+
+# Bias integers are kept this small: accumulators are int32.
+LARGEST_BIAS = 2**30
+
+
+@dataclass(frozen=True)
+class Affine:
+    """`y = factor * x + offset` for each channel, float64."""
+
+    factor: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+
+def affine_of(norm: keras.layers.BatchNormalization) -> Affine:
+    """What a BatchNormalization computes in inference.
+
+    `factor = gamma / sqrt(variance + epsilon)`, `offset = beta - mean * factor`.
+    """
+    mean = np.asarray(norm.moving_mean, np.float64)
+    variance = np.asarray(norm.moving_variance, np.float64)
+    factor = 1.0 / np.sqrt(variance + norm.epsilon)
+    if norm.scale:
+        factor = factor * np.asarray(norm.gamma, np.float64)
+    offset = -mean * factor
+    if norm.center:
+        offset = offset + np.asarray(norm.beta, np.float64)
+    return Affine(factor, offset)
+
+
+def fold(
+    weight: IntegerWeight, bias: NDArray[np.float64], norm: Affine, channel_axes: tuple[int, ...]
+) -> tuple[IntegerWeight, NDArray[np.float64]]:
+    """Weight and bias of the convolution that does both.
+
+    Scales are multiplied by `|factor|`, channels with a negative factor change sign; no integer is rounded again. A
+    channel with factor 0 becomes zeros.
+
+    Args:
+        weight: Integers in the layer's layout.
+        bias: Bias of the layer, `(channels,)`.
+        norm: Factors and offsets, `(channels,)`.
+        channel_axes: Output-channel axes of the weight.
+    """
+    shape = channel_shape(weight.integers.shape, channel_axes)
+    sign = np.sign(norm.factor).reshape(shape).astype(np.int32)
+    magnitude = np.abs(norm.factor)
+    largest = magnitude.max(initial=0.0) or 1.0
+    factor = np.where(magnitude > 0, magnitude, largest).reshape(shape)
+    folded = IntegerWeight(
+        integers=weight.integers * sign, scale=(weight.scale * factor).astype(np.float32), bits=weight.bits
+    )
+    return folded, bias * norm.factor + norm.offset
+
+
+def spread(weight: IntegerWeight) -> IntegerWeight:
+    """The same weight with its integers shifted up as far as int8 goes, one shift for the tensor.
+
+    Small integers mean large multipliers, under which the rounding of the bias and TFLM's double rounding show.
+    """
+    largest = int(np.abs(weight.integers).max(initial=0))
+    shift = int(np.floor(np.log2(127 / largest))) if largest else 0
+    return IntegerWeight(
+        integers=weight.integers * 2**shift, scale=(weight.scale / np.float32(2**shift)), bits=weight.bits
+    )
+
+
+def bias_grid(
+    bias: NDArray[np.float64], input_scale: float, weight: IntegerWeight, channel_axes: tuple[int, ...]
+) -> tuple[IntegerWeight, IntegerWeight]:
+    """The bias in steps of input scale times weight scale, and the weight, coarser where the bias needs it.
+
+    Returns:
+        `(weight, bias)`. The bias integers are `round(bias / (input_scale * weight_scale))`.
+    """
+    weight = _coarse_enough(bias, input_scale, weight, channel_axes)
+    scale = np.broadcast_to(weight.scale, channel_shape(weight.integers.shape, channel_axes)).reshape(-1)
+    step = (np.float32(input_scale) * scale.astype(np.float32)).astype(np.float32)
+    # From the float32 bias that the frozen model holds, so that a later rounding finds the same integers.
+    first = np.rint(bias / step.astype(np.float64))
+    held = (first.astype(np.float32) * step).astype(np.float64)
+    return weight, IntegerWeight(np.rint(held / step.astype(np.float64)).astype(np.int32), step, 32)
+
+
+def _coarse_enough(
+    bias: NDArray[np.float64], input_scale: float, weight: IntegerWeight, channel_axes: tuple[int, ...]
+) -> IntegerWeight:
+    """Raise the scale of channels so small beside their bias that the bias would overflow."""
+    shape = channel_shape(weight.integers.shape, channel_axes)
+    needed = (np.abs(bias) / (input_scale * LARGEST_BIAS)).reshape(shape)
+    if np.all(weight.scale >= needed):
+        return weight
+    scale = np.maximum(weight.scale, needed).astype(np.float32)
+    integers = np.rint(weight.integers * (weight.scale.astype(np.float64) / scale)).astype(np.int32)
+    return IntegerWeight(integers, scale, weight.bits)
+
+
+def standalone(norm: Affine, bits: int = 8) -> IntegerWeight:
+    """The factors of a BatchNormalization that nothing takes in, as the kernel of a 1x1 depthwise convolution."""
+    magnitude = np.abs(norm.factor)
+    largest = magnitude.max(initial=0.0) or 1.0
+    highest = 2 ** (bits - 1) - 1
+    scale = (np.where(magnitude > 0, magnitude, largest) / highest).astype(np.float32)
+    integers = (np.sign(norm.factor) * highest).astype(np.int32)
+    return IntegerWeight(integers.reshape(1, 1, -1, 1), scale.reshape(1, 1, -1, 1), bits)

@@ -1,0 +1,269 @@
+"""`freeze`: the Keras model that computes what the device will."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.calibration.minmax import calibrate, untrained_points
+from keras_compress.convert import fold
+from keras_compress.convert.flatten import flatten
+from keras_compress.convert.layouts import layout_of
+from keras_compress.core import graph
+from keras_compress.core.frozen import FrozenGrid
+from keras_compress.core.model import check_model, foldable, inner, slots_in
+from keras_compress.core.transform import IntegerWeight, check_order
+from keras_compress.core.wrapper import Compressed
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.kinds import FIXED_GRID_16, Kind, kind_of
+from keras_compress.quantizers.model import quantize_model
+from keras_compress.quantizers.uniform import UniformQuantizer
+
+Grid = FixedGrid
+
+
+def is_frozen(model: keras.Model) -> bool:
+    """Whether a model came out of `freeze`."""
+    wrappers = [layer for layer in model.layers if isinstance(layer, Compressed)]
+    return bool(wrappers) and all(isinstance(t, FrozenGrid) for w in wrappers for t in w.transform_list)
+
+
+def has_points(model: keras.Model) -> bool:
+    """Whether activations of a model are quantized somewhere."""
+    return any(isinstance(layer, QuantizeActivation) for _, layer in graph.walk(model))
+
+
+def freeze(
+    model: keras.Model,
+    representative_dataset: Any = None,
+    *,
+    activation_bits: int = 8,
+    activations: bool = True,
+) -> keras.Model:
+    """A Keras model that computes what the device will: "the simulation" of this library, in full.
+
+    BatchNormalization is folded, weights are exactly `integers * scale` (shifted up to fill int8), biases are whole
+    steps of input scale times weight scale, every activation point has its final scale and zero point, and average
+    pooling rounds as the int8 kernel does. Nested models are put in line; inputs and outputs keep order and structure.
+
+    Args:
+        model: Plain model, or one made by this library. A plain one gets 8-bit weights and activations first.
+        representative_dataset: Data that calibrates the ranges that training did not set; see `convert`.
+        activation_bits: 8 or 16.
+        activations: `False` freezes the weights only and leaves activations and biases float.
+
+    Returns:
+        A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
+
+    Raises:
+        ValueError: For ranges that are not known, or a layer without an integer kernel, by name.
+    """
+    check_model(model)
+    if is_frozen(model):
+        return model
+    if activations and not has_points(model):
+        model = quantize_model(model, weights=None, activations="int8" if activation_bits == 8 else "int16")
+    flat = flatten(model)
+    if activations:
+        _calibrate(flat, representative_dataset)
+    frozen = graph.Rebuild(_Freezer(flat, activation_bits, activations)).model(flat)
+    frozen.output_names = list(flat.output_names)
+    return frozen
+
+
+def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:
+    unknown = untrained_points(flat)
+    if not unknown:
+        return
+    if representative_dataset is None:
+        raise ValueError(
+            "Expected a model whose activation ranges were trained, or a `representative_dataset`. "
+            f"Received: ranges never trained at {[point.name for point in unknown][:10]}"
+        )
+    calibrate(flat, representative_dataset)
+
+
+@dataclass
+class _Freezer:
+    """Visitor of a flat graph."""
+
+    flat: keras.Model
+    activation_bits: int
+    activations: bool
+    _grids: dict[int, Grid] = field(default_factory=dict)
+    _folded: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._table = graph.consumers(self.flat)
+
+    def __call__(self, call: graph.Call) -> Any:
+        layer = call.operation
+        if isinstance(layer, QuantizeActivation):
+            return self._point(layer, call.args[0])
+        kind = kind_of(layer)
+        if kind is Kind.NORM:
+            return self._norm(call)
+        if isinstance(layer, keras.layers.Layer) and slots_in(layer):
+            return self._weighted(call)
+        if kind is Kind.AVERAGE and self.activations:
+            return self._average(call)
+        # The flat graph is a private copy: its layers can be used as they are.
+        outputs = call.run()
+        if kind is Kind.SAME and len(keras.tree.flatten(outputs)) == 1:
+            self._carry(call.args[0], outputs)
+        return outputs
+
+    def _carry(self, source: Any, target: Any) -> None:
+        if id(source) in self._grids:
+            self._grids[id(target)] = self._grids[id(source)]
+
+    def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
+        if not self.activations:
+            return tensor
+        return self._on_grid(tensor, final_grid(layer.quantizer, self.activation_bits), layer.name)
+
+    def _on_grid(self, tensor: Any, grid: Grid, name: str) -> Any:
+        outputs = QuantizeActivation(grid, name=name)(tensor)
+        self._grids[id(outputs)] = grid
+        return outputs
+
+    def _norm(self, call: graph.Call) -> Any:
+        if id(call.operation) in self._folded:
+            return call.args[0]
+        if not self.activations:
+            return call.run()
+        return self._standalone_norm(call)
+
+    def _standalone_norm(self, call: graph.Call) -> Any:
+        """A BatchNormalization that nothing takes in, as a 1x1 depthwise convolution."""
+        norm = fold.affine_of(call.operation)
+        tensor = call.args[0]
+        name, shape = call.operation.name, tuple(tensor.shape[1:])
+        weight = fold.standalone(norm)
+        image = keras.layers.Reshape(_image(shape), name=f"{name}.image")(tensor) if len(shape) != 3 else tensor
+        layer = keras.layers.DepthwiseConv2D(1, name=name)
+        layer.build(image.shape)
+        outputs = self._frozen_layer(layer, weight, norm.offset, self._grids.get(id(tensor)), (-2, -1))(image)
+        return keras.layers.Reshape(shape, name=f"{name}.restored")(outputs) if len(shape) != 3 else outputs
+
+    def _weighted(self, call: graph.Call) -> Any:
+        layer = call.operation
+        layout_of(inner(layer), layer.name)
+        slot = slots_in(layer)[0]
+        weight, bias = integer_weight(layer, slot.name), _bias(layer)
+        reader = graph.sole_consumer(call.node, self.flat, self._table)
+        if reader is not None and foldable(layer, reader.operation):
+            weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
+            self._folded.add(id(reader.operation))
+        body = inner(layer)
+        made = type(body).from_config({**body.get_config(), "use_bias": True})
+        made.build(call.args[0].shape)
+        wrapper = self._frozen_layer(made, weight, bias, self._grids.get(id(call.args[0])), slot.channel_axes)
+        return call.run(wrapper)
+
+    def _frozen_layer(
+        self,
+        layer: keras.layers.Layer,
+        weight: IntegerWeight,
+        bias: NDArray[np.float64],
+        grid: Grid | None,
+        channel_axes: tuple[int, ...],
+    ) -> Compressed:
+        weight = fold.spread(weight)
+        transforms = {}
+        if grid is not None:
+            weight, integers = fold.bias_grid(bias, grid.scale, weight, channel_axes)
+            transforms["bias"] = [FrozenGrid.of(integers)]
+            bias = integers.floats().astype(np.float64)
+        transforms["kernel"] = [FrozenGrid.of(weight)]
+        layer.kernel.assign(weight.floats())
+        layer.bias.assign(bias)
+        return Compressed(layer, transforms, slots={"kernel": channel_axes, "bias": (-1,)})
+
+    def _average(self, call: graph.Call) -> Any:
+        """An average pooling, and behind it the rounding of the int8 kernel: same scale, half away from zero."""
+        layer, tensor = call.operation, call.args[0]
+        grid = self._grids.get(id(tensor))
+        pooled, shape = _as_local_pooling(layer, tensor)
+        outputs = pooled(tensor)
+        if grid is not None:
+            rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, rounding="half_away")
+            outputs = self._on_grid(outputs, rounding, f"{layer.name}.average")
+        if shape is None:
+            return outputs
+        flat = keras.layers.Reshape(shape, name=f"{layer.name}.flat")(outputs)
+        self._carry(outputs, flat)
+        return flat
+
+
+def _image(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape with height and width, so that a convolution takes it."""
+    return (1, 1, shape[-1]) if len(shape) == 1 else (1, int(np.prod(shape[:-1])), shape[-1])
+
+
+def _as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.layers.Layer, tuple[int, ...] | None]:
+    """A pooling layer with int8 rounding that all kernels share, and the shape to bring its output to, if any."""
+    if type(layer).__name__ != "GlobalAveragePooling2D":
+        return layer, None
+    pooled = keras.layers.AveragePooling2D(tuple(tensor.shape[1:3]), name=layer.name)
+    return pooled, None if layer.keepdims else (tensor.shape[-1],)
+
+
+def _bias(layer: keras.layers.Layer) -> NDArray[np.float64]:
+    body = inner(layer)
+    if getattr(body, "bias", None) is not None:
+        return np.asarray(body.bias, np.float64)
+    slot = slots_in(layer)[0]
+    shape = slot.variable(body).shape
+    return np.zeros(int(np.prod([shape[a] for a in slot.channel_axes])))
+
+
+def integer_weight(layer: keras.layers.Layer, slot_name: str) -> IntegerWeight:
+    """The weight as integers: by the layer's own quantizer, or else by 8 bits, symmetric.
+
+    Raises:
+        ValueError: If the transforms give values that are not on their own grid.
+    """
+    slot = next(s for s in slots_in(layer) if s.name == slot_name)
+    wrapper = layer if isinstance(layer, Compressed) else None
+    transforms = wrapper.transforms.get(slot_name, []) if wrapper else []
+    last = transforms[-1] if transforms else None
+    if wrapper is not None and last is not None and "grid" in last.promises:
+        found = last.integer_weight(wrapper.weight(slot_name, stop_before=last))
+        if found is None:
+            raise ValueError(
+                f"Expected a quantizer with an integer grid. Received: {type(last).__name__} in {layer.name!r}"
+            )
+        return found
+    weight = wrapper.weight(slot_name) if wrapper else slot.variable(layer)
+    default = UniformQuantizer(8)
+    default.prepare(weight.shape, slot.channel_axes, check_order(transforms))
+    return default.integer_weight(weight)
+
+
+def final_grid(quantizer: Any, activation_bits: int) -> Grid:
+    """The grid of a point on the device: scale and zero point of an int8 or int16 tensor.
+
+    Fewer bits than 8 keep their levels and sit at the top of int8, so that saturation is the upper clip.
+    """
+    if activation_bits == 16:
+        if isinstance(quantizer, FixedGrid):
+            return FixedGrid(*FIXED_GRID_16, bits=16)
+        low, high = (float(end) for end in quantizer.range())
+        return FixedGrid(_float32(max(abs(low), abs(high), 1e-9) / 32767), 0, bits=16)
+    if isinstance(quantizer, FixedGrid):
+        return FixedGrid(quantizer.scale, quantizer.zero_point, quantizer.bits, quantizer.lowest, quantizer.rounding)
+    scale, zero_point = (float(p) for p in quantizer.parameters())
+    spec = quantizer.spec
+    if quantizer.bits == 16:
+        return FixedGrid(_float32(scale), 0, bits=16)
+    shift = 127 - spec.maximum
+    return FixedGrid(_float32(scale), int(zero_point) + shift, 8, spec.minimum + shift)
+
+
+def _float32(value: float) -> float:
+    return float(np.float32(value))
