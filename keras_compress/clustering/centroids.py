@@ -147,7 +147,11 @@ class CentroidClusterer(WeightTransform):
     def call(self, weight: Tensor, training: bool = False) -> Tensor:
         centroids = value_of(self.centroids)
         if self.fixed_assignments:
-            return self._from_matrix(_from_codebook(self._as_matrix(weight), value_of(self.assignments), centroids))
+            matrix, assignments = self._as_matrix(weight), value_of(self.assignments)
+            if self.keeps_zeros:
+                # A weight may have been pruned since the assignments were made.
+                assignments = ops.where(matrix == 0.0, centroids.shape[1], assignments)
+            return self._from_matrix(_from_codebook(matrix, assignments, centroids))
         return self._from_matrix(_to_nearest(self._as_matrix(weight), centroids, self.keeps_zeros))
 
     def summary_values(self) -> dict[str, float]:

@@ -130,7 +130,9 @@ def slots_in(layer: keras.layers.Layer) -> tuple[Slot, ...]:
     return slots_of(inner(layer), layer.slot_axes if isinstance(layer, Compressed) else None)
 
 
-def candidates(model: keras.Model, strict: bool = False) -> list[tuple[str, keras.layers.Layer]]:
+def candidates(
+    model: keras.Model, strict: bool = False, quiet: bool = False
+) -> list[tuple[str, keras.layers.Layer]]:
     """`(path, inner layer)` of every compressible layer, in the order of the model; says which layers are skipped.
 
     Raises:
@@ -147,7 +149,8 @@ def candidates(model: keras.Model, strict: bool = False) -> list[tuple[str, kera
         listed = "; ".join(f"{path}: {reason}" for path, reason in skipped.items())
         if strict:
             raise ValueError(f"Expected compressible layers only (strict=True). Received: {listed}")
-        warnings.warn(f"Layers left as they are: {listed}", stacklevel=4)
+        if not quiet:
+            warnings.warn(f"Layers left as they are: {listed}", stacklevel=4)
     if not found:
         raise ValueError(f"Expected a model with a compressible layer. Received: {model.name!r}, which has none.")
     return found

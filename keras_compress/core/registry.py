@@ -72,7 +72,7 @@ def resolve(kind: str, identifier: Any) -> Any:
         ValueError: For an unknown name or unknown keys.
     """
     if isinstance(identifier, str):
-        return lookup(kind, identifier)()
+        identifier = {"class_name": identifier}
     if isinstance(identifier, dict):
         unknown = set(identifier) - {"class_name", "config"}
         if unknown or "class_name" not in identifier:

@@ -145,6 +145,15 @@ def group_members(name: str) -> list[tuple[Compressed, str, MagnitudePruner]]:
     ]
 
 
+def _new_group(model: Any) -> str:
+    """A name that no group of the model has: pruning some more layers later is a threshold of its own."""
+    if not isinstance(model, keras.Model):
+        return "global"
+    transforms = [t for _, wrapper in compressed_layers(model) for t in wrapper.transform_list]
+    taken = {t.group for t in transforms if isinstance(t, MagnitudePruner)}
+    return next(name for name in ("global", *(f"global_{i}" for i in range(1, len(taken) + 2))) if name not in taken)
+
+
 def _update_group(name: str) -> None:
     """Rank all members together, once for each step, and give every member its mask."""
     if not first_time_in_call(_GroupName.of(name)):
@@ -212,6 +221,7 @@ def prune_low_magnitude(
     if scope == "global" and any("pruning_schedule" in rule for rule in rules or ()):
         raise ValueError("Expected one schedule for a global threshold. Received: a rule with its own pruning_schedule")
     default = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
+    group = _new_group(model) if scope == "global" else None
 
     def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> WeightTransform:
         schedule = settings["pruning_schedule"]
@@ -219,7 +229,7 @@ def prune_low_magnitude(
             return NMPruner(sparsity_m_by_n, schedule, regrow=regrow)
         return MagnitudePruner(
             schedule,
-            group="global" if scope == "global" else None,
+            group=group,
             block_size=block_size,
             block_pooling_type=block_pooling_type,
             regrow=regrow,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,10 +11,13 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core import affine
+from keras_compress.core.context import first_time_in_call
 from keras_compress.core.registry import PACKAGE, register
-from keras_compress.core.ste import compiled, fake_quantize_range, value_of
+from keras_compress.core.ste import compiled, fake_quantize_range, straight_through, value_of
 
 Tensor = Any
+# Under this the warning of an untrained range is marked as given: one for a model, not one for each point.
+_UNTRAINED = object()
 
 
 class ActivationQuantizer(keras.layers.Layer):
@@ -54,6 +58,13 @@ class ActivationQuantizer(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement `call(inputs, training)`.")
 
+    def plain(self, inputs: Any) -> Any:
+        """The same function of inference as plain Keras operations."""
+        if not self.trained():
+            return inputs
+        scale, zero_point = (float(p) for p in self.parameters())
+        return _in_float32(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
+
     def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
@@ -63,6 +74,12 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "trainable": self.trainable, "bits": self.bits}
+
+
+def _in_float32(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    if keras.backend.standardize_dtype(inputs.dtype) == "float32":
+        return function(inputs)
+    return ops.cast(function(ops.cast(inputs, "float32")), inputs.dtype)
 
 
 @compiled
@@ -119,9 +136,11 @@ class _RangeQuantizer(ActivationQuantizer):
         with tf.init_scope():
             if tf.executing_eagerly() and int(self.batches) == 0 and not getattr(self, "_warned", False):
                 self._warned = True
+                if not first_time_in_call(_UNTRAINED):
+                    return
                 warnings.warn(
-                    f"{self.name} has seen no training batch: values pass through unquantized. Train the model, or "
-                    "give `convert` a representative_dataset.",
+                    f"{self.name} (perhaps not alone) has seen no training batch: values pass through unquantized. "
+                    "Train the model, or give `convert` a representative_dataset.",
                     stacklevel=2,
                 )
 
@@ -179,8 +198,8 @@ class MovingAverageRange(_RangeQuantizer):
     def observe(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         lowest, highest = _extremes(inputs)
         batches = self.batches + 1
-        low = self._decay * self.minimum + (1.0 - self._decay) * lowest
-        high = self._decay * self.maximum + (1.0 - self._decay) * highest
+        low = self._decay * value_of(self.minimum) + (1.0 - self._decay) * lowest
+        high = self._decay * value_of(self.maximum) + (1.0 - self._decay) * highest
         self.minimum.assign(low)
         self.maximum.assign(high)
         self.batches.assign(batches)
@@ -278,15 +297,22 @@ class FixedGrid(ActivationQuantizer):
         return ops.convert_to_tensor(self._scale, "float32"), ops.convert_to_tensor(float(self._zero_point))
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        values = ops.cast(inputs, "float32")
-        if training:
-            ends = [(end - self._zero_point) * self._scale for end in (self.lowest, self.spec.maximum)]
-            return ops.cast(fake_quantize_range(values, *ends, self.spec), inputs.dtype)
+        if not training:
+            return self.plain(inputs)
+        low, high = ((end - self._zero_point) * self._scale for end in (self.lowest, self.spec.maximum))
+        clipped = ops.clip(ops.cast(inputs, "float32"), low, high)
+        return ops.cast(straight_through(self._on_grid, clipped), inputs.dtype)
+
+    def plain(self, inputs: Any) -> Any:
+        return _in_float32(self._on_grid, inputs)
+
+    def _on_grid(self, values: Tensor) -> Tensor:
         if self._rounding == "half_away":
             integers = affine.round_half_away(values / self._scale + self._zero_point)
             values = affine.dequantize(integers, self._scale, self._zero_point)
-        values = ops.maximum(values, (self.lowest - self._zero_point) * self._scale)
-        return _rounded(ops.cast(values, inputs.dtype), self.parameters(), self.spec)
+        if self._lowest is not None:
+            values = ops.maximum(values, (self._lowest - self._zero_point) * self._scale)
+        return affine.fake_quantize(values, self._scale, float(self._zero_point), self.spec)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -322,10 +348,7 @@ class QuantizeActivation(keras.layers.Layer):
 
     def plain_operations(self, inputs: Any) -> Any:
         """The same function of inference as plain Keras operations, for `strip`."""
-        if not self.quantizer.trained():
-            return inputs
-        scale, zero_point = (float(p) for p in self.quantizer.parameters())
-        return affine.fake_quantize(inputs, scale, zero_point, self.quantizer.spec)
+        return self.quantizer.plain(inputs)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -93,7 +93,7 @@ def quantize_model(
     quantized = add_transforms(model, make, defaults, filters=filters, rules=rules, strict=strict)
     if activations is None and not any("activations" in rule for rule in rules or ()):
         return quantized
-    chosen = settings_by_path(candidates(model), defaults, None, [r for r in rules or () if not r.get("skip")])
+    chosen = settings_by_path(candidates(model, quiet=True), defaults, None, [r for r in rules or () if not r.get("skip")])
 
     def point(path: str) -> ActivationQuantizer | None:
         return activation_quantizer(chosen.get(path, defaults)["activations"])

@@ -12,7 +12,7 @@ from keras_compress.core import graph
 from keras_compress.core.model import LayerCopies, copy_layer, foldable, inner
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, QuantizeActivation
-from keras_compress.quantizers.kinds import FIXED_GRIDS, Kind, activation_name, kind_of, may_follow, splits
+from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS, Kind, activation_name, kind_of, may_follow, splits
 
 Node = Any
 QuantizerFactory = Callable[[str], ActivationQuantizer | None]
@@ -89,8 +89,10 @@ class PlacePoints:
             outputs = self._activation(call.operation, activation)(outputs)
         if id(call.node) not in self._points:
             return outputs
+        made = self.quantizer(root)
         fixed = activation or (activation_name(call.operation) if kind_of(call.operation) is Kind.FIXED else None)
-        made = FixedGrid(*FIXED_GRIDS[fixed]) if fixed in FIXED_GRIDS else self.quantizer(root)
+        if made is not None and fixed in FIXED_GRIDS:
+            made = FixedGrid(*FIXED_GRID_16, bits=16) if made.bits == 16 else FixedGrid(*FIXED_GRIDS[fixed])
         return self._point(call, outputs, "", made)
 
     def _root(self, call: graph.Call) -> str:
