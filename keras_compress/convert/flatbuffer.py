@@ -52,7 +52,11 @@ def read_model(content: bytes) -> Any:
     """
     if len(content) < 8 or content[4:8] != b"TFL3":
         raise ValueError(f"Expected a TFLite flatbuffer. Received: {len(content)} bytes without its header")
-    return flatbuffer_utils.read_model_from_bytearray(bytes(content))
+    model = flatbuffer_utils.read_model_from_bytearray(bytes(content))
+    for buffer in model.buffers:
+        if isinstance(buffer.data, bytes):  # it lay out of line
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
+    return model
 
 
 def write_model(model: Any) -> bytes:

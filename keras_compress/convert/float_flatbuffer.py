@@ -104,17 +104,25 @@ def float_flatbuffer(model: keras.Model) -> bytes:
 
 def input_names(model: keras.Model) -> list[str]:
     """Name of each input in the order of `model.inputs`."""
-    if isinstance(model.input, dict) and len(model.input) == len(model.inputs):
-        return _unique(sorted(model.input))
+    structure = _structure(model)[0]
+    if isinstance(structure, dict) and len(structure) == len(model.inputs):
+        return _unique(sorted(structure))
     return _unique([tensor.name for tensor in model.inputs])
 
 
 def output_names(model: keras.Model) -> list[str]:
     """Name of each output in the order of `model.outputs`."""
-    output = model.output
-    if isinstance(output, dict) and len(output) == len(model.outputs):
-        return _unique(sorted(output))
+    structure = _structure(model)[1]
+    if isinstance(structure, dict) and len(structure) == len(model.outputs):
+        return _unique(sorted(structure))
     return _unique([_computed_by(tensor) for tensor in model.outputs])
+
+
+def _structure(model: keras.Model) -> tuple[Any, Any]:
+    """Inputs and outputs as the user nests them (a Sequential model never called has no `input`)."""
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0], model.outputs[0]
+    return model.input, model.output
 
 
 def _computed_by(tensor: Any) -> str:
@@ -160,8 +168,10 @@ def _output_key(number: int) -> str:
 def _convert(model: keras.Model, specs: Sequence[tf.TensorSpec]) -> bytes:
     """SavedModel, then TFLite. (`from_concrete_functions` would leave the variables unfrozen.)"""
 
+    structure = _structure(model)[0]
+
     def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = model.call(keras.tree.pack_sequence_as(model.input, list(tensors)), training=False)
+        outputs = model.call(keras.tree.pack_sequence_as(structure, list(tensors)), training=False)
         # The identity keeps entries apart that are one tensor, or an input, in the model.
         return {_output_key(i): tf.identity(t) for i, t in enumerate(keras.tree.flatten(outputs))}
 

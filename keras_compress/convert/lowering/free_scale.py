@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.lowering.constants import quantize_operand
+from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.rule import Lowering, Rule
 
 
@@ -39,10 +41,19 @@ class Reduction(Rule):
     handles = ("MEAN", "SUM")
 
 
-class Activation(Rule):
-    """Activations whose kernels rescale."""
+class LeakyRelu(Rule):
+    """LEAKY_RELU, whose kernel rescales."""
 
-    handles = ("RELU", "LEAKY_RELU")
+    handles = ("LEAKY_RELU",)
+
+
+class Relu(Rule):
+    """RELU rescales too; without a range of its own the output stays on the input's grid."""
+
+    handles = ("RELU",)
+
+    def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
+        return inputs[0] if inputs else None
 
 
 class ByteActivation(Rule):
