@@ -1,0 +1,165 @@
+"""`measure`: size, latency, memory and accuracy of a deployed model, each beside its baseline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.inspection import inspect_tflite
+from keras_compress.runtime import deployed
+from keras_compress.runtime.target import Latency, Target, target
+
+Model = Artifact | bytes | str | os.PathLike[str]
+Metric = Callable[[list[NDArray[Any]], Any], float]
+FEWEST_RUNS = 50
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a runtime showed of one file.
+
+    Attributes:
+        label: Name of the model.
+        target: Runtime.
+        raw_bytes: Size of the file: what the device holds.
+        gzip_bytes: Size after `gzip -9`: what a download moves.
+        weight_payload_bytes: Bytes of the weight tensors alone.
+        sparsity: Share of zeros among the weights in the file.
+        distinct_values: Weight tensor -> distinct values in the file.
+        latency: Time of one invocation; the models of one call took turns.
+        memory: What the model needs at run time, in bytes.
+        accuracy: Of the deployed file on all the data given; `None` without data.
+    """
+
+    label: str
+    target: str
+    raw_bytes: int
+    gzip_bytes: int
+    weight_payload_bytes: int
+    sparsity: float
+    distinct_values: dict[str, int]
+    latency: Latency
+    memory: dict[str, int]
+    accuracy: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+def measure(
+    model: Model,
+    x: Any = None,
+    y: Any = None,
+    *,
+    target: str = "litert",
+    baseline: Model | None = None,
+    runs: int = 50,
+    warmup: int = 10,
+    threads: int = 1,
+    metric: Metric | None = None,
+) -> Measurement | dict[str, Measurement]:
+    """Measure a converted model on its runtime, in a child process with a time limit.
+
+    Args:
+        model: What `convert` returned, the bytes of a `.tflite` file, or its path.
+        x: Test data as for `model.predict`; without it no accuracy is given.
+        y: Labels: class numbers, one-hot rows, or 0 / 1 for one output.
+        target: `"litert"` or `"tflm"`. TFLM's latency is the host's, not a microcontroller's.
+        baseline: A model to be timed in turns with this one.
+        runs: Timed invocations, at least 50.
+        warmup: Invocations before that.
+        threads: Threads of LiteRT.
+        metric: `(outputs, y) -> float` in place of the accuracy; outputs are real-valued arrays.
+
+    Returns:
+        A `Measurement`; with a baseline `{"model": ..., "baseline": ...}`.
+
+    Raises:
+        ValueError: For a file that is not a `.tflite` file, or data that do not fit it.
+        RuntimeCrash: If the runtime dies of the file.
+        RuntimeTimeout: If it does not answer.
+    """
+    models = {"model": model} if baseline is None else {"model": model, "baseline": baseline}
+    found = measure_all(models, x, y, target=target, runs=runs, warmup=warmup, threads=threads, metric=metric)
+    return found["model"] if baseline is None else found
+
+
+def measure_all(
+    models: Mapping[str, Model],
+    x: Any = None,
+    y: Any = None,
+    *,
+    target: str = "litert",
+    runs: int = 50,
+    warmup: int = 10,
+    threads: int = 1,
+    metric: Metric | None = None,
+) -> dict[str, Measurement]:
+    """`measure` for several models, whose timed invocations take turns. Keys are labels; see `measure`."""
+    if runs < FEWEST_RUNS:
+        raise ValueError(f"Expected `runs` >= {FEWEST_RUNS}. Received: runs={runs}")
+    if (x is None) != (y is None):
+        raise ValueError("Expected both `x` and `y`, or neither. Received: one of them")
+    runner = _runner(target, threads)
+    contents = {label: deployed.content_of(model)[0] for label, model in models.items()}
+    latencies = runner.latency(contents, runs=runs, warmup=warmup)
+    return {
+        label: _measurement(label, content, latencies[label], runner, target, x, y, metric or accuracy)
+        for label, content in contents.items()
+    }
+
+
+def _runner(name: str, threads: int) -> Target:
+    runner = target(name, threads=threads) if name == "litert" else target(name)
+    reason = runner.available()
+    if reason is not None:
+        raise RuntimeError(f"Target {name!r} cannot be measured here: {reason}")
+    return runner
+
+
+def _measurement(
+    label: str, content: bytes, latency: Latency, runner: Target, name: str, x: Any, y: Any, metric: Metric
+) -> Measurement:
+    stats = inspect_tflite(content)
+    return Measurement(
+        label=label,
+        target=name,
+        raw_bytes=stats.raw_bytes,
+        gzip_bytes=stats.gzip_bytes,
+        weight_payload_bytes=stats.weight_payload_bytes,
+        sparsity=stats.sparsity,
+        distinct_values={tensor.name: tensor.distinct_values for tensor in stats.weights},
+        latency=latency,
+        memory=runner.memory(content, label),
+        accuracy=None if x is None else metric(deployed.run(runner, content, x, label), y),
+    )
+
+
+def accuracy(outputs: list[NDArray[Any]], y: Any) -> float:
+    """Share of samples classified rightly by the first output.
+
+    Args:
+        outputs: Real-valued outputs; the first has shape `(samples, classes)`, or `(samples, 1)` with a threshold at 0.5.
+        y: Class numbers `(samples,)` or `(samples, 1)`, or one-hot rows.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    scores, labels = outputs[0], np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        labels = labels.argmax(-1)
+    labels = labels.reshape(-1)
+    if scores.ndim != 2 or len(scores) != len(labels):
+        raise ValueError(
+            "Expected outputs of shape (samples, classes) and as many labels, or a `metric`. "
+            f"Received: outputs {scores.shape}, labels {np.asarray(y).shape}"
+        )
+    predicted = scores.argmax(-1) if scores.shape[1] > 1 else (scores[:, 0] > 0.5).astype(int)
+    return float((predicted == labels).mean())

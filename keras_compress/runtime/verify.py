@@ -1,0 +1,266 @@
+"""`verify`: what was simulated is what runs, operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.freeze import freeze, is_frozen
+from keras_compress.convert.segments import extract_segment, segment_inputs
+from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.runtime import deployed
+from keras_compress.runtime.target import Target, target
+
+Array = NDArray[Any]
+KERNELS = {"litert": ("xnnpack", "reference"), "tflm": ("tflm",)}
+
+
+class VerificationError(RuntimeError):
+    """The deployed model does not compute what the frozen model does; the message names the first operator."""
+
+
+@dataclass(frozen=True)
+class OpRow:
+    """One operator (with what is fused into it) on one runtime, fed the frozen model's own integers.
+
+    Attributes:
+        name: Activation point at its output.
+        kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
+        max_lsb: Largest difference, in steps of the output.
+        fraction_differing: Share of output values that differ at all.
+        ok: Within the bounds.
+    """
+
+    name: str
+    kernel: str
+    max_lsb: int
+    fraction_differing: float
+    ok: bool
+
+
+@dataclass(frozen=True)
+class OutputRow:
+    """One output of the whole model on one runtime, beside the frozen model's.
+
+    Attributes:
+        name: The output.
+        kernel: Runtime.
+        max_difference: Largest absolute difference of the real values.
+        fraction_differing: Share of values that differ.
+        argmax_agreement: Share of samples with the same largest entry; `None` for an output without classes.
+    """
+
+    name: str
+    kernel: str
+    max_difference: float
+    fraction_differing: float
+    argmax_agreement: float | None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Result of `verify`.
+
+    Attributes:
+        rows: One for each operator and kernel, in the order of the model.
+        outputs: One for each output and kernel.
+        skipped: Kernel -> why it was not run.
+    """
+
+    rows: tuple[OpRow, ...]
+    outputs: tuple[OutputRow, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def first_failure(self) -> OpRow | None:
+        """The first operator beyond its bound."""
+        return next((row for row in self.rows if not row.ok), None)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every operator is within its bound."""
+        return self.first_failure is None
+
+
+def verify(
+    artifact: Artifact,
+    model: keras.Model | None,
+    x: Any,
+    *,
+    kernels: Sequence[str] | None = None,
+    max_lsb: int = 1,
+    max_fraction: float = 0.01,
+    op_samples: int = 200,
+    strict: bool = True,
+) -> Verification:
+    """Run each operator of the deployed model on the integers that the frozen model has there, and compare.
+
+    Args:
+        artifact: What `convert` returned, in an integer mode.
+        model: The model that was converted, or its frozen form; `None` takes the one that the artifact remembers.
+        x: Real data as for `model.predict`: an array, a list of arrays, or a mapping.
+        kernels: Out of `"xnnpack"`, `"reference"`, `"tflm"`; by default those of the artifact's target.
+        max_lsb: Most that one output value may differ, in steps.
+        max_fraction: Largest share of an operator's values that may differ.
+        op_samples: Samples for the comparison by operator (the outputs are compared on all of `x`).
+        strict: Raise where a bound is exceeded.
+
+    Raises:
+        VerificationError: With `strict`, naming the first operator beyond its bound.
+        ValueError: For an artifact without integers, or data on which nothing varies.
+    """
+    if artifact.mode not in ("int8", "16x8"):
+        raise ValueError(f"Expected an artifact in mode 'int8' or '16x8'. Received: mode={artifact.mode!r}")
+    frozen = _frozen(artifact, model)
+    inputs = _inputs(x, frozen)
+    points, expected_outputs = _simulate(frozen, [a[:op_samples] for a in inputs]), _predict(frozen, inputs)
+    if all(np.ptp(values) == 0 for values in expected_outputs):
+        raise ValueError("Expected data on which the outputs vary. Received: the same outputs for every sample")
+    found: list[OpRow] = []
+    outputs: list[OutputRow] = []
+    skipped: dict[str, str] = {}
+    for kernel in kernels or KERNELS[artifact.target]:
+        runner = runner_of(kernel)
+        reason = runner.available()
+        if reason is not None:
+            skipped[kernel] = reason
+            continue
+        segments = _segments(artifact, points)
+        found += [
+            _compare_op(s, points, [a[:op_samples] for a in inputs], runner, kernel, max_lsb, max_fraction)
+            for s in segments
+        ]
+        outputs += _compare_outputs(artifact, frozen, expected_outputs, inputs, runner, kernel)
+    result = Verification(tuple(found), tuple(outputs), skipped)
+    if strict and result.first_failure is not None:
+        row = result.first_failure
+        raise VerificationError(
+            f"Expected at most {max_lsb} step and {max_fraction:.2%} of the values to differ from the frozen model. "
+            f"Received: {row.max_lsb} steps, {row.fraction_differing:.2%}, first at {row.name!r} on {row.kernel}"
+        )
+    return result
+
+
+def runner_of(kernel: str) -> Target:
+    """The runtime behind a kernel's name.
+
+    Raises:
+        ValueError: For another name.
+    """
+    if kernel == "tflm":
+        return target("tflm")
+    if kernel not in KERNELS["litert"] and kernel != "builtin":
+        raise ValueError(f"Expected kernels out of 'xnnpack', 'builtin', 'reference', 'tflm'. Received: {kernel!r}")
+    return target("litert", kernels=kernel)
+
+
+def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
+    if model is not None and is_frozen(model):
+        return model
+    remembered = artifact.frozen
+    if model is None or any(not q.quantizer.trained() for q in _point_layers(model)) or not _point_layers(model):
+        # A plain model has no ranges of its own: they came from the data given to `convert`.
+        if remembered is None:
+            raise ValueError("Expected the model that was converted. Received: None")
+        return remembered
+    return freeze(model, activation_bits=16 if artifact.mode == "16x8" else 8)
+
+
+def _point_layers(model: keras.Model) -> list[QuantizeActivation]:
+    return [layer for layer in model._flatten_layers() if isinstance(layer, QuantizeActivation)]
+
+
+def _inputs(x: Any, frozen: keras.Model) -> list[Array]:
+    if isinstance(x, dict):
+        return [np.asarray(x[tensor.name]) for tensor in frozen.inputs]
+    return [np.asarray(a) for a in (x if isinstance(x, (list, tuple)) else [x])]
+
+
+def _predict(model: keras.Model, inputs: list[Array]) -> list[Array]:
+    flat = keras.Model(model.inputs, keras.tree.flatten(model.outputs))
+    outputs = flat.predict(inputs if len(inputs) > 1 else inputs[0], batch_size=64, verbose=0)
+    return [np.asarray(a) for a in (outputs if isinstance(outputs, list) else [outputs])]
+
+
+def _simulate(frozen: keras.Model, inputs: list[Array]) -> dict[str, Array]:
+    """Integers at every activation point of the frozen model."""
+    layers = [layer for layer in frozen.layers if isinstance(layer, QuantizeActivation)]
+    values = _predict(keras.Model(frozen.inputs, [layer.output for layer in layers]), inputs)
+    found = {}
+    for layer, real in zip(layers, values, strict=True):
+        grid = layer.quantizer
+        integers = np.rint(real.astype(np.float64) / grid.scale) + grid.zero_point
+        found[layer.name] = integers.astype(np.int16 if grid.bits == 16 else np.int8)
+    return found
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """The operators between one point and those before it, as a file of their own."""
+
+    point: str
+    content: bytes
+    inputs: tuple[str, ...]  # names of points, or of model inputs with a leading "input:"
+
+
+def _segments(artifact: Artifact, points: dict[str, Array]) -> list[_Segment]:
+    point_of = {}
+    for point, tensor in artifact.points.items():
+        point_of.setdefault(tensor, point)
+    found = []
+    for tensor, point in point_of.items():
+        names = segment_inputs(artifact.content, tensor, set(point_of))
+        if point not in points or not names:
+            continue
+        sources = tuple(point_of.get(name, f"input:{name}") for name in names)
+        found.append(_Segment(point, extract_segment(artifact.content, names, [tensor]), sources))
+    return found
+
+
+def _compare_op(
+    segment: _Segment,
+    points: dict[str, Array],
+    inputs: list[Array],
+    runner: Target,
+    kernel: str,
+    max_lsb: int,
+    max_fraction: float,
+) -> OpRow:
+    signature = runner.describe(segment.content, segment.point)
+    fed = []
+    for source, spec in zip(segment.inputs, signature.inputs, strict=True):
+        values = points[source] if source in points else _model_input(source, inputs)
+        fed.append(values.reshape(len(values), *spec.sample_shape))
+    got = runner.run(segment.content, fed, segment.point)[0].astype(np.int64)
+    expected = points[segment.point].astype(np.int64).reshape(got.shape)
+    difference = np.abs(got - expected)
+    largest, fraction = int(difference.max()), float((difference > 0).mean())
+    return OpRow(segment.point, kernel, largest, fraction, largest <= max_lsb and fraction <= max_fraction)
+
+
+def _model_input(source: str, inputs: list[Array]) -> Array:
+    """Data of a model input, from its tensor's name."""
+    if len(inputs) == 1:
+        return inputs[0]
+    raise ValueError(f"Expected a point at every input. Received: none at {source!r}")
+
+
+def _compare_outputs(
+    artifact: Artifact, frozen: keras.Model, expected: list[Array], inputs: list[Array], runner: Target, kernel: str
+) -> list[OutputRow]:
+    got = deployed.run(runner, artifact.content, inputs, artifact.mode)
+    rows = []
+    for name, values, reference in zip(frozen.output_names, got, expected, strict=True):
+        difference = np.abs(values.reshape(reference.shape) - reference)
+        classes = reference.ndim == 2 and reference.shape[1] > 1
+        agreement = float((values.argmax(-1) == reference.argmax(-1)).mean()) if classes else None
+        # Outputs come back through a float scale: equal integers differ by rounding of float32 only.
+        differing = difference > 1e-5 * np.maximum(np.abs(reference), 1e-3)
+        rows.append(OutputRow(name, kernel, float(difference.max()), float(differing.mean()), agreement))
+    return rows
