@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.markers import Marker
@@ -162,25 +163,26 @@ def _input_key(number: int) -> str:
 
 
 def _output_key(number: int) -> str:
-    return f"output{number:05d}"
+    return f"output_{number}"  # TensorFlow's name for an entry of a list
 
 
 def _convert(model: keras.Model, specs: Sequence[tf.TensorSpec]) -> bytes:
-    """SavedModel, then TFLite. (`from_concrete_functions` would leave the variables unfrozen.)"""
+    """Freeze, SavedModel, TFLite: the SavedModel is there for its signature, which tells outputs apart.
+
+    Freezing first keeps the SavedModel free of variables, whose saving and loading takes longer than the rest.
+    """
 
     structure = _structure(model)[0]
 
-    def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+    def serve(*tensors: tf.Tensor) -> list[tf.Tensor]:
         outputs = model.call(keras.tree.pack_sequence_as(structure, list(tensors)), training=False)
         # The identity keeps entries apart that are one tensor, or an input, in the model.
-        return {_output_key(i): tf.identity(t) for i, t in enumerate(keras.tree.flatten(outputs))}
+        return [tf.identity(tensor) for tensor in keras.tree.flatten(outputs)]
 
-    module = tf.Module()
-    module.variables_to_freeze = [variable.value for variable in model.variables]
-    module.serve = tf.function(serve, input_signature=list(specs), autograph=False)
+    traced = tf.function(serve, input_signature=list(specs), autograph=False).get_concrete_function()
+    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
     with tempfile.TemporaryDirectory(prefix="keras_compress_") as folder:
-        concrete = module.serve.get_concrete_function()
-        tf.saved_model.save(module, folder, signatures={SIGNATURE: concrete})
+        tf.saved_model.save(tf.Module(), folder, signatures={SIGNATURE: frozen})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         return bytes(converter.convert())
