@@ -79,6 +79,13 @@ class CentroidClusterer(WeightTransform):
         self.fixed_assignments = bool(fixed_assignments)
         self.seed = int(seed)
 
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [
+            {"number_of_clusters": 4},
+            {"number_of_clusters": 3, "cluster_per_channel": True, "preserve_sparsity": True, "fixed_assignments": True},
+        ]
+
     @property
     def promises(self) -> frozenset[str]:  # type: ignore[override]
         """One codebook for the tensor, or one for each channel."""

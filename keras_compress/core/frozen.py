@@ -35,6 +35,10 @@ class FrozenGrid(WeightTransform):
         self.scale_shape = [int(n) for n in scale_shape]
 
     @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [{"bits": 8, "scale_shape": (1, 1)}]
+
+    @classmethod
     def of(cls, weight: IntegerWeight) -> FrozenGrid:
         """A grid that holds `weight`."""
         made = cls(weight.bits, weight.scale.shape)

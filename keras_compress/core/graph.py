@@ -66,6 +66,18 @@ def functional(model: keras.Model) -> keras.Model:
     return model
 
 
+def output_names(model: keras.Model) -> list[str]:
+    """The user's names of a model's outputs: of the layers that make them, points behind those looked through.
+
+    A model that was rebuilt remembers the names of the one it was made from.
+    """
+    graph = functional(model)
+    computed = [tensor._keras_history.operation for tensor in graph.outputs]
+    if graph.output_names != [op.name for op in computed]:
+        return list(graph.output_names)
+    return [getattr(op, "stands_for", None) or op.name for op in computed]
+
+
 def is_graph(layer: Any) -> bool:
     """Whether a layer is a model that holds a graph of its own."""
     return isinstance(layer, (keras.Sequential, keras.src.models.functional.Functional))
@@ -125,7 +137,10 @@ class Rebuild:
         outputs = self.run(model, flat_inputs, prefix, depth)
         if isinstance(model, keras.Sequential):
             return _sequential(inputs, outputs, model.name)
-        return keras.Model(inputs, outputs, name=model.name)
+        made = keras.Model(inputs, outputs, name=model.name)
+        # A point put behind an output must not change the name under which users compile and convert it.
+        made.output_names = output_names(model)
+        return made
 
     def _input(self, tensor: KerasTensor) -> KerasTensor:
         batch = tensor.shape[0] if self.batch_size is None else self.batch_size

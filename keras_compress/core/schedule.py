@@ -82,6 +82,11 @@ class Schedule:
         self.end_step = end_step
         self.frequency = frequency
 
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        """Constructor arguments of a few examples: what the conformance tests try."""
+        return [{}]
+
     def __call__(self, step: Tensor) -> Tensor:
         """The value at `step` (int or integer tensor), a float32 scalar."""
         raise NotImplementedError(f"{type(self).__name__} must implement `__call__(step)`.")
@@ -146,6 +151,10 @@ class ConstantSparsity(Schedule):
             frequency,
         )
 
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [{"target_sparsity": 0.5, "begin_step": 2}, {"target_sparsity": 0.9, "begin_step": 0, "end_step": 5, "frequency": 2}]
+
     def __call__(self, step: Tensor) -> Tensor:
         return ops.convert_to_tensor(self.target_sparsity, "float32")
 
@@ -155,6 +164,10 @@ class ConstantSparsity(Schedule):
 
 class _RampSparsity(Schedule):
     """Sparsity that goes from an initial to a final value."""
+
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [{"initial_sparsity": 0.25, "final_sparsity": 0.75, "begin_step": 1, "end_step": 9, "frequency": 3}]
 
     def __init__(
         self,

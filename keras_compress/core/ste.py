@@ -17,6 +17,8 @@ Tensor = Any
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a pure tensor function with XLA, so that a chain of element-wise operations is one pass over memory."""
     compiled_function: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
+    # One program for each shape is what is wanted; TensorFlow would warn of "retracing" at the fifth.
+    compiled_function._omit_frequent_tracing_warning = True  # type: ignore[attr-defined]
     return compiled_function
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_compress.core import kernels
 from keras_compress.core.affine import QuantSpec, quantize_to_int, reduction_axes
 
 Tensor = Any
@@ -38,8 +39,8 @@ class IntegerWeight:
 class WeightTransform(keras.layers.Layer):
     """A serialisable, differentiable map from the latent weight to the weight that the layer sees.
 
-    A subclass implements `call(weight, training)` and, where it has state, `create_variables`, `initialize` and
-    `update`. It is a Keras layer, so that its variables are trained, saved and distributed like any others, and
+    A subclass implements `kernel`, or else `call(weight, training)`, and, where it has state, `create_variables`,
+    `initialize` and `update`. It is a Keras layer, so that its variables are trained, saved and distributed like any others, and
     `add_loss` works. It always computes in float32, under mixed precision too.
 
     Class attributes:
@@ -54,6 +55,11 @@ class WeightTransform(keras.layers.Layer):
     def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:
         super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)
         self._build_arguments: dict[str, Any] | None = None
+
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        """Constructor arguments of a few examples: what the conformance tests try."""
+        return [{}]
 
     def prepare(self, shape: Sequence[int], channel_axes: Sequence[int], made: Iterable[str] = ()) -> None:
         """Make the variables for one weight.
@@ -110,9 +116,19 @@ class WeightTransform(keras.layers.Layer):
         """
         return []
 
+    def kernel(self) -> kernels.Bound | None:
+        """The transform as a pure function and its state, for the wrapper to compile together with its neighbours.
+
+        `None`, the default, for a transform that implements `call` itself.
+        """
+        return None
+
     def call(self, weight: Tensor, training: bool = False) -> Tensor:
         """The transformed weight, of the same shape."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `call(weight, training)`.")
+        bound = self.kernel()
+        if bound is None:
+            raise NotImplementedError(f"{type(self).__name__} must implement `kernel()` or `call(weight, training)`.")
+        return kernels.run([bound], weight)
 
     def integer_weight(self, weight: Tensor) -> IntegerWeight | None:
         """The transformed weight as integers and scale, `None` where this transform has no integer grid."""
@@ -139,6 +155,33 @@ class WeightTransform(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "trainable": self.trainable}
+
+
+def apply_all(
+    transforms: Sequence[WeightTransform],
+    weight: Tensor,
+    training: bool = False,
+    visit: Callable[[WeightTransform, Tensor], None] | None = None,
+) -> Tensor:
+    """Pass a weight through transforms, those with a kernel as one compiled program.
+
+    Args:
+        transforms: In order.
+        weight: float32 tensor.
+        training: For transforms without a kernel.
+        visit: Called with each transform that has an `update` and the weight that comes to it, before it acts.
+    """
+    waiting: list[kernels.Bound] = []
+    for transform in transforms:
+        if visit is not None and type(transform).update is not WeightTransform.update:
+            weight, waiting = kernels.run(waiting, weight), []
+            visit(transform, weight)
+        bound = transform.kernel()
+        if bound is None:
+            weight, waiting = transform(kernels.run(waiting, weight), training=training), []
+        else:
+            waiting.append(bound)
+    return kernels.run(waiting, weight)
 
 
 def check_order(transforms: Sequence[WeightTransform]) -> frozenset[str]:

@@ -12,9 +12,14 @@ from keras_compress.core.context import first_time_in_call
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import Slot, slots_of
 from keras_compress.core.ste import value_of
-from keras_compress.core.transform import WeightTransform, check_order
+from keras_compress.core.transform import WeightTransform, apply_all, check_order
 
 Tensor = Any
+
+
+def _assign_update(transform: WeightTransform, weight: Tensor) -> None:
+    for variable, new in transform.update(weight):
+        variable.assign(new)
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -99,12 +104,9 @@ class Compressed(keras.layers.Wrapper):
             slot_name: Slot.
             stop_before: Give the weight that enters this transform.
         """
-        value = ops.cast(value_of(self.latent(slot_name)), "float32")
-        for transform in self.transforms[slot_name]:
-            if transform is stop_before:
-                break
-            value = transform(value, training=False)
-        return value
+        listed = self.transforms[slot_name]
+        end = next((i for i, transform in enumerate(listed) if transform is stop_before), len(listed))
+        return apply_all(listed[:end], ops.cast(value_of(self.latent(slot_name)), "float32"))
 
     def initialize(self, transform: WeightTransform) -> None:
         """Let a transform just added set its variables from the weight that comes to it."""
@@ -145,12 +147,7 @@ class Compressed(keras.layers.Wrapper):
 
     def _transformed(self, slot: Slot, training: bool, update: bool) -> Tensor:
         value = ops.cast(value_of(slot.variable(self.layer)), "float32")
-        for transform in self.transforms[slot.name]:
-            if update:
-                for variable, new in transform.update(value):
-                    variable.assign(new)
-            value = transform(value, training=training)
-        return value
+        return apply_all(self.transforms[slot.name], value, training, _assign_update if update else None)
 
     def _apply_updates(self, scope: keras.StatelessScope, swapped: set[int]) -> None:
         """Carry what the layer assigned inside the scope (moving averages, seeds) out of it."""

@@ -12,7 +12,7 @@ from keras import ops
 from keras_compress.core.context import entry_layer, first_time_in_call
 from keras_compress.core.model import add_transforms, compressed_layers
 from keras_compress.core.registry import register
-from keras_compress.core.schedule import Schedule
+from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay, Schedule
 from keras_compress.core.selection import Selector
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
@@ -62,6 +62,13 @@ class MagnitudePruner(Pruner):
         self.group = group
         self.block_size = tuple(block_size)
         self.block_pooling_type = block_pooling_type
+
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [
+            {"schedule": PolynomialDecay(0.25, 0.75, begin_step=0, end_step=4, frequency=2)},
+            {"schedule": ConstantSparsity(0.5, begin_step=1, frequency=1), "block_size": (2, 1), "regrow": True},
+        ]
 
     def unit_scores(self, weight: Tensor) -> Tensor:
         """Flat scores of what is pruned as one: single weights, or blocks."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core.registry import register
-from keras_compress.core.schedule import Schedule
+from keras_compress.core.schedule import ConstantSparsity, Schedule
 from keras_compress.pruning.pruner import Pruner
 
 Tensor = Any
@@ -38,6 +38,10 @@ class NMPruner(Pruner):
         if len(m_n) != 2 or not all(isinstance(n, int) for n in m_n) or not 1 <= m_n[0] < m_n[1]:
             raise ValueError(f"Expected `sparsity_m_by_n` as (m, n), 1 <= m < n. Received: sparsity_m_by_n={m_n}")
         self.sparsity_m_by_n = m_n
+
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [{"sparsity_m_by_n": (2, 4), "schedule": ConstantSparsity(0.5, begin_step=0, frequency=1)}]
 
     def choose(self, scores: Tensor, sparsity: Tensor) -> Tensor:
         zeros, group = self.sparsity_m_by_n

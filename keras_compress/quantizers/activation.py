@@ -38,6 +38,11 @@ class ActivationQuantizer(keras.layers.Layer):
         self.create_variables()
         self.built = True
 
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        """Constructor arguments of a few examples: what the conformance tests try."""
+        return [{}]
+
     @property
     def spec(self) -> affine.QuantSpec:
         """Integer format: asymmetric, or symmetric for 16 bits as TFLite has it."""
@@ -273,6 +278,10 @@ class FixedGrid(ActivationQuantizer):
         self._lowest, self._rounding = lowest, rounding
         super().__init__(bits, **kwargs)
 
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [{"scale": 0.05, "zero_point": -3}, {"scale": 1 / 16, "zero_point": 0, "lowest": -8, "rounding": "half_away"}]
+
     @property
     def scale(self) -> float:
         """Step."""
@@ -330,13 +339,15 @@ class QuantizeActivation(keras.layers.Layer):
 
     Args:
         quantizer: Decides range and integers; an `ActivationQuantizer`.
+        stands_for: Name of the layer whose values these are; the user's name of a model output, for one.
 
     Shapes: any; the output has the shape and dtype of the input.
     """
 
-    def __init__(self, quantizer: ActivationQuantizer, **kwargs: Any) -> None:
+    def __init__(self, quantizer: ActivationQuantizer, stands_for: str | None = None, **kwargs: Any) -> None:
         super().__init__(dtype="float32", autocast=False, **{k: v for k, v in kwargs.items() if k != "dtype"})
         self.quantizer = quantizer
+        self.stands_for = stands_for
         self.supports_masking = True
         self.built = True
 
@@ -353,7 +364,8 @@ class QuantizeActivation(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.pop("dtype", None)
-        return {**config, "quantizer": keras.saving.serialize_keras_object(self.quantizer)}
+        quantizer = keras.saving.serialize_keras_object(self.quantizer)
+        return {**config, "quantizer": quantizer, "stands_for": self.stands_for}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> QuantizeActivation:

@@ -114,11 +114,14 @@ class PlacePoints:
         if made is None or not isinstance(tensor, keras.KerasTensor):
             return tensor
         again = f"_{call.index}" if call.index else ""
-        return QuantizeActivation(made, name=f"{call.operation.name}{suffix}_quantized{again}")(tensor)
+        name = f"{call.operation.name}{suffix}_quantized{again}"
+        return QuantizeActivation(made, stands_for=call.operation.name, name=name)(tensor)
 
     def _input_point(self, tensor: Any) -> Any:
         made = self.quantizer(tensor.name) if is_float(tensor) else None
-        return tensor if made is None else QuantizeActivation(made, name=f"{tensor.name}_quantized")(tensor)
+        return tensor if made is None else QuantizeActivation(
+            made, stands_for=tensor.name, name=f"{tensor.name}_quantized"
+        )(tensor)
 
 
 def _input_readers(model: keras.Model) -> list[tuple[Any, list[Node]]]:

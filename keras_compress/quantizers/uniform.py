@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
 from keras_compress.core import affine
+from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import register
-from keras_compress.core.ste import compiled, straight_through
 from keras_compress.core.transform import IntegerWeight, WeightTransform, integers_of
 
 Tensor = Any
 
 
 @functools.lru_cache(maxsize=None)
-def _kernel(spec: affine.QuantSpec) -> Callable[[Tensor], Tensor]:
-    def forward(weight: Tensor) -> Tensor:
-        return affine.fake_quantize(weight, affine.symmetric_scale(weight, spec), 0.0, spec)
-
-    return compiled(forward)
+def _kernel(spec: affine.QuantSpec) -> Kernel:
+    return Kernel(lambda weight: affine.fake_quantize(weight, affine.symmetric_scale(weight, spec), 0.0, spec))
 
 
 @register("weight_transform")
@@ -52,14 +48,18 @@ class UniformQuantizer(WeightTransform):
         self.bits = bits
         self.per_channel = bool(per_channel)
 
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [{}, {"bits": 3, "per_channel": False}]
+
     @property
     def spec(self) -> affine.QuantSpec:
         """Integer format of the weight this was built for."""
         per_channel = "channel_codebook" in self.made or (self.per_channel and "codebook" not in self.made)
         return affine.QuantSpec(bits=self.bits, axis=self.channel_axes if per_channel else None)
 
-    def call(self, weight: Tensor, training: bool = False) -> Tensor:
-        return straight_through(_kernel(self.spec), weight)
+    def kernel(self) -> Bound:
+        return _kernel(self.spec), ()
 
     def integer_weight(self, weight: Tensor) -> IntegerWeight:
         weight = ops.convert_to_tensor(weight, "float32")
