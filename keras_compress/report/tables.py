@@ -1,0 +1,147 @@
+"""Tables for the terminal: stages of a compression side by side, and the weights of one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from keras_compress.convert.inspection import FileStats
+
+NOT_AVAILABLE = "not available here"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with two decimals; the sign is in the heading.
+
+    >>> percent(0.97222)
+    '97.22'
+    """
+    return f"{100 * fraction:.2f}"
+
+
+def count(number: float) -> str:
+    """A whole number with separators.
+
+    >>> count(61680)
+    '61,680'
+    """
+    return f"{round(number):,}"
+
+
+def latency(figures: Mapping[str, float]) -> str:
+    """Median and, in a second line, spread in ms.
+
+    >>> latency({"median": 0.0123, "p10": 0.0119, "p90": 0.0131}).split("\\n")
+    ['0.012', '0.012-0.013']
+    """
+    return f"{figures['median']:.3f}\n{figures['p10']:.3f}-{figures['p90']:.3f}"
+
+
+# Heading, key in the row, format of a value that is there. The order is that of the table.
+_COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("acc.\n%", "accuracy", percent),
+    ("sim.\nacc. %", "simulated_accuracy", percent),
+    ("file\nB", "raw_bytes", count),
+    ("gzip\nB", "gzip_bytes", count),
+    ("weights\nB", "weight_payload_bytes", count),
+    ("zeros\n%", "sparsity", percent),
+    ("distinct\nvalues", "distinct_values", count),
+    ("LiteRT ms\np10-p90", "litert_latency_ms", latency),
+    ("TFLM\narena B", "tflm_arena_bytes", count),
+)
+
+
+def measurement_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
+    """One row for each stage, one column for each figure that some stage has.
+
+    Args:
+        rows: Mappings with `name` and any of `accuracy`, `simulated_accuracy` and `sparsity` (fractions), `raw_bytes`,
+            `gzip_bytes`, `weight_payload_bytes`, `tflm_arena_bytes` (bytes), `distinct_values` (a number),
+            `litert_latency_ms` (a mapping with `median`, `p10` and `p90`). `None` reads "not available here".
+        title: Line above the table. Taken as it is written, like every string here: no markup.
+
+    Raises:
+        ValueError: For a row without a name.
+    """
+    from rich.markup import escape
+
+    if nameless := [dict(row) for row in rows if "name" not in row]:
+        raise ValueError(f"Expected rows with a `name`. Received: {nameless[0]!r}")
+    table = _table(title)
+    table.add_column("stage", overflow="fold")
+    shown = [column for column in _COLUMNS if any(column[1] in row for row in rows)]
+    for heading, key, _ in shown:
+        # Words may wrap where the terminal is narrow, figures may not.
+        whole = all(row.get(key) is not None for row in rows)
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=whole)
+    for row in rows:
+        table.add_row(escape(str(row["name"])), *(escape(_cell(row.get(key), show)) for _, key, show in shown))
+    return table
+
+
+def _table(title: str | None, **options: Any) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    # Narrow: the widest one has ten columns, and many terminals 80 characters.
+    shape: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": 0, "pad_edge": False}
+    return Table(title=None if title is None else escape(title), **shape, **options)
+
+
+def _cell(value: Any, show: Callable[[Any], str]) -> str:
+    return NOT_AVAILABLE if value is None else show(value)
+
+
+def tensor_table(stats: FileStats, title: str | None = None) -> Table:
+    """The weights of a `.tflite` file, as read back from it, with a last row for the file.
+
+    Args:
+        stats: What `inspect_tflite` found. Names come from the file and are shown as they are, without markup.
+        title: Line above the table.
+    """
+    from rich.markup import escape
+
+    table = _table(title, show_footer=True)
+    elements = sum(weight.elements for weight in stats.weights)
+    columns = (
+        ("tensor", f"{len(stats.weights)} weights"),
+        ("operator", ""),
+        ("shape", ""),
+        ("type", ""),
+        ("elements", count(elements)),
+        ("bytes", count(stats.weight_payload_bytes)),
+        ("zeros %", percent(stats.sparsity)),
+        ("distinct\nvalues", f"<= {stats.distinct_values}"),
+        ("scales", ""),
+        ("entropy\nbits", ""),
+    )
+    for position, (heading, footer) in enumerate(columns):
+        table.add_column(heading, footer, justify="left" if position < 4 else "right", overflow="fold")
+    for weight in stats.weights:
+        cells = (
+            weight.name,
+            weight.op,
+            "x".join(map(str, weight.shape)),
+            weight.dtype,
+            count(weight.elements),
+            count(weight.bytes),
+            percent(weight.sparsity),
+            count(weight.distinct_values),
+            count(weight.scale_count),
+            f"{weight.entropy_bits:.2f}",
+        )
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def file_line(stats: FileStats) -> str:
+    """Sizes and operators of a file in one line of plain text."""
+    operators = ", ".join(f"{name} x{number}" for name, number in stats.operators.items())
+    return (
+        f"{count(stats.raw_bytes)} B in the file, {count(stats.gzip_bytes)} B gzipped, "
+        f"{count(stats.weight_payload_bytes)} B of weights. Operators: {operators}"
+    )
