@@ -1,5 +1,26 @@
-"""Make trained Keras 3 models small and fast on phones and microcontrollers, and prove it on their runtimes."""
+"""Make trained Keras 3 models small and fast on phones and microcontrollers, and prove it on their runtimes.
 
+```python
+import keras_compress as kc
+
+model = kc.prune_low_magnitude(model, kc.PolynomialDecay(0.3, 0.9, begin_step=0, end_step=4000))
+model = kc.cluster_weights(model, number_of_clusters=16)
+model = kc.quantize_model(model, weights="int8", activations="int8")
+model.compile(...)
+model.fit(...)
+artifact = kc.convert(model, target="litert")
+artifact.save("model.tflite")
+kc.verify(artifact, model, x)
+kc.measure(artifact, x, y)
+```
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# The methods are imported here, so that Keras's loader and recipes know them.
 from keras_compress.clustering.centroids import CentroidClusterer, cluster_weights
 from keras_compress.core.model import strip
 from keras_compress.core.schedule import ConstantSparsity, CosineDecay, PolynomialDecay, Schedule
@@ -7,9 +28,94 @@ from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
 from keras_compress.pruning.magnitude import MagnitudePruner, prune_low_magnitude
 from keras_compress.pruning.n_m import NMPruner
-from keras_compress.quantizers.activation import FixedGrid, LearnedRange, MovingAverageRange, QuantizeActivation
+from keras_compress.quantizers.activation import (
+    ActivationQuantizer,
+    FixedGrid,
+    LearnedRange,
+    MovingAverageRange,
+    QuantizeActivation,
+)
 from keras_compress.quantizers.model import quantize_model
 from keras_compress.quantizers.uniform import UniformQuantizer
-from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.convert import convert
-from keras_compress.convert.freeze import freeze
+
+if TYPE_CHECKING:
+    from keras_compress.convert.artifact import Artifact
+    from keras_compress.convert.convert import convert
+    from keras_compress.convert.freeze import freeze
+    from keras_compress.convert.inspection import inspect_tflite
+    from keras_compress.recipes.recipe import Recipe, compress
+    from keras_compress.report.summary import summary
+    from keras_compress.report.tensorboard import TensorBoardSummaries
+    from keras_compress.runtime.measure import Measurement, measure, measure_all
+    from keras_compress.runtime.verify import Verification, VerificationError, verify
+
+# Converting, running and reporting load what they need when they are first used: importing the package stays quick.
+_LAZY = {
+    "Artifact": "convert.artifact",
+    "Measurement": "runtime.measure",
+    "Recipe": "recipes.recipe",
+    "TensorBoardSummaries": "report.tensorboard",
+    "Verification": "runtime.verify",
+    "VerificationError": "runtime.verify",
+    "compress": "recipes.recipe",
+    "convert": "convert.convert",
+    "freeze": "convert.freeze",
+    "inspect_tflite": "convert.inspection",
+    "measure": "runtime.measure",
+    "measure_all": "runtime.measure",
+    "summary": "report.summary",
+    "verify": "runtime.verify",
+}
+
+# Loading a sub-package binds its name here. `kc.convert` is the function: load the (empty) package now, drop the name.
+importlib.import_module(f"{__name__}.convert")
+del globals()["convert"]
+
+__version__ = "0.1.0"
+__all__ = [
+    "ActivationQuantizer",
+    "Artifact",
+    "CentroidClusterer",
+    "Compressed",
+    "ConstantSparsity",
+    "CosineDecay",
+    "FixedGrid",
+    "LearnedRange",
+    "MagnitudePruner",
+    "Measurement",
+    "MovingAverageRange",
+    "NMPruner",
+    "PolynomialDecay",
+    "QuantizeActivation",
+    "Recipe",
+    "Schedule",
+    "TensorBoardSummaries",
+    "UniformQuantizer",
+    "Verification",
+    "VerificationError",
+    "WeightTransform",
+    "cluster_weights",
+    "compress",
+    "convert",
+    "freeze",
+    "inspect_tflite",
+    "measure",
+    "measure_all",
+    "prune_low_magnitude",
+    "quantize_model",
+    "strip",
+    "summary",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

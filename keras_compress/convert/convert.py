@@ -138,7 +138,4 @@ def _float_model(model: keras.Model) -> keras.Model:
             return call.run(strip_layer(call.operation))
         return call.run()
 
-    flat = flatten(model)
-    plain = graph.Rebuild(visit, batch_size=1).model(flat)
-    plain.output_names = list(flat.output_names)
-    return plain
+    return graph.Rebuild(visit, batch_size=1).model(flatten(model))

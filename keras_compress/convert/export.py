@@ -58,5 +58,4 @@ def export(frozen: keras.Model, mode: str, io: str) -> tuple[keras.Model, Loweri
     """
     visitor = _Exporter()
     marked = graph.Rebuild(visitor, batch_size=1).model(frozen)
-    marked.output_names = list(frozen.output_names)
     return marked, LoweringPlan(mode, io, visitor.weights, visitor.points)

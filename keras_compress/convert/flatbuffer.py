@@ -329,9 +329,7 @@ class Graph:
         zero_point = 0 if zero_points is None or len(zero_points) == 0 else int(zero_points[0])
         return np.asarray(quantization.scale, dtype=np.float32), zero_point
 
-    def make_operator(
-        self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None
-    ) -> Any:
+    def make_operator(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> Any:
         """A new operator (not yet placed in the graph); `options` is the schema's options object."""
         if kind not in self._code_numbers:
             self._code_numbers[kind] = len(self.model.operatorCodes)

@@ -43,10 +43,7 @@ def flatten(model: keras.Model) -> keras.Model:
         copied.name = name
         return call.run(copied)
 
-    flat = graph.Rebuild(visit, flat=True).model(model)
-    # Names under which the user knows inputs and outputs, whatever stands before and behind them.
-    flat.output_names = list(graph.functional(model).output_names)
-    return flat
+    return graph.Rebuild(visit, flat=True).model(model)
 
 
 def flat_name(call: graph.Call) -> str:

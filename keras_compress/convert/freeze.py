@@ -70,9 +70,7 @@ def freeze(
     flat = flatten(model)
     if activations:
         _calibrate(flat, representative_dataset)
-    frozen = graph.Rebuild(_Freezer(flat, activation_bits, activations)).model(flat)
-    frozen.output_names = list(flat.output_names)
-    return frozen
+    return graph.Rebuild(_Freezer(flat, activation_bits, activations)).model(flat)
 
 
 def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:
@@ -124,10 +122,10 @@ class _Freezer:
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if not self.activations:
             return tensor
-        return self._on_grid(tensor, final_grid(layer.quantizer, self.activation_bits), layer.name)
+        return self._on_grid(tensor, final_grid(layer.quantizer, self.activation_bits), layer.name, layer.stands_for)
 
-    def _on_grid(self, tensor: Any, grid: Grid, name: str) -> Any:
-        outputs = QuantizeActivation(grid, name=name)(tensor)
+    def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
+        outputs = QuantizeActivation(grid, stands_for=stands_for, name=name)(tensor)
         self._grids[id(outputs)] = grid
         return outputs
 

@@ -31,6 +31,12 @@ class Marker(keras.layers.Layer):
             raise ValueError(f"Expected a marker_id in 1..65535. Received: marker_id={marker_id!r}")
         self.marker_id = marker_id
 
+    @property
+    def stands_for(self) -> str:
+        """Name of the layer whose values are marked."""
+        operation = self.input._keras_history.operation
+        return str(getattr(operation, "stands_for", None) or operation.name)
+
     def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
 

@@ -25,9 +25,7 @@ def extract_segment(content: bytes, input_tensors: list[str], output_tensors: li
     outputs = [_number(numbers, name) for name in output_tensors]
     both = [name for name in output_tensors if name in input_tensors]
     if both or not outputs:
-        raise ValueError(
-            f"Expected outputs that are computed from the inputs. Received: {both or 'no outputs'}"
-        )
+        raise ValueError(f"Expected outputs that are computed from the inputs. Received: {both or 'no outputs'}")
     needed, open_tensors = _walk_back(graph, outputs, set(inputs))
     open_names = sorted(graph.name(t) for t in open_tensors - set(inputs))
     if open_names:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.freeze import freeze, is_frozen
 from keras_compress.convert.segments import extract_segment, segment_inputs
+from keras_compress.core.graph import output_names
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import Target, target
@@ -256,7 +257,7 @@ def _compare_outputs(
 ) -> list[OutputRow]:
     got = deployed.run(runner, artifact.content, inputs, artifact.mode)
     rows = []
-    for name, values, reference in zip(frozen.output_names, got, expected, strict=True):
+    for name, values, reference in zip(output_names(frozen), got, expected, strict=True):
         difference = np.abs(values.reshape(reference.shape) - reference)
         classes = reference.ndim == 2 and reference.shape[1] > 1
         agreement = float((values.argmax(-1) == reference.argmax(-1)).mean()) if classes else None

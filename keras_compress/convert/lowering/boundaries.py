@@ -34,8 +34,7 @@ class Boundaries:
             self._quantize(tensor, copy, grid)
             self._requantized[tensor, grid] = copy
             state.notes.append(
-                f"{state.label(reader)}: input {state.graph.name(tensor)!r} requantized "
-                f"to scale {grid.scale:.6g}"
+                f"{state.label(reader)}: input {state.graph.name(tensor)!r} requantized to scale {grid.scale:.6g}"
             )
         return self._requantized[tensor, grid]
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.lowering.grid import Grid
-from keras_compress.convert.lowering.rule import Rule
+from keras_compress.convert.lowering.rule import Lowering, Rule
 
 
 class FixedScale(Rule):
@@ -20,7 +20,9 @@ class FixedScale(Rule):
     def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
         return self.grids.get(inputs[0].bits) if inputs else None
 
-    def output_grid(self, op: Any, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
+    def output_grid(
+        self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]
+    ) -> Grid | None:
         return self.grids[inputs[0].bits]
 
 

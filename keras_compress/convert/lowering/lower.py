@@ -132,7 +132,7 @@ def _lower_operator(state: Lowering, boundaries: Boundaries, op: Any, rule: Rule
     outputs = [state.grids[t] for t in graph.float_outputs(op)]
     arriving = {t: rule.input_grid(op, t, inputs, outputs) for t in graph.float_inputs(op)}
     op.inputs = [_arrive(boundaries, t, arriving.get(t), graph, op) for t in op.inputs]
-    written = rule.output_grid(op, inputs, outputs)
+    written = rule.output_grid(state, op, inputs, outputs)
     rule.lower(state, op)
     boundaries.place(op, written)
 

@@ -86,9 +86,7 @@ def _mark(graph: Graph, found: MarkedTensors, tensor: int, point: ActivationPoin
     return tensor
 
 
-def _mark_again(
-    graph: Graph, found: MarkedTensors, tensor: int, point: ActivationPoint, operators: list[Any]
-) -> int:
+def _mark_again(graph: Graph, found: MarkedTensors, tensor: int, point: ActivationPoint, operators: list[Any]) -> int:
     """A marker right behind a marker: the integers move to another grid in an op of their own."""
     grid = Grid.of_point(point)
     if found.grids[tensor] == grid:

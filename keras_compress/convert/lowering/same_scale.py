@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_compress.convert.flatbuffer import Graph
-from keras_compress.convert.lowering.constants import constant_on_grid
+from keras_compress.convert.lowering.constants import constant_on_grid, find_weight
 from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.rule import Lowering, Rule
 
@@ -18,7 +18,7 @@ class SameScale(Rule):
     handles: ClassVar[tuple[str, ...]] = (
         "MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "PAD", "MIRROR_PAD", "TRANSPOSE", "SLICE",
         "STRIDED_SLICE", "SPLIT", "SPLIT_V", "SQUEEZE", "EXPAND_DIMS", "RESIZE_NEAREST_NEIGHBOR",
-        "RESIZE_BILINEAR", "GATHER", "GATHER_ND", "UNPACK", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
+        "RESIZE_BILINEAR", "UNPACK", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
         "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "TILE", "BROADCAST_TO", "REVERSE_V2", "REDUCE_MAX", "REDUCE_MIN",
         "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ARG_MAX", "ARG_MIN",
     )  # fmt: skip
@@ -29,8 +29,33 @@ class SameScale(Rule):
     def infer_input(self, graph: Graph, op: Any, output: Grid) -> Grid | None:
         return output
 
-    def output_grid(self, op: Any, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
+    def output_grid(
+        self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]
+    ) -> Grid | None:
         return inputs[0]
+
+
+class Lookup(SameScale):
+    """Gathering; a constant table (an embedding) brings its own grid, or takes the output's."""
+
+    handles = ("GATHER", "GATHER_ND")
+
+    def output_grid(
+        self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]
+    ) -> Grid | None:
+        return inputs[0] if inputs else _table_grid(state, op, outputs[0])
+
+    def lower(self, state: Lowering, op: Any) -> None:
+        if state.graph.is_constant(op.inputs[0]):
+            grid = _table_grid(state, op, state.grids[op.outputs[0]])
+            op.inputs[0] = constant_on_grid(state, op.inputs[0], grid)
+
+
+def _table_grid(state: Lowering, op: Any, wanted: Grid) -> Grid:
+    planned = find_weight(state, op.inputs[0])
+    if planned is None or planned.scale.size > 1:
+        return wanted
+    return Grid(float(planned.scale.reshape(-1)[0]), 0)
 
 
 class PadValue(SameScale):
