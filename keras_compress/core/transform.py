@@ -176,7 +176,8 @@ def apply_all(
         if visit is not None and type(transform).update is not WeightTransform.update:
             weight, waiting = kernels.run(waiting, weight), []
             visit(transform, weight)
-        bound = transform.kernel()
+        # A subclass may override `call` of a class that has a kernel: then that is what it does.
+        bound = transform.kernel() if type(transform).call is WeightTransform.call else None
         if bound is None:
             weight, waiting = transform(kernels.run(waiting, weight), training=training), []
         else:
