@@ -1,0 +1,158 @@
+"""The arguments in a recipe, checked against what the methods take, and steps given as fractions of the training."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from keras_compress.core.registry import entries, lookup
+from keras_compress.recipes.schema import place_of
+
+Path = list[str | int]
+# What a stage says beside `config`.
+_OF_STAGE = ("model", "filters", "rules")
+_STEPS = ("begin_step", "end_step", "frequency")
+_UNITS = ("steps_per_epoch", "total_steps")
+_OBJECT_KINDS = ("schedule", "weight_transform", "activation_quantizer")
+# Annotation of an argument -> JSON types that it takes. Other annotations are left to the method itself.
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "Sequence[int]": (list,),
+}
+
+
+def check_config(stage: Mapping[str, Any], path: Path, source: str) -> None:
+    """Check that the method exists and takes the arguments, at every depth, before anything is done.
+
+    Args:
+        stage: Stage as read from the file.
+        path: Its place in the file.
+        source: The file's name.
+
+    Raises:
+        ValueError: Naming the place in the file and what is allowed there.
+    """
+    methods = entries("entry_point")
+    if stage["method"] not in methods:
+        _refuse(f"a method out of {sorted(methods)}", [*path, "method"], source, stage["method"])
+    config = stage.get("config", {})
+    known = _parameters(methods[stage["method"]], _OF_STAGE)
+    _check_keys(config, known, [*path, "config"], source)
+    _check_objects(config, [*path, "config"], source)
+    _check_objects(stage.get("rules", []), [*path, "rules"], source)
+
+
+def _parameters(made: Any, left_out: tuple[str, ...] = ("self",)) -> dict[str, inspect.Parameter]:
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    found = inspect.signature(made).parameters
+    return {name: p for name, p in found.items() if p.kind in named and name not in left_out}
+
+
+def _check_keys(config: Mapping[str, Any], known: Mapping[str, inspect.Parameter], path: Path, source: str) -> None:
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        _refuse(f"keys out of {sorted(known)}", path, source, unknown)
+    missing = sorted(n for n, p in known.items() if p.default is p.empty and n not in config)
+    if missing:
+        _refuse(f"the keys {missing} too", path, source, sorted(config))
+    for name, value in config.items():
+        _check_type(value, str(known[name].annotation), [*path, name], source)
+
+
+def _check_type(value: Any, annotation: str, path: Path, source: str) -> None:
+    options = [part.strip() for part in annotation.split("|")]
+    if any(option not in (*_JSON_TYPES, "None") for option in options):
+        return
+    for option in options:
+        if value is None and option == "None":
+            return
+        fits = isinstance(value, _JSON_TYPES.get(option, ()))
+        # A step may be a fraction; a truth value is no number.
+        fits = fits or (option == "int" and path[-1] in _STEPS and isinstance(value, float))
+        if fits and (isinstance(value, bool) == (option == "bool")):
+            return
+    _refuse(f"a value of type {annotation}", path, source, value)
+
+
+def _check_objects(value: Any, path: Path, source: str) -> None:
+    """Check every `{"class_name": ..., "config": ...}` in a value."""
+    if isinstance(value, list):
+        for index, entry in enumerate(value):
+            _check_objects(entry, [*path, index], source)
+    if not isinstance(value, dict):
+        return
+    if "class_name" in value:
+        return _check_object(value, path, source)
+    for key, entry in value.items():
+        _check_objects(entry, [*path, key], source)
+
+
+def _check_object(value: dict[str, Any], path: Path, source: str) -> None:
+    unknown = sorted(set(value) - {"class_name", "config"})
+    if unknown:
+        _refuse("keys out of ['class_name', 'config']", path, source, unknown)
+    kinds = {name: kind for kind in _OBJECT_KINDS for name in entries(kind)}
+    name, config = value["class_name"], value.get("config", {})
+    if not isinstance(name, str) or name not in kinds:
+        _refuse(f"a class out of {sorted(kinds)}", [*path, "class_name"], source, name)
+    if not isinstance(config, dict):
+        _refuse("an object {...}", [*path, "config"], source, config)
+    _check_keys(config, _parameters(lookup(kinds[name], name)), [*path, "config"], source)
+    _check_objects(config, [*path, "config"], source)
+
+
+def _refuse(expected: str, path: Path, source: str, received: Any) -> None:
+    raise ValueError(f"Expected {expected} at {place_of(path)} of recipe {source}. Received: {received!r}")
+
+
+def uses_fractions(value: Any) -> bool:
+    """Whether a schedule in a stage's arguments gives steps as fractions: a step with a decimal point.
+
+    >>> uses_fractions({"class_name": "CosineDecay", "config": {"begin_step": 0, "end_step": 0.7}})
+    True
+    """
+    if isinstance(value, (list, tuple)):
+        return any(uses_fractions(entry) for entry in value)
+    if not isinstance(value, Mapping):
+        return False
+    if _in_fractions(value):
+        return True
+    return any(uses_fractions(entry) for entry in value.values())
+
+
+def _in_fractions(value: Mapping[str, Any]) -> bool:
+    config = value.get("config")
+    if value.get("class_name") not in entries("schedule") or not isinstance(config, Mapping):
+        return False
+    if any(config.get(unit) is not None for unit in _UNITS):
+        return False
+    return any(isinstance(config.get(step), float) for step in _STEPS)
+
+
+def resolve_fractions(value: Any, total_steps: int) -> Any:
+    """A copy of a stage's arguments in which schedules that use fractions know the length of the training.
+
+    Args:
+        value: Arguments as JSON types.
+        total_steps: Training batches of the stage.
+
+    Raises:
+        ValueError: For fractions of a training without steps.
+    """
+    if isinstance(value, (list, tuple)):
+        return [resolve_fractions(entry, total_steps) for entry in value]
+    if not isinstance(value, Mapping):
+        return value
+    copy = {key: resolve_fractions(entry, total_steps) for key, entry in value.items()}
+    if not _in_fractions(copy):
+        return copy
+    if total_steps < 1:
+        raise ValueError(f"Expected `epochs` >= 1 where steps are fractions of the training. Received: {value!r}")
+    config = {**copy["config"], "total_steps": total_steps}
+    if isinstance(config.get("frequency"), float):
+        config["frequency"] = max(1, round(config["frequency"] * total_steps))
+    return {**copy, "config": config}
