@@ -173,7 +173,8 @@ def _update_group(name: str) -> None:
     def decide() -> list[Tensor]:
         kept = keep_highest(ops.concatenate(scores), first.schedule(step))
         parts = tf.split(kept, [s.shape[0] for s in scores])
-        return [pruner.mask_of(part) for (_, _, pruner), part in zip(members, parts, strict=True)]
+        pruners = [pruner for _, _, pruner in members]
+        return [p.without_return(p.mask_of(part)) for p, part in zip(pruners, parts, strict=True)]
 
     masks = ops.cond(
         first.schedule.should_update(step),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -61,12 +62,16 @@ class Pruner(WeightTransform):
         """The new mask, bool, from scores and the sparsity to reach."""
         raise NotImplementedError(f"{type(self).__name__} must implement `choose(scores, sparsity)`.")
 
+    def without_return(self, mask: Tensor) -> Tensor:
+        """A new mask in which nothing comes back that may not, should the sparsity fall, for one."""
+        return mask if self.regrow else ops.logical_and(mask, value_of(self.mask))
+
     def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
         step = value_of(self.step)
         # Assigned outside the condition: an assignment inside one breaks nested scopes and distribution.
         mask = ops.cond(
             self.schedule.should_update(step),
-            lambda: self.choose(self.scores(weight), self.schedule(step)),
+            lambda: self.without_return(self.choose(self.scores(weight), self.schedule(step))),
             lambda: value_of(self.mask),
         )
         return [(self.mask, mask), (self.step, step + 1)]
@@ -76,7 +81,7 @@ class Pruner(WeightTransform):
 
     def sparsity(self) -> float:
         """Share of zeros in the mask now."""
-        return 1.0 - float(ops.mean(ops.cast(self.mask, "float32")))
+        return float(1.0 - np.mean(ops.convert_to_numpy(self.mask)))
 
     def pending(self) -> str | None:
         step = int(self.step)

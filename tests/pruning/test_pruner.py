@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_compress as kc
+from keras_compress.pruning.pruner import keep_highest
+
+ALWAYS = kc.ConstantSparsity(0.5, begin_step=0, frequency=1)
+
+
+def wrapped(kernel: list[list[float]], pruner: kc.WeightTransform) -> kc.Compressed:
+    layer = layers.Dense(len(kernel[0]), use_bias=False)
+    layer.build((None, len(kernel)))
+    layer.kernel.assign(kernel)
+    return kc.Compressed(layer, {"kernel": [pruner]})
+
+
+def train(wrapper: kc.Compressed, times: int = 1) -> None:
+    for _ in range(times):
+        wrapper(np.zeros((1, wrapper.latent("kernel").shape[0]), np.float32), training=True)
+
+
+def reference(scores: np.ndarray, sparsity: float) -> np.ndarray:
+    """Sort, highest first, of equal ones the first in the tensor; keep `round(n * (1 - sparsity))`."""
+    kept = round(len(scores) * (1 - float(np.float32(sparsity))))
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    return np.isin(np.arange(len(scores)), order[:kept])
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.77, 0.999])
+@pytest.mark.parametrize("kind", ["normal", "ties", "zeros", "masked", "tiny"])
+def test_keep_highest_equals_a_sort(kind: str, sparsity: float) -> None:
+    random = np.random.default_rng(0)
+    scores = {
+        "normal": np.abs(random.normal(size=301)),
+        "ties": random.integers(0, 4, 301) / 8,
+        "zeros": np.zeros(301),
+        "masked": np.where(random.random(301) < 0.4, -1.0, np.abs(random.normal(size=301))),
+        "tiny": np.abs(random.normal(size=301)) * 1e-30,
+    }[kind].astype(np.float32)
+    mask = np.array(keep_highest(tf.constant(scores), tf.constant(sparsity, tf.float32)))
+    np.testing.assert_array_equal(mask, reference(scores, sparsity))
+
+
+def test_keep_highest_half_rounds_to_even() -> None:
+    assert np.array(keep_highest(tf.constant([1.0, 2.0, 3.0]), tf.constant(0.5))).sum() == 2  # 1.5
+    assert np.array(keep_highest(tf.constant([1.0, 2.0, 3.0, 4.0, 5.0]), tf.constant(0.5))).sum() == 2  # 2.5
+
+
+def test_masks_act_in_the_forward_pass() -> None:
+    """So that a checkpoint taken in the middle of the training is sparse: no callback multiplies anything."""
+    wrapper = wrapped([[1.0, -2.0], [-0.5, 0.25]], kc.MagnitudePruner(ALWAYS))
+    assert np.array(wrapper.weight("kernel")).tolist() == [[1.0, -2.0], [-0.5, 0.25]]
+    outputs = wrapper(np.ones((1, 2), np.float32), training=True)
+    assert np.array(outputs).tolist() == [[1.0, -2.0]]
+    assert np.array(wrapper(np.ones((1, 2), np.float32))).tolist() == [[1.0, -2.0]]
+    assert np.array(wrapper.weight("kernel")).tolist() == [[1.0, -2.0], [0.0, 0.0]]
+    assert wrapper.transform_list[0].sparsity() == 0.5
+
+
+@pytest.mark.parametrize(("regrow", "expected"), [(False, [[1.0, 1.0], [0.0, 0.0]]), (True, [[1.0, 1.0], [1.0, 1.0]])])
+def test_gradient_is_the_mask_or_dense_with_regrow(regrow: bool, expected: list) -> None:
+    wrapper = wrapped([[1.0, -2.0], [-0.5, 0.25]], kc.MagnitudePruner(ALWAYS, regrow=regrow))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(wrapper(np.ones((1, 2), np.float32), training=True))
+    gradient = tape.gradient(loss, wrapper.latent("kernel").value)
+    assert np.array(gradient).tolist() == expected
+
+
+@pytest.mark.parametrize(("regrow", "mask"), [(False, [1, 1, 0, 0]), (True, [0, 0, 1, 1])])
+def test_masks_are_monotone_unless_regrow(regrow: bool, mask: list[int]) -> None:
+    wrapper = wrapped([[4.0], [3.0], [2.0], [1.0]], kc.MagnitudePruner(ALWAYS, regrow=regrow))
+    train(wrapper)
+    assert np.array(wrapper.transform_list[0].mask).ravel().tolist() == [1, 1, 0, 0]
+    wrapper.latent("kernel").assign([[1.0], [2.0], [3.0], [4.0]])
+    train(wrapper)
+    assert np.array(wrapper.transform_list[0].mask).ravel().tolist() == mask
+
+
+def test_monotone_masks_do_not_grow_back_when_the_sparsity_falls() -> None:
+    falling = kc.PolynomialDecay(0.5, 0.0, 0, 2, power=1, frequency=1)
+    wrapper = wrapped([[4.0], [3.0], [2.0], [1.0]], kc.MagnitudePruner(falling))
+    train(wrapper, 3)
+    weight = np.array(wrapper.weight("kernel")).ravel()
+    assert weight.tolist() == [4.0, 3.0, 0.0, 0.0]
+
+
+def test_counts_follow_the_schedule_step_by_step() -> None:
+    kernel = np.random.default_rng(0).normal(size=(10, 10)).tolist()
+    schedule = kc.PolynomialDecay(0.3, 0.9, begin_step=1, end_step=5, frequency=2)
+    wrapper = wrapped(kernel, kc.MagnitudePruner(schedule))
+    zeros = []
+    for _ in range(7):
+        train(wrapper)
+        zeros.append(int((np.array(wrapper.weight("kernel")) == 0).sum()))
+    # Steps 1, 3 and 5 act: 0.3, 0.9 - 0.6 / 8 = 0.825 (82.5 zeros, 17.5 kept, to even 18), 0.9.
+    assert zeros == [0, 30, 30, 82, 82, 90, 90]
+
+
+def test_pending_says_how_far_training_came() -> None:
+    pruner = kc.MagnitudePruner(kc.PolynomialDecay(0.0, 0.5, 0, 2, frequency=1))
+    wrapper = wrapped([[1.0], [2.0]], pruner)
+    assert pruner.pending() == "pruning has not begun: no training step was made"
+    train(wrapper, 2)
+    assert pruner.pending() == "pruning stopped at step 2, before its end_step 2"
+    train(wrapper)
+    assert pruner.pending() is None
+    endless = kc.MagnitudePruner(ALWAYS)
+    train(wrapped([[1.0]], endless))
+    assert endless.pending() is None
+
+
+def test_not_a_schedule() -> None:
+    with pytest.raises(ValueError, match=r"Expected a Schedule, such as .*Received: 0.5 of type float"):
+        kc.MagnitudePruner(0.5)
+    with pytest.raises(ValueError, match="Expected a schedule out of"):
+        kc.MagnitudePruner("UniformQuantizer")
