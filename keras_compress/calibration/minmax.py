@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.calibration.batches import batches
+from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.quantizers.activation import QuantizeActivation
 
 
@@ -39,7 +40,7 @@ def calibrate(model: keras.Model, representative_dataset: Any) -> int:
         return [(tf.reduce_min(x), tf.reduce_max(x)) for x in outputs]
 
     lows, highs, seen = np.full(len(points), np.inf), np.full(len(points), -np.inf), 0
-    with warnings.catch_warnings():
+    with quiet_tensorflow(), warnings.catch_warnings():
         # That untrained points let values pass is what calibration needs.
         warnings.simplefilter("ignore")
         for batch in batches(representative_dataset, model):

@@ -158,7 +158,7 @@ class _Freezer:
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
             self._folded.add(id(reader.operation))
         body = inner(layer)
-        made = type(body).from_config({**body.get_config(), "use_bias": True})
+        made = type(body).from_config({**body.get_config(), "use_bias": True, "name": layer.name})
         made.build(call.args[0].shape)
         wrapper = self._frozen_layer(made, weight, bias, self._grids.get(id(call.args[0])), slot.channel_axes)
         return call.run(wrapper)

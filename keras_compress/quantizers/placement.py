@@ -30,7 +30,7 @@ def points_of(model: keras.Model) -> set[int]:
     for node in graph.nodes(model):
         if graph.is_graph(node.operation) or isinstance(node.operation, QuantizeActivation):
             continue
-        if _makes_values(node, graph.sole_consumer(node, model, table)):
+        if _makes_values(node, graph.sole_consumer(node, model, table)) and not _joined(node, model, table):
             found.add(id(node))
     return found
 
@@ -44,12 +44,34 @@ def _makes_values(node: Node, reader: Node | None) -> bool:
     if isinstance(reader.operation, QuantizeActivation):
         return False
     after = kind_of(reader.operation)
-    if after is Kind.JOIN:
-        # The concatenation's own range serves its inputs too, but for those whose range the runtime fixes.
-        return kind is Kind.FIXED or splits(node.operation) in FIXED_GRIDS
     if after is Kind.NORM and not foldable(node.operation, reader.operation):
         return True
     return not may_follow(kind, node.operation, after, reader.operation)
+
+
+def _joined(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> bool:
+    """Whether all that `node` makes ends in one concatenation, whose range then serves it too.
+
+    Values whose range the runtime fixes cannot take another one.
+    """
+    if kind_of(node.operation) is Kind.FIXED or splits(node.operation) in FIXED_GRIDS:
+        return False
+    return len(_destinations(node, model, table)) == 1 and None not in _destinations(node, model, table)
+
+
+def _destinations(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> set[int | None]:
+    """`id` of the concatenations that `node` leads to through calls that keep the scale; `None` for anything else."""
+    outputs = graph.functional(model).outputs
+    if any(tensor is out for tensor in node.outputs for out in outputs):
+        return {None}
+    found: set[int | None] = set()
+    for reader in (reader for tensor in node.outputs for reader in table.get(id(tensor), [])):
+        kind = kind_of(reader.operation)
+        if kind is Kind.SAME and not graph.is_graph(reader.operation):
+            found |= _destinations(reader, model, table)
+        else:
+            found.add(id(reader) if kind is Kind.JOIN else None)
+    return found or {None}
 
 
 @dataclass
