@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from keras_compress.convert.inspection import FileStats
+    from keras_compress.report.summary import ModelSummary, WeightRow
 
 NOT_AVAILABLE = "not available here"
 
@@ -145,3 +147,57 @@ def file_line(stats: FileStats) -> str:
         f"{count(stats.raw_bytes)} B in the file, {count(stats.gzip_bytes)} B gzipped, "
         f"{count(stats.weight_payload_bytes)} B of weights. Operators: {operators}"
     )
+
+
+def summary_table(summary: ModelSummary) -> Table:
+    """The weights of a Keras model, with a last row for all of them. See `keras_compress.report.summary`."""
+    from rich.markup import escape
+
+    table = _table(f"Compression of {summary.name}", show_footer=True)
+    columns = (
+        ("layer", f"{len(summary.rows)} weights"),
+        ("transforms", ""),
+        ("bits\nw/a", ""),
+        ("zeros\n%", percent(summary.sparsity)),
+        ("at end\n%", percent(summary.final_sparsity)),
+        ("distinct\nvalues", ""),
+        ("float32\nB", count(summary.float32_bytes)),
+        ("packed\nB", count(summary.packed_bytes)),
+        ("int8\nB", count(summary.int8_bytes)),
+        ("MACs", _macs(summary.macs)),
+    )
+    for position, (heading, footer) in enumerate(columns):
+        text = position < 2
+        table.add_column(heading, footer, justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    for row in summary.rows:
+        table.add_row(*map(escape, _summary_cells(row)))
+    return table
+
+
+def _summary_cells(row: WeightRow) -> tuple[str, ...]:
+    end = "-" if row.final_sparsity is None else percent(row.final_sparsity)
+    return (
+        row.path if row.slot == "kernel" else f"{row.path} {row.slot}",
+        "\n".join(map(short_name, row.transforms)) or "-",
+        f"{row.weight_bits}/{row.activation_bits}",
+        percent(row.sparsity),
+        end if row.group is None else f"{end}\n({row.group})",
+        count(row.distinct_values),
+        count(row.float32_bytes) if row.counted else "(shared)",
+        count(row.packed_bytes) if row.counted else "",
+        count(row.int8_bytes) if row.counted else "",
+        _macs(row.macs),
+    )
+
+
+def _macs(macs: int | None) -> str:
+    return "?" if macs is None else count(macs)
+
+
+def short_name(transform: str) -> str:
+    """A transform's class name without the word for its role.
+
+    >>> short_name("MagnitudePruner"), short_name("Pact")
+    ('Magnitude', 'Pact')
+    """
+    return re.sub(r"(?<=.)(Pruner|Clusterer|Quantizer)$", "", transform)

@@ -1,0 +1,295 @@
+"""`summary`: what is compressed where in a Keras model, and how far it has come."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_compress.core import graph
+from keras_compress.core.frozen import FrozenGrid
+from keras_compress.core.model import check_model, inner, slots_in
+from keras_compress.core.slots import Slot, skip_reason
+from keras_compress.core.transform import WeightTransform
+from keras_compress.core.wrapper import Compressed
+from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.report.macs import positions_by_layer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True)
+class WeightRow:
+    """One weight of the model, as the layer sees it in inference.
+
+    Attributes:
+        path: The layer's path, e.g. `"encoder/conv1"`.
+        slot: The variable in it, e.g. `"kernel"`.
+        layer: Class of the layer.
+        shape: The weight's shape in Keras's layout.
+        transforms: Class names of its transforms, in order.
+        weight_bits: Width of its integers; 32 where no transform puts it on a grid.
+        activation_bits: Width of the values that the layer hands on; 32 where they are not quantized.
+        sparsity: Share of zeros now, in [0, 1].
+        final_sparsity: What its pruning schedule ends with; `None` without one.
+        group: Name of the pruning group that reaches `final_sparsity` as a whole, not layer by layer.
+        distinct_values: Different integers now, zero counted; different values where it is on no grid of integers.
+        elements: Number of weights.
+        macs: Multiplications with an addition for one sample; `None` where the shapes do not tell.
+        counted: Whether the totals count it: one weight in two places is stored once.
+    """
+
+    path: str
+    slot: str
+    layer: str
+    shape: tuple[int, ...]
+    transforms: tuple[str, ...]
+    weight_bits: int
+    activation_bits: int
+    sparsity: float
+    final_sparsity: float | None
+    group: str | None
+    distinct_values: int
+    elements: int
+    macs: int | None
+    counted: bool = True
+
+    @property
+    def float32_bytes(self) -> int:
+        """Bytes as float32."""
+        return 4 * self.elements
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes if each weight took `weight_bits` bits, without scales and codebooks."""
+        return math.ceil(self.elements * self.weight_bits / 8)
+
+    @property
+    def int8_bytes(self) -> int:
+        """Bytes of the weights in an int8 file."""
+        return self.elements
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What `summary` found. Sizes are those of the weights in the rows alone.
+
+    Attributes:
+        name: The model's name.
+        rows: One for each compressible weight, in the order of the model.
+        skipped: `(path, reason)` of layers that cannot be compressed.
+        pending: `(path, what training has not finished)`.
+    """
+
+    name: str
+    rows: tuple[WeightRow, ...]
+    skipped: tuple[tuple[str, str], ...]
+    pending: tuple[tuple[str, str], ...]
+
+    @property
+    def elements(self) -> int:
+        """Number of weights in the rows."""
+        return self._total(lambda row: row.elements)
+
+    @property
+    def float32_bytes(self) -> int:
+        """Bytes as float32."""
+        return self._total(lambda row: row.float32_bytes)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes at each weight's own width."""
+        return self._total(lambda row: row.packed_bytes)
+
+    @property
+    def int8_bytes(self) -> int:
+        """Bytes in an int8 file."""
+        return self._total(lambda row: row.int8_bytes)
+
+    @property
+    def macs(self) -> int | None:
+        """Multiplications for one sample; `None` where they are not known for some row."""
+        known = [row.macs for row in self.rows if row.macs is not None]
+        return sum(known) if len(known) == len(self.rows) else None
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros now."""
+        return self._mean(lambda row: row.sparsity)
+
+    @property
+    def final_sparsity(self) -> float:
+        """Share of zeros when all schedules have ended; weights without one stay as they are."""
+        return self._mean(lambda row: row.sparsity if row.final_sparsity is None else row.final_sparsity)
+
+    def _total(self, figure: Callable[[WeightRow], int]) -> int:
+        return sum(figure(row) for row in self.rows if row.counted)
+
+    def _mean(self, figure: Callable[[WeightRow], float]) -> float:
+        """Mean over the weights, not over the rows."""
+        return sum(figure(row) * row.elements for row in self.rows if row.counted) / max(self.elements, 1)
+
+    def table(self) -> Table:
+        """The rows and totals as a rich table."""
+        from keras_compress.report.tables import summary_table
+
+        return summary_table(self)
+
+    def notes(self) -> list[str]:
+        """What the table cannot say, line by line: the skipped layers, and what training has not finished."""
+        said = ["Figures of the Keras model; `inspect_tflite` reads those of a file."]
+        if any(row.group for row in self.rows):
+            said.append("A name in brackets is a pruning group: its layers reach the sparsity together.")
+        paths: dict[str, list[str]] = {}
+        for path, message in self.pending:
+            paths.setdefault(message, []).append(path)
+        said += [f"Not finished: {message}: {', '.join(listed)}" for message, listed in paths.items()]
+        return said + [f"Left as it is: {path}: {reason}" for path, reason in self.skipped]
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=120, color_system=None)
+        self._print(console)
+        return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+    def _print(self, console: Any) -> None:
+        console.print(self.table())
+        for line in self.notes():
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) -> ModelSummary:
+    """Print a table of a model's weights: transforms, bits, sparsity, distinct values, bytes and multiplications.
+
+    The figures are those of the transformed weights, as the layers see them in inference now.
+
+    Args:
+        model: Functional or Sequential model, plain, made by this library, or frozen.
+        print_fn: Called with the whole text in place of printing it, as in `keras.Model.summary`.
+
+    Returns:
+        The figures.
+
+    Raises:
+        TypeError: For anything but a Keras 3 model.
+        ValueError: For an unbuilt or subclassed model.
+    """
+    check_model(model)
+    positions = positions_by_layer(model)
+    activations = _activation_bits(model)
+    variables: set[int] = set()
+    rows: list[WeightRow] = []
+    skipped = []
+    for path, layer in graph.walk(model):
+        if reason := skip_reason(inner(layer)):
+            skipped.append((path, reason))
+        for slot in filter(partial(_is_weight, layer), slots_in(layer)):
+            row = _row(path, layer, slot, positions.get(id(layer)), activations.get(id(layer), FLOAT_BITS), variables)
+            rows.append(row)
+    found = ModelSummary(model.name, tuple(rows), tuple(skipped), tuple(_pending(model)))
+    if print_fn is not None:
+        print_fn(str(found))
+    else:
+        from rich.console import Console
+
+        found._print(Console())
+    return found
+
+
+def _is_weight(layer: Any, slot: Slot) -> bool:
+    """Not for the biases that `freeze` puts on a grid: they are no part of what is compressed."""
+    frozen = isinstance(layer, Compressed) and any(isinstance(t, FrozenGrid) for t in layer.transform_list)
+    return not (frozen and len(slot.variable(inner(layer)).shape) == 1)
+
+
+def _row(path: str, layer: Any, slot: Slot, positions: int | None, activation_bits: int, seen: set[int]) -> WeightRow:
+    variable = slot.variable(inner(layer))
+    transforms = layer.transforms.get(slot.name, []) if isinstance(layer, Compressed) else []
+    weight = ops.convert_to_numpy(layer.weight(slot.name) if transforms else variable)
+    grids = [t.integer_weight(layer.weight(slot.name, stop_before=t)) for t in transforms]
+    final, group = _end_of_schedule(transforms)
+    counted = id(variable) not in seen
+    seen.add(id(variable))
+    return WeightRow(
+        path=path,
+        slot=slot.name,
+        layer=type(inner(layer)).__name__,
+        shape=tuple(weight.shape),
+        transforms=tuple(type(t).__name__ for t in transforms),
+        weight_bits=next((grid.bits for grid in reversed(grids) if grid is not None), FLOAT_BITS),
+        activation_bits=activation_bits,
+        sparsity=float(np.mean(weight == 0)),
+        final_sparsity=final,
+        group=group,
+        # One integer under many scales is many values, but one entry of a code book.
+        distinct_values=len(np.unique(grids[-1].integers if grids and grids[-1] is not None else weight)),
+        elements=weight.size,
+        macs=None if positions is None else positions * weight.size,
+        counted=counted,
+    )
+
+
+def _end_of_schedule(transforms: Sequence[WeightTransform]) -> tuple[float | None, str | None]:
+    """Final sparsity and group of the pruner in a list of transforms."""
+    for transform in transforms:
+        schedule = getattr(transform, "schedule", None)
+        if schedule is not None:
+            # N:M pruners have their sparsity in the pattern; the schedule only says when.
+            zeros, of = getattr(transform, "sparsity_m_by_n", (None, 1))
+            return schedule.final_value() if zeros is None else zeros / of, getattr(transform, "group", None)
+    return None, None
+
+
+def _activation_bits(model: keras.Model, outside: int = FLOAT_BITS) -> dict[int, int]:
+    """`id(layer)` -> bits of the first activation point behind the layer, before another weight.
+
+    Args:
+        model: Functional or Sequential model.
+        outside: Bits of what the model's outputs become.
+    """
+    found: dict[int, int] = {}
+    table = graph.consumers(model)
+    ends = {id(tensor) for tensor in graph.functional(model).outputs}
+    for node in graph.nodes(model):
+        layer = node.operation
+        if graph.is_graph(layer):
+            found.update(_activation_bits(layer, _bits_behind(node, table, ends, outside)))
+        elif isinstance(layer, keras.layers.Layer) and slots_in(layer):
+            found[id(layer)] = _bits_behind(node, table, ends, outside)
+    return found
+
+
+def _bits_behind(node: Any, table: dict[int, list[Any]], ends: set[int], outside: int) -> int:
+    waiting, seen = [node], {id(node)}
+    while waiting:
+        outputs = waiting.pop(0).outputs
+        if any(id(tensor) in ends for tensor in outputs):
+            return outside
+        for reader in (r for t in outputs for r in table.get(id(t), [])):
+            operation = reader.operation
+            if isinstance(operation, QuantizeActivation):
+                return int(operation.quantizer.bits)
+            weighted = isinstance(operation, keras.layers.Layer) and bool(slots_in(operation))
+            if id(reader) not in seen and not weighted:
+                seen.add(id(reader))
+                waiting.append(reader)
+    return FLOAT_BITS
+
+
+def _pending(model: keras.Model) -> Iterator[tuple[str, str]]:
+    for path, layer in graph.walk(model):
+        if isinstance(layer, Compressed):
+            yield from ((path, message) for t in layer.transform_list if (message := t.pending()))
+        elif isinstance(layer, QuantizeActivation) and not layer.quantizer.trained():
+            yield path, "its range was never trained"
