@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,43 +83,49 @@ def weight_grid(layer: Any, bits: int = 8, per_channel: bool = True) -> Constant
     others = tuple(i for i in range(stored.ndim) if i != axis) if per_channel else None
     top = 2 ** (bits - 1) - 1
     scale = np.atleast_1d(np.abs(stored).max(axis=others) / top).astype(np.float32)
-    along = (
-        scale.reshape([-1 if i == axis else 1 for i in range(stored.ndim)]) if scale.size > 1 else scale[0]
-    )
+    along = scale.reshape([-1 if i == axis else 1 for i in range(stored.ndim)]) if scale.size > 1 else scale[0]
     grid = ConstantGrid(f"{layer.name}/kernel", np.rint(stored / along).astype(np.int8), scale, axis, bits)
     layer.kernel.assign(to_keras(grid.floats(), kernel.shape))
     return grid
 
 
-def make_bench(
-    net: Callable[[Callable[..., Any]], keras.Model],
-    mode: str = "int8",
-    io: str = "float32",
-    per_channel: bool = True,
-) -> Bench:
-    """Build `net(q)` twice; `q(x, scale, zero_point, name)` is a marker, then a fake quantization."""
+Net = Callable[[Callable[..., Any]], keras.Model]
+
+
+@functools.cache
+def marked_net(
+    net: Net, per_channel: bool
+) -> tuple[keras.Model, bytes, dict[str, ConstantGrid], dict[int, ActivationPoint]]:
+    """The net with markers, its float flatbuffer, its weights, and its points in 8 bits."""
     keras.utils.set_random_seed(7)
     points: dict[int, ActivationPoint] = {}
-    bits = 16 if mode == "16x8" else 8
 
     def mark(x: Any, scale: float, zero_point: int, name: str) -> Any:
-        shrink, zero_point = (128, 0) if bits == 16 else (1, zero_point)
-        points[len(points) + 1] = ActivationPoint(name, float(np.float32(scale / shrink)), zero_point, bits)
+        points[len(points) + 1] = ActivationPoint(name, float(np.float32(scale)), zero_point)
         return Marker(len(points))(x)
+
+    model = net(mark)
+    grids = [weight_grid(layer, per_channel=per_channel) for layer in model.layers if hasattr(layer, "kernel")]
+    return model, float_flatbuffer(model), {fingerprint(grid.floats()): grid for grid in grids}, points
+
+
+def make_bench(net: Net, mode: str = "int8", io: str = "float32", per_channel: bool = True) -> Bench:
+    """Build `net(q)` twice; `q(x, scale, zero_point, name)` is a marker, then a fake quantization.
+
+    In mode `"16x8"` the same ranges are symmetric and 128 times finer.
+    """
+    marked, float_model, weights, points = marked_net(net, per_channel)
+    if mode == "16x8":
+        points = {
+            number: ActivationPoint(p.name, float(np.float32(p.scale / 128)), 0, 16) for number, p in points.items()
+        }
 
     def simulate(x: Any, scale: float, zero_point: int, name: str) -> Any:
         return FakeQuantize(next(p for p in points.values() if p.name == name))(x)
 
-    marked = net(mark)
-    weights: dict[str, ConstantGrid] = {}
-    for layer in marked.layers:
-        if hasattr(layer, "kernel"):
-            grid = weight_grid(layer, per_channel=per_channel)
-            weights[fingerprint(grid.floats())] = grid
     simulated = net(simulate)
     simulated.set_weights(marked.get_weights())
-    plan = LoweringPlan(mode, io, weights, points)
-    return Bench(marked, simulated, plan, float_flatbuffer(marked))
+    return Bench(marked, simulated, LoweringPlan(mode, io, weights, points), float_model)
 
 
 def run_litert(content: bytes, inputs: Mapping[str, Any], reference: bool) -> dict[str, Any]:

@@ -61,9 +61,7 @@ def test_same_bytes_twice_in_a_process_and_in_another_one(classifier, content):
         "from keras_compress.convert.float_flatbuffer import float_flatbuffer\n"
         "print(hashlib.sha1(float_flatbuffer(model)).hexdigest())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=os.getcwd()
-    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=os.getcwd())
     assert done.stdout.split()[-1] == hashlib.sha1(content).hexdigest()
 
 

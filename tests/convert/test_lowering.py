@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_compress.convert.float_flatbuffer import float_flatbuffer
 from keras_compress.convert.lowering import lower
-from keras_compress.convert.plan import ActivationPoint, LoweringPlan
+from keras_compress.convert.plan import ActivationPoint, ConstantGrid, LoweringPlan, fingerprint
 
 
 def three_heads(q):
@@ -129,12 +130,12 @@ def test_a_layer_called_twice_stores_its_weights_once(shared, lab):
 
 def test_an_island_is_listed_and_computes(with_island, lab):
     lowered = with_island.lower()
-    assert [(f.op, f.reason) for f in lowered.float_ops] == [("MUL", "no activation range")] or [
-        f.op for f in lowered.float_ops
-    ] == ["SQUARE"]
+    (left,) = lowered.float_ops
+    assert (left.op, left.reason) == ("SQUARE", "no integer form of SQUARE is known")
+    assert left.tensor == "squared"
     kinds = lab.operators(lowered.content)
-    place = kinds.index(lowered.float_ops[0].op)
-    assert kinds[place - 1 : place + 2] == ["DEQUANTIZE", lowered.float_ops[0].op, "QUANTIZE"]
+    place = kinds.index("SQUARE")
+    assert kinds[place - 1 : place + 2] == ["DEQUANTIZE", "SQUARE", "QUANTIZE"]
     inputs = lab.samples(with_island.marked)
     for runtime in lab.runtimes:
         (got,) = lab.run(lowered.content, inputs, runtime).values()
@@ -207,9 +208,7 @@ def replaced(plan: LoweringPlan, marker_id: int, **changes) -> dict[int, Activat
 
 
 def test_unknown_weights_are_refused_by_name(splat):
-    with pytest.raises(
-        ValueError, match=r"weights of CONV_2D 'out' in the plan.*tensor 'c/conv_2d/operand1'"
-    ):
+    with pytest.raises(ValueError, match=r"weights of CONV_2D 'out' in the plan.*tensor 'c/conv_2d/operand1'"):
         splat.lower(weights={})
 
 
@@ -291,3 +290,37 @@ def test_an_output_without_a_range_stays_float_unless_io_asks_otherwise(lab):
 def test_modes_and_types_that_do_not_go_together(lab, heads, mode, io):
     with pytest.raises(ValueError, match="Expected"):
         lower(heads.float_model, LoweringPlan(mode, io, heads.plan.weights, heads.plan.points))
+
+
+@pytest.mark.parametrize("planned", [True, False], ids=["from the plan", "on the output's grid"])
+def test_embeddings(lab, planned):
+    def net(q):
+        x = keras.Input((4,), dtype="int32", name="ids")
+        rows = layers.Embedding(50, 8, name="e", embeddings_initializer="normal")(x)
+        return keras.Model(x, q(rows, 0.0005, 0, "out"))
+
+    bench = lab.bench(net)
+    table = bench.marked.get_layer("e").embeddings.numpy()
+    values = np.clip(np.rint(table / np.float32(0.001)), -127, 127).astype(np.int8)
+    grid = ConstantGrid("e/embeddings", values, np.array([0.001], np.float32), 0)
+    bench.marked.get_layer("e").embeddings.assign(grid.floats())
+    weights = {fingerprint(grid.floats()): grid} if planned else {}
+    plan = dataclasses.replace(bench.plan, weights=weights)
+    lowered = lower(float_flatbuffer(bench.marked), plan)
+    kinds = ["GATHER", "QUANTIZE", "DEQUANTIZE"] if planned else ["GATHER", "DEQUANTIZE"]
+    assert lab.operators(lowered.content)[-len(kinds) :] == kinds
+    assert lowered.float_ops == []
+    ids = {"ids": np.array([[3, 49, 0, 7]], np.int32)}
+    wanted = np.clip(grid.floats()[ids["ids"][0]], -128 * 0.0005, 127 * 0.0005)
+    for runtime in ("xnnpack", "reference"):  # TFLM has no SELECT_V2, which Keras adds for negative indices
+        np.testing.assert_allclose(lab.run(lowered.content, ids, runtime)["e"][0], wanted, atol=1e-6)
+
+
+def test_what_has_no_sixteen_bit_kernel_stays_float(lab):
+    def net(q):
+        x = keras.Input((4, 4, 2), name="x")
+        return keras.Model(x, q(layers.Activation("hard_swish", name="h")(q(x, 0.03, 0, "in")), 0.03, 0, "out"))
+
+    (left,) = lab.bench(net, mode="16x8").lower().float_ops
+    assert (left.op, left.tensor, left.reason) == ("HARD_SWISH", "out", "HARD_SWISH has no 16-bit kernel")
+    assert lab.bench(net).lower().float_ops == []

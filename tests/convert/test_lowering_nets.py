@@ -58,17 +58,13 @@ def transposed(q):
 @net(ops=["QUANTIZE", "FULLY_CONNECTED", "DEQUANTIZE"])
 def dense(q):
     x = keras.Input((12,), name="x")
-    return keras.Model(
-        x, q(layers.Dense(7, name="d", bias_initializer="normal")(q(x, 0.03, 1, "in")), 0.04, -9, "out")
-    )
+    return keras.Model(x, q(layers.Dense(7, name="d", bias_initializer="normal")(q(x, 0.03, 1, "in")), 0.04, -9, "out"))
 
 
 @net(ops=["QUANTIZE", "RESHAPE", "FULLY_CONNECTED", "RESHAPE", "DEQUANTIZE"])
 def dense_on_sequence(q):
     x = keras.Input((5, 12), name="x")
-    return keras.Model(
-        x, q(layers.Dense(7, name="d", bias_initializer="normal")(q(x, 0.03, 1, "in")), 0.04, -9, "out")
-    )
+    return keras.Model(x, q(layers.Dense(7, name="d", bias_initializer="normal")(q(x, 0.03, 1, "in")), 0.04, -9, "out"))
 
 
 @net(ops=["QUANTIZE", "CONV_2D", "ADD", "DEQUANTIZE"], steps=2)
@@ -153,17 +149,13 @@ def sigmoid_on_another_grid(q):
 @net(ops=["QUANTIZE", "QUANTIZE", "MUL", "DEQUANTIZE"])
 def product(q):
     x, y = keras.Input((4, 4, 3), name="x"), keras.Input((4, 4, 3), name="y")
-    return keras.Model(
-        [x, y], q(layers.Multiply()([q(x, 0.03, 2, "a"), q(y, 0.02, -7, "b")]), 0.05, 1, "out")
-    )
+    return keras.Model([x, y], q(layers.Multiply()([q(x, 0.03, 2, "a"), q(y, 0.02, -7, "b")]), 0.05, 1, "out"))
 
 
 @net(ops=["QUANTIZE", "QUANTIZE", "SUB", "DEQUANTIZE"])
 def difference(q):
     x, y = keras.Input((4, 4, 3), name="x"), keras.Input((4, 4, 3), name="y")
-    return keras.Model(
-        [x, y], q(layers.Subtract()([q(x, 0.03, 2, "a"), q(y, 0.02, -7, "b")]), 0.05, 1, "out")
-    )
+    return keras.Model([x, y], q(layers.Subtract()([q(x, 0.03, 2, "a"), q(y, 0.02, -7, "b")]), 0.05, 1, "out"))
 
 
 @net(ops=["QUANTIZE", "MUL", "ADD", "DEQUANTIZE"], steps=2)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_compress.convert.float_flatbuffer import float_flatbuffer
 from keras_compress.convert.lowering import lower
-from keras_compress.convert.plan import LoweringPlan
+from keras_compress.convert.plan import ConstantGrid, LoweringPlan, fingerprint
 
 
 def net(q):
@@ -75,9 +76,7 @@ def test_float16(bench, plain, lab, runtime):
 def test_float16_leaves_what_it_cannot_hold(lab):
     def big(q):
         x = keras.Input((4,), name="x")
-        return keras.Model(
-            x, layers.Dense(3, name="d", kernel_initializer=keras.initializers.Constant(1e6))(x)
-        )
+        return keras.Model(x, layers.Dense(3, name="d", kernel_initializer=keras.initializers.Constant(1e6))(x))
 
     bench = lab.bench(big)
     lowered = lower(bench.float_model, LoweringPlan("float16"))
@@ -85,3 +84,20 @@ def test_float16_leaves_what_it_cannot_hold(lab):
     assert "beyond float16's range" in lowered.notes[0]
     x = {"x": np.ones((1, 4), np.float32)}
     np.testing.assert_allclose(lab.run(lowered.content, x, "xnnpack")["d"], np.full((1, 3), 4e6))
+
+
+def test_dynamic_range_looks_embeddings_up_as_integers(lab):
+    x = keras.Input((4,), dtype="int32", name="ids")
+    model = keras.Model(x, layers.Embedding(50, 8, name="e")(x))
+    table = model.layers[1].embeddings.numpy()
+    scale = np.array([np.abs(table).max() / 127], np.float32)
+    grid = ConstantGrid("e/embeddings", np.rint(table / scale).astype(np.int8), scale, 0)
+    model.layers[1].embeddings.assign(grid.floats())
+    plan = LoweringPlan("dynamic", weights={fingerprint(grid.floats()): grid})
+    content = lower(float_flatbuffer(model), plan).content
+    assert lab.operators(content)[-2:] == ["GATHER", "DEQUANTIZE"]
+    assert lab.tensor(content, "e/embeddings")[3] == "int8"
+    ids = {"ids": np.array([[3, 49, 0, 7]], np.int32)}
+    for runtime in ("xnnpack", "reference"):
+        got = lab.run(content, ids, runtime)["e"]
+        np.testing.assert_array_equal(got[0], grid.floats()[ids["ids"][0]])

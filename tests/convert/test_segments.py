@@ -25,9 +25,7 @@ def content(lab):
 def invoke(content, *inputs):
     from ai_edge_litert import interpreter as litert
 
-    model = litert.Interpreter(
-        model_content=content, experimental_op_resolver_type=litert.OpResolverType.BUILTIN_REF
-    )
+    model = litert.Interpreter(model_content=content, experimental_op_resolver_type=litert.OpResolverType.BUILTIN_REF)
     model.allocate_tensors()
     for detail, values in zip(model.get_input_details(), inputs):
         model.set_tensor(detail["index"], values)

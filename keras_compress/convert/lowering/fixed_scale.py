@@ -20,9 +20,7 @@ class FixedScale(Rule):
     def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
         return self.grids.get(inputs[0].bits) if inputs else None
 
-    def output_grid(
-        self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]
-    ) -> Grid | None:
+    def output_grid(self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
         return self.grids[inputs[0].bits]
 
 

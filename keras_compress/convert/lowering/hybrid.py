@@ -35,9 +35,27 @@ def store_hybrid(state: Lowering) -> list[tuple[str, str, str]]:
                     left.append((kind, graph.name(op.outputs[0]), f"{kind} has no hybrid kernel"))
                 elif kind == "FULLY_CONNECTED":
                     op.builtinOptions.asymmetricQuantizeInputs = True
+        if kind in ("WHILE", "IF"):
+            left.append((kind, graph.name(op.outputs[0]), f"the body of {kind} is not looked into"))
+        if kind == "GATHER" and (moved := _gather_integers(state, op)) is not None:
+            operators += [op, moved]
+            continue
         operators.append(op)
     graph.operators = operators
     return left
+
+
+def _gather_integers(state: Lowering, op: Any) -> Any | None:
+    """An embedding's rows are looked up as integers; returns the DEQUANTIZE that follows."""
+    planned = find_weight(state, op.inputs[0])
+    if planned is None or planned.scale.size > 1:
+        return None
+    graph, rows = state.graph, op.outputs[0]
+    store_weight(state, op, 0, 0)
+    picked = graph.add_tensor(f"{graph.name(rows)}/int8", graph.shape(rows), "int8")
+    graph.set_quantization(picked, planned.scale)
+    op.outputs = [picked]
+    return graph.make_operator("DEQUANTIZE", [picked], [rows], schema.DequantizeOptionsT())
 
 
 def _widen(state: Lowering, stored: int, widened: dict[int, int], operators: list[Any]) -> int:

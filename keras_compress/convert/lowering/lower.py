@@ -107,7 +107,8 @@ def _lower_operators(state: Lowering) -> list[FloatOp]:
         elif reason is None and rule is not None:
             _lower_operator(state, boundaries, op, rule)
         else:
-            float_ops.append(FloatOp(graph.kind(op), graph.name(op.outputs[0]), reason or ""))
+            name = graph.name(op.outputs[0]) if op.outputs else ""
+            float_ops.append(FloatOp(graph.kind(op), name, reason or ""))
             boundaries.place_island(op)
     return float_ops
 

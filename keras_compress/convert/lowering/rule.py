@@ -66,9 +66,7 @@ class Rule:
         """Grid on which this input has to arrive, or None when its own will do."""
         return None
 
-    def output_grid(
-        self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]
-    ) -> Grid | None:
+    def output_grid(self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
         """Grid on which the kernel writes, or None when the wanted one will do."""
         return None
 

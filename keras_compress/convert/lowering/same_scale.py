@@ -19,8 +19,7 @@ class SameScale(Rule):
         "MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "PAD", "MIRROR_PAD", "TRANSPOSE", "SLICE",
         "STRIDED_SLICE", "SPLIT", "SPLIT_V", "SQUEEZE", "EXPAND_DIMS", "RESIZE_NEAREST_NEIGHBOR",
         "RESIZE_BILINEAR", "UNPACK", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
-        "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "TILE", "BROADCAST_TO", "REVERSE_V2", "REDUCE_MAX", "REDUCE_MIN",
-        "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ARG_MAX", "ARG_MIN",
+        "TILE", "BROADCAST_TO", "REVERSE_V2", "REDUCE_MAX", "REDUCE_MIN", "RELU6",
     )  # fmt: skip
 
     def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
@@ -29,10 +28,15 @@ class SameScale(Rule):
     def infer_input(self, graph: Graph, op: Any, output: Grid) -> Grid | None:
         return output
 
-    def output_grid(
-        self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]
-    ) -> Grid | None:
+    def output_grid(self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
         return inputs[0]
+
+
+class SameScaleByte(SameScale):
+    """The same where only 8-bit kernels exist."""
+
+    handles = ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "RELU_N1_TO_1", "RELU_0_TO_1", "ARG_MAX", "ARG_MIN")
+    bits = (8,)
 
 
 class Lookup(SameScale):
@@ -40,9 +44,7 @@ class Lookup(SameScale):
 
     handles = ("GATHER", "GATHER_ND")
 
-    def output_grid(
-        self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]
-    ) -> Grid | None:
+    def output_grid(self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
         return inputs[0] if inputs else _table_grid(state, op, outputs[0])
 
     def lower(self, state: Lowering, op: Any) -> None:
