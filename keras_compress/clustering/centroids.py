@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from keras_compress.clustering import kernels
 from keras_compress.clustering.initialisers import INITIALISERS
+from keras_compress.core.kernels import Bound
 from keras_compress.core.model import add_transforms
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector
@@ -97,19 +97,19 @@ class CentroidClusterer(WeightTransform):
         return self.preserve_sparsity or "zeros" in self.made
 
     @property
-    def _groups(self) -> int:
-        return math.prod(self.weight_shape[a] for a in self.channel_axes) if self.cluster_per_channel else 1
+    def _layout(self) -> kernels.Layout:
+        return kernels.Layout(self.weight_shape, self.channel_axes if self.cluster_per_channel else ())
 
     def create_variables(self) -> None:
         self.centroids = self.add_weight(
             name="centroids",
-            shape=(self._groups, self.number_of_clusters - int(self.keeps_zeros)),
+            shape=(self._layout.groups, self.number_of_clusters - int(self.keeps_zeros)),
             initializer="zeros",
         )
         if self.fixed_assignments:
             self.assignments = self.add_weight(
                 name="assignments",
-                shape=(self._groups, math.prod(self.weight_shape) // self._groups),
+                shape=(self._layout.groups, math.prod(self.weight_shape) // self._layout.groups),
                 dtype="int32",
                 initializer="zeros",
                 trainable=False,
@@ -117,7 +117,7 @@ class CentroidClusterer(WeightTransform):
             )
 
     def initialize(self, weight: Tensor) -> None:
-        rows = ops.convert_to_numpy(self._as_matrix(weight)).astype(np.float64)
+        rows = ops.convert_to_numpy(self._layout.to_matrix(weight)).astype(np.float64)
         initialiser, count = INITIALISERS[self.cluster_centroids_init], self.centroids.shape[1]
         chosen = []
         for row in rows:
@@ -134,32 +134,11 @@ class CentroidClusterer(WeightTransform):
         index = np.stack(found)
         return np.where(rows == 0.0, centroids.shape[1], index) if self.keeps_zeros else index
 
-    def _order(self) -> list[int]:
-        """Axes of the weight with the channel axes first."""
-        rank = len(self.weight_shape)
-        return [*self.channel_axes, *(a for a in range(rank) if a not in self.channel_axes)]
-
-    def _as_matrix(self, weight: Tensor) -> Tensor:
-        if self.cluster_per_channel:
-            weight = ops.transpose(weight, self._order())
-        return ops.reshape(weight, (self._groups, -1))
-
-    def _from_matrix(self, matrix: Tensor) -> Tensor:
-        if not self.cluster_per_channel:
-            return ops.reshape(matrix, self.weight_shape)
-        order = self._order()
-        moved = ops.reshape(matrix, [self.weight_shape[a] for a in order])
-        return ops.transpose(moved, [int(a) for a in np.argsort(order)])
-
-    def call(self, weight: Tensor, training: bool = False) -> Tensor:
+    def kernel(self) -> Bound:
         centroids = value_of(self.centroids)
         if self.fixed_assignments:
-            matrix, assignments = self._as_matrix(weight), value_of(self.assignments)
-            if self.keeps_zeros:
-                # A weight may have been pruned since the assignments were made.
-                assignments = ops.where(matrix == 0.0, centroids.shape[1], assignments)
-            return self._from_matrix(_from_codebook(matrix, assignments, centroids))
-        return self._from_matrix(_to_nearest(self._as_matrix(weight), centroids, self.keeps_zeros))
+            return kernels.codebook_kernel(self._layout, self.keeps_zeros), (value_of(self.assignments), centroids)
+        return kernels.nearest_kernel(self._layout, self.keeps_zeros), (centroids,)
 
     def summary_values(self) -> dict[str, float]:
         centroids = ops.convert_to_numpy(self.centroids)
@@ -175,28 +154,6 @@ class CentroidClusterer(WeightTransform):
             "fixed_assignments": self.fixed_assignments,
             "seed": self.seed,
         }
-
-
-def _to_nearest(matrix: Tensor, centroids: Tensor, keep_zeros: bool) -> Tensor:
-    forward, backward = kernels.nearest_kernels(keep_zeros)
-
-    @tf.custom_gradient
-    def apply(weight: Tensor, codebook: Tensor) -> tuple[Tensor, Any]:
-        return forward(weight, codebook), lambda upstream: (upstream, backward(weight, codebook, upstream))
-
-    return apply(matrix, centroids)
-
-
-def _from_codebook(matrix: Tensor, assignments: Tensor, centroids: Tensor) -> Tensor:
-    @tf.custom_gradient
-    def apply(weight: Tensor, codebook: Tensor) -> tuple[Tensor, Any]:
-        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-            # Zeros rather than no gradient at all, of which Keras would warn in every training.
-            return tf.zeros_like(upstream), kernels.gather_backward(assignments, codebook, upstream)
-
-        return kernels.gather_forward(assignments, codebook), gradient
-
-    return apply(matrix, centroids)
 
 
 @register("entry_point")

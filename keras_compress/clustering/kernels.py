@@ -8,16 +8,53 @@ fuses into a single pass.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
-from keras_compress.core.ste import compiled
+from keras_compress.core.kernels import Kernel
 
 Tensor = Any
 # Up to here a chain of comparisons is faster than a binary search.
 LONGEST_CHAIN = 32
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a weight lies as a matrix with one row for each codebook.
+
+    Attributes:
+        shape: Shape of the weight.
+        channel_axes: Axes whose every index has a codebook of its own; empty for one codebook.
+    """
+
+    shape: tuple[int, ...]
+    channel_axes: tuple[int, ...] = ()
+
+    @property
+    def groups(self) -> int:
+        """Number of codebooks."""
+        return math.prod(self.shape[axis] for axis in self.channel_axes)
+
+    @property
+    def _order(self) -> list[int]:
+        return [*self.channel_axes, *(a for a in range(len(self.shape)) if a not in self.channel_axes)]
+
+    def to_matrix(self, weight: Tensor) -> Tensor:
+        """The weight as `(groups, n)`."""
+        if self.channel_axes:
+            weight = tf.transpose(weight, self._order)
+        return tf.reshape(weight, [self.groups, math.prod(self.shape) // self.groups])
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        """The weight in its own shape again."""
+        if not self.channel_axes:
+            return tf.reshape(matrix, self.shape)
+        order = self._order
+        moved = tf.reshape(matrix, [self.shape[axis] for axis in order])
+        return tf.transpose(moved, sorted(range(len(order)), key=order.__getitem__))
 
 
 def _sorted_middles(centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,36 +91,52 @@ def _sum_by_rank(upstream: Tensor, rank: Tensor, count: int) -> Tensor:
     return tf.reshape(sums, [groups, count])
 
 
-@functools.lru_cache(maxsize=None)
-def nearest_kernels(keep_zeros: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`forward(weight, centroids)` and `backward(weight, centroids, upstream)` with assignments that follow the weight.
+@functools.cache
+def nearest_kernel(layout: Layout, keep_zeros: bool) -> Kernel:
+    """`weight, centroids -> weight` with assignments that follow the weight; its gradient goes straight through.
 
     With `keep_zeros`, a weight that is 0 stays 0 and belongs to no centroid.
     """
 
     def forward(weight: Tensor, centroids: Tensor) -> Tensor:
         _, ordered, middles = _sorted_middles(centroids)
-        value = _lookup(weight, ordered, middles)
-        return tf.where(weight == 0.0, tf.zeros_like(value), value) if keep_zeros else value
+        matrix = layout.to_matrix(weight)
+        value = _lookup(matrix, ordered, middles)
+        return layout.from_matrix(tf.where(matrix == 0.0, tf.zeros_like(value), value) if keep_zeros else value)
 
-    def backward(weight: Tensor, centroids: Tensor, upstream: Tensor) -> Tensor:
+    def state_gradients(upstream: Tensor, weight: Tensor, centroids: Tensor) -> tuple[Tensor]:
         order, _, middles = _sorted_middles(centroids)
+        matrix, gradient = layout.to_matrix(weight), layout.to_matrix(upstream)
         if keep_zeros:
-            upstream = tf.where(weight == 0.0, tf.zeros_like(upstream), upstream)
-        sums = _sum_by_rank(upstream, _rank(weight, middles), int(centroids.shape[1]))
-        return tf.gather(sums, tf.argsort(order, axis=-1), batch_dims=1)
+            gradient = tf.where(matrix == 0.0, tf.zeros_like(gradient), gradient)
+        sums = _sum_by_rank(gradient, _rank(matrix, middles), int(centroids.shape[1]))
+        return (tf.gather(sums, tf.argsort(order, axis=-1), batch_dims=1),)
 
-    return compiled(forward), compiled(backward)
-
-
-@compiled
-def gather_forward(assignments: Tensor, centroids: Tensor) -> Tensor:
-    """Centroid of each assignment; one past the last centroid stands for 0."""
-    table = tf.concat([centroids, tf.zeros_like(centroids[:, :1])], axis=1)
-    return tf.gather(table, assignments, batch_dims=1)
+    return Kernel(forward, state_gradients=state_gradients)
 
 
-@compiled
-def gather_backward(assignments: Tensor, centroids: Tensor, upstream: Tensor) -> Tensor:
-    """Summed gradients of the weights of each centroid."""
-    return _sum_by_rank(upstream, assignments, int(centroids.shape[1]) + 1)[:, :-1]
+@functools.cache
+def codebook_kernel(layout: Layout, keep_zeros: bool) -> Kernel:
+    """`weight, assignments, centroids -> weight` with assignments that stay; the weight itself gets gradient 0.
+
+    With `keep_zeros`, the index one past the last centroid stands for 0, and so does a weight that is 0: it may have
+    been pruned since the assignments were made.
+    """
+
+    def index_of(weight: Tensor, assignments: Tensor, centroids: Tensor) -> Tensor:
+        if not keep_zeros:
+            return assignments
+        return tf.where(layout.to_matrix(weight) == 0.0, int(centroids.shape[1]), assignments)
+
+    def forward(weight: Tensor, assignments: Tensor, centroids: Tensor) -> Tensor:
+        table = tf.concat([centroids, tf.zeros_like(centroids[:, :1])], axis=1)
+        return layout.from_matrix(tf.gather(table, index_of(weight, assignments, centroids), batch_dims=1))
+
+    def state_gradients(
+        upstream: Tensor, weight: Tensor, assignments: Tensor, centroids: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        index = index_of(weight, assignments, centroids)
+        return None, _sum_by_rank(layout.to_matrix(upstream), index, int(centroids.shape[1]) + 1)[:, :-1]
+
+    # Zeros rather than no gradient at all, of which Keras would warn in every training.
+    return Kernel(forward, lambda upstream, *_: tf.zeros_like(upstream), state_gradients)

@@ -25,13 +25,13 @@ class Kernel:
     Attributes:
         forward: `(weight, *state) -> weight`.
         weight_gradient: `(upstream, weight, *state) -> gradient`; `None` is straight through.
-        state_gradients: `(upstream, weight, *state) -> gradients`, one for each tensor of the state; `None` where the
-            state is not trained.
+        state_gradients: `(upstream, weight, *state) -> gradients`, one for each tensor of the state, `None` for one
+            that is not trained; `None` where none is.
     """
 
     forward: Callable[..., Tensor]
     weight_gradient: Callable[..., Tensor] | None = None
-    state_gradients: Callable[..., tuple[Tensor, ...]] | None = None
+    state_gradients: Callable[..., tuple[Tensor | None, ...]] | None = None
 
 
 # A kernel and the tensors that are its state now.
@@ -60,7 +60,7 @@ def run(bound: Sequence[Bound], weight: Tensor) -> Tensor:
 def _gradients(
     kernels: Sequence[Kernel],
     bound: Sequence[Bound],
-    backward: Callable[..., list[Tensor]],
+    backward: Callable[..., list[Tensor | None]],
     upstream: Tensor,
     weight: Tensor,
     state: Sequence[Tensor],
@@ -75,10 +75,10 @@ def _gradients(
     return gradients
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _programs(
     kernels: tuple[Kernel, ...], lengths: tuple[int, ...]
-) -> tuple[Callable[..., Tensor], Callable[..., list[Tensor]]]:
+) -> tuple[Callable[..., Tensor], Callable[..., list[Tensor | None]]]:
     """Forward and backward program of a chain. The backward one leaves out what needs no computation."""
     starts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
 
@@ -91,9 +91,9 @@ def _programs(
     def forward(weight: Tensor, *state: Tensor) -> Tensor:
         return values(weight, state)[-1]
 
-    def backward(upstream: Tensor, weight: Tensor, *state: Tensor) -> list[Tensor]:
+    def backward(upstream: Tensor, weight: Tensor, *state: Tensor) -> list[Tensor | None]:
         inputs = values(weight, state)
-        of_states: list[Tensor] = []
+        of_states: list[Tensor | None] = []
         for i in reversed(range(len(kernels))):
             kernel, own = kernels[i], state[starts[i] : starts[i + 1]]
             if kernel.state_gradients:

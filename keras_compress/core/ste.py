@@ -42,7 +42,7 @@ def straight_through(forward: Callable[..., Tensor], values: Tensor, *parameters
     return apply(values)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _range_kernels(spec: affine.QuantSpec) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Compiled forward and backward passes of `fake_quantize_range` for one integer format."""
 

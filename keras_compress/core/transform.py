@@ -40,8 +40,8 @@ class WeightTransform(keras.layers.Layer):
     """A serialisable, differentiable map from the latent weight to the weight that the layer sees.
 
     A subclass implements `kernel`, or else `call(weight, training)`, and, where it has state, `create_variables`,
-    `initialize` and `update`. It is a Keras layer, so that its variables are trained, saved and distributed like any others, and
-    `add_loss` works. It always computes in float32, under mixed precision too.
+    `initialize` and `update`. It is a Keras layer, so that its variables are trained, saved and distributed like any
+    others, and `add_loss` works (inside `call`). It always computes in float32, under mixed precision too.
 
     Class attributes:
         promises: What holds for its output: `"zeros"` (what it made zero is zero), `"codebook"` or `"channel_codebook"`

@@ -15,7 +15,7 @@ from keras_compress.core.transform import IntegerWeight, WeightTransform, intege
 Tensor = Any
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _kernel(spec: affine.QuantSpec) -> Kernel:
     return Kernel(lambda weight: affine.fake_quantize(weight, affine.symmetric_scale(weight, spec), 0.0, spec))
 
