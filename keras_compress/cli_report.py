@@ -1,0 +1,195 @@
+"""What a run found: figures of every stage, one table, and report.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+
+from keras_compress.convert.files import write_atomic
+from keras_compress.report.tables import measurement_table
+from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
+from keras_compress.runtime.measure import Measurement, Metric, measure_all
+from keras_compress.runtime.target import cpu_name, machine_name, target
+
+FILE_NAME = "report.json"
+# Where no terminal tells its width, the whole table fits.
+WIDTH = 110
+_PACKAGES = ("keras-compress", "tensorflow", "keras", "numpy", "ai-edge-litert", "tflite-micro")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A stage as it would be deployed.
+
+    Attributes:
+        content: The `.tflite` file.
+        simulated: Metric of the Keras model that simulates it.
+    """
+
+    content: bytes
+    simulated: float
+
+
+def stage_rows(
+    stages: Mapping[str, Deployed], x: Any, y: Any, metric: Metric | None = None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Measure all stages, their timed invocations in turns.
+
+    Args:
+        stages: Name -> what is deployed.
+        x: Test data.
+        y: Labels.
+        metric: `(outputs, y) -> float`; the accuracy by default.
+
+    Returns:
+        One row for each stage, as in report.json, and what is to be said of them.
+    """
+    measured = measure_all({name: stage.content for name, stage in stages.items()}, x, y, metric=metric)
+    arenas, notes = _arenas(stages)
+    rows = []
+    for name, stage in stages.items():
+        found = measured[name]
+        rows.append(
+            {
+                "name": name,
+                "accuracy": found.accuracy,
+                "simulated_accuracy": stage.simulated,
+                "raw_bytes": found.raw_bytes,
+                "gzip_bytes": found.gzip_bytes,
+                "weight_payload_bytes": found.weight_payload_bytes,
+                "sparsity": found.sparsity,
+                "distinct_values": max(found.distinct_values.values(), default=0),
+                "litert_latency_ms": latency_entry(found),
+                "tflm_arena_bytes": arenas[name],
+                "litert_peak_memory_bytes": found.memory.get("peak_memory_bytes"),
+            }
+        )
+    return rows, notes + _slower(rows)
+
+
+def latency_entry(found: Measurement) -> dict[str, Any]:
+    """A latency as JSON types, with what is needed to read it."""
+    latency = found.latency
+    return {
+        "median": latency.median_ms,
+        "p10": latency.p10_ms,
+        "p90": latency.p90_ms,
+        "runs": latency.runs,
+        "threads": latency.threads,
+        "delegate": latency.delegate,
+    }
+
+
+def _arenas(stages: Mapping[str, Deployed]) -> tuple[dict[str, int | None], list[str]]:
+    runner = target("tflm")
+    reason = runner.available()
+    if reason is not None:
+        return dict.fromkeys(stages), [f"TFLM arena: {reason}."]
+    found: dict[str, int | None] = {}
+    notes = []
+    for name, stage in stages.items():
+        try:
+            found[name] = runner.memory(stage.content, name)["arena_bytes"]
+        except (ValueError, RuntimeCrash, RuntimeTimeout) as error:
+            # A phone's model need not run on a microcontroller.
+            found[name] = None
+            notes.append(f"TFLM does not run {name}: {error}")
+    return found, notes
+
+
+def _slower(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say of which stages the latency is not better than the first one's."""
+    first, *others = rows
+    reference = first["litert_latency_ms"]
+    notes = []
+    for row in others:
+        latency = row["litert_latency_ms"]
+        if latency["median"] >= reference["median"]:
+            verb = "is not better"
+        elif latency["p90"] >= reference["p10"]:
+            verb = "is within the spread of"
+        else:
+            continue
+        than = "than" if verb.endswith("better") else ""
+        notes.append(
+            f"{row['name']}: its latency, {latency['median']:.4f} ms, {verb} {than} {first['name']}'s "
+            f"{reference['median']:.4f} ms on this machine".replace("  ", " ")
+        )
+    return notes
+
+
+def machine() -> dict[str, Any]:
+    """The computer that the figures hold for."""
+    return {
+        "cpu": cpu_name(),
+        "architecture": machine_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide the figures; `None`: not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def save(report: Mapping[str, Any], folder: Path) -> None:
+    """Write report.json, whole or not at all."""
+    write_atomic(folder / FILE_NAME, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Read report.json.
+
+    Raises:
+        OSError: If it is not there.
+        ValueError: If it is not one of this library's.
+    """
+    path = folder / FILE_NAME
+    try:
+        report = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected a report in JSON. Received: {path} ({error})") from error
+    rows = report.get("stages") if isinstance(report, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "name" in row for row in rows):
+        raise ValueError(f"Expected a report with a list of `stages` that have names. Received: {path}")
+    return report
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Print the table of a report, and what is to be said of it."""
+    console = console_for_tables()
+    console.print(measurement_table(report["stages"], report.get("title")))
+    for line in (*report.get("verification", {}).get("lines", ()), *report.get("notes", ())):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def console_for_tables() -> Console:
+    """stdout, wide enough for the tables where no terminal says how wide it is."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, WIDTH))
+
+
+def run(values: flags.FlagValues) -> None:
+    """`keras-compress report`."""
+    folder = Path(values.out)
+    report = load(folder)
+    try:
+        show(report)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"Expected a report with figures in it. Received: {folder / FILE_NAME} ({error})") from error
