@@ -112,7 +112,8 @@ def symmetric_scale(weight: Tensor, spec: QuantSpec) -> Tensor:
         Tensor that broadcasts against `weight` (reduced axes have length 1).
     """
     axes = reduction_axes(len(weight.shape), spec.axis)
-    scale = ops.max(ops.abs(weight), axis=axes, keepdims=True) / float(spec.maximum)
+    # Times the reciprocal, as XLA divides by a constant: trained with and frozen are equal to the last bit.
+    scale = ops.max(ops.abs(weight), axis=axes, keepdims=True) * (1.0 / spec.maximum)
     largest = ops.max(scale)
     fallback = ops.where(largest > 0, largest, ops.ones_like(largest))
     return ops.where(scale > 0, scale, fallback)
@@ -132,10 +133,10 @@ def affine_parameters(minimum: Tensor, maximum: Tensor, spec: QuantSpec) -> tupl
     low = ops.minimum(minimum, 0.0)
     high = ops.maximum(maximum, 0.0)
     if spec.symmetric:
-        scale = ops.maximum(-low, high) / float(spec.maximum)
+        scale = ops.maximum(-low, high) * (1.0 / spec.maximum)
         scale = ops.where(scale > 0, scale, ops.ones_like(scale))
         return scale, ops.zeros_like(scale)
-    scale = (high - low) / float(spec.maximum - spec.minimum)
+    scale = (high - low) * (1.0 / (spec.maximum - spec.minimum))
     scale = ops.where(scale > 0, scale, ops.ones_like(scale))
     zero_point = ops.clip(ops.round(spec.minimum - low / scale), float(spec.minimum), float(spec.maximum))
     return scale, zero_point

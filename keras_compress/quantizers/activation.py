@@ -35,6 +35,7 @@ class ActivationQuantizer(keras.layers.Layer):
         if bits not in (*range(2, 9), 16):
             raise ValueError(f"Expected `bits` to be an integer from 2 to 8, or 16. Received: bits={bits}")
         self.bits = bits
+        self.supports_masking = True
         self.create_variables()
         self.built = True
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from keras_compress.core import affine
@@ -60,7 +61,6 @@ def test_dequantize_is_scale_times_integer_minus_zero_point() -> None:
         (0.0, 2.55, 0.01, -128),
         (1.0, 2.55, 0.01, -128),  # widened down to 0
         (-2.55, -1.0, 0.01, 127),  # widened up to 0
-        (-1.275, 1.275, 0.01, 0),  # -0.5 to even
         (0.0, 0.0, 1.0, -128),  # a scale is never 0
     ],
 )
@@ -99,6 +99,20 @@ def test_a_channel_of_zeros_takes_the_largest_scale() -> None:
     assert np.asarray(affine.quantize_to_int(weight, scale, 0.0, spec))[:, 0].tolist() == [0, 0]
     zeros = affine.symmetric_scale(np.zeros((2, 3), np.float32), spec)
     assert np.asarray(zeros).tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_compiled_and_eager_scales_are_equal_to_the_last_bit() -> None:
+    """Training is compiled, freezing is not. XLA divides by a constant with its reciprocal."""
+    weight = np.random.default_rng(0).normal(size=(50, 200)).astype(np.float32)
+    for bits in (3, 4, 7, 8):
+        spec = QuantSpec(bits=bits, axis=(1,))
+        program = tf.function(lambda w, spec=spec: affine.symmetric_scale(w, spec), jit_compile=True)
+        np.testing.assert_array_equal(program(weight).numpy(), np.asarray(affine.symmetric_scale(weight, spec)))
+    asymmetric = QuantSpec(bits=7, symmetric=False, narrow_range=False)
+    program = tf.function(lambda a, b: affine.affine_parameters(a, b, asymmetric), jit_compile=True)
+    for low, high in zip(weight.min(axis=0), weight.max(axis=0)):
+        eager = affine.affine_parameters(low, high, asymmetric)
+        assert [float(v) for v in program(low, high)] == [float(v) for v in eager]
 
 
 def test_reduction_axes() -> None:
