@@ -21,7 +21,8 @@ class ProgressLine:
     def __init__(self, total: int, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        hidden = not self._console.is_terminal
+        self._progress = Progress(*columns, console=self._console, transient=True, disable=hidden)
         self._task = self._progress.add_task("starting", total=total)
 
     def __enter__(self) -> ProgressLine:
@@ -52,7 +53,7 @@ class ProgressLine:
         self._progress.update(self._task, description=what)
 
 
-class _Batches(keras.callbacks.Callback):  # type: ignore[misc]
+class _Batches(keras.callbacks.Callback):
     def __init__(self, line: ProgressLine, what: str, epochs: int) -> None:
         super().__init__()
         self._line = line

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from keras_compress.convert.files import write_atomic
 from keras_compress.report.tables import measurement_table
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.measure import Measurement, Metric, measure_all
 from keras_compress.runtime.target import cpu_name, machine_name, target
+from keras_compress.runtime.verify import Verification
 
 FILE_NAME = "report.json"
 # Where no terminal tells its width, the whole table fits.
@@ -73,19 +79,25 @@ def stage_rows(
                 "litert_peak_memory_bytes": found.memory.get("peak_memory_bytes"),
             }
         )
-    return rows, notes + _slower(rows)
+    return rows, [_conditions(measured), *notes, *_slower(rows)]
 
 
-def latency_entry(found: Measurement) -> dict[str, Any]:
-    """A latency as JSON types, with what is needed to read it."""
+def _conditions(measured: Mapping[str, Measurement]) -> str:
+    """What is needed to read the latencies."""
+    latency = next(iter(measured.values())).latency
+    return (
+        f"Latency: LiteRT, {latency.delegate}, {latency.threads} thread, {latency.runs} runs in turns, "
+        f"{latency.cpu}, {latency.architecture}."
+    )
+
+
+def latency_entry(found: Measurement) -> dict[str, float]:
+    """A latency as JSON types."""
     latency = found.latency
     return {
         "median": latency.median_ms,
         "p10": latency.p10_ms,
         "p90": latency.p90_ms,
-        "runs": latency.runs,
-        "threads": latency.threads,
-        "delegate": latency.delegate,
     }
 
 
@@ -148,6 +160,64 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+def header(seconds: float) -> dict[str, Any]:
+    """What every report says of the run itself."""
+    return {"seconds": seconds, "machine": machine(), "versions": versions()}
+
+
+def verification_table(found: Verification) -> Table:
+    """Every operator on every kernel: largest difference in steps, and share of the values that differ."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("operator", overflow="fold")
+    kernels = list(dict.fromkeys(row.kernel for row in found.rows))
+    for kernel in kernels:
+        table.add_column(f"{kernel}\nsteps, differing", justify="right")
+    cells = {(row.name, row.kernel): row for row in found.rows}
+    for name in dict.fromkeys(row.name for row in found.rows):
+        shown = [cells[name, kernel] for kernel in kernels]
+        table.add_row(escape(name), *(f"{r.max_lsb}, {r.fraction_differing:.3%}{'' if r.ok else ' !'}" for r in shown))
+    return table
+
+
+def verification_entry(found: Verification) -> dict[str, Any]:
+    """A verification as JSON types, with lines to print."""
+    kernels = {}
+    lines = []
+    for kernel in dict.fromkeys(row.kernel for row in found.rows):
+        rows = [row for row in found.rows if row.kernel == kernel]
+        outputs = [output.argmax_agreement for output in found.outputs if output.kernel == kernel]
+        agreements = [agreement for agreement in outputs if agreement is not None]
+        entry = {
+            "operators": len(rows),
+            "max_lsb": max(row.max_lsb for row in rows),
+            "max_fraction_differing": max(row.fraction_differing for row in rows),
+            "argmax_agreement": min(agreements, default=None),
+            "ok": all(row.ok for row in rows),
+        }
+        kernels[kernel] = entry
+        agreement = "" if not agreements else f", argmax equal on {min(agreements):.2%} of the images"
+        lines.append(
+            f"{'Verified' if entry['ok'] else 'NOT VERIFIED'} on {kernel}: {entry['operators']} operators, at most "
+            f"{entry['max_lsb']} step in {entry['max_fraction_differing']:.3%} of the values{agreement}."
+        )
+    lines += [f"Not verified on {kernel}: {reason}." for kernel, reason in found.skipped.items()]
+    if found.first_failure is not None:
+        lines.append(f"The first operator beyond its bound is {found.first_failure.name!r}.")
+    return {"ok": found.ok, "kernels": kernels, "skipped": dict(found.skipped), "lines": lines}
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Warnings are kept for the report: they would tear the progress line apart."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield texts
+        finally:
+            texts += list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
+
+
 def save(report: Mapping[str, Any], folder: Path) -> None:
     """Write report.json, whole or not at all."""
     write_atomic(folder / FILE_NAME, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
@@ -162,7 +232,7 @@ def load(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE_NAME
     try:
-        report = json.loads(path.read_bytes())
+        report: dict[str, Any] = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"Expected a report in JSON. Received: {path} ({error})") from error
     rows = report.get("stages") if isinstance(report, dict) else None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +101,8 @@ def _epochs(texts: list[str] | None) -> tuple[int, ...] | None:
         return None
     count = 1 + len(Recipe.load(RECIPE).stages)
     if len(texts) not in (1, count) or not all(text.strip().isdecimal() and int(text) > 0 for text in texts):
-        raise ValueError(f"Expected --epochs as one or {count} whole numbers >= 1. Received: --epochs={','.join(texts)}")
+        received = ",".join(texts)
+        raise ValueError(f"Expected --epochs as one or {count} whole numbers >= 1. Received: --epochs={received}")
     found = tuple(int(text) for text in texts)
     return found * count if len(found) == 1 else found
 
@@ -130,8 +129,8 @@ class Demo:
 
     settings: Settings
     data: datasets.Dataset
-    _trained: dict[str, keras.Model] = field(default_factory=dict)
-    _artifacts: dict[str, Artifact] = field(default_factory=dict)
+    _trained: dict[str, keras.Model] = field(default_factory=dict, init=False)
+    _artifacts: dict[str, Artifact] = field(default_factory=dict, init=False)
 
     def run(self, folder: Path) -> dict[str, Any]:
         """Train, compress, convert, verify, measure; then write all files, the report last.
@@ -144,7 +143,7 @@ class Demo:
         """
         started = time.monotonic()
         keras.utils.set_random_seed(self.settings.seed)
-        with ProgressLine(self._work()) as line, _collected_warnings() as warned:
+        with ProgressLine(self._work()) as line, cli_report.collected_warnings() as warned:
             self._train(line)
             self._convert(line)
             verification = self._verify(line)
@@ -154,10 +153,8 @@ class Demo:
             **dataclasses.asdict(self.settings),
             "title": f"{self.settings.model} on {self.settings.dataset}, {len(self.data.y_test):,} test images",
             "recipe": RECIPE,
-            "seconds": time.monotonic() - started,
-            "machine": cli_report.machine(),
-            "versions": cli_report.versions(),
-            "verification": verification_entry(verification),
+            **cli_report.header(time.monotonic() - started),
+            "verification": cli_report.verification_entry(verification),
             "stages": rows,
             "notes": [*notes, *warned],
         }
@@ -178,7 +175,7 @@ class Demo:
         self._trained["float"] = model
         for name, stage in zip(("pruned", "clustered", "compressed"), self.settings.recipe.stages, strict=True):
             model = stage.apply(model, self._steps_per_epoch)
-            self._fit(model, f"training {name}", stage.epochs, stage.learning_rate, line)
+            self._fit(model, f"training, stage {stage.name}", stage.epochs, stage.learning_rate, line)
             self._trained[name] = model
 
     def _fit(self, model: keras.Model, what: str, epochs: int, learning_rate: float, line: ProgressLine) -> None:
@@ -243,41 +240,3 @@ class Demo:
 def accuracy_of(model: keras.Model, x: Any, y: Any) -> float:
     """Share of samples that a Keras model classifies rightly."""
     return float((model.predict(x, batch_size=256, verbose=0).argmax(-1) == y).mean())
-
-
-def verification_entry(found: Verification) -> dict[str, Any]:
-    """A verification as JSON types, with lines to print."""
-    kernels = {}
-    lines = []
-    for kernel in dict.fromkeys(row.kernel for row in found.rows):
-        rows = [row for row in found.rows if row.kernel == kernel]
-        agreements = [o.argmax_agreement for o in found.outputs if o.kernel == kernel and o.argmax_agreement is not None]
-        entry = {
-            "operators": len(rows),
-            "max_lsb": max(row.max_lsb for row in rows),
-            "max_fraction_differing": max(row.fraction_differing for row in rows),
-            "argmax_agreement": min(agreements, default=None),
-            "ok": all(row.ok for row in rows),
-        }
-        kernels[kernel] = entry
-        agreement = "" if not agreements else f", argmax equal on {min(agreements):.2%} of the images"
-        lines.append(
-            f"{'Verified' if entry['ok'] else 'NOT VERIFIED'} on {kernel}: {entry['operators']} operators, at most "
-            f"{entry['max_lsb']} step in {entry['max_fraction_differing']:.3%} of the values{agreement}."
-        )
-    lines += [f"Not verified on {kernel}: {reason}." for kernel, reason in found.skipped.items()]
-    if found.first_failure is not None:
-        lines.append(f"The first operator beyond its bound is {found.first_failure.name!r}.")
-    return {"ok": found.ok, "kernels": kernels, "skipped": dict(found.skipped), "lines": lines}
-
-
-@contextmanager
-def _collected_warnings() -> Iterator[list[str]]:
-    """Warnings are kept for the report: they would tear the progress line apart."""
-    texts: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield texts
-        finally:
-            texts += list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))

@@ -83,12 +83,11 @@ def _check_objects(value: Any, path: Path, source: str) -> None:
     if isinstance(value, list):
         for index, entry in enumerate(value):
             _check_objects(entry, [*path, index], source)
-    if not isinstance(value, dict):
-        return
-    if "class_name" in value:
-        return _check_object(value, path, source)
-    for key, entry in value.items():
-        _check_objects(entry, [*path, key], source)
+    elif isinstance(value, dict) and "class_name" in value:
+        _check_object(value, path, source)
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            _check_objects(entry, [*path, key], source)
 
 
 def _check_object(value: dict[str, Any], path: Path, source: str) -> None:

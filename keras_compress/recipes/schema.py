@@ -56,7 +56,8 @@ def check(recipe: Any, source: str) -> None:
     mistake = next(iter(sorted(_VALIDATOR.iter_errors(recipe), key=lambda e: (len(e.absolute_path), str(e)))), None)
     if mistake is not None:
         place = place_of(list(mistake.absolute_path))
-        raise ValueError(f"Expected {_expectation(mistake)} at {place} of recipe {source}. Received: {_received(mistake)}")
+        expected, received = _expectation(mistake), _received(mistake)
+        raise ValueError(f"Expected {expected} at {place} of recipe {source}. Received: {received}")
 
 
 def place_of(path: list[str | int]) -> str:

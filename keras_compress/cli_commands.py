@@ -1,0 +1,205 @@
+"""The commands for a user's own models."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+from absl import flags
+
+from keras_compress import cli_report
+from keras_compress.cli_data import Array, Data, Task, as_input, content_check, load_model, task_of
+from keras_compress.cli_progress import ProgressLine
+from keras_compress.cli_report import Deployed
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.convert import convert as convert_model
+from keras_compress.convert.files import make_folder, save_keras_atomic
+from keras_compress.convert.freeze import has_points
+from keras_compress.convert.inspection import inspect_tflite
+from keras_compress.recipes.recipe import Recipe, Stage
+from keras_compress.recipes.recipe import compress as apply_recipe
+from keras_compress.report.summary import summary
+from keras_compress.report.tables import file_line, measurement_table, tensor_table
+from keras_compress.runtime.measure import Measurement, measure_all
+from keras_compress.runtime.target import target
+from keras_compress.runtime.verify import KERNELS
+from keras_compress.runtime.verify import verify as verify_model
+
+# Samples that ranges are calibrated with.
+CALIBRATION_SAMPLES = 500
+
+
+def compress(values: flags.FlagValues) -> None:
+    """`keras-compress compress`."""
+    recipe = Recipe.load(values.recipe)
+    data = Data.load(values.data)
+    model = load_model(values.model)
+    folder = make_folder(values.out)
+    x, y = data.part("train", "")
+    x_test, y_test = data.part("test", "train", "")
+    x, x_test = as_input(x, model, data.path), as_input(x_test, model, data.path)
+    task = task_of(model, y)
+    console = cli_report.console_for_tables()
+    console.print(f"Task: {task.name}. Loss: {task.reason}.", markup=False)
+    started = time.monotonic()
+    with cli_report.collected_warnings() as notes:
+        compressed = _train(model, recipe, x, y, task, values)
+        artifact = _deployable(compressed, x)
+        stages = {
+            "original": _deployed(convert_model(model, mode="float32"), model, x_test, y_test, task),
+            recipe.name: _deployed(artifact, compressed, x_test, y_test, task),
+        }
+        rows, said = cli_report.stage_rows(stages, x_test, y_test, task.metric)
+    if "x_test" not in data.arrays:
+        said.append("Measured on the training data: the file has no x_test, y_test.")
+    report = {
+        "title": f"{Path(values.model).name} by recipe {recipe.name}, {len(y_test):,} samples",
+        **cli_report.header(time.monotonic() - started),
+        "seed": values.seed,
+        "task": task.name,
+        "loss": task.reason,
+        "stages": _named_metric(rows, task, said),
+        "notes": [*said, *notes],
+    }
+    artifact.save(folder / "model_compressed.tflite")
+    save_keras_atomic(compressed, folder / "model_compressed.keras")
+    cli_report.save(report, folder)
+    cli_report.show(report)
+    console.print(f"model_compressed.keras, model_compressed.tflite and report.json are in {folder}.", markup=False)
+
+
+def _train(
+    model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues
+) -> keras.Model:
+    steps_per_epoch = -(-len(x) // values.batch_size)
+    keras.utils.set_random_seed(values.seed)
+    with ProgressLine(sum(stage.epochs for stage in recipe.stages) * steps_per_epoch) as line:
+
+        def fit(stage_model: keras.Model, stage: Stage) -> None:
+            what = f"training stage {stage.name}"
+            line.begin(what)
+            stage_model.compile(keras.optimizers.Adam(stage.learning_rate), task.new_loss())
+            callbacks = [line.callback(what, stage.epochs)]
+            stage_model.fit(
+                x, y, batch_size=values.batch_size, epochs=stage.epochs, verbose=0, callbacks=callbacks
+            )
+
+        return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit)
+
+
+def _deployable(model: keras.Model, x: Array) -> Artifact:
+    if has_points(model):
+        return convert_model(model, representative_dataset=x[:CALIBRATION_SAMPLES])
+    return convert_model(model, mode="float32")
+
+
+def _deployed(artifact: Artifact, model: keras.Model, x: Array, y: Array, task: Task) -> Deployed:
+    outputs = (artifact.frozen or model).predict(x, batch_size=256, verbose=0)
+    return Deployed(artifact.content, task.metric([outputs], y))
+
+
+def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> list[dict[str, Any]]:
+    """Rows in which an accuracy is one; the error of a regression has its own name."""
+    if task.name != "regression":
+        return rows
+    errors = ", ".join(f"{row['name']} {row['accuracy']:.6g}" for row in rows)
+    said.insert(0, f"Mean absolute error of the deployed models: {errors}.")
+    names = {"accuracy": "mean_absolute_error", "simulated_accuracy": "simulated_mean_absolute_error"}
+    return [{names.get(key, key): value for key, value in row.items()} for row in rows]
+
+
+def convert(values: flags.FlagValues) -> None:
+    """`keras-compress convert`."""
+    model = load_model(values.model)
+    path = Path(values.out)
+    if path.is_dir():
+        raise IsADirectoryError(f"Expected --out as a file such as model.tflite. Received: the folder {path}")
+    make_folder(path.parent)
+    examples = None
+    if values.data:
+        data = Data.load(values.data)
+        examples = as_input(data.samples("train", "", "test"), model, data.path)[:CALIBRATION_SAMPLES]
+    with cli_report.collected_warnings() as notes:
+        artifact = convert_model(
+            model, values.target, mode=values.mode, representative_dataset=examples, io=values.io
+        )
+    artifact.save(path)
+    console = cli_report.console_for_tables()
+    console.print(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}", markup=False)
+    for op in artifact.float_ops:
+        console.print(f"Left in float32: {op.op} at {op.tensor}: {op.reason}", markup=False)
+    for line in (*artifact.notes, *notes):
+        console.print(line, markup=False)
+
+
+def measure(values: flags.FlagValues) -> None:
+    """`keras-compress measure`."""
+    files = {Path(values.model).name: values.model}
+    if values.baseline:
+        name = Path(values.baseline).name
+        files = {f"{name} (baseline)" if name in files else name: values.baseline, **files}
+    x = y = None
+    if values.data:
+        x, y = Data.load(values.data).part("test", "", "train")
+    found = measure_all(files, x, y, target=values.target, runs=values.runs, threads=values.threads)
+    console = cli_report.console_for_tables()
+    console.print(measurement_table([_row(entry) for entry in found.values()]))
+    for label, entry in found.items():
+        console.print(_conditions(label, entry), markup=False, soft_wrap=True)
+
+
+def _row(found: Measurement) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": found.label, "accuracy": found.accuracy}
+    if found.accuracy is None:
+        del row["accuracy"]
+    row.update({key: getattr(found, key) for key in ("raw_bytes", "gzip_bytes", "weight_payload_bytes", "sparsity")})
+    row["distinct_values"] = max(found.distinct_values.values(), default=0)
+    if found.target == "litert":
+        row["litert_latency_ms"] = cli_report.latency_entry(found)
+    else:
+        row["tflm_arena_bytes"] = found.memory["arena_bytes"]
+    return row
+
+
+def _conditions(label: str, found: Measurement) -> str:
+    latency = found.latency
+    memory = ", ".join(f"{key} {value:,}" for key, value in found.memory.items())
+    host = " (this computer's, not a microcontroller's)" if found.target == "tflm" else ""
+    spread = f"p10 {latency.p10_ms:.4f}, p90 {latency.p90_ms:.4f}"
+    where = f"{latency.threads} thread, {latency.delegate}, {latency.cpu}, {latency.architecture}"
+    return f"{label}: {latency.median_ms:.4f} ms{host}, {spread}, {latency.runs} runs, {where}; {memory}"
+
+
+def inspect(values: flags.FlagValues) -> None:
+    """`keras-compress inspect`."""
+    path = Path(values.model)
+    content_check(path)
+    if path.suffix == ".keras":
+        summary(load_model(path), print_fn=print)
+        return
+    stats = inspect_tflite(path)
+    console = cli_report.console_for_tables()
+    console.print(tensor_table(stats, path.name))
+    console.print(file_line(stats), markup=False)
+
+
+def verify(values: flags.FlagValues) -> int:
+    """`keras-compress verify`; 1 where an operator is beyond its bound."""
+    model = load_model(values.model)
+    data = Data.load(values.data)
+    x = as_input(data.samples("test", "", "train"), model, data.path)
+    examples = as_input(data.samples("train", "", "test"), model, data.path)[:CALIBRATION_SAMPLES]
+    kernels = KERNELS[values.target]
+    reason = target(values.target).available()
+    if reason is not None:
+        raise RuntimeError(f"Target {values.target!r} cannot be run here: {reason}")
+    with cli_report.collected_warnings() as notes:
+        artifact = convert_model(model, values.target, representative_dataset=examples)
+        found = verify_model(artifact, None, x, kernels=kernels, strict=False)
+    console = cli_report.console_for_tables()
+    console.print(cli_report.verification_table(found))
+    for line in (*cli_report.verification_entry(found)["lines"], *notes):
+        console.print(line, markup=False, soft_wrap=True)
+    return 0 if found.ok else 1

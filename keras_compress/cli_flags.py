@@ -1,0 +1,187 @@
+"""The sub-commands of `keras-compress` and their flags. Light: loads neither Keras nor TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from absl import flags
+
+PROGRAM = "keras-compress"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One sub-command.
+
+    Attributes:
+        summary: What it does, in a line.
+        details: What to know before using it.
+        example: A command line that works.
+        runs: `"module:function"` that does it, given the parsed flags.
+        define: Defines its flags.
+        required: Flags that must be given.
+    """
+
+    summary: str
+    details: str
+    example: str
+    runs: str
+    define: Callable[[_Definer], None]
+    required: tuple[str, ...] = ()
+
+    def flags(self) -> flags.FlagValues:
+        """New, unparsed flags of this sub-command."""
+        values = flags.FlagValues()
+        self.define(_Definer(values))
+        flags.DEFINE_boolean("debug", False, "Show where an error comes from.", flag_values=values)
+        return values
+
+
+class _Definer:
+    """Defines flags on one set of values, so that each sub-command has its own."""
+
+    def __init__(self, values: flags.FlagValues) -> None:
+        self._values = values
+
+    def text(self, name: str, default: str | None, about: str) -> None:
+        flags.DEFINE_string(name, default, about, flag_values=self._values)
+
+    def number(self, name: str, default: int | None, lowest: int, about: str) -> None:
+        flags.DEFINE_integer(name, default, about, lower_bound=lowest, flag_values=self._values)
+
+    def choice(self, name: str, default: str | None, options: list[str], about: str) -> None:
+        flags.DEFINE_enum(name, default, options, about, flag_values=self._values)
+
+    def numbers(self, name: str, about: str) -> None:
+        flags.DEFINE_list(name, None, about, flag_values=self._values)
+
+    def data(self, use: str) -> None:
+        self.text("data", None, f"{use} An .npz file with x_train, y_train, x_test, y_test, or x, y.")
+
+    def target(self) -> None:
+        self.choice("target", "litert", ["litert", "tflm"], "Runtime: of phones, or of microcontrollers.")
+
+
+def _demo_flags(define: _Definer) -> None:
+    define.text("out", "out", "Folder for the models and report.json; made if it is not there.")
+    define.choice("dataset", "digits", ["digits", "fashion_mnist"], "Images to train and test on.")
+    define.choice(
+        "model",
+        None,
+        ["digits_cnn", "lenet5", "lenet300", "resnet20"],
+        "Architecture; by default digits_cnn for digits and lenet5 for fashion_mnist.",
+    )
+    define.number("seed", 0, 0, "Same seed, same machine: same files.")
+    define.numbers(
+        "epochs",
+        "Epochs of the float model and of each stage (prune, cluster, quantize), such as 20,6,3,3; one number holds "
+        "for all four.",
+    )
+    define.number("batch_size", None, 1, "Images in a training batch.")
+
+
+def _compress_flags(define: _Definer) -> None:
+    define.text("model", None, "Trained Keras model, a .keras file.")
+    define.data("Data to train with; x_test, y_test to measure with.")
+    define.text("recipe", "pcqat", "Name of a packaged recipe, or a JSON file.")
+    define.text("out", "out", "Folder for the compressed models and report.json; made if it is not there.")
+    define.number("batch_size", 64, 1, "Samples in a training batch.")
+    define.number("seed", 0, 0, "Seed of the shuffling.")
+
+
+def _convert_flags(define: _Definer) -> None:
+    define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
+    define.text("out", None, "The .tflite file to write.")
+    define.data("Real data to find the ranges of activations with, for int8 and 16x8 of a plain model.")
+    define.target()
+    modes = ["int8", "16x8", "dynamic", "float16", "float32"]
+    define.choice("mode", None, modes, "Arithmetic; by default what the model was trained for.")
+    define.choice("io", "float32", ["float32", "int8", "uint8", "int16"], "Type of inputs and outputs.")
+
+
+def _measure_flags(define: _Definer) -> None:
+    define.text("model", None, "The .tflite file.")
+    define.text("baseline", None, "Another .tflite file, timed in turns with it.")
+    define.data("Test data, for the accuracy.")
+    define.target()
+    define.number("threads", 1, 1, "Threads of LiteRT.")
+    define.number("runs", 50, 50, "Timed invocations, at least 50.")
+
+
+def _verify_flags(define: _Definer) -> None:
+    define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
+    define.data("Real data to run it on.")
+    define.target()
+
+
+def _report_flags(define: _Definer) -> None:
+    define.text("out", "out", "Folder with a report.json.")
+
+
+def _inspect_flags(define: _Definer) -> None:
+    define.text("model", None, "A .tflite or .keras file.")
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "Train, compress, convert, verify and measure a small model on real images.",
+        "Trains a float model, prunes, clusters and quantizes it (recipe pcqat), converts each stage to .tflite, "
+        "checks the int8 file operator by operator against its simulation, and prints one table. A minute or two for "
+        "digits; fashion_mnist takes longer.",
+        f"{PROGRAM} demo --out=out",
+        "keras_compress.demo:run",
+        _demo_flags,
+    ),
+    "compress": Command(
+        "Compress your own .keras model by a recipe.",
+        "Trains each stage of the recipe on your data, and writes model_compressed.keras, model_compressed.tflite and "
+        "report.json. Packaged recipes: {recipes}. Loss and metric are the compiled model's, or else follow from the "
+        "labels.",
+        f"{PROGRAM} compress --model=m.keras --data=data.npz --recipe=pcqat --out=out",
+        "keras_compress.cli_commands:compress",
+        _compress_flags,
+        ("model", "data"),
+    ),
+    "convert": Command(
+        "Convert a .keras model to .tflite.",
+        "A plain model needs --mode=float32, float16 or dynamic, or --data for int8.",
+        f"{PROGRAM} convert --model=m.keras --data=data.npz --out=m.tflite --io=int8",
+        "keras_compress.cli_commands:convert",
+        _convert_flags,
+        ("model", "out"),
+    ),
+    "measure": Command(
+        "Measure a .tflite file on its runtime: size, latency, memory, accuracy.",
+        "Runs in a process of its own with a time limit. Latency is this machine's; TFLM's says nothing about a "
+        "microcontroller.",
+        f"{PROGRAM} measure --model=m.tflite --baseline=float.tflite --data=data.npz",
+        "keras_compress.cli_commands:measure",
+        _measure_flags,
+        ("model",),
+    ),
+    "verify": Command(
+        "Check that the int8 file computes what was simulated, operator by operator.",
+        "Converts the model to int8 and runs each operator on the integers that the simulation has there. Exit code 1 "
+        "if one differs by more than a step, or in more than 1 % of the values.",
+        f"{PROGRAM} verify --model=m.keras --data=data.npz --target=tflm",
+        "keras_compress.cli_commands:verify",
+        _verify_flags,
+        ("model", "data"),
+    ),
+    "inspect": Command(
+        "Show what a .tflite or .keras file holds: sparsity, distinct values, bytes of each weight.",
+        "Figures of a .tflite file are read back from it; nothing is run.",
+        f"{PROGRAM} inspect --model=m.tflite",
+        "keras_compress.cli_commands:inspect",
+        _inspect_flags,
+        ("model",),
+    ),
+    "report": Command(
+        "Print the table of an earlier demo or compress run again.",
+        "Reads report.json; nothing is trained or run.",
+        f"{PROGRAM} report --out=out",
+        "keras_compress.cli_report:run",
+        _report_flags,
+    ),
+}
