@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from keras import ops
 from keras_compress.core import affine
 from keras_compress.core.context import first_time_in_call
 from keras_compress.core.registry import PACKAGE, register
-from keras_compress.core.ste import compiled, fake_quantize_range, straight_through, value_of
+from keras_compress.core.ste import compiled, fake_quantize_range, gradient_inside, straight_through, value_of
 
 Tensor = Any
 # Under this the warning of an untrained range is marked as given: one for a model, not one for each point.
@@ -118,12 +119,12 @@ class _RangeQuantizer(ActivationQuantizer):
         """`(low, high)` of inference, before 0.0 is included."""
         raise NotImplementedError(f"{type(self).__name__} must implement `range()`.")
 
-    def observe(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a training batch into account; return the range to use for it."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `observe(inputs)`.")
+    def train(self, values: Tensor) -> Tensor:
+        """Take a training batch, float32, into account and round it."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `train(values)`.")
 
     def set_range(self, low: float, high: float) -> None:
-        """Set the range, as if one batch had shown it."""
+        """Set the range exactly, as calibration finds it; training goes on from there."""
         raise NotImplementedError(f"{type(self).__name__} must implement `set_range(low, high)`.")
 
     def parameters(self) -> tuple[Tensor, Tensor]:
@@ -131,9 +132,7 @@ class _RangeQuantizer(ActivationQuantizer):
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if training:
-            values = ops.cast(inputs, "float32")
-            low, high = self.observe(values)
-            return ops.cast(fake_quantize_range(values, low, high, self.spec, self.learns_range), inputs.dtype)
+            return ops.cast(self.train(ops.cast(inputs, "float32")), inputs.dtype)
         self._warn_if_untrained()
         known = value_of(self.batches) > 0
         return ops.cond(known, lambda: _rounded(inputs, self.parameters(), self.spec), lambda: ops.copy(inputs))
@@ -157,6 +156,27 @@ class _RangeQuantizer(ActivationQuantizer):
 
 def _rounded(inputs: Tensor, parameters: tuple[Tensor, Tensor], spec: affine.QuantSpec) -> Tensor:
     return ops.cast(affine.fake_quantize(ops.cast(inputs, "float32"), *parameters, spec), inputs.dtype)
+
+
+def _corrected(average: Tensor, batches: Tensor, decay: float) -> Tensor:
+    return average / (1.0 - ops.power(decay, ops.cast(ops.maximum(batches, 1), "float32")))
+
+
+@functools.cache
+def _averaging_program(spec: affine.QuantSpec, decay: float) -> Callable[..., Any]:
+    """Compiled `values, minimum, maximum, batches -> rounded values, low, high, minimum, maximum`.
+
+    One program, because in a small model the start of each costs as much as its work.
+    """
+
+    def forward(values: Tensor, minimum: Tensor, maximum: Tensor, batches: Tensor) -> tuple[Tensor, ...]:
+        minimum = decay * minimum + (1.0 - decay) * tf.reduce_min(values)
+        maximum = decay * maximum + (1.0 - decay) * tf.reduce_max(values)
+        low, high = _corrected(minimum, batches, decay), _corrected(maximum, batches, decay)
+        rounded = affine.fake_quantize(values, *affine.affine_parameters(low, high, spec), spec)
+        return rounded, low, high, minimum, maximum
+
+    return compiled(forward)
 
 
 @register("activation_quantizer")
@@ -185,31 +205,33 @@ class MovingAverageRange(_RangeQuantizer):
         """Weight of the past."""
         return self._decay
 
-    def _corrected(self, average: Tensor, batches: Tensor) -> Tensor:
-        weight = 1.0 - ops.power(self._decay, ops.cast(ops.maximum(batches, 1), "float32"))
-        return average / weight
-
     def range(self) -> tuple[Tensor, Tensor]:
         batches = value_of(self.batches)
         return (
-            self._corrected(value_of(self.minimum), batches),
-            self._corrected(value_of(self.maximum), batches),
+            _corrected(value_of(self.minimum), batches, self._decay),
+            _corrected(value_of(self.maximum), batches, self._decay),
         )
 
     def set_range(self, low: float, high: float) -> None:
-        self.minimum.assign((1.0 - self._decay) * low)
-        self.maximum.assign((1.0 - self._decay) * high)
-        self.batches.assign(1)
-
-    def observe(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        lowest, highest = _extremes(inputs)
-        batches = self.batches + 1
-        low = self._decay * value_of(self.minimum) + (1.0 - self._decay) * lowest
-        high = self._decay * value_of(self.maximum) + (1.0 - self._decay) * highest
         self.minimum.assign(low)
         self.maximum.assign(high)
+        # A history so long that the bias correction divides by exactly 1.
+        self.batches.assign(2**40)
+
+    def train(self, values: Tensor) -> Tensor:
+        batches = value_of(self.batches) + 1
+        state = (value_of(self.minimum), value_of(self.maximum), batches)
+
+        @tf.custom_gradient
+        def apply(x: Tensor) -> tuple[Any, Any]:
+            outputs, low, high, *averages = _averaging_program(self.spec, self._decay)(x, *state)
+            return (outputs, *averages), lambda upstream, *_: gradient_inside(x, low, high, upstream)
+
+        outputs, minimum, maximum = apply(values)
+        self.minimum.assign(minimum)
+        self.maximum.assign(maximum)
         self.batches.assign(batches)
-        return self._corrected(low, batches), self._corrected(high, batches)
+        return outputs
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "decay": self._decay}
@@ -238,14 +260,16 @@ class LearnedRange(_RangeQuantizer):
         self.maximum.assign(high)
         self.batches.assign(1)
 
-    def observe(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def train(self, values: Tensor) -> Tensor:
         batches = value_of(self.batches)
-        low, high = ops.cond(batches == 0, lambda: _extremes(inputs), lambda: self.range())
         fresh = batches == 0
+        low, high = ops.cond(fresh, lambda: _extremes(values), lambda: self.range())
         self.minimum.assign(ops.stop_gradient(low))
         self.maximum.assign(ops.stop_gradient(high))
         self.batches.assign(batches + 1)
-        return ops.where(fresh, ops.stop_gradient(low), low), ops.where(fresh, ops.stop_gradient(high), high)
+        low = ops.where(fresh, ops.stop_gradient(low), low)
+        high = ops.where(fresh, ops.stop_gradient(high), high)
+        return fake_quantize_range(values, low, high, self.spec, learn_range=True)
 
 
 @register("activation_quantizer")
@@ -281,7 +305,8 @@ class FixedGrid(ActivationQuantizer):
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
-        return [{"scale": 0.05, "zero_point": -3}, {"scale": 1 / 16, "zero_point": 0, "lowest": -8, "rounding": "half_away"}]
+        half_away = {"scale": 1 / 16, "zero_point": 0, "lowest": -8, "rounding": "half_away"}
+        return [{"scale": 0.05, "zero_point": -3}, half_away]
 
     @property
     def scale(self) -> float:

@@ -108,11 +108,14 @@ def measure_all(
     if (x is None) != (y is None):
         raise ValueError("Expected both `x` and `y`, or neither. Received: one of them")
     runner = _runner(target, threads)
-    contents = {label: deployed.content_of(model)[0] for label, model in models.items()}
+    contents, sources = {}, {}
+    for key, model in models.items():
+        contents[key], sources[key] = deployed.content_of(model)
+        runner.describe(contents[key], sources[key])  # a file that the runtime refuses is named by its path
     latencies = runner.latency(contents, runs=runs, warmup=warmup)
     return {
-        label: _measurement(label, content, latencies[label], runner, target, x, y, metric or accuracy)
-        for label, content in contents.items()
+        key: _measurement(key, content, latencies[key], runner, target, x, y, metric or accuracy)
+        for key, content in contents.items()
     }
 
 

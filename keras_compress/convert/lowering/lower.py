@@ -15,6 +15,7 @@ from keras_compress.convert.lowering.points import strip_markers
 from keras_compress.convert.lowering.ranges import spread_grids
 from keras_compress.convert.lowering.rule import Lowering, Rule, rule_of
 from keras_compress.convert.lowering.versions import set_versions
+from keras_compress.convert.passes.clamp import clamp_points
 from keras_compress.convert.passes.float16 import store_float16
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 
@@ -89,6 +90,7 @@ def _lower_integer(float_model: bytes, plan: LoweringPlan) -> Lowered:
     for tensor, grid in state.grids.items():
         grid.put_on(graph, tensor)
     set_io_types(graph, state.grids, plan.io)
+    clamp_points(graph, plan.points, marked.points, state.notes)
     set_versions(graph)
     names = {point: graph.name(tensor) for point, tensor in marked.points.items()}
     return Lowered(write_model(graph.model), names, float_ops, state.notes)

@@ -1,0 +1,136 @@
+"""The frozen model: folded, on the grid, biases in whole steps."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_compress as kc
+from keras_compress.convert import fold
+from keras_compress.convert.freeze import final_grid
+from keras_compress.core.transform import IntegerWeight
+
+L = keras.layers
+
+
+def small_model(gamma):
+    inputs = keras.Input((4, 4, 1), name="image")
+    x = L.Conv2D(2, 1, use_bias=False, name="conv")(inputs)
+    x = L.BatchNormalization(name="norm", epsilon=0.0)(x)
+    model = keras.Model(inputs, L.ReLU(name="relu")(x))
+    model.get_layer("conv").kernel.assign(np.reshape([0.5, -1.0], (1, 1, 1, 2)))
+    norm = model.get_layer("norm")
+    norm.gamma.assign(gamma)
+    norm.beta.assign([0.1, 0.2])
+    norm.moving_mean.assign([0.3, -0.4])
+    norm.moving_variance.assign([4.0, 0.25])
+    return model
+
+
+def kernel_of(frozen, name="conv"):
+    return frozen.get_layer(name).transforms["kernel"][-1].integer_weight()
+
+
+def bias_of(frozen, name="conv"):
+    return frozen.get_layer(name).transforms["bias"][-1].integer_weight()
+
+
+def test_folding_multiplies_scales_and_changes_no_integer():
+    x = np.linspace(0, 1, 32, dtype=np.float32).reshape(2, 4, 4, 1)
+    frozen = kc.freeze(small_model([2.0, 3.0]), x)
+    kernel = kernel_of(frozen)
+    # int8 per channel: |0.5| and |-1| are both at 127; gamma / sqrt(variance) is 2/2 and 3/0.5.
+    np.testing.assert_array_equal(kernel.integers.reshape(-1), [127, -127])
+    np.testing.assert_allclose(kernel.scale.reshape(-1), [0.5 / 127 * 1.0, 1.0 / 127 * 6.0], rtol=1e-6)
+    # beta - mean * factor = 0.1 - 0.3 and 0.2 + 0.4 * 6, in steps of input scale * weight scale.
+    step = np.float32(1 / 255) * kernel.scale.reshape(-1)
+    np.testing.assert_allclose(bias_of(frozen).scale, step, rtol=1e-6)
+    np.testing.assert_array_equal(bias_of(frozen).integers, np.rint(np.array([-0.2, 2.6]) / step))
+    assert not any(isinstance(layer, L.BatchNormalization) for layer in frozen.layers)
+
+
+def test_a_negative_gamma_gives_the_same_function():
+    x = np.linspace(0, 1, 32, dtype=np.float32).reshape(2, 4, 4, 1)
+    model = small_model([-2.0, 3.0])
+    frozen = kc.freeze(model, x)
+    assert (kernel_of(frozen).scale > 0).all()
+    expected = model.predict(x, verbose=0)
+    assert np.ptp(expected) > 0.5
+    np.testing.assert_allclose(frozen.predict(x, verbose=0), expected, atol=2 * np.ptp(expected) / 255)
+
+
+def test_a_gamma_of_zero_gives_zeros_and_a_positive_scale():
+    weight = IntegerWeight(np.array([[3, -5]], np.int32), np.array([[0.5, 0.25]], np.float32), 8)
+    folded, bias = fold.fold(weight, np.array([1.0, 2.0]), fold.Affine(np.array([0.0, -2.0]), np.array([7.0, 0.5])), (-1,))
+    np.testing.assert_array_equal(folded.integers, [[0, 5]])
+    np.testing.assert_allclose(folded.scale, [[1.0, 0.5]])
+    np.testing.assert_allclose(bias, [7.0, -3.5])
+
+
+def test_small_integers_are_shifted_up_by_one_power_of_two_for_the_tensor():
+    weight = IntegerWeight(np.array([[7, -3], [0, 1]], np.int32), np.array([[0.5, 0.25]], np.float32), 4)
+    spread = fold.spread(weight)
+    np.testing.assert_array_equal(spread.integers, [[112, -48], [0, 16]])
+    np.testing.assert_allclose(spread.scale, [[0.03125, 0.015625]])
+    np.testing.assert_array_equal(spread.floats(), weight.floats())
+
+
+def test_a_channel_far_smaller_than_its_bias_takes_a_coarser_scale():
+    weight = IntegerWeight(np.array([[100, 100]], np.int32), np.array([[1e-12, 0.01]], np.float32), 8)
+    coarse, bias = fold.bias_grid(np.array([5.0, 5.0]), 0.01, weight, (-1,))
+    assert np.abs(bias.integers).max() <= 2**30 + 1
+    assert coarse.scale[0, 0] > 1e-9
+    np.testing.assert_array_equal(coarse.integers[0], [0, 100])
+    np.testing.assert_allclose(bias.floats(), [5.0, 5.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bits", "scale", "zero_point", "lowest"), [(8, 6 / 255, -128, -128), (4, 6 / 15, 112, 112), (2, 2.0, 124, 124)]
+)
+def test_unsigned_points_of_few_bits_sit_at_the_top_of_int8(bits, scale, zero_point, lowest):
+    quantizer = kc.MovingAverageRange(bits)
+    quantizer.set_range(0.0, 6.0)
+    grid = final_grid(quantizer, 8)
+    assert grid.scale == pytest.approx(scale, rel=1e-6)
+    assert (grid.zero_point, grid.lowest, grid.bits) == (zero_point, lowest, 8)
+
+
+def test_sixteen_bits_are_symmetric():
+    quantizer = kc.MovingAverageRange(8)
+    quantizer.set_range(-1.0, 4.0)
+    grid = final_grid(quantizer, 16)
+    assert (grid.zero_point, grid.bits) == (0, 16)
+    assert grid.scale == pytest.approx(4.0 / 32767, rel=1e-6)
+
+
+def test_average_pooling_rounds_integers_half_away_from_zero():
+    inputs = keras.Input((2, 2, 1), name="image")
+    model = keras.Model(inputs, L.AveragePooling2D(2, name="average")(inputs))
+    q = kc.quantize_model(keras.Sequential([keras.Input((2, 2, 1), name="image"), L.AveragePooling2D(2), L.Dense(1)]))
+    del model
+    x = np.array([-1.28, 1.27, 0.0, 0.01], np.float32).reshape(1, 2, 2, 1)
+    frozen = kc.freeze(q, x)
+    point = next(layer for layer in frozen.layers if layer.name.endswith(".average"))
+    value = keras.Model(frozen.inputs, point.output).predict(x, verbose=0)
+    # Integers -128, 127, 0, 1 at scale 0.01: their mean 0 stays; with one step more it is 0.25, with two 0.5 -> 1.
+    assert value.item() == pytest.approx(0.0, abs=1e-9)
+    y = np.array([-1.28, 1.27, 0.01, 0.02], np.float32).reshape(1, 2, 2, 1)
+    assert keras.Model(frozen.inputs, point.output).predict(y, verbose=0).item() == pytest.approx(0.01, rel=1e-4)
+
+
+def test_ranges_never_trained_are_named():
+    inputs = keras.Input((4,), name="features")
+    model = kc.quantize_model(keras.Model(inputs, L.Dense(2, name="out")(inputs)))
+    with pytest.raises(ValueError, match=r"Expected.*ranges.*Received: ranges never trained at \['features_quantized'"):
+        kc.freeze(model)
+
+
+def test_freezing_leaves_the_model_alone_and_round_trips(tmp_path):
+    x = np.linspace(0, 1, 32, dtype=np.float32).reshape(2, 4, 4, 1)
+    model = kc.quantize_model(small_model([2.0, 3.0]))
+    before = [np.array(v) for v in model.variables]
+    frozen = kc.freeze(model, x)
+    for old, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, np.array(variable))
+    frozen.save(tmp_path / "frozen.keras")
+    again = keras.models.load_model(tmp_path / "frozen.keras")
+    np.testing.assert_array_equal(again.predict(x, verbose=0), frozen.predict(x, verbose=0))

@@ -1,0 +1,91 @@
+"""`measure`: what a runtime shows of a file."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_compress as kc
+from keras_compress.runtime.measure import accuracy
+from tests_zoo import build, data
+
+
+@pytest.fixture(scope="module")
+def artifacts():
+    model = build("conv_bn_relu")
+    x = data(model, 100)
+    labels = model.predict(x, verbose=0).argmax(-1)
+    return kc.convert(model, mode="float32"), kc.convert(model, representative_dataset=x), x, labels
+
+
+def test_model_and_baseline_in_one_run(artifacts):
+    plain, integer, x, labels = artifacts
+    found = kc.measure(integer, x, labels, baseline=plain)
+    assert found["baseline"].accuracy == 1.0
+    assert 0.9 < found["model"].accuracy <= 1.0
+    for row in found.values():
+        assert row.latency.runs >= 50
+        assert 0 < row.latency.p10_ms <= row.latency.median_ms <= row.latency.p90_ms
+        assert row.latency.threads == 1
+        assert row.latency.delegate == "XNNPACK"
+        assert row.latency.architecture
+        assert row.memory["peak_memory_bytes"] > 100_000
+    assert found["model"].raw_bytes == len(integer.content)
+    assert found["model"].weight_payload_bytes == 3 * 3 * 3 * 8 + 3 * 3 * 8 + 8 * 4
+    assert found["baseline"].weight_payload_bytes == 4 * found["model"].weight_payload_bytes
+
+
+def test_tflm_gives_arena_and_flash(artifacts):
+    _, integer, x, labels = artifacts
+    found = kc.measure(integer, x, labels, target="tflm")
+    assert found.memory["flash_bytes"] == len(integer.content)
+    assert 1_000 < found.memory["arena_bytes"] < 20_000
+    assert "host" in found.latency.delegate
+    assert found.accuracy > 0.9
+
+
+def test_a_path_and_a_truncated_file(artifacts, tmp_path):
+    _, integer, _, _ = artifacts
+    path = tmp_path / "model.tflite"
+    integer.save(path)
+    assert kc.measure(path).raw_bytes == len(integer.content)
+    for length in (0, 7, 100, len(integer.content) // 2):
+        path.write_bytes(integer.content[:length])
+        with pytest.raises((ValueError, RuntimeError), match="model.tflite"):
+            kc.measure(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"runs": 10}, "Expected `runs` >= 50"),
+        ({"x": np.zeros((2, 8, 8, 3), np.float32)}, "both `x` and `y`"),
+        ({"x": np.zeros((2, 9, 9, 3), np.float32), "y": [0, 1]}, "Expected"),
+        ({"x": [np.zeros((2, 8, 8, 3), np.float32)] * 2, "y": [0, 1]}, "Expected 1 inputs"),
+        ({"target": "toaster"}, "Expected a target"),
+    ],
+)
+def test_bad_arguments(artifacts, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kc.measure(artifacts[0], **arguments)
+
+
+def test_not_a_model():
+    with pytest.raises(TypeError, match="Expected an Artifact, the bytes"):
+        kc.measure(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "expected"),
+    [
+        ([[0.1, 0.9], [0.8, 0.2]], [1, 1], 0.5),
+        ([[0.1, 0.9], [0.8, 0.2]], [[0, 1], [1, 0]], 1.0),
+        ([[0.7], [0.2], [0.6]], [[1], [0], [0]], 2 / 3),
+    ],
+)
+def test_accuracy(outputs, labels, expected):
+    assert accuracy([np.array(outputs)], labels) == pytest.approx(expected)
+
+
+def test_accuracy_of_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match="Expected outputs of shape"):
+        accuracy([np.zeros((2, 3, 4))], [0, 1])

@@ -1,0 +1,94 @@
+"""`verify`: every net, operator by operator, on three kernels; and that it can fail."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import keras_compress as kc
+from keras_compress.runtime.rounding import double_rounding_share
+from keras_compress.runtime.verify import verify
+from tests_zoo import NETS, build, data
+
+KERNELS = ("xnnpack", "reference", "tflm")
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_deployed_equals_frozen(name, bits):
+    model = build(name)
+    x = data(model, 100)
+    if bits == 4:
+        model = kc.quantize_model(model, weights="int4", activations="int4")
+    artifact = kc.convert(model, representative_dataset=x)
+    result = kc.verify(artifact, model, x, kernels=KERNELS)
+    assert artifact.float_ops == ()
+    assert {row.kernel for row in result.rows} == set(KERNELS)
+    points = {row.name for row in result.rows}
+    assert len(points) >= 3
+    assert all(row.max_lsb <= 1 for row in result.rows)
+    for row in result.outputs if bits == 8 else ():
+        assert row.argmax_agreement is None or row.argmax_agreement >= 0.97
+
+
+@pytest.fixture(scope="module")
+def converted():
+    model = build("conv_bn_relu")
+    x = data(model, 100)
+    return model, x, kc.convert(model, representative_dataset=x)
+
+
+def test_swapped_channels_are_caught_and_named(converted):
+    model, x, artifact = converted
+    frozen = artifact.frozen
+    grid = frozen.get_layer("depthwise").transforms["kernel"][-1]
+    kept = np.array(grid.integers)
+    grid.integers.assign(kept[:, :, ::-1])
+    try:
+        with pytest.raises(kc.VerificationError, match="first at 'relu6_quantized' on xnnpack"):
+            verify(artifact, frozen, x)
+        result = verify(artifact, frozen, x, strict=False)
+    finally:
+        grid.integers.assign(kept)
+    assert not result.ok
+    assert result.first_failure.name == "relu6_quantized"
+    assert [row.ok for row in result.rows if row.name == "relu_quantized"] == [True, True]
+
+
+def test_one_wrong_bias_is_caught(converted):
+    model, x, artifact = converted
+    grid = artifact.frozen.get_layer("logits").transforms["bias"][-1]
+    kept = np.array(grid.integers)
+    grid.integers.assign(kept + 4000)
+    try:
+        assert verify(artifact, artifact.frozen, x, strict=False).first_failure.name == "logits_quantized"
+    finally:
+        grid.integers.assign(kept)
+
+
+def test_data_on_which_nothing_varies_prove_nothing(converted):
+    model, x, artifact = converted
+    with pytest.raises(ValueError, match="Expected data on which the outputs vary"):
+        verify(artifact, model, np.zeros_like(x[:1]).repeat(4, 0))
+
+
+def test_float_artifacts_have_nothing_to_verify(converted):
+    model, x, artifact = converted
+    with pytest.raises(ValueError, match="mode 'int8' or '16x8'"):
+        verify(dataclasses.replace(artifact, mode="float32"), model, x)
+
+
+def test_sixteen_by_eight():
+    model = build("residual_pooling")
+    x = data(model, 50)
+    artifact = kc.convert(model, mode="16x8", representative_dataset=x)
+    result = kc.verify(artifact, model, x, kernels=KERNELS, strict=False)
+    convolution = [row for row in result.rows if row.name == "conv_quantized"]
+    assert len(convolution) == 3
+    assert all(row.max_lsb <= 1 for row in convolution)
+
+
+def test_share_that_double_rounding_costs(converted):
+    # The worst operator of the net; M = 2^-n * q costs 2^-(n + 1).
+    share = double_rounding_share(converted[2].content)
+    assert 2**-12 < share < 0.25
