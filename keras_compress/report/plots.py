@@ -1,4 +1,4 @@
-"""Figures for notebooks and reports. Needs matplotlib: `pip install 'keras-compress[report]'`."""
+"""Figures for notebooks and reports. Needs matplotlib, which the extra `report` brings."""
 
 from __future__ import annotations
 
@@ -128,7 +128,5 @@ def _figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "Expected matplotlib: pip install 'keras-compress[report]'. Received: none installed"
-        ) from error
+        raise ImportError("Expected matplotlib: `pip install matplotlib`. Received: none installed") from error
     return Figure(figsize=(width, height), layout="constrained")

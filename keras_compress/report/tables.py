@@ -37,9 +37,12 @@ def latency(figures: Mapping[str, float]) -> str:
     """Median and, in a second line, spread in ms.
 
     >>> latency({"median": 0.0123, "p10": 0.0119, "p90": 0.0131}).split("\\n")
-    ['0.012', '0.012-0.013']
+    ['0.0123', '0.0119-0.0131']
     """
-    return f"{figures['median']:.3f}\n{figures['p10']:.3f}-{figures['p90']:.3f}"
+    # Small models answer in microseconds: three decimals would hide the spread.
+    digits = 4 if figures["median"] < 0.1 else 3
+    median, low, high = (f"{figures[key]:.{digits}f}" for key in ("median", "p10", "p90"))
+    return f"{median}\n{low}-{high}"
 
 
 # Heading, key in the row, format of a value that is there. The order is that of the table.

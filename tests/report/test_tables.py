@@ -44,9 +44,9 @@ def test_measurement_table_shows_each_figure_in_its_column(width: int) -> None:
     assert lines[1].split() == ["acc.", "sim.", "file", "gzip", "weights", "zeros", "distinct", "LiteRT", "ms", "TFLM"]
     assert lines[2].split() == ["stage", "%", "acc.", "%", "B", "B", "B", "%", "values", "p10-p90", "arena", "B"]
     assert lines[4].split() == [
-        "int8", "97.22", "97.50", "31,416", "9,999", "22,500", "50.00", "16", "0.012", "10,240",
+        "int8", "97.22", "97.50", "31,416", "9,999", "22,500", "50.00", "16", "0.0123", "10,240",
     ]  # fmt: skip
-    assert lines[5].split() == ["0.012-0.013"]
+    assert lines[5].split() == ["0.0119-0.0131"]
 
 
 def test_none_reads_not_available_and_absent_columns_are_left_out() -> None:
