@@ -43,26 +43,30 @@ def straight_through(forward: Callable[..., Tensor], values: Tensor, *parameters
 
 
 @functools.cache
-def _range_kernels(spec: affine.QuantSpec) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Compiled forward and backward passes of `fake_quantize_range` for one integer format."""
+def _range_kernel(spec: affine.QuantSpec) -> Callable[..., Tensor]:
+    """Compiled forward pass of `fake_quantize_range` for one integer format."""
 
     def forward(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
         scale, zero_point = affine.affine_parameters(low, high, spec)
         return affine.fake_quantize(values, scale, zero_point, spec)
 
-    def backward(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> Tensor:
-        inside = (values >= tf.minimum(low, 0.0)) & (values <= tf.maximum(high, 0.0))
-        return tf.where(inside, upstream, tf.zeros_like(upstream))
-
-    return compiled(forward), compiled(backward)
+    return compiled(forward)
 
 
-@compiled
-def _range_gradients(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
-    # Against the range with 0.0 in it, which is what the forward pass clips to.
+def _inside(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> Tensor:
+    # The range with 0.0 in it is what the forward pass clips to.
+    inside = (values >= tf.minimum(low, 0.0)) & (values <= tf.maximum(high, 0.0))
+    return tf.where(inside, upstream, tf.zeros_like(upstream))
+
+
+def _inside_and_ends(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     below = tf.reduce_sum(tf.where(values < tf.minimum(low, 0.0), upstream, tf.zeros_like(upstream)))
     above = tf.reduce_sum(tf.where(values > tf.maximum(high, 0.0), upstream, tf.zeros_like(upstream)))
-    return below, above
+    return _inside(values, low, high, upstream), below, above
+
+
+gradient_inside = compiled(_inside)
+gradients_of_range = compiled(_inside_and_ends)
 
 
 def fake_quantize_range(
@@ -86,15 +90,14 @@ def fake_quantize_range(
     >>> fake_quantize_range(x, tf.constant(0.0), tf.constant(3.0), spec).numpy().tolist()
     [0.0, 0.0, 3.0]
     """
-    forward, backward = _range_kernels(spec)
+    forward = _range_kernel(spec)
 
     @tf.custom_gradient
     def apply(x: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
         def gradient(upstream: Tensor) -> Any:
-            to_values = backward(x, lower, upper, upstream)
-            if not learn_range:
-                return to_values, None, None
-            return (to_values, *_range_gradients(x, lower, upper, upstream))
+            if learn_range:
+                return tuple(gradients_of_range(x, lower, upper, upstream))
+            return gradient_inside(x, lower, upper, upstream), None, None
 
         return forward(x, lower, upper), gradient
 

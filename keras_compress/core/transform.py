@@ -47,10 +47,12 @@ class WeightTransform(keras.layers.Layer):
         promises: What holds for its output: `"zeros"` (what it made zero is zero), `"codebook"` or `"channel_codebook"`
             (few distinct values in the tensor, or in each channel), `"grid"` (values on an integer grid).
         preserves: Promises of transforms before it that its output keeps.
+        idempotent: Whether a transformed weight, transformed again, stays as it is.
     """
 
     promises: frozenset[str] = frozenset()
     preserves: frozenset[str] = frozenset()
+    idempotent: bool = True
 
     def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:
         super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)

@@ -263,12 +263,14 @@ class LearnedRange(_RangeQuantizer):
     def train(self, values: Tensor) -> Tensor:
         batches = value_of(self.batches)
         fresh = batches == 0
-        low, high = ops.cond(fresh, lambda: _extremes(values), lambda: self.range())
+        # No gradient may enter the condition (XLA has none for it), and the ends are a part of the result in every
+        # batch: else they have no gradient in the first one, of which Keras warns.
+        constant = ops.stop_gradient(values)
+        first = ops.cond(fresh, lambda: _extremes(constant), lambda: tuple(map(ops.stop_gradient, self.range())))
+        low, high = (ops.where(fresh, set_to, end) for set_to, end in zip(first, self.range(), strict=True))
         self.minimum.assign(ops.stop_gradient(low))
         self.maximum.assign(ops.stop_gradient(high))
         self.batches.assign(batches + 1)
-        low = ops.where(fresh, ops.stop_gradient(low), low)
-        high = ops.where(fresh, ops.stop_gradient(high), high)
         return fake_quantize_range(values, low, high, self.spec, learn_range=True)
 
 
