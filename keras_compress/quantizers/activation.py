@@ -113,7 +113,7 @@ class _RangeQuantizer(ActivationQuantizer):
         )
 
     def trained(self) -> bool:
-        return int(self.batches) > 0
+        return int(value_of(self.batches)) > 0
 
     def range(self) -> tuple[Tensor, Tensor]:
         """`(low, high)` of inference, before 0.0 is included."""
@@ -139,7 +139,7 @@ class _RangeQuantizer(ActivationQuantizer):
 
     def _warn_if_untrained(self) -> None:
         with tf.init_scope():
-            if tf.executing_eagerly() and int(self.batches) == 0 and not getattr(self, "_warned", False):
+            if tf.executing_eagerly() and int(value_of(self.batches)) == 0 and not getattr(self, "_warned", False):
                 self._warned = True
                 if not first_time_in_call(_UNTRAINED):
                     return
@@ -263,10 +263,10 @@ class LearnedRange(_RangeQuantizer):
     def train(self, values: Tensor) -> Tensor:
         batches = value_of(self.batches)
         fresh = batches == 0
+        first = ops.cond(fresh, lambda: _extremes(values), lambda: self.range())
         # No gradient may enter the condition (XLA has none for it), and the ends are a part of the result in every
         # batch: else they have no gradient in the first one, of which Keras warns.
-        constant = ops.stop_gradient(values)
-        first = ops.cond(fresh, lambda: _extremes(constant), lambda: tuple(map(ops.stop_gradient, self.range())))
+        first = [ops.stop_gradient(end) for end in first]
         low, high = (ops.where(fresh, set_to, end) for set_to, end in zip(first, self.range(), strict=True))
         self.minimum.assign(ops.stop_gradient(low))
         self.maximum.assign(ops.stop_gradient(high))

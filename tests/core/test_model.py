@@ -133,7 +133,7 @@ def test_the_original_is_untouched() -> None:
     before = [np.array(v) for v in model.variables]
     config = model.get_config()
     made = kc.quantize_model(kc.cluster_weights(kc.prune_low_magnitude(model), 4))
-    made.compile(keras.optimizers.SGD(0.1), "mse")
+    made.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
     made.fit(IMAGE, np.zeros((4, 3)), verbose=0)
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, np.array(variable))
@@ -297,7 +297,7 @@ def test_gammas_stay_where_folding_is_impossible() -> None:
 def compressed(model: keras.Model, x: np.ndarray, y: np.ndarray) -> keras.Model:
     schedule = kc.ConstantSparsity(0.5, 0, end_step=0)
     made = kc.quantize_model(kc.cluster_weights(kc.prune_low_magnitude(model, schedule), 5))
-    made.compile(keras.optimizers.SGD(0.01), "mse")
+    made.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
     made.fit(x, y, batch_size=4, verbose=0)
     return made
 

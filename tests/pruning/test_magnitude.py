@@ -141,7 +141,7 @@ def test_global_group_after_save_and_load_and_in_nested_models(nested: bool, tmp
         model = keras.Model(inputs, layers.Dense(3, name="head")(model(inputs)))
     schedule = kc.PolynomialDecay(0.2, 0.6, 0, 4, frequency=1)
     model = kc.prune_low_magnitude(model, schedule, scope="global")
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     y = np.zeros((8, 3 if nested else 4))
     model.fit(X, y, batch_size=4, verbose=0)
     model.save(tmp_path / "m.keras")

@@ -45,7 +45,7 @@ def conv(x, name: str, **kwargs):
 
 def test_one_point_behind_conv_norm_relu() -> None:
     x = image()
-    y = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(conv(x, "conv")))
+    y = layers.ReLU(name="relu")(layers.BatchNormalization(trainable=False, name="norm")(conv(x, "conv")))
     assert placed(x, y) == {"in", "relu"}
 
 
@@ -60,7 +60,7 @@ def test_fused_activations(activation: str | None, expected: set[str]) -> None:
 
 def test_activation_inside_a_convolution_before_the_norm_ends_the_chain() -> None:
     x = image()
-    y = layers.BatchNormalization(name="norm")(conv(x, "conv", activation="relu"))
+    y = layers.BatchNormalization(trainable=False, name="norm")(conv(x, "conv", activation="relu"))
     assert placed(x, y) == {"in", "conv", "norm"}
 
 
@@ -73,7 +73,7 @@ def test_an_output_in_the_middle_of_a_chain_has_a_point_too() -> None:
 def test_residual_add_and_relu() -> None:
     x = image()
     y = layers.ReLU(name="relu")(conv(x, "conv1"))
-    z = layers.BatchNormalization(name="norm")(layers.DepthwiseConv2D(3, padding="same", name="depthwise")(y))
+    z = layers.BatchNormalization(trainable=False, name="norm")(layers.DepthwiseConv2D(3, padding="same", name="depthwise")(y))
     total = layers.ReLU(name="relu2")(layers.Add(name="add")([y, z]))
     assert placed(x, total) == {"in", "relu", "norm", "relu2"}
 
@@ -97,7 +97,10 @@ def test_concatenation_of_a_fixed_grid() -> None:
     assert placed(x, joined) == {"in", "a_linear", "a", "concat"}
 
 
-@pytest.mark.parametrize(("name", "scale", "zero_point"), [("softmax", 1 / 256, -128), ("sigmoid", 1 / 256, -128), ("tanh", 1 / 128, 0)])
+@pytest.mark.parametrize(
+    ("name", "scale", "zero_point"),
+    [("softmax", 1 / 256, -128), ("sigmoid", 1 / 256, -128), ("tanh", 1 / 128, 0)],
+)
 @pytest.mark.parametrize("inside", [False, True])
 def test_activations_with_a_fixed_grid(name: str, scale: float, zero_point: int, inside: bool) -> None:
     x = keras.Input((6,), name="in")
@@ -128,8 +131,8 @@ def test_an_activation_that_no_kernel_fuses_leaves_the_layer() -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        layers.MaxPooling2D,
-        layers.AveragePooling2D,
+        lambda **k: layers.MaxPooling2D(2, **k),
+        lambda **k: layers.AveragePooling2D(2, **k),
         layers.Flatten,
         layers.GlobalAveragePooling2D,
         lambda **k: layers.Dropout(0.5, **k),
@@ -179,9 +182,9 @@ def test_integer_inputs_have_no_point() -> None:
     tokens, other = keras.Input((5,), dtype="int32", name="tokens"), keras.Input((4,), name="other")
     embedded = layers.Flatten(name="flat")(layers.Embedding(9, 4, name="embedding")(tokens))
     joined = layers.Concatenate(name="concat")([embedded, other])
-    assert placed({"t": tokens, "o": other}, {"y": layers.Dense(2, name="y")(joined), "z": joined}) == {
-        "embedding", "other", "concat", "y",
-    }  # fmt: skip
+    outputs = {"y": layers.Dense(2, name="y")(joined), "z": joined}
+    assert placed({"tokens": tokens, "other": other}, outputs) == {"other", "concat", "y"}
+    assert placed(tokens, layers.Dense(2, name="y")(embedded)) == {"embedding", "y"}
 
 
 def test_points_are_placed_once() -> None:
