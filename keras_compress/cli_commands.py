@@ -41,8 +41,7 @@ def compress(values: flags.FlagValues) -> None:
     x_test, y_test = data.part("test", "train", "")
     x, x_test = as_input(x, model, data.path), as_input(x_test, model, data.path)
     task = task_of(model, y)
-    console = cli_report.console_for_tables()
-    console.print(f"Task: {task.name}. Loss: {task.reason}.", markup=False)
+    cli_report.say(f"Task: {task.name}. Loss: {task.reason}.")
     started = time.monotonic()
     with cli_report.collected_warnings() as notes:
         compressed = _train(model, recipe, x, y, task, values)
@@ -67,7 +66,7 @@ def compress(values: flags.FlagValues) -> None:
     save_keras_atomic(compressed, folder / "model_compressed.keras")
     cli_report.save(report, folder)
     cli_report.show(report)
-    console.print(f"model_compressed.keras, model_compressed.tflite and report.json are in {folder}.", markup=False)
+    cli_report.say(f"model_compressed.keras, model_compressed.tflite and report.json are in {folder}.")
 
 
 def _train(
@@ -113,6 +112,11 @@ def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> li
 def convert(values: flags.FlagValues) -> None:
     """`keras-compress convert`."""
     model = load_model(values.model)
+    if values.mode is None and not values.data and not has_points(model):
+        raise ValueError(
+            "Expected --data= to find the ranges for int8, or --mode=float32, float16 or dynamic, for a plain model. "
+            f"Received: neither, for {values.model}"
+        )
     path = Path(values.out)
     if path.is_dir():
         raise IsADirectoryError(f"Expected --out as a file such as model.tflite. Received: the folder {path}")
@@ -126,12 +130,10 @@ def convert(values: flags.FlagValues) -> None:
             model, values.target, mode=values.mode, representative_dataset=examples, io=values.io
         )
     artifact.save(path)
-    console = cli_report.console_for_tables()
-    console.print(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}", markup=False)
+    cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")
     for op in artifact.float_ops:
-        console.print(f"Left in float32: {op.op} at {op.tensor}: {op.reason}", markup=False)
-    for line in (*artifact.notes, *notes):
-        console.print(line, markup=False)
+        cli_report.say(f"Left in float32: {op.op} at {op.tensor}: {op.reason}")
+    cli_report.say(*artifact.notes, *notes)
 
 
 def measure(values: flags.FlagValues) -> None:
@@ -144,10 +146,8 @@ def measure(values: flags.FlagValues) -> None:
     if values.data:
         x, y = Data.load(values.data).part("test", "", "train")
     found = measure_all(files, x, y, target=values.target, runs=values.runs, threads=values.threads)
-    console = cli_report.console_for_tables()
-    console.print(measurement_table([_row(entry) for entry in found.values()]))
-    for label, entry in found.items():
-        console.print(_conditions(label, entry), markup=False, soft_wrap=True)
+    cli_report.console_for_tables().print(measurement_table([_row(entry) for entry in found.values()]))
+    cli_report.say(*(_conditions(label, entry) for label, entry in found.items()))
 
 
 def _row(found: Measurement) -> dict[str, Any]:
@@ -180,9 +180,8 @@ def inspect(values: flags.FlagValues) -> None:
         summary(load_model(path), print_fn=print)
         return
     stats = inspect_tflite(path)
-    console = cli_report.console_for_tables()
-    console.print(tensor_table(stats, path.name))
-    console.print(file_line(stats), markup=False)
+    cli_report.console_for_tables().print(tensor_table(stats, path.name))
+    cli_report.say(file_line(stats))
 
 
 def verify(values: flags.FlagValues) -> int:
@@ -198,8 +197,6 @@ def verify(values: flags.FlagValues) -> int:
     with cli_report.collected_warnings() as notes:
         artifact = convert_model(model, values.target, representative_dataset=examples)
         found = verify_model(artifact, None, x, kernels=kernels, strict=False)
-    console = cli_report.console_for_tables()
-    console.print(cli_report.verification_table(found))
-    for line in (*cli_report.verification_entry(found)["lines"], *notes):
-        console.print(line, markup=False, soft_wrap=True)
+    cli_report.console_for_tables().print(cli_report.verification_table(found))
+    cli_report.say(*cli_report.verification_entry(found)["lines"], *notes)
     return 0 if found.ok else 1

@@ -243,9 +243,14 @@ def load(folder: Path) -> dict[str, Any]:
 
 def show(report: Mapping[str, Any]) -> None:
     """Print the table of a report, and what is to be said of it."""
+    console_for_tables().print(measurement_table(report["stages"], report.get("title")))
+    say(*report.get("verification", {}).get("lines", ()), *report.get("notes", ()))
+
+
+def say(*lines: str) -> None:
+    """Print lines as they are: no markup, no line breaks of our own."""
     console = console_for_tables()
-    console.print(measurement_table(report["stages"], report.get("title")))
-    for line in (*report.get("verification", {}).get("lines", ()), *report.get("notes", ())):
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

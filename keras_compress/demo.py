@@ -114,8 +114,7 @@ def run(values: flags.FlagValues) -> None:
     data = datasets.load(settings.dataset)
     report = Demo(settings, data).run(folder)
     cli_report.show(report)
-    console = cli_report.console_for_tables()
-    console.print(f"{report['seconds']:.0f} s. Models and {cli_report.FILE_NAME} are in {folder}.", markup=False)
+    cli_report.say(f"{report['seconds']:.0f} s. Models and {cli_report.FILE_NAME} are in {folder}.")
 
 
 @dataclass

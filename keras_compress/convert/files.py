@@ -61,7 +61,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         _write_new(probe, b"")
         probe.unlink()
     except OSError as error:
-        cause = "a file is in its place" if isinstance(error, FileExistsError) else _cause(error)
+        cause = "a file is in its place" if isinstance(error, FileExistsError) else error.strerror
         raise OSError(error.errno, f"Could not write to the folder {folder}: {cause}") from error
     return folder
 

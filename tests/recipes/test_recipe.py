@@ -1,0 +1,277 @@
+"""Recipes: what is accepted, what is refused and how, and what each packaged one makes of a small model."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_compress.core.model import compressed_layers
+from keras_compress.pruning.pruner import Pruner
+from keras_compress.recipes.recipe import Recipe, Stage, compress
+
+RECIPES = [
+    "cluster", "cluster_per_channel", "cqat", "pcqat", "pqat", "prune", "prune_2_4", "prune_block", "prune_global",
+    "ptq", "qat", "qat_w4a8",
+]  # fmt: skip
+
+
+def small_model(hidden: bool = True) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 1), name="image")
+    x = keras.layers.Conv2D(8, 3, name="conv")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    if hidden:
+        x = keras.layers.Dense(16, activation="relu", name="hidden")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+
+
+def valid() -> dict[str, Any]:
+    schedule = {
+        "class_name": "PolynomialDecay",
+        "config": {"initial_sparsity": 0.2, "final_sparsity": 0.6, "begin_step": 0.0, "end_step": 0.5},
+    }
+    return {
+        "version": 1,
+        "name": "mine",
+        "stages": [
+            {
+                "name": "prune",
+                "method": "prune_low_magnitude",
+                "config": {"pruning_schedule": schedule},
+                "rules": [{"layers": "last", "skip": True}],
+                "epochs": 4,
+                "learning_rate": 0.01,
+            },
+            {"name": "cluster", "method": "cluster_weights", "config": {"number_of_clusters": 4}, "filters": "hidden"},
+        ],
+    }
+
+
+def transforms_of(model: keras.Model) -> dict[str, list[str]]:
+    return {path: [type(t).__name__ for t in wrapper.transform_list] for path, wrapper in compressed_layers(model)}
+
+
+def pruners_of(model: keras.Model) -> list[Pruner]:
+    return [t for _, w in compressed_layers(model) for t in w.transform_list if isinstance(t, Pruner)]
+
+
+def test_the_packaged_recipes_are_these() -> None:
+    assert Recipe.names() == RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_packaged_recipe_applies_and_trains(name: str) -> None:
+    recipe = Recipe.load(name)
+    assert recipe.name == name
+    assert recipe.description.endswith(".")
+    original = small_model(hidden=False)
+    before = [np.array(v) for v in original.weights]
+    model = compress(original, name, steps_per_epoch=2)
+    # Eagerly: making a graph of it takes longer than these four steps.
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    rng = np.random.default_rng(0)
+    x, y = rng.random((8, 6, 6, 1), "float32"), rng.random((8, 3), "float32")
+    losses = model.fit(x, y, batch_size=4, epochs=2, verbose=0).history["loss"]
+    assert losses[1] != losses[0]
+    assert np.isfinite(losses).all()
+    assert model.get_config() != original.get_config()
+    for value, variable in zip(before, original.weights):
+        np.testing.assert_array_equal(value, np.array(variable))
+
+
+def test_stages_and_their_order() -> None:
+    model = compress(small_model(), "pcqat", steps_per_epoch=5)
+    assert transforms_of(model) == {
+        path: ["MagnitudePruner", "CentroidClusterer", "UniformQuantizer"] for path in ("conv", "hidden", "logits")
+    }
+
+
+def test_first_and_last_layer_keep_8_bits() -> None:
+    model = compress(small_model(), "qat_w4a8")
+    bits = {path: wrapper.transform_list[0].bits for path, wrapper in compressed_layers(model)}
+    assert bits == {"conv": 8, "hidden": 4, "logits": 8}
+
+
+def test_fractions_become_steps_of_the_stages_own_training() -> None:
+    # 4 epochs of 10 steps: half of 40.
+    model = Recipe.load(valid()).stages[0].apply(small_model(), steps_per_epoch=10)
+    pruners = pruners_of(model)
+    assert [(p.schedule.begin_step, p.schedule.end_step, p.schedule.frequency) for p in pruners] == [(0, 20, 100)] * 2
+
+
+def test_a_fractional_frequency_is_a_share_of_the_training_and_at_least_one_step() -> None:
+    recipe = valid()
+    config = recipe["stages"][0]["config"]["pruning_schedule"]["config"]
+    config["frequency"] = 0.1
+    stage = Recipe.load(recipe).stages[0]
+    assert {p.schedule.frequency for p in pruners_of(stage.apply(small_model(), 10))} == {4}
+    assert {p.schedule.frequency for p in pruners_of(stage.apply(small_model(), 1))} == {1}
+
+
+def test_whole_steps_stay_steps() -> None:
+    recipe = valid()
+    config = recipe["stages"][0]["config"]["pruning_schedule"]["config"]
+    config.update(begin_step=3, end_step=9)
+    stage = Recipe.load(recipe).stages[0]
+    schedules = {(p.schedule.begin_step, p.schedule.end_step) for p in pruners_of(stage.apply(small_model()))}
+    assert schedules == {(3, 9)}
+
+
+def test_fractions_in_a_rule_are_resolved_too() -> None:
+    recipe = valid()
+    schedule = copy.deepcopy(recipe["stages"][0]["config"]["pruning_schedule"])
+    schedule["config"]["end_step"] = 0.75
+    recipe["stages"][0]["rules"] = [{"layers": "hidden", "pruning_schedule": schedule}]
+    pruners = pruners_of(Recipe.load(recipe).stages[0].apply(small_model(), 10))
+    assert [p.schedule.end_step for p in pruners] == [20, 30, 20]
+
+
+def test_fractions_need_steps_per_epoch() -> None:
+    with pytest.raises(ValueError, match=r"Expected `steps_per_epoch`.* stage 'prune'.*Received: steps_per_epoch=None"):
+        compress(small_model(), valid())
+
+
+def test_steps_per_epoch_must_be_a_number_of_steps() -> None:
+    with pytest.raises(ValueError, match=r"Expected `steps_per_epoch` >= 1. Received: steps_per_epoch=0"):
+        compress(small_model(), valid(), steps_per_epoch=0)
+
+
+def test_fractions_need_a_training() -> None:
+    recipe = valid()
+    recipe["stages"][0]["epochs"] = 0
+    with pytest.raises(ValueError, match=r"Expected `epochs` >= 1 where steps are fractions"):
+        compress(small_model(), recipe, steps_per_epoch=10)
+
+
+def test_fit_is_called_after_each_stage_that_trains() -> None:
+    recipe = valid()
+    recipe["stages"].append({"name": "quantize", "method": "quantize_model", "epochs": 0})
+    seen: list[tuple[str, int]] = []
+
+    def fit(model: keras.Model, stage: Stage) -> None:
+        count = sum(len(listed) for listed in transforms_of(model).values())
+        seen.append((stage.name, count))
+        model.get_layer("logits").bias.assign([7.0, 8.0, 9.0])
+
+    model = compress(small_model(), recipe, steps_per_epoch=1, fit=fit)
+    assert seen == [("prune", 2), ("cluster", 3)]
+    np.testing.assert_array_equal(np.array(model.get_layer("logits").layer.bias), [7.0, 8.0, 9.0])
+
+
+def test_load_from_file_mapping_and_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(valid()), encoding="utf-8")
+    from_file = Recipe.load(path)
+    assert from_file == Recipe.load(str(path)) == Recipe.load(valid()) == Recipe.load(from_file)
+    assert from_file.stages[0].epochs == 4
+    assert from_file.stages[1] == Stage("cluster", "cluster_weights", {"number_of_clusters": 4}, "hidden")
+
+
+def test_packaged_recipe_by_name_whatever_the_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pcqat").write_text("not a recipe", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert Recipe.load("pcqat").name == "pcqat"
+
+
+def test_unknown_name_lists_the_recipes() -> None:
+    with pytest.raises(ValueError, match=r"Expected a recipe out of \['cluster', .*'qat_w4a8'\].*Received: 'pcqatt'"):
+        Recipe.load("pcqatt")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="none.json"):
+        Recipe.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("{", "Expecting property name"),
+        ('{"version": 1, "version": 1}', r"keys given more than once: \['version'\]"),
+        ('{"version": NaN}', "NaN is not a number"),
+        ("[" * 100_000, "recursion"),
+        ("\ufeff\ufeff{}", "BOM|Expecting value"),
+    ],
+)
+def test_bad_json_names_the_file(tmp_path: Path, text: str, cause: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"Expected a recipe in JSON. Received: .*bad.json \(.*({cause})"):
+        Recipe.load(path)
+
+
+def edited(path: list[str | int], value: Any) -> dict[str, Any]:
+    recipe: Any = valid()
+    place = recipe
+    for key in path[:-1]:
+        place = place[key]
+    if value is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return recipe  # type: ignore[no-any-return]
+
+
+SCHEDULE: list[str | int] = ["stages", 0, "config", "pruning_schedule"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["epoch"], 3, r"Expected keys out of \['description', 'name', 'stages', 'version'\] at the top of recipe 'mine'. "
+                       r"Received: \['epoch'\]"),
+        (["version"], 2, r"Expected 1 at `version` .*Received: 2"),
+        (["stages"], [], r"at `stages` .*Received: \[\]"),
+        (["name"], None, r"Expected the keys \['version', 'name', 'stages'\] at the top .*Received: \['stages', 'version'\]"),
+        (["stages", 1, "epoch"], 3, r"Expected keys out of \['config', 'epochs', .*\] at `stages\[1\]` .*Received: \['epoch'\]"),
+        (["stages", 0, "epochs"], "6", r"Expected a value of type integer at `stages\[0\].epochs` .*Received: '6'"),
+        (["stages", 0, "epochs"], -1, r"Expected a number >= 0 at `stages\[0\].epochs` .*Received: -1"),
+        (["stages", 0, "learning_rate"], 0, r"Expected a number > 0 at `stages\[0\].learning_rate` .*Received: 0"),
+        (["stages", 0, "method"], "os.system", r"Expected a method out of \['cluster_weights', 'prune_low_magnitude', "
+                                               r"'quantize_model'.*\] at `stages\[0\].method` .*Received: 'os.system'"),
+        (["stages", 1, "config", "clusters"], 3, r"Expected keys out of \[.*'number_of_clusters'.*\] at `stages\[1\].config` "
+                                                 r".*Received: \['clusters'\]"),
+        (["stages", 1, "config", "filters"], "conv", r"Received: \['filters'\]"),
+        (["stages", 1, "config", "model"], "m", r"Received: \['model'\]"),
+        (["stages", 1, "config", "number_of_clusters"], "16", r"Expected a value of type int at "
+                                                              r"`stages\[1\].config.number_of_clusters` .*Received: '16'"),
+        (["stages", 1, "config", "number_of_clusters"], True, r"Expected a value of type int .*Received: True"),
+        (["stages", 0, "rules"], [{"skip": True}], r"Expected the keys \['layers'\] at `stages\[0\].rules\[0\]`"),
+        (["stages", 1, "filters"], 3, r"Expected a selector of layers .* at `stages\[1\].filters` .*Received: 3"),
+        ([*SCHEDULE, "config", "end_steps"], 3, r"Expected keys out of \[.*'end_step'.*\] at "
+                                                r"`stages\[0\].config.pruning_schedule.config` .*Received: \['end_steps'\]"),
+        ([*SCHEDULE, "config", "end_step"], None, r"Expected the keys \['end_step'\] too at"),
+        ([*SCHEDULE, "class_name"], "Polynomial", r"Expected a class out of \[.*'PolynomialDecay'.*Received: 'Polynomial'"),
+        ([*SCHEDULE, "module"], "os", r"Expected keys out of \['class_name', 'config'\] at .*Received: \['module'\]"),
+        ([*SCHEDULE, "config"], 5, r"Expected an object \{...\} at `stages\[0\].config.pruning_schedule.config`"),
+        ([*SCHEDULE, "config", "power"], "3", r"Expected a value of type float at .*power` .*Received: '3'"),
+        (["stages", 1, "name"], "prune", r"Expected a different `name` for each stage .*Received: \['prune', 'prune'\]"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_their_place(path: list[str | int], value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe.load(edited(path, value))
+
+
+def test_a_recipe_that_is_no_object() -> None:
+    with pytest.raises(TypeError, match="Expected a recipe's name, path or mapping. Received: int"):
+        Recipe.load(3)  # type: ignore[arg-type]
+
+
+def test_a_rule_that_matches_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"Expected a rule that matches.*'dense_9'"):
+        compress(small_model(), edited(["stages", 1, "filters"], "dense_9"), steps_per_epoch=1)
+
+
+def test_out_of_range_values_are_refused_by_the_method() -> None:
+    recipe = edited([*SCHEDULE, "config", "final_sparsity"], 1.0)
+    with pytest.raises(ValueError, match=r"Expected `final_sparsity` in \[0, 1\). Received: final_sparsity=1.0"):
+        compress(small_model(), recipe, steps_per_epoch=1)

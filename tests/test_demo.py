@@ -1,0 +1,140 @@
+"""The demo on digits with very short trainings: files, report, table, and a clean stop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+
+from keras_compress import cli, demo
+from keras_compress.cli_flags import COMMANDS
+from keras_compress.convert.inspection import inspect_tflite
+from keras_compress.runtime.tflm import TFLM
+
+STAGES = ["float", "int8", "pruned", "clustered", "pcqat int8"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a demo run left."""
+    folder = tmp_path_factory.mktemp("demo") / "new" / "out"
+    assert cli.main(["keras-compress", "demo", f"--out={folder}", "--epochs=4,3,1,1", "--batch_size=64", "--seed=1"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def test_files(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "model_clustered.keras", "model_clustered.tflite", "model_compressed.keras", "model_float.keras",
+        "model_float.tflite", "model_int8.tflite", "model_plain_int8.tflite", "model_pruned.keras",
+        "model_pruned.tflite", "report.json",
+    ]  # fmt: skip
+    reloaded = keras.models.load_model(folder / "model_compressed.keras")
+    assert reloaded.name == "digits_cnn"
+
+
+def test_stages_have_the_promised_keys_and_types(report: dict[str, Any]) -> None:
+    assert [stage["name"] for stage in report["stages"]] == STAGES
+    for stage in report["stages"]:
+        assert set(stage) >= {
+            "name", "accuracy", "simulated_accuracy", "raw_bytes", "gzip_bytes", "weight_payload_bytes", "sparsity",
+            "litert_latency_ms", "tflm_arena_bytes", "distinct_values",
+        }  # fmt: skip
+        assert 0 < stage["accuracy"] <= 1
+        assert abs(stage["accuracy"] - stage["simulated_accuracy"]) <= 0.01
+        assert all(isinstance(stage[key], int) for key in ("raw_bytes", "gzip_bytes", "weight_payload_bytes"))
+        assert stage["weight_payload_bytes"] < stage["raw_bytes"]
+        latency = stage["litert_latency_ms"]
+        assert set(latency) == {"median", "p10", "p90"}
+        assert 0 < latency["p10"] <= latency["median"] <= latency["p90"]
+    assert [stage["weight_payload_bytes"] for stage in report["stages"]] == [89920, 22480, 89920, 89920, 22480]
+
+
+def test_tflm_column(report: dict[str, Any]) -> None:
+    arenas = [stage["tflm_arena_bytes"] for stage in report["stages"]]
+    if TFLM().available() is not None:
+        assert arenas == [None] * len(STAGES)
+        return
+    assert all(isinstance(arena, int) and 1000 < arena < 100_000 for arena in arenas)
+    assert arenas[4] < arenas[0]
+
+
+def test_figures_are_those_of_the_files(folder: Path, report: dict[str, Any]) -> None:
+    rows = {stage["name"]: stage for stage in report["stages"]}
+    for name, file in (("float", "model_float.tflite"), ("pcqat int8", "model_int8.tflite")):
+        stats = inspect_tflite(folder / file)
+        assert rows[name]["raw_bytes"] == stats.raw_bytes
+        assert rows[name]["gzip_bytes"] == stats.gzip_bytes
+        assert rows[name]["sparsity"] == stats.sparsity
+    final = rows["pcqat int8"]
+    assert final["sparsity"] == pytest.approx(0.8, abs=0.001)
+    assert final["distinct_values"] <= 16
+    assert final["gzip_bytes"] < rows["float"]["gzip_bytes"] / 8
+
+
+def test_report_tells_how_it_came_about(report: dict[str, Any]) -> None:
+    assert report["seed"] == 1
+    assert report["epochs"] == [4, 3, 1, 1]
+    assert report["recipe"] == "pcqat"
+    assert set(report["machine"]) == {"cpu", "architecture", "cores", "system"}
+    assert report["versions"]["keras"] == keras.__version__
+    assert report["verification"]["ok"] is True
+    assert set(report["verification"]["kernels"]) >= {"xnnpack", "reference"}
+    assert any("runs in turns" in note for note in report["notes"])
+
+
+def test_report_command_prints_the_table_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["keras-compress", "report", f"--out={folder}"]) == 0
+    text = capsys.readouterr().out
+    for name in STAGES:
+        assert f" {name}" in text
+    assert "digits_cnn on digits, 360 test images" in text
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"stages": 3}', '{"stages": [{}]}', '{"stages": [{"name": "a", "raw_bytes": "x"}]}']
+)
+def test_a_damaged_report(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.json").write_text(content, encoding="utf-8")
+    assert cli.main(["keras-compress", "report", f"--out={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: Expected a report")
+    assert error.count("\n") == 1
+
+
+def test_interrupted_it_leaves_nothing_half_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "fit", lambda *args, **kwargs: None)
+    monkeypatch.setattr(demo, "convert", interrupt)
+    assert cli.main(["keras-compress", "demo", f"--out={tmp_path}"]) == 130
+    assert "Interrupted" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_tflm_its_column_says_so(
+    tmp_path: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = {**report, "stages": [{**stage, "tflm_arena_bytes": None} for stage in report["stages"]]}
+    (tmp_path / "report.json").write_text(json.dumps(without), encoding="utf-8")
+    assert cli.main(["keras-compress", "report", f"--out={tmp_path}"]) == 0
+    words = capsys.readouterr().out.split()
+    assert [words.count(word) for word in ("not", "available", "here")] == [len(STAGES)] * 3
+
+
+def test_defaults() -> None:
+    values = COMMANDS["demo"].flags()
+    values(["demo", "--dataset=fashion_mnist"])
+    settings = demo.settings_of(values)
+    assert (settings.model, settings.epochs, settings.batch_size) == ("lenet5", (3, 3, 2, 1), 128)
+    assert [stage.epochs for stage in settings.recipe.stages] == [3, 2, 1]
