@@ -84,7 +84,7 @@ class Pruner(WeightTransform):
         return float(1.0 - np.mean(ops.convert_to_numpy(self.mask)))
 
     def pending(self) -> str | None:
-        step = int(self.step)
+        step = int(value_of(self.step))
         if step == 0:
             return "pruning has not begun: no training step was made"
         if self.schedule.end_step != -1 and step <= self.schedule.end_step:
