@@ -64,11 +64,9 @@ def _matching(values: NDArray[Any], scale: NDArray[Any], plan: LoweringPlan) -> 
 
 
 def _biases(frozen: keras.Model) -> list[NDArray[np.int64]]:
-    return [
-        layer.transforms["bias"][-1].integer_weight(None).integers.astype(np.int64)
-        for layer in frozen.layers
-        if isinstance(layer, Compressed) and "bias" in layer.transforms
-    ]
+    wrappers = [layer for layer in frozen.layers if isinstance(layer, Compressed) and "bias" in layer.transforms]
+    grids = [wrapper.transforms["bias"][-1].integer_weight(None) for wrapper in wrappers]
+    return [grid.integers.astype(np.int64) for grid in grids if grid is not None]
 
 
 def _check_bias(name: str, integers: NDArray[Any], biases: list[NDArray[np.int64]]) -> None:

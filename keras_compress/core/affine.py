@@ -54,16 +54,14 @@ class QuantSpec:
     @property
     def minimum(self) -> int:
         """Lowest integer."""
-        lowest = -(2 ** (self.bits - 1)) if self.signed else 0
+        lowest = -(1 << (self.bits - 1)) if self.signed else 0
         return lowest + (1 if self.narrow_range else 0)
 
     @property
     def maximum(self) -> int:
         """Highest integer."""
-        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
-
-ACTIVATION_INT8 = QuantSpec(bits=8, symmetric=False, narrow_range=False)
 
 
 def quantize_to_int(values: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:

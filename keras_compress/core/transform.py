@@ -71,7 +71,7 @@ class WeightTransform(keras.layers.Layer):
             channel_axes: Its output-channel axes.
             made: Promises of the transforms before this one in the list.
         """
-        if self.built:
+        if self._build_arguments is not None:
             return
         self._build_arguments = {
             "shape": [int(n) for n in shape],

@@ -158,7 +158,7 @@ class Compressed(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
-        config = super().get_config()
+        config: dict[str, Any] = super().get_config()
         config.pop("dtype", None)
         config["transforms"] = {name: [serialize(t) for t in listed] for name, listed in self.transforms.items()}
         config["slots"] = None if self.slot_axes is None else {k: list(v) for k, v in self.slot_axes.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
@@ -16,6 +16,8 @@ from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import ActivationQuantizer, MovingAverageRange
 from keras_compress.quantizers.placement import PlacePoints
 from keras_compress.quantizers.uniform import UniformQuantizer
+
+_Layer = TypeVar("_Layer", WeightTransform, ActivationQuantizer)
 
 
 def weight_quantizer(identifier: Any, per_channel: bool = True) -> WeightTransform | None:
@@ -32,7 +34,7 @@ def weight_quantizer(identifier: Any, per_channel: bool = True) -> WeightTransfo
     if not isinstance(made, WeightTransform) or "grid" not in made.promises:
         raise ValueError(f"Expected a weight quantizer, such as 'int8' or UniformQuantizer(4). Received: {identifier!r}")
     # Every weight gets an object of its own.
-    return type(made).from_config({k: v for k, v in made.get_config().items() if k != "name"})
+    return _fresh(made)
 
 
 def activation_quantizer(identifier: Any) -> ActivationQuantizer | None:
@@ -50,7 +52,13 @@ def activation_quantizer(identifier: Any) -> ActivationQuantizer | None:
         raise ValueError(
             f"Expected an activation quantizer, such as 'int8' or LearnedRange(4). Received: {identifier!r}"
         )
-    return type(made).from_config({k: v for k, v in made.get_config().items() if k != "name"})
+    return _fresh(made)
+
+
+def _fresh(made: _Layer) -> _Layer:
+    """A new object with the same settings."""
+    again: _Layer = type(made).from_config({k: v for k, v in made.get_config().items() if k != "name"})
+    return again
 
 
 @register("entry_point")

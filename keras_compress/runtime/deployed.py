@@ -65,10 +65,11 @@ def input_arrays(x: Any, specs: Sequence[TensorSpec]) -> list[Array]:
         arrays = [np.asarray(a) for a in (x if isinstance(x, (list, tuple)) else [x])]
     if len(arrays) != len(specs):
         raise ValueError(f"Expected {len(specs)} inputs. Received: {len(arrays)}")
-    return [_as_input(array, spec) for array, spec in zip(arrays, specs, strict=True)]
+    return [as_input(array, spec) for array, spec in zip(arrays, specs, strict=True)]
 
 
-def _as_input(array: Array, spec: TensorSpec) -> Array:
+def as_input(array: Array, spec: TensorSpec) -> Array:
+    """Data as an input takes them: real numbers become the integers of its scale where it holds integers."""
     if spec.dtype in _INTEGERS and spec.scales and array.dtype.kind == "f":
         integers = quantize_to_int(
             array.astype(np.float32), np.float32(spec.scales[0]), float(spec.zero_points[0]), _INTEGERS[spec.dtype]

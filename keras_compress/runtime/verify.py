@@ -218,14 +218,14 @@ class _Segment:
 
 
 def _segments(artifact: Artifact, points: dict[str, Array]) -> list[_Segment]:
-    point_of = {}
+    point_of: dict[str, str] = {}
     for point, tensor in artifact.points.items():
         point_of.setdefault(tensor, point)
     found = []
     for tensor, point in point_of.items():
         names = segment_inputs(artifact.content, tensor, set(point_of))
-        if point not in points or not names:
-            continue
+        if point not in points or names in ([], [tensor]):
+            continue  # a constant, or an input of integer type: nothing is computed
         sources = tuple(point_of.get(name, f"input:{name}") for name in names)
         found.append(_Segment(point, extract_segment(artifact.content, names, [tensor]), sources))
     return found
@@ -243,7 +243,7 @@ def _compare_op(
     signature = runner.describe(segment.content, segment.point)
     fed = []
     for source, spec in zip(segment.inputs, signature.inputs, strict=True):
-        values = points[source] if source in points else _model_input(source, inputs)
+        values = points[source] if source in points else deployed.as_input(_model_input(source, inputs), spec)
         fed.append(values.reshape(len(values), *spec.sample_shape))
     got = runner.run(segment.content, fed, segment.point)[0].astype(np.int64)
     expected = points[segment.point].astype(np.int64).reshape(got.shape)

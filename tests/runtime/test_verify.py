@@ -88,6 +88,14 @@ def test_sixteen_by_eight():
     assert all(row.max_lsb <= 1 for row in convolution)
 
 
+@pytest.mark.parametrize("io", ["int8", "uint8"])
+def test_integer_inputs(converted, io):
+    model, x, _ = converted
+    result = verify(kc.convert(model, representative_dataset=x, io=io), model, x, kernels=KERNELS)
+    assert result.ok
+    assert {row.argmax_agreement for row in result.outputs} <= {0.99, 1.0}
+
+
 def test_share_that_double_rounding_costs(converted):
     # The worst operator of the net; M = 2^-n * q costs 2^-(n + 1).
     share = double_rounding_share(converted[2].content)
