@@ -138,6 +138,9 @@ class _RangeQuantizer(ActivationQuantizer):
         return ops.cond(known, lambda: _rounded(inputs, self.parameters(), self.spec), lambda: ops.copy(inputs))
 
     def _warn_if_untrained(self) -> None:
+        if keras.src.backend.in_stateless_scope():
+            # Keras only traces the model, as before training under a distribution strategy.
+            return
         with tf.init_scope():
             if tf.executing_eagerly() and int(value_of(self.batches)) == 0 and not getattr(self, "_warned", False):
                 self._warned = True
