@@ -6,7 +6,9 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core import affine
-from keras_compress.core.affine import ACTIVATION_INT8, QuantSpec
+from keras_compress.core.affine import QuantSpec
+
+ACTIVATION_INT8 = QuantSpec(bits=8, symmetric=False, narrow_range=False)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_layer_used_twice_counts_one_step() -> None:
     model = pruned(keras.Model(inputs, layers.Dense(2)(shared(shared(inputs)))))
     wrappers = [layer for layer in model.layers if isinstance(layer, kc.Compressed)]
     assert len(wrappers) == 2
-    model.compile("sgd", "mse", jit_compile=False)
+    model.compile("sgd", "mse", run_eagerly=True)
     model.fit(X, np.zeros((8, 2)), batch_size=4, epochs=3, verbose=0)
     assert steps(model) == {6}
 
@@ -119,7 +119,7 @@ def test_a_model_called_twice_in_an_outer_model_counts_one_step() -> None:
     inner = pruned(keras.Sequential([keras.Input((6,)), layers.Dense(6)]))
     inputs = keras.Input((6,))
     outer = keras.Model(inputs, inner(inner(inputs)))
-    outer.compile("sgd", "mse", jit_compile=False)
+    outer.compile("sgd", "mse", run_eagerly=True)
     outer.fit(X, np.zeros((8, 6)), batch_size=4, verbose=0)
     assert steps(outer) == {2}
 
@@ -131,7 +131,7 @@ def test_a_nested_model_is_wrapped_inside_and_used_twice() -> None:
     nested = model.get_layer("base")
     assert isinstance(nested.layers[0], kc.Compressed)
     assert len(model.trainable_variables) == 2
-    model.compile("sgd", "mse", jit_compile=False)
+    model.compile("sgd", "mse", run_eagerly=True)
     model.fit(X, np.zeros((8, 6)), batch_size=8, epochs=2, verbose=0)
     assert steps(model) == {2}
 
@@ -172,7 +172,7 @@ def test_inference_counts_nothing() -> None:
     model = pruned(dense_model())
     model(X)
     model.predict(X, verbose=0)
-    model.compile("sgd", "mse", jit_compile=False)
+    model.compile("sgd", "mse", run_eagerly=True)
     model.evaluate(X, np.zeros((8, 2)), verbose=0)
     assert steps(model) == {0}
 
@@ -188,7 +188,7 @@ def test_subclassed_outer_model_trains_the_compressed_one_in_it() -> None:
 
     inner = kc.prune_low_magnitude(dense_model(), kc.ConstantSparsity(0.5, 0), scope="global")
     outer = Outer(inner)
-    outer.compile("sgd", "mse", jit_compile=False)
+    outer.compile("sgd", "mse", run_eagerly=True)
     outer.fit(X, np.zeros((8, 2)), batch_size=4, verbose=0)
     assert steps(inner) == {2}
     masks = np.concatenate([np.array(w.transform_list[0].mask).ravel() for w in inner.layers])
@@ -281,7 +281,7 @@ def test_a_frozen_layer_trains_no_centroid() -> None:
     model = dense_model()
     model.layers[0].trainable = False
     clustered = kc.cluster_weights(model, 4)
-    clustered.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
+    clustered.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
     before = [np.array(v) for v in clustered.layers[0].variables]
     clustered.fit(X, np.ones((8, 2)), verbose=0)
     for old, new in zip(before, clustered.layers[0].variables):

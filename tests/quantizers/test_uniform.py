@@ -28,7 +28,7 @@ def test_two_bits_per_channel_and_per_tensor_literal() -> None:
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("bits", [2, 3, 5, 8])
 def test_equals_the_formula(bits: int, per_channel: bool) -> None:
     kernel = np.random.default_rng(bits).normal(size=(9, 4)).astype(np.float32)
     quantizer = kc.UniformQuantizer(bits, per_channel=per_channel)
