@@ -46,7 +46,7 @@ class Defaults:
 
 
 DEFAULTS = {
-    "digits": Defaults("digits_cnn", (30, 15, 8, 6), 32),
+    "digits": Defaults("digits_cnn", (30, 25, 10, 10), 32),
     "fashion_mnist": Defaults("lenet5", (3, 3, 2, 1), 128),
 }
 

@@ -21,7 +21,8 @@ STAGES = ["float", "int8", "pruned", "clustered", "pcqat int8"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a demo run left."""
     folder = tmp_path_factory.mktemp("demo") / "new" / "out"
-    assert cli.main(["keras-compress", "demo", f"--out={folder}", "--epochs=4,3,1,1", "--batch_size=64", "--seed=1"]) == 0
+    arguments = [f"--out={folder}", "--epochs=4,3,1,1", "--batch_size=64", "--seed=1"]
+    assert cli.main(["keras-compress", "demo", *arguments]) == 0
     return folder
 
 
