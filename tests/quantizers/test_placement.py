@@ -73,7 +73,8 @@ def test_an_output_in_the_middle_of_a_chain_has_a_point_too() -> None:
 def test_residual_add_and_relu() -> None:
     x = image()
     y = layers.ReLU(name="relu")(conv(x, "conv1"))
-    z = layers.BatchNormalization(trainable=False, name="norm")(layers.DepthwiseConv2D(3, padding="same", name="depthwise")(y))
+    z = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(y)
+    z = layers.BatchNormalization(trainable=False, name="norm")(z)
     total = layers.ReLU(name="relu2")(layers.Add(name="add")([y, z]))
     assert placed(x, total) == {"in", "relu", "norm", "relu2"}
 
