@@ -44,10 +44,14 @@ def compress(values: flags.FlagValues) -> None:
     cli_report.say(f"Task: {task.name}. Loss: {task.reason}.")
     started = time.monotonic()
     with cli_report.collected_warnings() as notes:
+        # Before the training: what cannot be converted at all is refused at once.
+        original = convert_model(model, mode="float32")
         compressed = _train(model, recipe, x, y, task, values)
+        save_keras_atomic(compressed, folder / "model_compressed.keras")
         artifact = _deployable(compressed, x)
+        artifact.save(folder / "model_compressed.tflite")
         stages = {
-            "original": _deployed(convert_model(model, mode="float32"), model, x_test, y_test, task),
+            "original": _deployed(original, model, x_test, y_test, task),
             recipe.name: _deployed(artifact, compressed, x_test, y_test, task),
         }
         rows, said = cli_report.stage_rows(stages, x_test, y_test, task.metric)
@@ -62,8 +66,6 @@ def compress(values: flags.FlagValues) -> None:
         "stages": _named_metric(rows, task, said),
         "notes": [*said, *notes],
     }
-    artifact.save(folder / "model_compressed.tflite")
-    save_keras_atomic(compressed, folder / "model_compressed.keras")
     cli_report.save(report, folder)
     cli_report.show(report)
     cli_report.say(f"model_compressed.keras, model_compressed.tflite and report.json are in {folder}.")

@@ -99,7 +99,7 @@ class Recipe:
         if isinstance(source, Recipe):
             return source
         if isinstance(source, Mapping):
-            return cls._from_data(dict(source), repr(source.get("name", "given as a mapping")))
+            return cls._from_data(dict(source), repr(source["name"]) if "name" in source else "given as a mapping")
         if not isinstance(source, (str, os.PathLike)):
             raise TypeError(f"Expected a recipe's name, path or mapping. Received: {type(source).__name__}")
         path = _path_of(os.fspath(source))

@@ -257,7 +257,7 @@ MISTAKES: list[tuple[list[str | int], Any, str, str]] = [
 def test_mistakes_are_named_with_their_place(
     path: list[str | int], value: Any, expected: str, received: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"^Expected .* of recipe 'mine'. Received: ") as caught:
+    with pytest.raises(ValueError, match=r"^Expected .* of recipe ('mine'|given as a mapping). Received: ") as caught:
         Recipe.load(edited(path, value))
     assert expected in str(caught.value)
     assert str(caught.value).split("Received: ")[1].startswith(received)
