@@ -52,7 +52,7 @@ def compress(values: flags.FlagValues) -> None:
         artifact.save(folder / "model_compressed.tflite")
         stages = {
             "original": _deployed(original, model, x_test, y_test, task),
-            recipe.name: _deployed(artifact, compressed, x_test, y_test, task),
+            _other_than("original", recipe.name): _deployed(artifact, compressed, x_test, y_test, task),
         }
         rows, said = cli_report.stage_rows(stages, x_test, y_test, task.metric)
     if "x_test" not in data.arrays:
@@ -69,6 +69,10 @@ def compress(values: flags.FlagValues) -> None:
     cli_report.save(report, folder)
     cli_report.show(report)
     cli_report.say(f"model_compressed.keras, model_compressed.tflite and report.json are in {folder}.")
+
+
+def _other_than(taken: str, name: str) -> str:
+    return name if name != taken else f"{name} recipe"
 
 
 def _train(
