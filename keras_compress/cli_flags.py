@@ -72,7 +72,7 @@ def _demo_flags(define: _Definer) -> None:
         ["digits_cnn", "lenet5", "lenet300", "resnet20"],
         "Architecture; by default digits_cnn for digits and lenet5 for fashion_mnist.",
     )
-    define.number("seed", 0, 0, "Same seed, same machine: same files.")
+    define.number("seed", 0, 0, "Same seed, same machine: same .tflite files.")
     define.numbers(
         "epochs",
         "Epochs of the float model and of each stage (prune, cluster, quantize), such as 20,6,3,3; one number holds "

@@ -134,7 +134,7 @@ def _slower(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         than = "than" if verb.endswith("better") else ""
         notes.append(
             f"{row['name']}: its latency, {latency['median']:.4f} ms, {verb} {than} {first['name']}'s "
-            f"{reference['median']:.4f} ms on this machine".replace("  ", " ")
+            f"{reference['median']:.4f} ms on this machine.".replace("  ", " ")
         )
     return notes
 

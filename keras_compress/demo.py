@@ -155,7 +155,7 @@ class Demo:
             **cli_report.header(time.monotonic() - started),
             "verification": cli_report.verification_entry(verification),
             "stages": rows,
-            "notes": [*notes, *warned],
+            "notes": [*notes, *_folded_note(rows), *warned],
         }
         self._save(folder, report)
         return report
@@ -234,6 +234,17 @@ class Demo:
         for name, model in self._trained.items():
             save_keras_atomic(model, folder / f"model_{name}.keras")
         cli_report.save(report, folder)
+
+
+def _folded_note(rows: list[dict[str, Any]]) -> list[str]:
+    """Why the float file of the clustered model has more values than there are clusters."""
+    values = {row["name"]: row["distinct_values"] for row in rows}
+    if values["clustered"] <= values["pcqat int8"]:
+        return []
+    return [
+        "clustered: in the float file the converter has folded BatchNormalization into the weights, so each channel has "
+        f"multiples of its own; the int8 file stores {values['pcqat int8']} values or fewer in each weight."
+    ]
 
 
 def accuracy_of(model: keras.Model, x: Any, y: Any) -> float:
