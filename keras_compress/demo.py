@@ -242,8 +242,8 @@ def _folded_note(rows: list[dict[str, Any]]) -> list[str]:
     if values["clustered"] <= values["pcqat int8"]:
         return []
     return [
-        "clustered: in the float file the converter has folded BatchNormalization into the weights, so each channel has "
-        f"multiples of its own; the int8 file stores {values['pcqat int8']} values or fewer in each weight."
+        "clustered: in the float file the converter has folded BatchNormalization into the weights, so each channel "
+        f"has multiples of its own; the int8 file stores {values['pcqat int8']} values or fewer in each weight."
     ]
 
 

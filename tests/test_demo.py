@@ -126,7 +126,7 @@ def test_interrupted_it_leaves_nothing_half_written(
 def test_without_tflm_its_column_says_so(
     tmp_path: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    without = {**report, "stages": [{**stage, "tflm_arena_bytes": None} for stage in report["stages"]]}
+    without = {**report, "notes": [], "stages": [{**stage, "tflm_arena_bytes": None} for stage in report["stages"]]}
     (tmp_path / "report.json").write_text(json.dumps(without), encoding="utf-8")
     assert cli.main(["keras-compress", "report", f"--out={tmp_path}"]) == 0
     words = capsys.readouterr().out.split()
