@@ -18,25 +18,35 @@ kc.measure(artifact, x, y)
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-# The methods are imported here, so that Keras's loader and recipes know them.
-from keras_compress.clustering.centroids import CentroidClusterer, cluster_weights
-from keras_compress.core.model import strip
-from keras_compress.core.schedule import ConstantSparsity, CosineDecay, PolynomialDecay, Schedule
-from keras_compress.core.transform import WeightTransform
-from keras_compress.core.wrapper import Compressed
-from keras_compress.pruning.magnitude import MagnitudePruner, prune_low_magnitude
-from keras_compress.pruning.n_m import NMPruner
-from keras_compress.quantizers.activation import (
-    ActivationQuantizer,
-    FixedGrid,
-    LearnedRange,
-    MovingAverageRange,
-    QuantizeActivation,
-)
-from keras_compress.quantizers.model import quantize_model
-from keras_compress.quantizers.uniform import UniformQuantizer
+
+def _is_the_command() -> bool:
+    """Whether `keras-compress` is starting: it shows its help at once, and loads Keras later and quietly."""
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return program.startswith("keras-compress") or sys.orig_argv[1:3] == ["-m", "keras_compress.cli"]
+
+
+if TYPE_CHECKING or not _is_the_command():
+    # The methods are imported here, so that Keras's loader and recipes know them.
+    from keras_compress.clustering.centroids import CentroidClusterer, cluster_weights
+    from keras_compress.core.model import strip
+    from keras_compress.core.schedule import ConstantSparsity, CosineDecay, PolynomialDecay, Schedule
+    from keras_compress.core.transform import WeightTransform
+    from keras_compress.core.wrapper import Compressed
+    from keras_compress.pruning.magnitude import MagnitudePruner, prune_low_magnitude
+    from keras_compress.pruning.n_m import NMPruner
+    from keras_compress.quantizers.activation import (
+        ActivationQuantizer,
+        FixedGrid,
+        LearnedRange,
+        MovingAverageRange,
+        QuantizeActivation,
+    )
+    from keras_compress.quantizers.model import quantize_model
+    from keras_compress.quantizers.uniform import UniformQuantizer
 
 if TYPE_CHECKING:
     from keras_compress.convert.artifact import Artifact
@@ -51,18 +61,37 @@ if TYPE_CHECKING:
 
 # Converting, running and reporting load what they need when they are first used: importing the package stays quick.
 _LAZY = {
+    "ActivationQuantizer": "quantizers.activation",
     "Artifact": "convert.artifact",
+    "CentroidClusterer": "clustering.centroids",
+    "Compressed": "core.wrapper",
+    "ConstantSparsity": "core.schedule",
+    "CosineDecay": "core.schedule",
+    "FixedGrid": "quantizers.activation",
+    "LearnedRange": "quantizers.activation",
+    "MagnitudePruner": "pruning.magnitude",
     "Measurement": "runtime.measure",
+    "MovingAverageRange": "quantizers.activation",
+    "NMPruner": "pruning.n_m",
+    "PolynomialDecay": "core.schedule",
+    "QuantizeActivation": "quantizers.activation",
     "Recipe": "recipes.recipe",
+    "Schedule": "core.schedule",
     "TensorBoardSummaries": "report.tensorboard",
+    "UniformQuantizer": "quantizers.uniform",
     "Verification": "runtime.verify",
     "VerificationError": "runtime.verify",
+    "WeightTransform": "core.transform",
+    "cluster_weights": "clustering.centroids",
     "compress": "recipes.recipe",
     "convert": "convert.convert",
     "freeze": "convert.freeze",
     "inspect_tflite": "convert.inspection",
     "measure": "runtime.measure",
     "measure_all": "runtime.measure",
+    "prune_low_magnitude": "pruning.magnitude",
+    "quantize_model": "quantizers.model",
+    "strip": "core.model",
     "summary": "report.summary",
     "verify": "runtime.verify",
 }

@@ -75,9 +75,7 @@ def _other_than(taken: str, name: str) -> str:
     return name if name != taken else f"{name} recipe"
 
 
-def _train(
-    model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues
-) -> keras.Model:
+def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues) -> keras.Model:
     steps_per_epoch = -(-len(x) // values.batch_size)
     keras.utils.set_random_seed(values.seed)
     with ProgressLine(sum(stage.epochs for stage in recipe.stages) * steps_per_epoch) as line:
@@ -87,9 +85,7 @@ def _train(
             line.begin(what)
             stage_model.compile(keras.optimizers.Adam(stage.learning_rate), task.new_loss())
             callbacks = [line.callback(what, stage.epochs)]
-            stage_model.fit(
-                x, y, batch_size=values.batch_size, epochs=stage.epochs, verbose=0, callbacks=callbacks
-            )
+            stage_model.fit(x, y, batch_size=values.batch_size, epochs=stage.epochs, verbose=0, callbacks=callbacks)
 
         return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit)
 
@@ -132,9 +128,7 @@ def convert(values: flags.FlagValues) -> None:
         data = Data.load(values.data)
         examples = as_input(data.samples("train", "", "test"), model, data.path)[:CALIBRATION_SAMPLES]
     with cli_report.collected_warnings() as notes:
-        artifact = convert_model(
-            model, values.target, mode=values.mode, representative_dataset=examples, io=values.io
-        )
+        artifact = convert_model(model, values.target, mode=values.mode, representative_dataset=examples, io=values.io)
     artifact.save(path)
     cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")
     for op in artifact.float_ops:

@@ -91,9 +91,7 @@ def _load_fashion_mnist() -> Dataset:
     def labels(part: str) -> NDArray[np.int64]:
         return _read_idx(directory / f"{part}-labels-idx1-ubyte.gz", dimensions=1).astype(np.int64)
 
-    return Dataset(
-        "fashion_mnist", images("train"), labels("train"), images("t10k"), labels("t10k"), num_classes=10
-    )
+    return Dataset("fashion_mnist", images("train"), labels("train"), images("t10k"), labels("t10k"), num_classes=10)
 
 
 def _fashion_mnist_directory() -> Path:

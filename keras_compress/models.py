@@ -125,9 +125,7 @@ def build(name: str, input_shape: Shape | None = None, num_classes: int = 10) ->
     return architecture(input_shape=input_shape, num_classes=num_classes)
 
 
-def _conv_norm(
-    x: keras.KerasTensor, filters: int, size: int, name: str, strides: int = 1
-) -> keras.KerasTensor:
+def _conv_norm(x: keras.KerasTensor, filters: int, size: int, name: str, strides: int = 1) -> keras.KerasTensor:
     """Conv without bias, then BatchNorm."""
     x = layers.Conv2D(filters, size, strides=strides, padding="same", use_bias=False, name=name)(x)
     return layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_norm")(x)

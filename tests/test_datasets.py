@@ -48,9 +48,7 @@ def test_fashion_mnist_is_the_real_one(fashion_mnist: datasets.Dataset) -> None:
     np.testing.assert_array_equal(np.bincount(fashion_mnist.y_test), [1000] * 10)
 
 
-def test_missing_fashion_mnist_names_package_and_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_fashion_mnist_names_package_and_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_COMPRESS_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="dataset-fashion-mnist.*KERAS_COMPRESS_DATA") as caught:
         datasets.load("fashion_mnist")

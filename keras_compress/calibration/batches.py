@@ -56,8 +56,8 @@ def _items(data: Any, model: keras.Model) -> Iterable[Any]:
         data = data()
     if not isinstance(data, Iterable):
         raise ValueError(
-            "Expected a representative_dataset: an array, a list or mapping of arrays, a tf.data.Dataset, or a function "
-            f"that yields batches. Received: {type(data).__name__}"
+            "Expected a representative_dataset: an array, a list or mapping of arrays, a tf.data.Dataset, or a "
+            f"function that yields batches. Received: {type(data).__name__}"
         )
     is_dataset = hasattr(data, "element_spec")
     return (item[0] if is_dataset and isinstance(item, tuple) else item for item in data)

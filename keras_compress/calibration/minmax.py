@@ -16,9 +16,7 @@ from keras_compress.quantizers.activation import QuantizeActivation
 
 def untrained_points(model: keras.Model) -> list[QuantizeActivation]:
     """Points of a flat model whose range is not known."""
-    return [
-        layer for layer in model.layers if isinstance(layer, QuantizeActivation) and not layer.quantizer.trained()
-    ]
+    return [layer for layer in model.layers if isinstance(layer, QuantizeActivation) and not layer.quantizer.trained()]
 
 
 def calibrate(model: keras.Model, representative_dataset: Any) -> int:

@@ -83,7 +83,12 @@ class CentroidClusterer(WeightTransform):
     def samples(cls) -> list[dict[str, Any]]:
         return [
             {"number_of_clusters": 4},
-            {"number_of_clusters": 3, "cluster_per_channel": True, "preserve_sparsity": True, "fixed_assignments": True},
+            {
+                "number_of_clusters": 3,
+                "cluster_per_channel": True,
+                "preserve_sparsity": True,
+                "fixed_assignments": True,
+            },
         ]
 
     @property

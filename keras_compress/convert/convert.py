@@ -112,9 +112,7 @@ def _check_arguments(target: str, mode: str, io: str, weights_storage: str) -> N
         if value not in allowed:
             raise ValueError(f"Expected `{name}` out of {allowed}. Received: {name}={value!r}")
     if mode not in _MODES_OF[target]:
-        raise ValueError(
-            f"Expected a mode that target {target!r} runs: {_MODES_OF[target]}. Received: mode={mode!r}"
-        )
+        raise ValueError(f"Expected a mode that target {target!r} runs: {_MODES_OF[target]}. Received: mode={mode!r}")
     fitting = {"int8": ("float32", "int8", "uint8"), "16x8": ("float32", "int16")}.get(mode, ("float32",))
     if io not in fitting:
         raise ValueError(f"Expected `io` out of {fitting} for mode={mode!r}. Received: io={io!r}")

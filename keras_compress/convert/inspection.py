@@ -141,9 +141,7 @@ def _inspect(content: bytes) -> FileStats:
         weight_payload_bytes=sum(row.bytes for row in by_buffer.values()),
         sparsity=zeros / elements if elements else 0.0,
         weights=tuple(row for _, row in rows),
-        operators=dict(
-            sorted(Counter(op.name for graph in file.subgraphs for op in graph.operators).items())
-        ),
+        operators=dict(sorted(Counter(op.name for graph in file.subgraphs for op in graph.operators).items())),
     )
 
 
@@ -189,17 +187,14 @@ class _File:
         self._content = content
         self._histograms: dict[tuple[int, str], _Histogram] = {}
         self._types = {value: name for name, value in vars(schema.TensorType).items() if name[0] != "_"}
-        self._builtins = {
-            value: name for name, value in vars(schema.BuiltinOperator).items() if name[0] != "_"
-        }
+        self._builtins = {value: name for name, value in vars(schema.BuiltinOperator).items() if name[0] != "_"}
         self._model = schema.Model.GetRootAs(content, 0)
         self._operator_names = [
             self._operator_name(self._model.OperatorCodes(index))
             for index in range(self._spend(self._model.OperatorCodesLength(), 4))
         ]
         self._buffers = [
-            self._buffer(self._model.Buffers(index))
-            for index in range(self._spend(self._model.BuffersLength(), 4))
+            self._buffer(self._model.Buffers(index)) for index in range(self._spend(self._model.BuffersLength(), 4))
         ]
         self.subgraphs = [
             self._subgraph(self._model.Subgraphs(index))

@@ -57,9 +57,9 @@ def _weighted_tensors(graph: Graph) -> Iterator[tuple[int, int]]:
 
 def _matching(values: NDArray[Any], scale: NDArray[Any], plan: LoweringPlan) -> ConstantGrid | None:
     for grid in plan.weights.values():
-        if grid.values.size == values.size and np.array_equal(grid.values.reshape(-1), values.reshape(-1)):
-            if np.array_equal(np.broadcast_to(grid.scale, scale.shape), scale):
-                return grid
+        same = grid.values.size == values.size and np.array_equal(grid.values.reshape(-1), values.reshape(-1))
+        if same and np.array_equal(np.broadcast_to(grid.scale, scale.shape), scale):
+            return grid
     return None
 
 

@@ -63,7 +63,6 @@ class QuantSpec:
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
 
-
 def quantize_to_int(values: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """Nearest integer of the grid, ties to even, saturating at the ends. Float tensor that holds whole numbers."""
     return ops.clip(ops.round(values / scale) + zero_point, float(spec.minimum), float(spec.maximum))

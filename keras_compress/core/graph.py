@@ -176,7 +176,7 @@ class Rebuild:
 def _sequential(inputs: KerasTensor, outputs: KerasTensor, name: str) -> keras.Model:
     """A Sequential of the layers between two tensors; a Functional model where they are not a plain chain of layers."""
     graph = keras.Model(inputs, outputs, name=name)
-    layers = [op for op in graph.operations]
+    layers = list(graph.operations)
     if not all(isinstance(op, keras.layers.Layer) for op in layers) or len(nodes(graph)) != len(layers) - 1:
         return graph
     return keras.Sequential(layers, name=name)

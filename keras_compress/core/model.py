@@ -130,9 +130,7 @@ def slots_in(layer: keras.layers.Layer) -> tuple[Slot, ...]:
     return slots_of(inner(layer), layer.slot_axes if isinstance(layer, Compressed) else None)
 
 
-def candidates(
-    model: keras.Model, strict: bool = False, quiet: bool = False
-) -> list[tuple[str, keras.layers.Layer]]:
+def candidates(model: keras.Model, strict: bool = False, quiet: bool = False) -> list[tuple[str, keras.layers.Layer]]:
     """`(path, inner layer)` of every compressible layer, in the order of the model; says which layers are skipped.
 
     Raises:
@@ -231,7 +229,10 @@ def foldable(layer: Any, norm: Any) -> bool:
     slots = slots_of(body)
     linear = getattr(body, "activation", None) in (None, keras.activations.linear)
     return bool(
-        linear and len(slots) == 1 and slots[0].name == "kernel" and norm.axis in (-1, len(norm._build_shapes_dict["input_shape"]) - 1)
+        linear
+        and len(slots) == 1
+        and slots[0].name == "kernel"
+        and norm.axis in (-1, len(norm._build_shapes_dict["input_shape"]) - 1)
     )
 
 

@@ -76,14 +76,12 @@ def resolve(kind: str, identifier: Any) -> Any:
     if isinstance(identifier, dict):
         unknown = set(identifier) - {"class_name", "config"}
         if unknown or "class_name" not in identifier:
-            raise ValueError(
-                f"Expected a {kind} as {{'class_name': ..., 'config': {{...}}}}. Received: {identifier!r}"
-            )
+            raise ValueError(f"Expected a {kind} as {{'class_name': ..., 'config': {{...}}}}. Received: {identifier!r}")
         made = lookup(kind, identifier["class_name"])
         try:
             return made(**identifier.get("config", {}))
         except TypeError as error:
             raise ValueError(
-                f"Expected the arguments of {identifier['class_name']}. Received: {identifier.get('config')!r} ({error})"
+                f"Expected the arguments of {identifier['class_name']}. Received: {identifier.get('config')}: {error}"
             ) from error
     return identifier

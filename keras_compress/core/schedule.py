@@ -34,7 +34,8 @@ def resolve_step(value: float, steps_per_epoch: int | None, total_steps: int | N
     if total_steps is not None:
         if not 0 <= value <= 1:
             raise ValueError(f"Expected `{name}` as a fraction in [0, 1] of `total_steps`. Received: {name}={value}")
-        return round(value * total_steps)
+        # Steps count from 0: the end of the training is its last step.
+        return min(round(value * total_steps), total_steps - 1)
     if steps_per_epoch is not None:
         return round(value * steps_per_epoch)
     if value != int(value) or value < -1:
@@ -153,7 +154,10 @@ class ConstantSparsity(Schedule):
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
-        return [{"target_sparsity": 0.5, "begin_step": 2}, {"target_sparsity": 0.9, "begin_step": 0, "end_step": 5, "frequency": 2}]
+        return [
+            {"target_sparsity": 0.5, "begin_step": 2},
+            {"target_sparsity": 0.9, "begin_step": 0, "end_step": 5, "frequency": 2},
+        ]
 
     def __call__(self, step: Tensor) -> Tensor:
         return ops.convert_to_tensor(self.target_sparsity, "float32")

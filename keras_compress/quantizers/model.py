@@ -32,7 +32,9 @@ def weight_quantizer(identifier: Any, per_channel: bool = True) -> WeightTransfo
         return UniformQuantizer(int(match[1]), per_channel=per_channel)
     made = resolve("weight_transform", identifier)
     if not isinstance(made, WeightTransform) or "grid" not in made.promises:
-        raise ValueError(f"Expected a weight quantizer, such as 'int8' or UniformQuantizer(4). Received: {identifier!r}")
+        raise ValueError(
+            f"Expected a weight quantizer, such as 'int8' or UniformQuantizer(4). Received: {identifier!r}"
+        )
     # Every weight gets an object of its own.
     return _fresh(made)
 
@@ -101,10 +103,11 @@ def quantize_model(
     quantized = add_transforms(model, make, defaults, filters=filters, rules=rules, strict=strict)
     if activations is None and not any("activations" in rule for rule in rules or ()):
         return quantized
-    chosen = settings_by_path(candidates(model, quiet=True), defaults, None, [r for r in rules or () if not r.get("skip")])
+    chosen = settings_by_path(
+        candidates(model, quiet=True), defaults, None, [r for r in rules or () if not r.get("skip")]
+    )
 
     def point(path: str) -> ActivationQuantizer | None:
         return activation_quantizer(chosen.get(path, defaults)["activations"])
 
     return PlacePoints(point).place(quantized)
-

@@ -12,7 +12,15 @@ from keras_compress.core import graph
 from keras_compress.core.model import LayerCopies, copy_layer, foldable, inner
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, QuantizeActivation
-from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS, Kind, activation_name, kind_of, may_follow, splits
+from keras_compress.quantizers.kinds import (
+    FIXED_GRID_16,
+    FIXED_GRIDS,
+    Kind,
+    activation_name,
+    kind_of,
+    may_follow,
+    splits,
+)
 
 Node = Any
 QuantizerFactory = Callable[[str], ActivationQuantizer | None]
@@ -141,9 +149,11 @@ class PlacePoints:
 
     def _input_point(self, tensor: Any) -> Any:
         made = self.quantizer(tensor.name) if is_float(tensor) else None
-        return tensor if made is None else QuantizeActivation(
-            made, stands_for=tensor.name, name=f"{tensor.name}_quantized"
-        )(tensor)
+        return (
+            tensor
+            if made is None
+            else QuantizeActivation(made, stands_for=tensor.name, name=f"{tensor.name}_quantized")(tensor)
+        )
 
 
 def _input_readers(model: keras.Model) -> list[tuple[Any, list[Node]]]:
@@ -162,8 +172,7 @@ def _without_unfused_activation(path: str, layer: keras.layers.Layer) -> keras.l
     if not isinstance(layer, Compressed):
         return _linear(layer)
     config = layer.get_config()
-    wrapper = Compressed(_linear(layer.layer), copy_layer(layer).transforms, slots=layer.slot_axes, name=config["name"])
-    return wrapper
+    return Compressed(_linear(layer.layer), copy_layer(layer).transforms, slots=layer.slot_axes, name=config["name"])
 
 
 def _linear(layer: keras.layers.Layer) -> keras.layers.Layer:

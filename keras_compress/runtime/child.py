@@ -293,6 +293,4 @@ def _printable(text: str) -> str:
 atexit.register(close_children)
 if hasattr(os, "register_at_fork"):
     # A fork between the making of the pipes and their closing here would keep them open in the copy.
-    os.register_at_fork(
-        before=_FORK_LOCK.acquire, after_in_parent=_FORK_LOCK.release, after_in_child=_forget_children
-    )
+    os.register_at_fork(before=_FORK_LOCK.acquire, after_in_parent=_FORK_LOCK.release, after_in_child=_forget_children)

@@ -39,9 +39,7 @@ class LiteRT(ProcessTarget):
         memory_limit_bytes: int | None = None,
     ) -> None:
         if kernels not in _DELEGATES:
-            raise ValueError(
-                f"Expected kernels out of {', '.join(_DELEGATES)}. Received: kernels={kernels!r}"
-            )
+            raise ValueError(f"Expected kernels out of {', '.join(_DELEGATES)}. Received: kernels={kernels!r}")
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise ValueError(f"Expected at least 1 thread. Received: threads={threads!r}")
         super().__init__({"kernels": kernels, "threads": threads}, time_limit_s, memory_limit_bytes)
@@ -54,8 +52,7 @@ class LiteRT(ProcessTarget):
         """Values of the named tensors; see `ProcessTarget.tensors`. A delegate keeps them to itself."""
         if self.kernels == "xnnpack":
             raise ValueError(
-                "Expected kernels='reference' or 'builtin' to read intermediate tensors. "
-                "Received: kernels='xnnpack'"
+                "Expected kernels='reference' or 'builtin' to read intermediate tensors. Received: kernels='xnnpack'"
             )
         return super().tensors(content, inputs, names, label)
 

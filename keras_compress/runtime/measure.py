@@ -149,7 +149,7 @@ def accuracy(outputs: list[NDArray[Any]], y: Any) -> float:
     """Share of samples classified rightly by the first output.
 
     Args:
-        outputs: Real-valued outputs; the first has shape `(samples, classes)`, or `(samples, 1)` with a threshold at 0.5.
+        outputs: Real-valued outputs; the first has shape `(samples, classes)`, or `(samples, 1)` thresholded at 0.5.
         y: Class numbers `(samples,)` or `(samples, 1)`, or one-hot rows.
 
     Raises:

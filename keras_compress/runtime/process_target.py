@@ -95,9 +95,7 @@ class ProcessTarget:
         times, delegates = self._time_runs(contents, runs, warmup)
         return {
             label: self._latency_of(spent, delegate)
-            for label, spent, delegate in zip(
-                contents, (times[..., 1] - times[..., 0]) / 1e6, delegates, strict=True
-            )
+            for label, spent, delegate in zip(contents, (times[..., 1] - times[..., 0]) / 1e6, delegates, strict=True)
         }
 
     def memory(self, content: bytes, label: str = "") -> dict[str, int]:
@@ -135,8 +133,7 @@ class ProcessTarget:
             ]
             pieces.append(self._request(header, [content], batch, label)[1])
         return [
-            _without_batch(np.concatenate(parts) if len(parts) > 1 else parts[0])
-            for parts in zip(*pieces, strict=True)
+            _without_batch(np.concatenate(parts) if len(parts) > 1 else parts[0]) for parts in zip(*pieces, strict=True)
         ]
 
     def _request(

@@ -156,9 +156,7 @@ class Worker:
                 results = [np.empty((count, *value.shape), value.dtype) for value in values]
             for result, value in zip(results, values, strict=True):
                 if result.shape[1:] != value.shape:
-                    raise ModelError(
-                        f"the shape of an output changes: {result.shape[1:]}, then {value.shape}"
-                    )
+                    raise ModelError(f"the shape of an output changes: {result.shape[1:]}, then {value.shape}")
                 result[position] = value
             self._beat()
         return {}, results

@@ -14,19 +14,14 @@ NAMES = ["linear", "density_based", "random", "kmeans++", "optimal"]
 
 def squared_error(values: np.ndarray, centroids: np.ndarray) -> float:
     """Sum of squared distances to the nearest centroid, written without any of the code under test."""
-    return float(
-        np.min((values[:, np.newaxis] - centroids[np.newaxis].astype(np.float64)) ** 2, axis=1).sum()
-    )
+    return float(np.min((values[:, np.newaxis] - centroids[np.newaxis].astype(np.float64)) ** 2, axis=1).sum())
 
 
 def brute_force(values: np.ndarray, clusters: int) -> float:
     """The smallest error of all ways to cut the sorted values into `clusters` runs."""
     ordered = np.sort(values)
     cuts = itertools.combinations(range(1, ordered.size), clusters - 1)
-    return min(
-        sum(float(((run - run.mean()) ** 2).sum()) for run in np.split(ordered, cut))
-        for cut in map(list, cuts)
-    )
+    return min(sum(float(((run - run.mean()) ** 2).sum()) for run in np.split(ordered, cut)) for cut in map(list, cuts))
 
 
 def test_registry() -> None:

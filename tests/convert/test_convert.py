@@ -6,11 +6,11 @@ import sys
 import keras
 import numpy as np
 import pytest
+from tests_zoo import build, data
 
 import keras_compress as kc
 from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.runtime.litert import LiteRT
-from tests_zoo import build, data
 
 L = keras.layers
 
@@ -67,7 +67,8 @@ def test_same_inputs_give_the_same_bytes_in_two_processes(tmp_path):
         "import sys, numpy as np, keras, keras_compress as kc\n"
         "extra = [keras.layers.ReLU() for _ in range(int(sys.argv[2]))]\n"
         "keras.utils.set_random_seed(3)\n"
-        "model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Conv2D(4, 3, name='conv'), keras.layers.ReLU(name='relu'),\n"
+        "model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Conv2D(4, 3, name='conv'),\n"
+        "                          keras.layers.ReLU(name='relu'),\n"
         "                          keras.layers.Flatten(), keras.layers.Dense(3, name='out')])\n"
         "x = np.random.default_rng(0).normal(size=(16, 8, 8, 2)).astype('float32')\n"
         "kc.convert(model, representative_dataset=x).save(sys.argv[1])\n"
@@ -84,7 +85,11 @@ def test_weights_scales_and_biases_in_the_file_are_the_frozen_ones():
     artifact = kc.convert(model, representative_dataset=x)
     graph = Graph(read_model(artifact.content))
     found = {
-        graph.kind(op): (graph.constant(op.inputs[1]), graph.quantization(op.inputs[1])[0], graph.constant(op.inputs[2]))
+        graph.kind(op): (
+            graph.constant(op.inputs[1]),
+            graph.quantization(op.inputs[1])[0],
+            graph.constant(op.inputs[2]),
+        )
         for op in graph.operators
         if graph.kind(op) in ("CONV_2D", "FULLY_CONNECTED")
     }
@@ -196,8 +201,8 @@ def test_the_model_is_untouched_and_a_path_that_cannot_be_written_leaves_nothing
 
 
 def test_what_training_did_not_finish_is_said():
-    model = kc.prune_low_magnitude(build("three_outputs"), kc.PolynomialDecay(0, 0.5, begin_step=0, end_step=10), filters="body")
+    model = kc.prune_low_magnitude(
+        build("three_outputs"), kc.PolynomialDecay(0, 0.5, begin_step=0, end_step=10), filters="body"
+    )
     with pytest.warns(UserWarning, match="body: pruning has not begun"):
         kc.convert(model, mode="float32")
-
-

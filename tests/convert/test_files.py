@@ -57,9 +57,7 @@ def test_name_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
 
 def test_missing_folder(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "model.tflite"
-    with pytest.raises(
-        FileNotFoundError, match="Could not write .*missing/model.tflite: its folder does not exist"
-    ):
+    with pytest.raises(FileNotFoundError, match="Could not write .*missing/model.tflite: its folder does not exist"):
         write_atomic(path, b"x")
     assert names(tmp_path) == []
 
@@ -89,9 +87,7 @@ try:
 except PermissionError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "Could not write" in done.stdout
     assert "locked/model.tflite: Permission denied" in done.stdout
     assert names(folder) == []
@@ -132,9 +128,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_interrupt_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
-) -> None:
+def test_interrupt_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     path = tmp_path / "model.tflite"
     write_atomic(path, b"old")
 

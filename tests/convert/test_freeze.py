@@ -60,7 +60,9 @@ def test_a_negative_gamma_gives_the_same_function():
 
 def test_a_gamma_of_zero_gives_zeros_and_a_positive_scale():
     weight = IntegerWeight(np.array([[3, -5]], np.int32), np.array([[0.5, 0.25]], np.float32), 8)
-    folded, bias = fold.fold(weight, np.array([1.0, 2.0]), fold.Affine(np.array([0.0, -2.0]), np.array([7.0, 0.5])), (-1,))
+    folded, bias = fold.fold(
+        weight, np.array([1.0, 2.0]), fold.Affine(np.array([0.0, -2.0]), np.array([7.0, 0.5])), (-1,)
+    )
     np.testing.assert_array_equal(folded.integers, [[0, 5]])
     np.testing.assert_allclose(folded.scale, [[1.0, 0.5]])
     np.testing.assert_allclose(bias, [7.0, -3.5])

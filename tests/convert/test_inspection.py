@@ -132,9 +132,7 @@ def test_to_dict_is_json() -> None:
     ],
     ids=["float32", "float16", "bfloat16", "int16", "int4", "int2"],
 )
-def test_types(
-    kind: int, values: np.ndarray, shape: list[int], elements: int, distinct: int, sparsity: float
-) -> None:
+def test_types(kind: int, values: np.ndarray, shape: list[int], elements: int, distinct: int, sparsity: float) -> None:
     (weight,) = one_weight(kind, values, shape).weights
     assert (weight.elements, weight.bytes, weight.scale_count) == (elements, values.nbytes, 0)
     assert weight.distinct_values == distinct
@@ -296,9 +294,7 @@ def test_truncated_file_is_refused_or_fully_read(converted: tuple[keras.Model, b
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mutated_file_is_refused_or_read_and_never_slow(
-    converted: tuple[keras.Model, bytes], seed: int
-) -> None:
+def test_mutated_file_is_refused_or_read_and_never_slow(converted: tuple[keras.Model, bytes], seed: int) -> None:
     generator = np.random.default_rng(seed)
     original = converted[1]
     begin = time.perf_counter()

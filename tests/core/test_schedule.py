@@ -124,7 +124,7 @@ def test_units() -> None:
     schedule = ConstantSparsity(0.5, 1, steps_per_epoch=10)
     assert (schedule.begin_step, schedule.end_step) == (10, -1)
     schedule = ConstantSparsity(0.5, 0.0, 1.0, total_steps=30)
-    assert (schedule.begin_step, schedule.end_step) == (0, 30)
+    assert (schedule.begin_step, schedule.end_step) == (0, 29)
 
 
 @pytest.mark.parametrize(

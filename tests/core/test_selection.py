@@ -73,9 +73,7 @@ def test_filters_and_rules_together(candidates) -> None:
     assert chosen == {"encoder/conv1": {"bits": 3}, "encoder/conv2": {"bits": 8}}
 
 
-@pytest.mark.parametrize(
-    "rule", [{"bits": 4}, {"layers": "first", "bitz": 4}, {"layers": "nothing", "bits": 4}]
-)
+@pytest.mark.parametrize("rule", [{"bits": 4}, {"layers": "first", "bitz": 4}, {"layers": "nothing", "bits": 4}])
 def test_bad_rules(rule: dict, candidates) -> None:
     with pytest.raises(ValueError, match="Expected a rule"):
         settings_by_path(candidates, {"bits": 8}, None, [rule])

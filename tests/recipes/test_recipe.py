@@ -254,9 +254,7 @@ MISTAKES: list[tuple[list[str | int], Any, str, str]] = [
 
 
 @pytest.mark.parametrize(("path", "value", "expected", "received"), MISTAKES)
-def test_mistakes_are_named_with_their_place(
-    path: list[str | int], value: Any, expected: str, received: str
-) -> None:
+def test_mistakes_are_named_with_their_place(path: list[str | int], value: Any, expected: str, received: str) -> None:
     with pytest.raises(ValueError, match=r"^Expected .* of recipe ('mine'|given as a mapping). Received: ") as caught:
         Recipe.load(edited(path, value))
     assert expected in str(caught.value)

@@ -112,9 +112,7 @@ def test_options_have_children_of_their_own():
 
 def test_a_crash_is_an_exception_with_signal_label_and_last_words():
     before = child_id()
-    with pytest.raises(
-        RuntimeCrash, match=r"litert crashed \(SIGABRT\) on bad.tflite\n.*\n  a last word"
-    ) as caught:
+    with pytest.raises(RuntimeCrash, match=r"litert crashed \(SIGABRT\) on bad.tflite\n.*\n  a last word") as caught:
         ask("litert", OPTIONS, {"op": "crash"}, seconds=20.0, label="bad.tflite")
     assert isinstance(caught.value, RuntimeError)
     ping()

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from tests_zoo import build, data
 
 import keras_compress as kc
 from keras_compress.runtime.measure import accuracy
-from tests_zoo import build, data
 
 
 @pytest.fixture(scope="module")

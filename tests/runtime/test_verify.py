@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from tests_zoo import NETS, build, data
 
 import keras_compress as kc
 from keras_compress.runtime.rounding import double_rounding_share
 from keras_compress.runtime.verify import verify
-from tests_zoo import NETS, build, data
 
 KERNELS = ("xnnpack", "reference", "tflm")
 

@@ -1,0 +1,131 @@
+"""Every command and every snippet of the README is run, as it is written there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keras_compress as kc
+from keras_compress import datasets, models
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"keras-compress (?:demo|\w+ --)[^`|\n]*", README)))
+# Installing and testing is what .ci/run does; see test_packaging.
+ELSEWHERE = {"pip install . && keras-compress demo --out=out", "pip install '.[test]' && pytest"}
+FASHION = "--dataset=fashion_mnist"
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the README's commands read: model.keras, data.npz, model.tflite."""
+    folder = tmp_path_factory.mktemp("readme")
+    data = datasets.load("digits")
+    keras.utils.set_random_seed(0)
+    model = models.digits_cnn()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    model.fit(data.x_train, data.y_train, epochs=2, verbose=0)
+    model.save(folder / "model.keras")
+    few = slice(0, 200)
+    arrays = {"x_train": data.x_train[few], "y_train": data.y_train[few]}
+    np.savez(folder / "data.npz", **arrays, x_test=data.x_test, y_test=data.y_test)
+    artifact = kc.convert(model, representative_dataset=data.x_train[few])
+    artifact.save(folder / "model.tflite")
+    kc.convert(model, mode="float32").save(folder / "model_float.tflite")
+    return folder
+
+
+def run(command: str, folder: Path, limit_s: float) -> float:
+    """Run a `keras-compress` command line as its entry point does; returns its time in seconds."""
+    program, *arguments = shlex.split(command)
+    assert program == "keras-compress"
+    script = "import sys; from keras_compress.cli import main; sys.exit(main(sys.argv))"
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(kc.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    # No converter noise, no traceback: progress and tables only.
+    assert not re.search(r"WARNING|Traceback|I0000|E0000|tensorflow/", done.stdout + done.stderr), done.stderr[-2000:]
+    return time.monotonic() - started
+
+
+def test_readme_names_every_command() -> None:
+    named = {command.split()[1] for command in COMMANDS}
+    assert named >= {"demo", "compress", "convert", "measure", "inspect"}
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    lines = [line for block in blocks for line in block.strip().splitlines()]
+    assert all(line in ELSEWHERE or line in COMMANDS for line in lines), lines
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if FASHION not in c and c.split()[1] != "demo"])
+def test_command(command: str, workplace: Path) -> None:
+    run(command, workplace, 300)
+
+
+def test_the_newcomers_demo(workplace: Path) -> None:
+    """In full: within four minutes, and with the promised figures."""
+    command = next(c for c in COMMANDS if c.split()[1] == "demo" and FASHION not in c)
+    seconds = run(command, workplace, 600)
+    out = workplace / "out"
+    names = {path.name for path in out.iterdir()}
+    assert names >= {"model_float.tflite", "model_int8.tflite", "report.json"}
+    stages = {stage["name"]: stage for stage in json.loads((out / "report.json").read_text())["stages"]}
+    first, last = stages["float"], list(stages.values())[-1]
+    assert first["accuracy"] >= 0.97
+    assert last["accuracy"] >= first["accuracy"] - 0.015
+    assert last["sparsity"] >= 0.5
+    assert last["gzip_bytes"] < first["gzip_bytes"] / 6
+    assert seconds < 240
+
+
+def test_the_demo_on_real_images(workplace: Path, fashion_mnist: datasets.Dataset) -> None:
+    """With one epoch a stage, to fit a test; the README's command trains longer."""
+    command = next(c for c in COMMANDS if FASHION in c)
+    run(f"{command} --epochs=1", workplace, 900)
+    stages = json.loads((workplace / "out_fashion" / "report.json").read_text())["stages"]
+    assert stages[-1]["accuracy"] > 0.8
+
+
+@pytest.fixture
+def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_snippet(number: int, inside: Path) -> None:
+    data = datasets.load("digits")
+    names: dict[str, Any] = {
+        "kc": kc,
+        "model": keras.models.load_model(inside / "model.keras"),
+        "x": data.x_train[:100],
+        "y": data.y_train[:100],
+    }
+    snippet = SNIPPETS[number].replace('"adam", "sparse_categorical_crossentropy"', "'adam', loss")
+    names["loss"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with warnings.catch_warnings():
+        # A hundred images are too few steps for the schedule of the example: that is said, as it should be.
+        warnings.simplefilter("ignore")
+        exec(compile(snippet, f"README snippet {number}", "exec"), names)  # noqa: S102
+    if "artifact" in snippet:
+        assert (inside / "model.tflite").read_bytes() == names["artifact"].content
