@@ -27,11 +27,14 @@ class Kernel:
         weight_gradient: `(upstream, weight, *state) -> gradient`; `None` is straight through.
         state_gradients: `(upstream, weight, *state) -> gradients`, one for each tensor of the state, `None` for one
             that is not trained; `None` where none is.
+        compile_alone: Whether to compile it where it has no neighbour. Not so for what is a single operation, which
+            TensorFlow can do in place.
     """
 
     forward: Callable[..., Tensor]
     weight_gradient: Callable[..., Tensor] | None = None
     state_gradients: Callable[..., tuple[Tensor | None, ...]] | None = None
+    compile_alone: bool = True
 
 
 # A kernel and the tensors that are its state now.
@@ -102,4 +105,6 @@ def _programs(
                 upstream = kernel.weight_gradient(upstream, inputs[i], *own)
         return [upstream, *of_states] if any(kernel.weight_gradient for kernel in kernels) else of_states
 
+    if len(kernels) == 1 and not kernels[0].compile_alone:
+        return forward, backward
     return compiled(forward), compiled(backward)

@@ -317,5 +317,6 @@ def strip_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
         return copy_layer(layer)
     plain = copy_layer(layer.layer)
     for slot, _ in layer.items():
-        slot.variable(plain).assign(layer.weight(slot.name))
+        # Masks leave zeros of both signs. Those of one sign compress better, and are equal.
+        slot.variable(plain).assign(layer.weight(slot.name) + 0.0)
     return plain

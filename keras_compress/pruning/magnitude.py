@@ -166,11 +166,11 @@ def _update_group(name: str) -> None:
     if not first_time_in_call(_GroupName.of(name)):
         return
     members = group_members(name)
-    scores = [pruner.unit_scores(wrapper.weight(slot, stop_before=pruner)) for wrapper, slot, pruner in members]
     first = members[0][2]
     step = value_of(first.step)
 
     def decide() -> list[Tensor]:
+        scores = [pruner.unit_scores(wrapper.weight(slot, stop_before=pruner)) for wrapper, slot, pruner in members]
         kept = keep_highest(ops.concatenate(scores), first.schedule(step))
         parts = tf.split(kept, [s.shape[0] for s in scores])
         pruners = [pruner for _, _, pruner in members]
