@@ -87,10 +87,7 @@ def bias_grid(
     weight = _coarse_enough(bias, input_scale, weight, channel_axes)
     scale = np.broadcast_to(weight.scale, channel_shape(weight.integers.shape, channel_axes)).reshape(-1)
     step = (np.float32(input_scale) * scale.astype(np.float32)).astype(np.float32)
-    # From the float32 bias that the frozen model holds, so that a later rounding finds the same integers.
-    first = np.rint(bias / step.astype(np.float64))
-    held = (first.astype(np.float32) * step).astype(np.float64)
-    return weight, IntegerWeight(np.rint(held / step.astype(np.float64)).astype(np.int32), step, 32)
+    return weight, IntegerWeight(np.rint(bias / step.astype(np.float64)).astype(np.int32), step, 32)
 
 
 def _coarse_enough(

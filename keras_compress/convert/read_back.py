@@ -13,8 +13,13 @@ from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.convert.plan import ConstantGrid, LoweringPlan
 from keras_compress.core.wrapper import Compressed
 
-# Operator -> positions of its weight and its bias.
-_WEIGHTED = {"CONV_2D": (1, 2), "DEPTHWISE_CONV_2D": (1, 2), "FULLY_CONNECTED": (1, 2), "TRANSPOSE_CONV": (1, 3)}
+# Operator -> positions of its data, its weight and its bias.
+_WEIGHTED = {
+    "CONV_2D": (0, 1, 2),
+    "DEPTHWISE_CONV_2D": (0, 1, 2),
+    "FULLY_CONNECTED": (0, 1, 2),
+    "TRANSPOSE_CONV": (2, 1, 3),
+}
 
 
 def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> None:
@@ -31,7 +36,7 @@ def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> N
     graph = Graph(read_model(content))
     missing = {grid.name: grid for grid in plan.weights.values()}
     biases = _biases(frozen)
-    for weight, bias in _weighted_tensors(graph):
+    for data, weight, bias in _weighted_tensors(graph):
         values, quantization = graph.constant(weight), graph.quantization(weight)
         if values is None or quantization is None or values.dtype != np.int8:
             continue
@@ -41,18 +46,18 @@ def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> N
                 f"Expected the frozen integers in the file. Received: other ones in tensor {graph.name(weight)!r}"
             )
         missing.pop(grid.name, None)
-        integers = graph.constant(bias) if bias >= 0 else None
-        if plan.mode in ("int8", "16x8") and integers is not None and integers.dtype.kind == "i":
-            _check_bias(graph.name(bias), integers, biases)
+        if plan.mode in ("int8", "16x8") and bias >= 0:
+            _check_bias(graph, data, bias, quantization[0], biases)
     if missing:
         raise ValueError(f"Expected all weights in the file. Received: none for {sorted(missing)}")
 
 
-def _weighted_tensors(graph: Graph) -> Iterator[tuple[int, int]]:
+def _weighted_tensors(graph: Graph) -> Iterator[tuple[int, int, int]]:
+    """Data, weight and bias (or -1) of each operator that has weights."""
     for op in graph.operators:
         if graph.kind(op) in _WEIGHTED:
-            weight, bias = _WEIGHTED[graph.kind(op)]
-            yield op.inputs[weight], op.inputs[bias] if bias < len(op.inputs) else -1
+            data, weight, bias = _WEIGHTED[graph.kind(op)]
+            yield op.inputs[data], op.inputs[weight], op.inputs[bias] if bias < len(op.inputs) else -1
 
 
 def _matching(values: NDArray[Any], scale: NDArray[Any], plan: LoweringPlan) -> ConstantGrid | None:
@@ -63,12 +68,20 @@ def _matching(values: NDArray[Any], scale: NDArray[Any], plan: LoweringPlan) -> 
     return None
 
 
-def _biases(frozen: keras.Model) -> list[NDArray[np.int64]]:
+def _biases(frozen: keras.Model) -> list[NDArray[np.float64]]:
+    """The real biases that the frozen model adds."""
     wrappers = [layer for layer in frozen.layers if isinstance(layer, Compressed) and "bias" in layer.transforms]
     grids = [wrapper.transforms["bias"][-1].integer_weight(None) for wrapper in wrappers]
-    return [grid.integers.astype(np.int64) for grid in grids if grid is not None]
+    return [grid.floats().astype(np.float64) for grid in grids if grid is not None]
 
 
-def _check_bias(name: str, integers: NDArray[Any], biases: list[NDArray[np.int64]]) -> None:
-    if not any(np.array_equal(bias, integers.astype(np.int64)) for bias in biases):
-        raise ValueError(f"Expected the frozen bias in the file. Received: another one in tensor {name!r}")
+def _check_bias(
+    graph: Graph, data: int, bias: int, weight_scale: NDArray[Any], biases: list[NDArray[np.float64]]
+) -> None:
+    """The file's bias must be `round(b / (s_in * s_w))` of a frozen one."""
+    integers, source = graph.constant(bias), graph.quantization(data)
+    if integers is None or integers.dtype.kind != "i" or source is None:
+        return
+    step = np.float64(source[0][0]) * weight_scale.astype(np.float64)
+    if not any(b.size == integers.size and np.array_equal(np.rint(b / step), integers) for b in biases):
+        raise ValueError(f"Expected the frozen bias in the file. Received: another one in tensor {graph.name(bias)!r}")
