@@ -27,8 +27,8 @@ Tensor = Any
 class CentroidClusterer(WeightTransform):
     """Replaces each weight by the nearest of a few trained centroids.
 
-    **Forward** `y_i = c[a_i]`, `a_i = argmin_j |w_i - c_j|`; after pruning `y_i = 0` where `w_i = 0`, and 0 counts as
-    one of the clusters.
+    **Forward** `y_i = c[a_i]`, `a_i = argmin_j |w_i - c_j|`; after pruning 0 is one of the clusters, with a centroid
+    that is not trained, so that zeros stay zeros.
     **Gradient** `dL/dc_j = sum of dL/dy_i over a_i = j` (Deep Compression, section 3.3); `dL/dw = dL/dy` (straight
     through), so that assignments follow the training. With `fixed_assignments`, as in the paper, `dL/dw = 0`.
 
@@ -134,10 +134,13 @@ class CentroidClusterer(WeightTransform):
 
     def _nearest(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Index of the nearest centroid; the one past the last is 0."""
-        centroids = ops.convert_to_numpy(self.centroids)
-        found = [np.searchsorted((c[1:] + c[:-1]) / 2, row) for row, c in zip(rows, centroids, strict=True)]
-        index = np.stack(found)
-        return np.where(rows == 0.0, centroids.shape[1], index) if self.keeps_zeros else index
+        index = np.empty(rows.shape, np.int32)
+        for found, row, centroids in zip(index, rows, ops.convert_to_numpy(self.centroids), strict=True):
+            table = np.append(centroids, 0.0) if self.keeps_zeros else centroids
+            order = np.argsort(table, kind="stable")
+            ordered = table[order]
+            found[:] = order[np.searchsorted((ordered[1:] + ordered[:-1]) / 2, row)]
+        return index
 
     def kernel(self) -> Bound:
         centroids = value_of(self.centroids)

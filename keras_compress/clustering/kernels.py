@@ -91,26 +91,28 @@ def _sum_by_rank(upstream: Tensor, rank: Tensor, count: int) -> Tensor:
     return tf.reshape(sums, [groups, count])
 
 
+def _with_zero(centroids: Tensor) -> Tensor:
+    """The codebook with 0 behind the trained centroids."""
+    return tf.concat([centroids, tf.zeros_like(centroids[:, :1])], axis=1)
+
+
 @functools.cache
 def nearest_kernel(layout: Layout, keep_zeros: bool) -> Kernel:
     """`weight, centroids -> weight` with assignments that follow the weight; its gradient goes straight through.
 
-    With `keep_zeros`, a weight that is 0 stays 0 and belongs to no centroid.
+    With `keep_zeros`, 0 is one more centroid, which is not trained: a weight that is 0 stays 0.
     """
 
     def forward(weight: Tensor, centroids: Tensor) -> Tensor:
-        _, ordered, middles = _sorted_middles(centroids)
-        matrix = layout.to_matrix(weight)
-        value = _lookup(matrix, ordered, middles)
-        return layout.from_matrix(tf.where(matrix == 0.0, tf.zeros_like(value), value) if keep_zeros else value)
+        _, ordered, middles = _sorted_middles(_with_zero(centroids) if keep_zeros else centroids)
+        return layout.from_matrix(_lookup(layout.to_matrix(weight), ordered, middles))
 
     def state_gradients(upstream: Tensor, weight: Tensor, centroids: Tensor) -> tuple[Tensor]:
-        order, _, middles = _sorted_middles(centroids)
-        matrix, gradient = layout.to_matrix(weight), layout.to_matrix(upstream)
-        if keep_zeros:
-            gradient = tf.where(matrix == 0.0, tf.zeros_like(gradient), gradient)
-        sums = _sum_by_rank(gradient, _rank(matrix, middles), int(centroids.shape[1]))
-        return (tf.gather(sums, tf.argsort(order, axis=-1), batch_dims=1),)
+        order, ordered, middles = _sorted_middles(_with_zero(centroids) if keep_zeros else centroids)
+        rank = _rank(layout.to_matrix(weight), middles)
+        sums = _sum_by_rank(layout.to_matrix(upstream), rank, int(ordered.shape[1]))
+        by_centroid = tf.gather(sums, tf.argsort(order, axis=-1), batch_dims=1)
+        return (by_centroid[:, :-1] if keep_zeros else by_centroid,)
 
     return Kernel(forward, state_gradients=state_gradients)
 
@@ -129,7 +131,7 @@ def codebook_kernel(layout: Layout, keep_zeros: bool) -> Kernel:
         return tf.where(layout.to_matrix(weight) == 0.0, int(centroids.shape[1]), assignments)
 
     def forward(weight: Tensor, assignments: Tensor, centroids: Tensor) -> Tensor:
-        table = tf.concat([centroids, tf.zeros_like(centroids[:, :1])], axis=1)
+        table = _with_zero(centroids)
         return layout.from_matrix(tf.gather(table, index_of(weight, assignments, centroids), batch_dims=1))
 
     def state_gradients(

@@ -35,9 +35,10 @@ def reference(weight: np.ndarray, centroids: np.ndarray, upstream: np.ndarray, k
     value, gradient = np.zeros_like(weight), np.zeros_like(centroids, dtype=np.float64)
     for index in np.ndindex(weight.shape):
         row = index[-1] if len(centroids) > 1 else 0
-        if keep_zeros and weight[index] == 0:
-            continue
-        nearest = int(np.argmin(np.abs(centroids[row].astype(np.float64) - weight[index])))
+        codebook = np.append(centroids[row], 0.0) if keep_zeros else centroids[row]
+        nearest = int(np.argmin(np.abs(codebook.astype(np.float64) - weight[index])))
+        if nearest == len(centroids[row]):
+            continue  # 0 is a cluster whose centroid is not trained
         value[index] = centroids[row, nearest]
         gradient[row, nearest] += upstream[index]
     return value, gradient
