@@ -52,10 +52,9 @@ def run(command: str, folder: Path, limit_s: float) -> float:
     """Run a `keras-compress` command line as its entry point does; returns its time in seconds."""
     program, *arguments = shlex.split(command)
     assert program == "keras-compress"
-    script = "import sys; from keras_compress.cli import main; sys.exit(main(sys.argv))"
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
+        [sys.executable, "-m", "keras_compress.cli", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(kc.__file__).parents[1])},
         capture_output=True,
