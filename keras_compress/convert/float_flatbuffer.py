@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.core.graph import output_names as graph_output_names
+from keras_compress.core.quiet import quiet_tensorflow
 
 SIGNATURE = "serving_default"
 _CAUSE = re.compile(r"\berror\b|neither a custom op|failed to legalize|unsupported", re.IGNORECASE)
@@ -47,8 +47,6 @@ def quiet_native_logs() -> Iterator[NativeLog]:
         A `NativeLog` whose `text` is filled when the block ends.
     """
     log = NativeLog()
-    loggers = [logging.getLogger("tensorflow"), logging.getLogger("absl")]
-    levels = [logger.level for logger in loggers]
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     with tempfile.TemporaryFile() as sink, contextlib.ExitStack() as stack:
@@ -57,13 +55,10 @@ def quiet_native_logs() -> Iterator[NativeLog]:
             stack.callback(os.close, saved)
             stack.callback(os.dup2, saved, descriptor)
             os.dup2(sink.fileno(), descriptor)
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        stack.enter_context(quiet_tensorflow())
         try:
             yield log
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             sink.seek(0)
