@@ -11,7 +11,7 @@ from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.export import export
 from keras_compress.convert.flatten import flatten
 from keras_compress.convert.float_flatbuffer import float_flatbuffer
-from keras_compress.convert.freeze import freeze, is_frozen
+from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.lowering import lower
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
@@ -91,7 +91,7 @@ def convert(
 def _chosen_mode(model: keras.Model, mode: str | None, representative_dataset: Any) -> str:
     if mode is not None:
         return mode
-    points = [layer for _, layer in graph.walk(model) if isinstance(layer, QuantizeActivation)]
+    points = points_in(model)
     if any(point.quantizer.bits == 16 for point in points):
         return "16x8"
     if points or representative_dataset is not None:

@@ -32,9 +32,14 @@ def is_frozen(model: keras.Model) -> bool:
     return bool(wrappers) and all(isinstance(t, FrozenGrid) for w in wrappers for t in w.transform_list)
 
 
+def points_in(model: keras.Model) -> list[QuantizeActivation]:
+    """The points of a model, nested models opened, where activations are quantized."""
+    return [layer for _, layer in graph.walk(model) if isinstance(layer, QuantizeActivation)]
+
+
 def has_points(model: keras.Model) -> bool:
     """Whether activations of a model are quantized somewhere."""
-    return any(isinstance(layer, QuantizeActivation) for _, layer in graph.walk(model))
+    return bool(points_in(model))
 
 
 def freeze(

@@ -77,8 +77,8 @@ def kind_of(operation: Any) -> Kind:
     return _KINDS.get(name, Kind.FREE)
 
 
-def may_follow(before: Kind, layer: Any, after: Kind, follower: Any) -> bool:
-    """Whether the device runs `follower` as a part of the operation before it, so that no integers stand between."""
+def may_follow(before: Kind, layer: Any, after: Kind) -> bool:
+    """Whether the device runs the kind `after` as a part of `layer`, of kind `before`: no integers stand between."""
     if activation_name(layer) is not None:
         return False
     if before is Kind.LINEAR and after is Kind.NORM:

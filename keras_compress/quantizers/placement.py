@@ -54,7 +54,7 @@ def _makes_values(node: Node, reader: Node | None) -> bool:
     after = kind_of(reader.operation)
     if after is Kind.NORM and not foldable(node.operation, reader.operation):
         return True
-    return not may_follow(kind, node.operation, after, reader.operation)
+    return not may_follow(kind, node.operation, after)
 
 
 def _joined(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.freeze import freeze, is_frozen
+from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.segments import extract_segment, segment_inputs
 from keras_compress.core.graph import output_names
 from keras_compress.core.quiet import quiet_tensorflow
@@ -129,6 +129,7 @@ def verify(
     points, expected_outputs = _simulate(frozen, [a[:op_samples] for a in inputs]), _predict(frozen, inputs)
     if all(np.ptp(values, axis=0).max() == 0 for values in expected_outputs if len(values) > 1):
         raise ValueError("Expected data on which the outputs vary. Received: the same outputs for every sample")
+    segments = _segments(artifact, points)
     found: list[OpRow] = []
     outputs: list[OutputRow] = []
     skipped: dict[str, str] = {}
@@ -138,7 +139,6 @@ def verify(
         if reason is not None:
             skipped[kernel] = reason
             continue
-        segments = _segments(artifact, points)
         found += [
             _compare_op(s, points, [a[:op_samples] for a in inputs], runner, kernel, max_lsb, max_fraction)
             for s in segments
@@ -171,16 +171,13 @@ def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
     if model is not None and is_frozen(model):
         return model
     remembered = artifact.frozen
-    if model is None or any(not q.quantizer.trained() for q in _point_layers(model)) or not _point_layers(model):
+    points = [] if model is None else points_in(model)
+    if model is None or not points or any(not point.quantizer.trained() for point in points):
         # A plain model has no ranges of its own: they came from the data given to `convert`.
         if remembered is None:
             raise ValueError("Expected the model that was converted. Received: None")
         return remembered
     return freeze(model, activation_bits=16 if artifact.mode == "16x8" else 8)
-
-
-def _point_layers(model: keras.Model) -> list[QuantizeActivation]:
-    return [layer for layer in model._flatten_layers() if isinstance(layer, QuantizeActivation)]
 
 
 def _inputs(x: Any, frozen: keras.Model) -> list[Array]:
