@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from keras_compress.calibration.batches import batches
+from keras_compress.core import graph
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.quantizers.activation import QuantizeActivation
+
+LARGEST_VALUES_BYTES = 64_000_000
 
 
 def untrained_points(model: keras.Model) -> list[QuantizeActivation]:
@@ -30,22 +35,60 @@ def calibrate(model: keras.Model, representative_dataset: Any) -> int:
         How many samples were seen.
     """
     points = untrained_points(model)
-    watched = keras.Model(model.inputs, [point.input for point in points])
-
-    @tf.function
-    def extremes(inputs: list[tf.Tensor]) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        outputs = tf.nest.flatten(watched(inputs, training=False))
-        return [(tf.reduce_min(x), tf.reduce_max(x)) for x in outputs]
-
+    extremes = _extremes(model, points)
+    size = _batch_size(model)
     lows, highs, seen = np.full(len(points), np.inf), np.full(len(points), -np.inf), 0
-    with quiet_tensorflow(), warnings.catch_warnings():
-        # That untrained points let values pass is what calibration needs.
-        warnings.simplefilter("ignore")
+    with quiet_tensorflow():
         for batch in batches(representative_dataset, model):
-            found = extremes([tf.constant(array) for array in batch])
-            lows = np.minimum(lows, [float(low) for low, _ in found])
-            highs = np.maximum(highs, [float(high) for _, high in found])
+            for piece in _pieces(batch, size):
+                low, high = extremes([tf.constant(array) for array in piece])
+                lows, highs = np.minimum(lows, low), np.maximum(highs, high)
             seen += len(batch[0])
-    for point, low, high in zip(points, lows, highs, strict=True):
-        point.quantizer.set_range(float(low), float(high))
+    for quantizer, mine in _by_quantizer(points):
+        quantizer.set_range(float(lows[mine].min()), float(highs[mine].max()))
     return seen
+
+
+def _by_quantizer(points: list[QuantizeActivation]) -> list[tuple[Any, list[int]]]:
+    """Each quantizer with the positions of its points: the steps of a recurrent layer share one."""
+    found: dict[int, tuple[Any, list[int]]] = {}
+    for position, point in enumerate(points):
+        found.setdefault(id(point.quantizer), (point.quantizer, []))[1].append(position)
+    return list(found.values())
+
+
+def _extremes(model: keras.Model, points: list[QuantizeActivation]) -> Callable[[list[tf.Tensor]], Any]:
+    """A function from a batch to the lowest and the highest values at some points, which let the values pass.
+
+    The points themselves are left out: a conditional for each would take most of the time of tracing and running.
+    """
+    watched = {id(point) for point in points}
+    signature = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
+
+    @tf.function(input_signature=[signature], autograph=False)  # type: ignore[untyped-decorator]
+    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        found: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+
+        def visit(call: graph.Call) -> Any:
+            if id(call.operation) not in watched:
+                return call.run()
+            found[id(call.operation)] = (tf.reduce_min(call.args[0]), tf.reduce_max(call.args[0]))
+            return call.args[0]
+
+        graph.Rebuild(visit).run(model, inputs, "", 0)
+        lows, highs = zip(*(found[id(point)] for point in points), strict=True)
+        return tf.stack([tf.cast(x, "float32") for x in lows]), tf.stack([tf.cast(x, "float32") for x in highs])
+
+    return extremes
+
+
+def _batch_size(model: keras.Model) -> int:
+    """Samples that are run at once: few enough that one layer's values stay within `LARGEST_VALUES_BYTES`."""
+    tensors = [tensor for node in graph.nodes(model) for tensor in node.outputs]
+    largest = max((math.prod(n or 1 for n in tensor.shape[1:]) for tensor in tensors), default=1)
+    return max(1, LARGEST_VALUES_BYTES // (4 * max(largest, 1)))
+
+
+def _pieces(batch: list[NDArray[Any]], size: int) -> Iterator[list[NDArray[Any]]]:
+    for start in range(0, len(batch[0]), size):
+        yield [array[start : start + size] for array in batch]
