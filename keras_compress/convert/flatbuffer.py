@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
 MAX_CONTENT_BYTES = 2**31 - 1
+# What the tables of a model of usual size take; the builder grows where that is too little.
+_ROOM_BYTES = 1 << 18
 
 _KIND_OF_CODE: dict[int, str] = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
@@ -33,10 +37,11 @@ class _AlignedBuffer(schema.BufferT):
     def Pack(self, builder: Any) -> int:  # noqa: N802 (the schema's name)
         data = None
         if self.data is not None and len(self.data):
-            payload = np.ascontiguousarray(self.data, dtype=np.uint8).tobytes()
-            builder.StartVector(1, len(payload), 16)
-            builder.head = builder.Head() - len(payload)
-            builder.Bytes[builder.Head() : builder.Head() + len(payload)] = payload
+            payload = np.ascontiguousarray(self.data, dtype=np.uint8).reshape(-1)
+            builder.StartVector(1, payload.size, 16)
+            builder.head = builder.Head() - payload.size
+            # Through NumPy: a slice of a bytearray would take a copy first.
+            np.frombuffer(builder.Bytes, np.uint8, payload.size, builder.Head())[:] = payload
             data = builder.EndVector()
         schema.BufferStart(builder)
         if data is not None:
@@ -48,15 +53,46 @@ def read_model(content: bytes) -> Any:
     """The flatbuffer as a mutable schema object (`ModelT`), weights that lie out of line included.
 
     Raises:
-        ValueError: `content` is not a TFLite flatbuffer.
+        ValueError: `content` is not a TFLite flatbuffer, or is damaged.
     """
     if len(content) < 8 or content[4:8] != b"TFL3":
         raise ValueError(f"Expected a TFLite flatbuffer. Received: {len(content)} bytes without its header")
-    model = flatbuffer_utils.read_model_from_bytearray(bytes(content))
+    try:
+        model = flatbuffer_utils.read_model_from_bytearray(bytes(content))
+        _check_indices(model)
+    except Exception as error:
+        # The schema's code answers damage with struct.error, IndexError, TypeError, MemoryError, ...
+        cause = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"Expected an undamaged TFLite flatbuffer. Received: {len(content):,} bytes ({cause})"
+        ) from error
     for buffer in model.buffers:
         if isinstance(buffer.data, bytes):  # it lay out of line
             buffer.data = np.frombuffer(buffer.data, np.uint8)
     return model
+
+
+def _check_indices(model: Any) -> None:
+    """Raises for an index that leads nowhere, so that what edits the model need not look."""
+    if not model.subgraphs:
+        raise ValueError("it has no subgraph")
+    for code in model.operatorCodes or ():
+        builtin = flatbuffer_utils.get_builtin_code_from_operator_code(code)
+        if builtin not in _KIND_OF_CODE:
+            raise ValueError(f"operator code {builtin} is unknown")
+    for subgraph in model.subgraphs:
+        count = len(subgraph.tensors)
+        for tensor in subgraph.tensors:
+            model.buffers[tensor.buffer]
+        for op in subgraph.operators:
+            model.operatorCodes[op.opcodeIndex]
+        for indices in (
+            subgraph.inputs,
+            subgraph.outputs,
+            *(i for o in subgraph.operators for i in (o.inputs, o.outputs)),
+        ):
+            if len(indices) and not (min(indices) >= -1 and max(indices) < count):
+                raise ValueError(f"tensors {list(indices)} of {count} are used")
 
 
 def write_model(model: Any) -> bytes:
@@ -65,13 +101,22 @@ def write_model(model: Any) -> bytes:
     Raises:
         ValueError: The file would pass the format's limit of 2 GiB.
     """
+    tidy(model)
+    payload_bytes = sum(0 if b.data is None else len(b.data) for b in model.buffers)
+    if payload_bytes > MAX_CONTENT_BYTES:
+        raise ValueError("Expected less than 2 GiB of constants. Received: a larger model")
+    # Room for all constants at once: a builder that grows copies what it holds each time.
+    builder = flatbuffers.Builder(min(payload_bytes + 64 * len(model.buffers) + _ROOM_BYTES, MAX_CONTENT_BYTES))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
+
+
+def tidy(model: Any) -> None:
+    """Drop what nothing refers to, share equal constants, and number everything in order of use."""
     for subgraph in model.subgraphs:
         _drop_unused_tensors(model, subgraph)
     _share_buffers(model)
     _compact_operator_codes(model)
-    if sum(0 if b.data is None else len(b.data) for b in model.buffers) > MAX_CONTENT_BYTES:
-        raise ValueError("Expected less than 2 GiB of constants. Received: a larger model")
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _drop_unused_tensors(model: Any, subgraph: Any) -> None:
@@ -98,7 +143,8 @@ def _drop_unused_tensors(model: Any, subgraph: Any) -> None:
 def _share_buffers(model: Any) -> None:
     """Number the used buffers in order of use; equal payloads become one; buffer 0 stays empty."""
     kept: list[Any] = [_AlignedBuffer()]
-    number_of_payload: dict[bytes, int] = {}
+    number_of_payload: dict[tuple[int, bytes], int] = {}
+    sizes = Counter(0 if buffer.data is None else len(buffer.data) for buffer in model.buffers)
     renumbered: dict[int, int] = {}
 
     def place(index: int) -> int:
@@ -108,7 +154,8 @@ def _share_buffers(model: Any) -> None:
                 renumbered[index] = 0
             else:
                 payload = np.ascontiguousarray(data, dtype=np.uint8)
-                digest = hashlib.sha1(payload.tobytes()).digest()
+                # What is alone in its size is like no other.
+                digest = (payload.size, hashlib.sha1(payload).digest() if sizes[payload.size] > 1 else b"")
                 if digest not in number_of_payload:
                     number_of_payload[digest] = len(kept)
                     buffer = _AlignedBuffer()

@@ -128,6 +128,20 @@ def inspect_tflite(source: bytes | str | os.PathLike[str]) -> FileStats:
         raise ValueError(f"Expected a valid .tflite file. Received: {label} ({error})") from error
 
 
+def check_structure(content: bytes) -> None:
+    """Refuses a file whose tables do not fit together, in time that its length bounds.
+
+    For readers that walk over the whole file: tables that overlap make small files look endless.
+
+    Raises:
+        ValueError: Not a .tflite file, cut short or damaged.
+    """
+    try:
+        _File(content)
+    except Exception as error:
+        raise ValueError(f"Expected a valid .tflite file. Received: {len(content):,} bytes ({error})") from error
+
+
 def _inspect(content: bytes) -> FileStats:
     file = _File(content)
     rows = list(_weight_rows(file))

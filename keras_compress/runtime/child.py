@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import signal
@@ -46,17 +47,22 @@ class RequestError(Exception):
 
 
 class _Watchdog:
-    """Kills a process that lets `seconds` pass without a sign of life."""
+    """Kills a process that lets `seconds` pass without a sign of life, or takes longer than `total_seconds`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], seconds: float, total_seconds: float | None) -> None:
         self._process, self._seconds = process, seconds
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._end = time.monotonic() + (math.inf if total_seconds is None else total_seconds)
         self.expired = False
         self.push()
 
     def push(self) -> None:
-        self._deadline = time.monotonic() + self._seconds
+        self._deadline = min(time.monotonic() + self._seconds, self._end)
+
+    @property
+    def total_passed(self) -> bool:
+        return time.monotonic() >= self._end
 
     def _watch(self) -> None:
         while (left := self._deadline - time.monotonic()) > 0:
@@ -111,10 +117,16 @@ class Child:
         arrays: Sequence[Array] = (),
         *,
         seconds: float,
+        total_seconds: float | None = None,
         memory_bytes: int | None = None,
         label: str = "",
     ) -> tuple[Header, list[Array]]:
         """Sends one request, waits for its answer.
+
+        Args:
+            seconds: longest time without a sign of life.
+            total_seconds: longest time in all; no limit by default.
+            memory_bytes: address space of the child.
 
         Raises:
             RequestError: the child says that it failed; it can take the next request.
@@ -125,7 +137,7 @@ class Child:
         new = {key: content for key, content in zip(keys, contents, strict=True) if key not in self._held}
         header = {**header, "keys": keys, "sent": list(new), "seconds": seconds, "memory_bytes": memory_bytes}
         arrays_sent = [np.frombuffer(content, np.uint8) for content in new.values()] + list(arrays)
-        watchdog = _Watchdog(self._process, seconds)
+        watchdog = _Watchdog(self._process, seconds, total_seconds)
         try:
             with watchdog:
                 write_frame(self._stdin, header, arrays_sent)
@@ -183,7 +195,8 @@ class Child:
         noise = self._last_words()
         self.close()
         if watchdog.expired:
-            return RuntimeTimeout(f"{self.runtime} gave no sign of life for {seconds:g} s on {label}{noise}")
+            what = "was not done in time" if watchdog.total_passed else f"gave no sign of life for {seconds:g} s"
+            return RuntimeTimeout(f"{self.runtime} {what} on {label}{noise}")
         return RuntimeCrash(f"{self.runtime} crashed ({_death(code)}) on {label}{noise}")
 
     def _explain(self, reason: str) -> str:

@@ -64,6 +64,8 @@ def measure(
     warmup: int = 10,
     threads: int = 1,
     metric: Metric | None = None,
+    time_limit_s: float = 120.0,
+    memory_limit_bytes: int | None = None,
 ) -> Measurement | dict[str, Measurement]:
     """Measure a converted model on its runtime, in a child process with a time limit.
 
@@ -77,6 +79,8 @@ def measure(
         warmup: Invocations before that.
         threads: Threads of LiteRT.
         metric: `(outputs, y) -> float` in place of the accuracy; outputs are real-valued arrays.
+        time_limit_s: Longest time without progress, in seconds; the timed runs end after ten times that.
+        memory_limit_bytes: Address space of the child process; by default 4 GiB, or 16 times the model if that is more.
 
     Returns:
         A `Measurement`; with a baseline `{"model": ..., "baseline": ...}`.
@@ -87,7 +91,8 @@ def measure(
         RuntimeTimeout: If it does not answer.
     """
     models = {"model": model} if baseline is None else {"model": model, "baseline": baseline}
-    found = measure_all(models, x, y, target=target, runs=runs, warmup=warmup, threads=threads, metric=metric)
+    limits: dict[str, Any] = {"time_limit_s": time_limit_s, "memory_limit_bytes": memory_limit_bytes}
+    found = measure_all(models, x, y, target=target, runs=runs, warmup=warmup, threads=threads, metric=metric, **limits)
     return found["model"] if baseline is None else found
 
 
@@ -101,13 +106,15 @@ def measure_all(
     warmup: int = 10,
     threads: int = 1,
     metric: Metric | None = None,
+    time_limit_s: float = 120.0,
+    memory_limit_bytes: int | None = None,
 ) -> dict[str, Measurement]:
     """`measure` for several models, whose timed invocations take turns. Keys are labels; see `measure`."""
     if runs < FEWEST_RUNS:
         raise ValueError(f"Expected `runs` >= {FEWEST_RUNS}. Received: runs={runs}")
     if (x is None) != (y is None):
         raise ValueError("Expected both `x` and `y`, or neither. Received: one of them")
-    runner = _runner(target, threads)
+    runner = _runner(target, threads, time_limit_s=time_limit_s, memory_limit_bytes=memory_limit_bytes)
     contents, sources = {}, {}
     for key, model in models.items():
         contents[key], sources[key] = deployed.content_of(model)
@@ -119,8 +126,8 @@ def measure_all(
     }
 
 
-def _runner(name: str, threads: int) -> Target:
-    runner = target(name, threads=threads) if name == "litert" else target(name)
+def _runner(name: str, threads: int, **limits: Any) -> Target:
+    runner = target(name, threads=threads, **limits) if name == "litert" else target(name, **limits)
     reason = runner.available()
     if reason is not None:
         raise RuntimeError(f"Target {name!r} cannot be measured here: {reason}")

@@ -14,13 +14,17 @@ from keras_compress.runtime.target import Array, Latency, Signature, TensorSpec,
 _HEADER_BYTES = 8
 # Samples are sent in pieces of this size, so that a large data set is not held three times.
 _PIECE_BYTES = 1 << 26
+# What is not asked for by the sample must be done in this many times the limit on silence: a file that makes each
+# of 60 invocations last just under the limit would keep its caller waiting for hours.
+_TOTAL_LIMITS = 10
 
 
 class ProcessTarget:
     """A runtime that is driven through worker.py; subclasses name it and its options.
 
     Args:
-        time_limit_s: the longest time without progress, in seconds: loading a model, one invocation.
+        time_limit_s: the longest time without progress, in seconds: loading a model, one invocation. Requests other
+            than running given samples end after ten times that, whatever their progress.
         memory_limit_bytes: address space of the child; None allows 4 GiB, or 16 times the model and
             the samples if that is more. A limit holds where the system has RLIMIT_AS.
     """
@@ -149,6 +153,7 @@ class ProcessTarget:
         size = sum(map(len, contents)) + sum(array.nbytes for array in arrays)
         limits: dict[str, Any] = {
             "seconds": self.time_limit_s,
+            "total_seconds": None if arrays else _TOTAL_LIMITS * self.time_limit_s,
             "memory_bytes": self.memory_limit_bytes or max(1 << 32, 16 * size),
             "label": label,
         }

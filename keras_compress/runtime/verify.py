@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
+from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.segments import extract_segment, segment_inputs
 from keras_compress.core.graph import output_names
 from keras_compress.core.quiet import quiet_tensorflow
@@ -103,6 +105,8 @@ def verify(
     max_fraction: float = 0.01,
     op_samples: int = 200,
     strict: bool = True,
+    time_limit_s: float = 120.0,
+    memory_limit_bytes: int | None = None,
 ) -> Verification:
     """Run each operator of the deployed model on the integers that the frozen model has there, and compare.
 
@@ -117,13 +121,17 @@ def verify(
             standard errors are allowed on top: a few samples prove little.
         op_samples: Samples for the comparison by operator (the outputs are compared on all of `x`).
         strict: Raise where a bound is exceeded.
+        time_limit_s: Longest time without progress of a runtime, in seconds.
+        memory_limit_bytes: Address space of a runtime's process; by default 4 GiB, or 16 times the model if that is
+            more.
 
     Raises:
         VerificationError: With `strict`, naming the first operator beyond its bound.
-        ValueError: For an artifact without integers, or data on which nothing varies.
+        ValueError: For an artifact without integers or with a damaged file, or data on which nothing varies.
     """
     if artifact.mode not in ("int8", "16x8"):
         raise ValueError(f"Expected an artifact in mode 'int8' or '16x8'. Received: mode={artifact.mode!r}")
+    check_structure(artifact.content)
     frozen = _frozen(artifact, model)
     inputs = _inputs(x, frozen)
     points, expected_outputs = _simulate(frozen, [a[:op_samples] for a in inputs]), _predict(frozen, inputs)
@@ -134,7 +142,7 @@ def verify(
     outputs: list[OutputRow] = []
     skipped: dict[str, str] = {}
     for kernel in kernels or KERNELS[artifact.target]:
-        runner = runner_of(kernel)
+        runner = runner_of(kernel, time_limit_s=time_limit_s, memory_limit_bytes=memory_limit_bytes)
         reason = runner.available()
         if reason is not None:
             skipped[kernel] = reason
@@ -154,17 +162,17 @@ def verify(
     return result
 
 
-def runner_of(kernel: str) -> Target:
-    """The runtime behind a kernel's name.
+def runner_of(kernel: str, **limits: Any) -> Target:
+    """The runtime behind a kernel's name, with limits as in `ProcessTarget`.
 
     Raises:
         ValueError: For another name.
     """
     if kernel == "tflm":
-        return target("tflm")
+        return target("tflm", **limits)
     if kernel not in KERNELS["litert"] and kernel != "builtin":
         raise ValueError(f"Expected kernels out of 'xnnpack', 'builtin', 'reference', 'tflm'. Received: {kernel!r}")
-    return target("litert", kernels=kernel)
+    return target("litert", kernels=kernel, **limits)
 
 
 def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
@@ -241,14 +249,20 @@ def _compare_op(
     fed = []
     for source, spec in zip(segment.inputs, signature.inputs, strict=True):
         values = points[source] if source in points else deployed.as_input(_model_input(source, inputs), spec)
-        fed.append(values.reshape(len(values), *spec.sample_shape))
+        fed.append(_shaped(values, (len(values), *spec.sample_shape), source))
     got = runner.run(segment.content, fed, segment.point)[0].astype(np.int64)
-    expected = points[segment.point].astype(np.int64).reshape(got.shape)
+    expected = _shaped(points[segment.point].astype(np.int64), got.shape, segment.point)
     difference = np.abs(got - expected)
     largest, fraction = int(difference.max()), float((difference > 0).mean())
     share = max_fraction if kernel == "xnnpack" else max(max_fraction, 2 * double_rounding_share(segment.content))
     bound = share + 3 * float(np.sqrt(share / difference.size))
     return OpRow(segment.point, kernel, largest, fraction, bound, largest <= max_lsb and fraction <= bound)
+
+
+def _shaped(values: Array, shape: tuple[int, ...], name: str) -> Array:
+    if values.size != math.prod(shape):
+        raise VerificationError(f"Expected the shape {values.shape} at {name!r}. Received: {shape} in the file")
+    return values.reshape(shape)
 
 
 def _model_input(source: str, inputs: list[Array]) -> Array:
@@ -264,7 +278,8 @@ def _compare_outputs(
     got = deployed.run(runner, artifact.content, inputs, artifact.mode)
     rows = []
     for name, values, reference in zip(output_names(frozen), got, expected, strict=True):
-        difference = np.abs(values.reshape(reference.shape) - reference)
+        values = _shaped(values, reference.shape, name)
+        difference = np.abs(values - reference)
         classes = reference.ndim == 2 and reference.shape[1] > 1
         agreement = float((values.argmax(-1) == reference.argmax(-1)).mean()) if classes else None
         # Outputs come back through a float scale: equal integers differ by rounding of float32 only.
