@@ -54,7 +54,8 @@ def strip_markers(graph: Graph, points: Mapping[int, ActivationPoint]) -> Marked
         elif kind == "DEQUANTIZE" and op.inputs[0] in inside:
             behind[op.outputs[0]] = inside[op.inputs[0]]
         else:
-            op.inputs = [behind.get(i, i) for i in op.inputs]
+            # TensorFlow 2.18 leaves out a DEQUANTIZE that only a FULLY_CONNECTED would read.
+            op.inputs = [behind.get(i, inside.get(i, i)) for i in op.inputs]
             kept.append(op)
     graph.operators = kept
     graph.set_interface(graph.inputs, [behind.get(i, i) for i in graph.outputs])
