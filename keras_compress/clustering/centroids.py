@@ -181,7 +181,7 @@ def cluster_weights(
     """A copy of the model whose weights share few values, trained with them. Zeros of pruned weights stay zeros.
 
     Args:
-        model: Built Functional or Sequential model, plain or made by this library.
+        model: Built model, plain or made by this library.
         number_of_clusters: Most distinct values of a weight (of a channel with `cluster_per_channel`), zero counted.
         cluster_centroids_init: See `CentroidClusterer`.
         preserve_sparsity: Keep zeros although nothing was pruned.

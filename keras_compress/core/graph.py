@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,15 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_compress.core import parts
+from keras_compress.core.parts import is_graph as is_graph
+from keras_compress.core.slots import slots_of
+
 Operation = Any
 Node = Any
 KerasTensor = Any
+# What a user's model class may have of its own beside its graph.
+OWN_METHODS = ("train_step", "test_step", "predict_step", "compute_loss", "call")
 
 
 @dataclass(frozen=True)
@@ -78,11 +85,6 @@ def output_names(model: keras.Model) -> list[str]:
     return [getattr(op, "stands_for", None) or op.name for op in computed]
 
 
-def is_graph(layer: Any) -> bool:
-    """Whether a layer is a model that holds a graph of its own."""
-    return isinstance(layer, (keras.Sequential, keras.src.models.functional.Functional))
-
-
 def nodes(model: keras.Model) -> list[Node]:
     """The calls of a graph in the order in which they run, without the inputs."""
     by_depth = functional(model)._nodes_by_depth
@@ -136,8 +138,8 @@ class Rebuild:
             flat_inputs = [self.enter(tensor) for tensor in flat_inputs]
         outputs = self.run(model, flat_inputs, prefix, depth)
         if isinstance(model, keras.Sequential):
-            return _sequential(inputs, outputs, model.name)
-        made = keras.Model(inputs, outputs, name=model.name)
+            return _sequential(inputs, outputs, model)
+        made = _graph_class(model)(inputs, outputs, name=model.name)
         # A point put behind an output must not change the name under which users compile and convert it.
         made.output_names = output_names(model)
         return made
@@ -173,13 +175,33 @@ class Rebuild:
         return self._models[id(operation)](*args, **kwargs)
 
 
-def _sequential(inputs: KerasTensor, outputs: KerasTensor, name: str) -> keras.Model:
+def _graph_class(model: keras.Model) -> type[keras.Model]:
+    """The user's own class where it is made from inputs and outputs, so that its `train_step` and the like stay."""
+    own: type[keras.Model] = type(model)
+    if own.__module__.startswith("keras.") or isinstance(model, keras.Sequential):
+        return keras.Model
+    if keras.src.models.functional.functional_like_constructor(own):
+        return own
+    left = [name for name in OWN_METHODS if getattr(own, name) is not getattr(keras.Model, name)]
+    if left:
+        warnings.warn(
+            f"{own.__name__} {model.name!r} becomes a plain keras.Model, without its {', '.join(left)}: give it a "
+            "constructor `(inputs, outputs, **kwargs)` to keep them.",
+            stacklevel=2,
+        )
+    return keras.Model
+
+
+def _sequential(inputs: KerasTensor, outputs: KerasTensor, model: keras.Sequential) -> keras.Model:
     """A Sequential of the layers between two tensors; a Functional model where they are not a plain chain of layers."""
-    graph = keras.Model(inputs, outputs, name=name)
+    graph = keras.Model(inputs, outputs, name=model.name)
     layers = list(graph.operations)
     if not all(isinstance(op, keras.layers.Layer) for op in layers) or len(nodes(graph)) != len(layers) - 1:
         return graph
-    return keras.Sequential(layers, name=name)
+    own: type[keras.Sequential] = type(model)
+    plain = own.__init__ is not keras.Sequential.__init__
+    made: keras.Model = (keras.Sequential if plain else own)(layers, name=model.name)
+    return made
 
 
 def rename_between(start: KerasTensor, end: KerasTensor, prefix: str) -> KerasTensor:
@@ -192,18 +214,59 @@ def rename_between(start: KerasTensor, end: KerasTensor, prefix: str) -> KerasTe
     return end
 
 
+def body(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The layer that a user wrote inside a wrapper of one, such as `TimeDistributed`; any other layer itself."""
+    held = getattr(layer, "layer", None) if isinstance(layer, keras.layers.Wrapper) else None
+    return held if parts.is_user_written(held) else layer
+
+
+def children(layer: keras.layers.Layer) -> list[tuple[parts.Reference, keras.layers.Layer]]:
+    """`(reference, layer)` of what is inside a graph, or inside a layer or model that a user wrote; none in others.
+
+    In a graph a layer is known by its name. Sub-layers whose weights are slots of the layer around them are left out.
+    """
+    if is_graph(layer):
+        return [((each.name,), each) for each in layer.layers]
+    written = body(layer)
+    if not parts.is_user_written(written):
+        return []
+    taken = [slot.name.split(".") for slot in slots_of(written, getattr(layer, "slot_axes", None))]
+    return [
+        (reference, each)
+        for reference, each in parts.sub_layers(written)
+        if not any([str(key) for key in reference] == names[: len(reference)] for names in taken)
+    ]
+
+
 def walk(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
-    """`(path, layer)` for every layer inside a model, nested models opened, each layer once."""
-    seen: set[int] = set()
+    """`(path, layer)` for every layer inside a model, each layer once.
 
-    def visit(layer: keras.layers.Layer, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
-        for inner in layer.layers:
-            if id(inner) in seen:
-                continue
-            seen.add(id(inner))
-            if is_graph(inner):
-                yield from visit(inner, path + inner.name + "/")
-            else:
-                yield path + inner.name, inner
+    Nested models are opened, and so are layers and models that users wrote: a sub-layer's path is that of the
+    attribute that holds it, `"encoder/blocks/0/conv"`. A layer that was opened comes before its sub-layers where it has
+    weights of its own.
+    """
+    yield from _walk(model, prefix, set())
 
-    yield from visit(model, prefix)
+
+def _walk(layer: keras.layers.Layer, prefix: str, seen: set[int]) -> Iterator[tuple[str, keras.layers.Layer]]:
+    for reference, inner in children(layer):
+        if id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        path = prefix + parts.path_of(reference)
+        if not is_graph(inner) and (not children(inner) or _has_own_weights(inner)):
+            yield path, inner
+        yield from _walk(inner, path + "/", seen)
+
+
+def _has_own_weights(layer: keras.layers.Layer) -> bool:
+    return hasattr(layer, "slot_axes") or bool(slots_of(layer) or body(layer)._trainable_variables)
+
+
+def hidden(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """`(path, layer)` for sub-layers that `walk` cannot reach, because no attribute, list, tuple or dict holds them."""
+    written = body(model)
+    if parts.is_user_written(written):
+        yield from ((prefix + layer.name, layer) for layer in parts.hidden_layers(written))
+    for reference, inner in children(model):
+        yield from hidden(inner, prefix + parts.path_of(reference) + "/")

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_compress.core import graph
+from keras_compress.core import graph, parts, remade
+from keras_compress.core.initial_values import made_with_values
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.slots import Slot, skip_reason, slots_of
 from keras_compress.core.transform import WeightTransform
@@ -56,18 +57,27 @@ def check_model(model: Any) -> None:
 
 
 def copy_layer(layer: keras.layers.Layer, **overrides: Any) -> keras.layers.Layer:
-    """A new layer with the same configuration and values; `overrides` replace entries of the configuration."""
-    config = {**layer.get_config(), **overrides}
-    made = type(layer).from_config(config)
-    if isinstance(layer, Compressed):
+    """A new layer with the same configuration and values; `overrides` replace entries of the configuration.
+
+    Raises:
+        ValueError: For a layer or model that a user wrote and that its configuration does not make again.
+    """
+    with keras.saving.custom_object_scope(remade.classes_in(layer)):
+        if parts.is_user_written(layer) and not overrides:
+            made = remade.make_again(layer)
+        else:
+            made = made_with_values(layer, lambda: _from_config(layer, overrides))
+    if not overrides:
         _copy_values(layer, made)
-        return made
+    return made
+
+
+def _from_config(layer: keras.layers.Layer, overrides: Mapping[str, Any]) -> keras.layers.Layer:
+    made = type(layer).from_config({**layer.get_config(), **overrides})
     build_config = layer.get_build_config()
     if layer.built and build_config and not made.built:
         made.build_from_config(build_config)
         made.built = True
-    if not overrides:
-        _copy_values(layer, made)
     return made
 
 
@@ -90,10 +100,19 @@ class LayerCopies:
 
     Args:
         make: Makes the new layer from `(path, layer)`; `copy_layer` by default.
+        visit: Visitor for graphs that a layer or model of the user's holds; these copies themselves by default.
+        inside: Go into layers and models that users wrote, and give `make` their sub-layers too.
     """
 
-    def __init__(self, make: Callable[[str, keras.layers.Layer], keras.layers.Layer] | None = None) -> None:
+    def __init__(
+        self,
+        make: Callable[[str, keras.layers.Layer], keras.layers.Layer] | None = None,
+        visit: graph.Visitor | None = None,
+        inside: bool = True,
+    ) -> None:
         self._make = make or (lambda path, layer: copy_layer(layer))
+        self.visit = visit or self
+        self._inside = inside
         self._made: dict[int, keras.layers.Layer] = {}
 
     def __call__(self, call: graph.Call) -> Any:
@@ -104,13 +123,85 @@ class LayerCopies:
         if not isinstance(operation, keras.layers.Layer):
             return type(operation).from_config(operation.get_config())
         if id(operation) not in self._made:
-            self._made[id(operation)] = self._make(path, operation)
+            self._made[id(operation)] = self._copy(path, operation)
         return self._made[id(operation)]
 
+    def _copy(self, path: str, layer: keras.layers.Layer) -> keras.layers.Layer:
+        if graph.is_graph(layer):
+            return graph.Rebuild(self.visit).model(layer, path + "/", depth=1)
+        if not (self._inside and graph.children(layer)):
+            return self._make(path, layer)
+        made = self._make(path, layer) if _wrappable(layer) else copy_layer(layer)
+        self._fill(made, layer, path + "/")
+        return made
 
-def rebuild(model: keras.Model, make: Callable[[str, keras.layers.Layer], keras.layers.Layer] | None = None) -> Any:
-    """A copy of `model` with each layer replaced by what `make(path, layer)` gives."""
-    return graph.Rebuild(LayerCopies(make)).model(model)
+    def model(self, model: keras.Model) -> keras.Model:
+        """The copy of a subclassed model."""
+        made: keras.Model = copy_layer(model)
+        self._fill(made, model, "")
+        return made
+
+    def _fill(self, made: keras.layers.Layer, source: keras.layers.Layer, prefix: str) -> None:
+        """Give a copy of a layer or model that a user wrote the copies of its sub-layers."""
+        written = _written(made)
+        for reference, each in graph.children(source):
+            self._fill_part(written, reference, each, prefix + parts.path_of(reference))
+        remade.mark(written)
+
+    def _fill_part(
+        self, owner: keras.layers.Layer, reference: parts.Reference, source: keras.layers.Layer, path: str
+    ) -> None:
+        if id(source) in self._made:
+            parts.put_part(owner, reference, self._made[id(source)])
+            return
+        current = parts.get_part(owner, reference)
+        if parts.is_user_written(source) and graph.children(source) and not _wrappable(source):
+            self._made[id(source)] = current
+            self._fill(current, source, path + "/")
+            return
+        new = self.of(path, source)
+        if _same_kind(new, current):
+            # The constructor may have handed its own layer on to what is no attribute: that one stays.
+            _copy_values(new, current)
+            self._made[id(source)] = new = current
+        parts.put_part(owner, reference, new)
+
+
+def _written(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The user's own layer inside wrappers."""
+    while graph.body(layer) is not layer:
+        layer = graph.body(layer)
+    return layer
+
+
+def _wrappable(layer: keras.layers.Layer) -> bool:
+    """Whether a layer itself has slots, beside those of its sub-layers."""
+    return isinstance(layer, Compressed) or bool(slots_of(layer))
+
+
+def _same_kind(new: keras.layers.Layer, current: keras.layers.Layer) -> bool:
+    """Whether only the values of two layers can differ: neither is, or holds, anything of this library."""
+    return type(new) is type(current) and not remade.has_wrappers(new) and not remade.has_wrappers(current)
+
+
+def rebuild(
+    model: keras.Model,
+    make: Callable[[str, keras.layers.Layer], keras.layers.Layer] | None = None,
+) -> Any:
+    """A copy of `model` with each layer replaced by what `make(path, layer)` gives.
+
+    A subclassed model is made again from its configuration, and keeps its class: sub-layers are replaced where its
+    attributes, and their lists, tuples and dicts, hold them.
+
+    Raises:
+        ValueError: For a subclassed model that its configuration does not make again.
+    """
+    return copied(model, LayerCopies(make))
+
+
+def copied(model: keras.Model, copies: LayerCopies) -> Any:
+    """A copy of `model`, a graph or subclassed, out of copies of its layers."""
+    return graph.Rebuild(copies.visit).model(model) if graph.is_graph(model) else copies.model(model)
 
 
 def compressed_layers(model: keras.Model) -> Iterator[tuple[str, Compressed]]:
@@ -143,6 +234,7 @@ def candidates(model: keras.Model, strict: bool = False, quiet: bool = False) ->
             found.append((path, inner(layer)))
         elif reason := skip_reason(inner(layer)):
             skipped[path] = reason
+    skipped.update(_out_of_reach(model))
     if skipped:
         listed = "; ".join(f"{path}: {reason}" for path, reason in skipped.items())
         if strict:
@@ -152,6 +244,14 @@ def candidates(model: keras.Model, strict: bool = False, quiet: bool = False) ->
     if not found:
         raise ValueError(f"Expected a model with a compressible layer. Received: {model.name!r}, which has none.")
     return found
+
+
+def _out_of_reach(model: keras.Model) -> Iterator[tuple[str, str]]:
+    for path, layer in graph.hidden(model):
+        if slots_of(inner(layer)):
+            yield path, "it is held where it cannot be replaced; hold it in an attribute, list, tuple or dict"
+    if parts.is_user_written(model) and any(len(v.shape) >= 2 for v in model._trainable_variables):
+        yield model.name, "weights of the model itself have no wrapper; put them into a layer"
 
 
 def add_transforms(
@@ -166,7 +266,7 @@ def add_transforms(
     """A copy of `model` in which each selected weight has one more transform at the end of its list.
 
     Args:
-        model: Functional or Sequential model, wrapped already or not.
+        model: Functional, Sequential or subclassed model, wrapped already or not.
         factory: `(path, wrapper before, slot, settings) -> new transform`, or `None` for no transform.
         defaults: Settings of a layer that no rule changes.
         filters: Which layers, see `keras_compress.core.selection.select`.
@@ -212,12 +312,11 @@ def batch_norm_after(model: keras.Model) -> dict[int, keras.layers.Layer]:
     return found
 
 
-def _graphs(model: keras.Model) -> list[keras.Model]:
-    """The model and the models in it, each once."""
-    found = {id(model): model}
-    for layer in model.layers:
-        if graph.is_graph(layer):
-            found.update((id(each), each) for each in _graphs(layer))
+def _graphs(model: keras.layers.Layer) -> list[keras.Model]:
+    """The graphs in a model, itself among them where it is one, each once."""
+    found = {id(model): model} if graph.is_graph(model) else {}
+    for _, layer in graph.children(model):
+        found.update((id(each), each) for each in _graphs(layer))
     return list(found.values())
 
 
@@ -300,7 +399,6 @@ def strip(model: keras.Model) -> keras.Model:
     for path, wrapper in compressed_layers(model):
         for message in filter(None, (t.pending() for t in wrapper.transform_list)):
             warnings.warn(f"{path}: {message}", stacklevel=2)
-    copies = LayerCopies(lambda path, layer: strip_layer(layer))
 
     def visit(call: graph.Call) -> Any:
         if hasattr(call.operation, "plain_operations"):
@@ -308,7 +406,8 @@ def strip(model: keras.Model) -> keras.Model:
             return graph.rename_between(call.args[0], outputs, call.operation.name)
         return copies(call)
 
-    return graph.Rebuild(visit).model(model)
+    copies = LayerCopies(lambda path, layer: strip_layer(layer), visit)
+    return copied(model, copies)
 
 
 def strip_layer(layer: keras.layers.Layer) -> keras.layers.Layer:

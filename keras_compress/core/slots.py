@@ -6,11 +6,13 @@ mapping.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+
+from keras_compress.core.parts import is_graph, is_user_written
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Slot:
     """One compressible variable of a layer.
 
     Attributes:
-        name: Name of the slot, e.g. `"kernel"`; a path such as `"cell.kernel"` reaches into sub-layers.
+        name: Name of the slot, e.g. `"kernel"`; a path such as `"cell.kernel"` or `"cells.0.kernel"` reaches into
+            sub-layers, lists and dicts.
         channel_axes: Output-channel axes of the variable. More than one (depthwise) count as one, flattened.
     """
 
@@ -29,14 +32,49 @@ class Slot:
         """The variable in `layer`."""
         found: Any = layer
         for part in self.name.split("."):
-            found = getattr(found, part)
+            if isinstance(found, (list, tuple)):
+                found = found[int(part)]
+            else:
+                found = found[part] if isinstance(found, dict) else getattr(found, part)
         return found
 
 
+SlotFinder = Callable[[Any], tuple[Slot, ...]]
+
+
+def _einsum(layer: keras.layers.EinsumDense) -> tuple[Slot, ...]:
+    """Channels are the axes of the weight that stay in the output: the others are summed over."""
+    operands, output = layer.equation.replace("...", "").split("->")
+    weight = operands.split(",")[1]
+    return (Slot("kernel", tuple(axis for axis, letter in enumerate(weight) if letter in output)),)
+
+
+def _within(*names: str) -> SlotFinder:
+    """The slots of sub-layers, under the name of the attribute that holds each."""
+
+    def find(layer: Any) -> tuple[Slot, ...]:
+        return tuple(slot for name in names for slot in _slots_at(name, getattr(layer, name, None)))
+
+    return find
+
+
+def _slots_at(name: str, held: Any) -> tuple[Slot, ...]:
+    if isinstance(held, (list, tuple)):
+        found = [slot for index, each in enumerate(held) for slot in _slots_at(str(index), each)]
+    elif is_graph(held):
+        found = list(_slots_at("layers", held.layers))
+    else:
+        found = list(slots_of(held)) if isinstance(held, keras.layers.Layer) else []
+    return tuple(replace(slot, name=f"{name}.{slot.name}") for slot in found)
+
+
 _KERNEL = (Slot("kernel"),)
+_RECURRENT = (Slot("kernel"), Slot("recurrent_kernel"))
 _CELL = (Slot("cell.kernel"), Slot("cell.recurrent_kernel"))
-SLOTS: dict[str, tuple[Slot, ...]] = {
+_ATTENTION = _within("_query_dense", "_key_dense", "_value_dense", "_gate_dense", "_output_dense")
+SLOTS: dict[str, tuple[Slot, ...] | SlotFinder] = {
     "Dense": _KERNEL,
+    "EinsumDense": _einsum,
     "Conv1D": _KERNEL,
     "Conv2D": _KERNEL,
     "Conv3D": _KERNEL,
@@ -51,6 +89,18 @@ SLOTS: dict[str, tuple[Slot, ...]] = {
     "LSTM": _CELL,
     "GRU": _CELL,
     "SimpleRNN": _CELL,
+    "ConvLSTM1D": _CELL,
+    "ConvLSTM2D": _CELL,
+    "ConvLSTM3D": _CELL,
+    "LSTMCell": _RECURRENT,
+    "GRUCell": _RECURRENT,
+    "SimpleRNNCell": _RECURRENT,
+    "StackedRNNCells": _within("cells"),
+    "RNN": _within("cell"),
+    "Bidirectional": _within("forward_layer", "backward_layer"),
+    "TimeDistributed": _within("layer"),
+    "MultiHeadAttention": _ATTENTION,
+    "GroupedQueryAttention": _ATTENTION,
 }
 
 
@@ -68,18 +118,23 @@ def slots_of(layer: keras.layers.Layer, mapping: Mapping[str, Sequence[int]] | N
         return tuple(Slot(name, tuple(axes)) for name, axes in declared.items())
     for cls in type(layer).__mro__:
         if cls.__name__ in SLOTS and cls.__module__.startswith("keras."):
-            return SLOTS[cls.__name__]
+            found = SLOTS[cls.__name__]
+            return found(layer) if callable(found) else found
     return ()
 
 
 def skip_reason(layer: keras.layers.Layer) -> str | None:
     """Why nothing of `layer` can be compressed, `None` where there is nothing to be said.
 
-    Layers without a matrix (activations, pooling, normalisation) are not worth a word.
+    Layers without a matrix (activations, pooling, normalisation) are not worth a word. Of a layer that a user wrote
+    only its own weights count: its sub-layers speak for themselves.
     """
-    if slots_of(layer) or not any(len(v.shape) >= 2 for v in layer.trainable_variables):
+    variables = layer._trainable_variables if is_user_written(layer) else layer.trainable_variables
+    if slots_of(layer) or not any(len(v.shape) >= 2 for v in variables):
         return None
+    name = type(layer).__name__
+    what = f"what {name} holds is" if name in SLOTS else f"{name} is"
     return (
-        f"{type(layer).__name__} is not in the table of compressible layers; give the layer a "
+        f"{what} not in the table of compressible layers; give the layer a "
         "`get_compressible_weights()` that returns {attribute: output-channel axes}"
     )

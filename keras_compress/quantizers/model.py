@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import keras
 
+from keras_compress.core import graph, parts
 from keras_compress.core.model import add_transforms, candidates
 from keras_compress.core.registry import register, resolve
 from keras_compress.core.selection import Selector, settings_by_path
@@ -77,7 +79,9 @@ def quantize_model(
     """A copy of the model that computes with quantized weights and activations, to be trained further or calibrated.
 
     Args:
-        model: Built Functional or Sequential model, plain or made by this library.
+        model: Built model, plain or made by this library. What a subclassed model or layer computes in its `call`
+            has no place for activation quantizers: there, weights alone are quantized, and the ranges of activations
+            are found when the model is converted.
         weights: `"int2"` .. `"int8"`, a weight quantizer, its configuration, or `None` to leave weights alone.
         activations: `"int2"` .. `"int8"`, `"int16"`, an activation quantizer, its configuration, or `None`.
         per_channel: One scale for each output channel; after a clusterer the scale follows its codebooks.
@@ -103,6 +107,9 @@ def quantize_model(
     quantized = add_transforms(model, make, defaults, filters=filters, rules=rules, strict=strict)
     if activations is None and not any("activations" in rule for rule in rules or ()):
         return quantized
+    _warn_of_places(model)
+    if not graph.is_graph(model):
+        return quantized
     chosen = settings_by_path(
         candidates(model, quiet=True), defaults, None, [r for r in rules or () if not r.get("skip")]
     )
@@ -111,3 +118,27 @@ def quantize_model(
         return activation_quantizer(chosen.get(path, defaults)["activations"])
 
     return PlacePoints(point).place(quantized)
+
+
+def _warn_of_places(model: keras.Model) -> None:
+    """Say where activations cannot be quantized while the model trains."""
+    closed = [model.name] if parts.is_user_written(model) else [path for path, _ in _written_in(model, "")]
+    if closed:
+        warnings.warn(
+            f"Activations inside {', '.join(map(repr, closed))} are not quantized while it trains: what a `call` "
+            "computes has no place for it. Its weights are; `convert` finds the ranges of the activations with a "
+            "representative dataset.",
+            stacklevel=3,
+        )
+
+
+def _written_in(model: keras.Model, prefix: str) -> list[tuple[str, keras.layers.Layer]]:
+    """Layers with sub-layers, in the graphs of a model, that users wrote."""
+    found = []
+    for reference, layer in graph.children(model):
+        path = prefix + parts.path_of(reference)
+        if graph.is_graph(layer):
+            found += _written_in(layer, path + "/")
+        elif graph.children(layer):
+            found.append((path, layer))
+    return found

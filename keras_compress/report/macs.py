@@ -36,10 +36,8 @@ def positions_by_layer(model: keras.Model) -> dict[int, int | None]:
     are there, or where the layer is of another kind.
 
     Args:
-        model: Functional or Sequential model; the layers are those that `graph.walk` gives.
-
-    Raises:
-        ValueError: For a subclassed model, which has no graph.
+        model: Any model; the layers are those that `graph.walk` gives. A subclassed model, or a layer that a user
+            wrote, has no graph that would tell: its layers are left out.
     """
     found: dict[int, int | None] = {}
     for key, (layer, shapes) in _calls(model).items():
@@ -51,7 +49,7 @@ def positions_by_layer(model: keras.Model) -> dict[int, int | None]:
 def _calls(model: keras.Model) -> dict[int, tuple[Any, Counter[tuple[Shape, Shape]]]]:
     """`id(layer)` -> the layer, and how often it is called with which input and output shape."""
     found: dict[int, tuple[Any, Counter[tuple[Shape, Shape]]]] = {}
-    for node in graph.nodes(model):
+    for node in graph.nodes(model) if graph.is_graph(model) else ():
         layer = node.operation
         if graph.is_graph(layer):
             # Each call of a nested model calls all of its layers.

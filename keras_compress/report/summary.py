@@ -16,6 +16,7 @@ from keras import ops
 from keras_compress.core import graph
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.model import check_model, inner, slots_in
+from keras_compress.core.printable import printable
 from keras_compress.core.slots import Slot, skip_reason
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
@@ -166,7 +167,7 @@ class ModelSummary:
     def _print(self, console: Any) -> None:
         console.print(self.table())
         for line in self.notes():
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) -> ModelSummary:
@@ -175,7 +176,7 @@ def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) ->
     The figures are those of the transformed weights, as the layers see them in inference now.
 
     Args:
-        model: Functional or Sequential model, plain, made by this library, or frozen.
+        model: Functional, Sequential or subclassed model, plain, made by this library, or frozen.
         print_fn: Called with the whole text in place of printing it, as in `keras.Model.summary`.
 
     Returns:
@@ -183,7 +184,7 @@ def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) ->
 
     Raises:
         TypeError: For anything but a Keras 3 model.
-        ValueError: For an unbuilt or subclassed model.
+        ValueError: For an unbuilt model.
     """
     check_model(model)
     positions = positions_by_layer(model)
@@ -259,6 +260,8 @@ def _activation_bits(model: keras.Model, outside: int = FLOAT_BITS) -> dict[int,
         outside: Bits of what the model's outputs become.
     """
     found: dict[int, int] = {}
+    if not graph.is_graph(model):
+        return found
     table = graph.consumers(model)
     ends = {id(tensor) for tensor in graph.functional(model).outputs}
     for node in graph.nodes(model):
