@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags
 
 from keras_compress.cli_flags import COMMANDS, PROGRAM, Command
+from keras_compress.core.printable import printable
 
 OK, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
 # A message is one line; what a runtime or a converter says can be long.
@@ -162,7 +163,7 @@ def describe(error: BaseException) -> str:
 
 def one_line(text: str) -> str:
     """Text without line breaks and control characters, not longer than a few lines of a terminal."""
-    text = re.sub(r"[\x00-\x20\x7f-\x9f]+", " ", text).strip()
+    text = printable(re.sub(r"[\x00-\x20\x7f-\x9f]+", " ", text).strip())
     return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."
 
 

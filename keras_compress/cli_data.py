@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.convert.keras_file import load_keras
 from keras_compress.core.model import check_model
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import activation_name
@@ -23,20 +24,13 @@ KEYS = ("x_train", "y_train", "x_test", "y_test", "x", "y")
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """A `.keras` model, loaded in Keras's safe mode: no code in the file is run.
+    """A `.keras` model that this library can work on, loaded as `load_keras` does: no code in the file is run.
 
     Raises:
         OSError: If the file is not there.
-        ValueError: If it is no `.keras` file, or holds what safe mode refuses.
+        ValueError: If it is no `.keras` file, holds what safe mode refuses, or a model that is not supported.
     """
-    path = Path(path)
-    content_check(path)
-    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise ValueError(f"Expected a Keras 3 model in a .keras file (`model.save('m.keras')`). Received: {path}")
-    try:
-        model = keras.models.load_model(path)
-    except (KeyError, zipfile.BadZipFile, OSError, TypeError, ValueError) as error:
-        raise ValueError(f"Expected a .keras file that loads in safe mode. Received: {path} ({error})") from error
+    model = load_keras(path)
     check_model(model)
     return model
 

@@ -9,6 +9,8 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from keras_compress.core.printable import printable
+
 
 class ProgressLine:
     """A progress line on stderr; where that is no terminal, a plain line for each piece of work.
@@ -36,6 +38,7 @@ class ProgressLine:
 
     def begin(self, what: str) -> None:
         """Say what is being done from now on."""
+        what = printable(what)
         self._progress.update(self._task, description=what)
         if not self._console.is_terminal:
             self._console.print(what, markup=False, highlight=False)
@@ -50,7 +53,7 @@ class ProgressLine:
 
     def describe(self, what: str) -> None:
         """Change the words on the terminal's line only."""
-        self._progress.update(self._task, description=what)
+        self._progress.update(self._task, description=printable(what))
 
 
 class _Batches(keras.callbacks.Callback):

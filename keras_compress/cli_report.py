@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_compress.convert.files import write_atomic
+from keras_compress.core.printable import printable
 from keras_compress.report.tables import measurement_table
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.measure import Measurement, Metric, measure_all
@@ -175,7 +176,9 @@ def verification_table(found: Verification) -> Table:
     cells = {(row.name, row.kernel): row for row in found.rows}
     for name in dict.fromkeys(row.name for row in found.rows):
         shown = [cells[name, kernel] for kernel in kernels]
-        table.add_row(escape(name), *(f"{r.max_lsb}, {r.fraction_differing:.3%}{'' if r.ok else ' !'}" for r in shown))
+        table.add_row(
+            escape(printable(name)), *(f"{r.max_lsb}, {r.fraction_differing:.3%}{'' if r.ok else ' !'}" for r in shown)
+        )
     return table
 
 
@@ -251,7 +254,7 @@ def say(*lines: str) -> None:
     """Print lines as they are: no markup, no line breaks of our own."""
     console = console_for_tables()
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
 
 def console_for_tables() -> Console:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_compress.core.printable import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -71,8 +73,6 @@ def measurement_table(rows: Sequence[Mapping[str, Any]], title: str | None = Non
     Raises:
         ValueError: For a row without a name.
     """
-    from rich.markup import escape
-
     if nameless := [dict(row) for row in rows if "name" not in row]:
         raise ValueError(f"Expected rows with a `name`. Received: {nameless[0]!r}")
     table = _table(title)
@@ -83,18 +83,24 @@ def measurement_table(rows: Sequence[Mapping[str, Any]], title: str | None = Non
         whole = all(row.get(key) is not None for row in rows)
         table.add_column(heading, justify="right", overflow="fold", no_wrap=whole)
     for row in rows:
-        table.add_row(escape(str(row["name"])), *(escape(_cell(row.get(key), show)) for _, key, show in shown))
+        table.add_row(_shown(str(row["name"])), *(_shown(_cell(row.get(key), show), "\n") for _, key, show in shown))
     return table
 
 
 def _table(title: str | None, **options: Any) -> Table:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     # Narrow: the widest one has ten columns, and many terminals 80 characters.
     shape: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": 0, "pad_edge": False}
-    return Table(title=None if title is None else escape(title), **shape, **options)
+    return Table(title=None if title is None else _shown(title), **shape, **options)
+
+
+def _shown(text: str, keep: str = "") -> str:
+    """Text for a cell: no markup, and nothing that a terminal obeys."""
+    from rich.markup import escape
+
+    return escape(printable(text, keep))
 
 
 def _cell(value: Any, show: Callable[[Any], str]) -> str:
@@ -108,8 +114,6 @@ def tensor_table(stats: FileStats, title: str | None = None) -> Table:
         stats: What `inspect_tflite` found. Names come from the file and are shown as they are, without markup.
         title: Line above the table.
     """
-    from rich.markup import escape
-
     table = _table(title, show_footer=True)
     elements = sum(weight.elements for weight in stats.weights)
     columns = (
@@ -139,13 +143,13 @@ def tensor_table(stats: FileStats, title: str | None = None) -> Table:
             count(weight.scale_count),
             f"{weight.entropy_bits:.2f}",
         )
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(_shown, cells))
     return table
 
 
 def file_line(stats: FileStats) -> str:
     """Sizes and operators of a file in one line of plain text."""
-    operators = ", ".join(f"{name} x{number}" for name, number in stats.operators.items())
+    operators = ", ".join(f"{printable(name)} x{number}" for name, number in stats.operators.items())
     return (
         f"{count(stats.raw_bytes)} B in the file, {count(stats.gzip_bytes)} B gzipped, "
         f"{count(stats.weight_payload_bytes)} B of weights. Operators: {operators}"
@@ -154,8 +158,6 @@ def file_line(stats: FileStats) -> str:
 
 def summary_table(summary: ModelSummary) -> Table:
     """The weights of a Keras model, with a last row for all of them. See `keras_compress.report.summary`."""
-    from rich.markup import escape
-
     table = _table(f"Compression of {summary.name}", show_footer=True)
     columns = (
         ("layer", f"{len(summary.rows)} weights"),
@@ -173,18 +175,18 @@ def summary_table(summary: ModelSummary) -> Table:
         text = position < 2
         table.add_column(heading, footer, justify="left" if text else "right", overflow="fold", no_wrap=not text)
     for row in summary.rows:
-        table.add_row(*map(escape, _summary_cells(row)))
+        table.add_row(*(_shown(cell, "\n") for cell in _summary_cells(row)))
     return table
 
 
 def _summary_cells(row: WeightRow) -> tuple[str, ...]:
     end = "-" if row.final_sparsity is None else percent(row.final_sparsity)
     return (
-        row.path if row.slot == "kernel" else f"{row.path} {row.slot}",
+        printable(row.path if row.slot == "kernel" else f"{row.path} {row.slot}"),
         "\n".join(map(short_name, row.transforms)) or "-",
         f"{row.weight_bits}/{row.activation_bits}",
         percent(row.sparsity),
-        end if row.group is None else f"{end}\n({row.group})",
+        end if row.group is None else f"{end}\n({printable(row.group)})",
         count(row.distinct_values),
         count(row.float32_bytes) if row.counted else "(shared)",
         count(row.packed_bytes) if row.counted else "",

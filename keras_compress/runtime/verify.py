@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,23 +134,17 @@ def verify(
     check_structure(artifact.content)
     frozen = _frozen(artifact, model)
     inputs = _inputs(x, frozen)
-    points, expected_outputs = _simulate(frozen, [a[:op_samples] for a in inputs]), _predict(frozen, inputs)
+    limits = {"time_limit_s": time_limit_s, "memory_limit_bytes": memory_limit_bytes}
+    runners, skipped = _runners(kernels or KERNELS[artifact.target], artifact.content, limits)
+    segments = _segments(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})
+    few = [a[:op_samples] for a in inputs]
+    points, expected_outputs = _simulate(frozen, few), _predict(frozen, inputs)
     if all(np.ptp(values, axis=0).max() == 0 for values in expected_outputs if len(values) > 1):
         raise ValueError("Expected data on which the outputs vary. Received: the same outputs for every sample")
-    segments = _segments(artifact, points)
     found: list[OpRow] = []
     outputs: list[OutputRow] = []
-    skipped: dict[str, str] = {}
-    for kernel in kernels or KERNELS[artifact.target]:
-        runner = runner_of(kernel, time_limit_s=time_limit_s, memory_limit_bytes=memory_limit_bytes)
-        reason = runner.available()
-        if reason is not None:
-            skipped[kernel] = reason
-            continue
-        found += [
-            _compare_op(s, points, [a[:op_samples] for a in inputs], runner, kernel, max_lsb, max_fraction)
-            for s in segments
-        ]
+    for kernel, runner in runners.items():
+        found += [_compare_op(s, points, few, runner, kernel, max_lsb, max_fraction) for s in segments]
         outputs += _compare_outputs(artifact, frozen, expected_outputs, inputs, runner, kernel)
     result = Verification(tuple(found), tuple(outputs), skipped)
     if strict and result.first_failure is not None:
@@ -173,6 +167,23 @@ def runner_of(kernel: str, **limits: Any) -> Target:
     if kernel not in KERNELS["litert"] and kernel != "builtin":
         raise ValueError(f"Expected kernels out of 'xnnpack', 'builtin', 'reference', 'tflm'. Received: {kernel!r}")
     return target("litert", kernels=kernel, **limits)
+
+
+def _runners(
+    kernels: Sequence[str], content: bytes, limits: dict[str, Any]
+) -> tuple[dict[str, Target], dict[str, str]]:
+    """Kernel -> its runtime, where that has loaded the file, and kernel -> why there is none here."""
+    runners, skipped = {}, {}
+    for kernel in kernels:
+        runner = runner_of(kernel, **limits)
+        reason = runner.available()
+        if reason is None:
+            # Before the simulation, which takes longer: a file that cannot be loaded is refused at once.
+            runner.describe(content, "the converted model")
+            runners[kernel] = runner
+        else:
+            skipped[kernel] = reason
+    return runners, skipped
 
 
 def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
@@ -222,7 +233,7 @@ class _Segment:
     inputs: tuple[str, ...]  # names of points, or of model inputs with a leading "input:"
 
 
-def _segments(artifact: Artifact, points: dict[str, Array]) -> list[_Segment]:
+def _segments(artifact: Artifact, points: Set[str]) -> list[_Segment]:
     point_of: dict[str, str] = {}
     for point, tensor in artifact.points.items():
         point_of.setdefault(tensor, point)
