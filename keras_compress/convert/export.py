@@ -6,31 +6,64 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
 
+from keras_compress.convert.expand.activations import PointwiseFunction, table_of
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.markers import Marker
 from keras_compress.convert.plan import ActivationPoint, ConstantGrid, LoweringPlan, fingerprint
 from keras_compress.core import graph
-from keras_compress.core.model import strip_layer
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.kinds import Kind, kind_of
+
+
+# Functions for which an int8 kernel of LiteRT is as good as a table, and faster.
+_NATIVE: dict[str, tuple[str, ...]] = {"litert": ("gelu",), "tflm": ()}
 
 
 @dataclass
 class _Exporter:
-    """Visitor of a frozen model: wrappers become plain layers, points become markers."""
+    """Visitor of a frozen model: wrappers become plain layers, points become markers, functions become tables."""
 
+    frozen: keras.Model
+    target: str
     weights: dict[str, ConstantGrid] = field(default_factory=dict)
     points: dict[int, ActivationPoint] = field(default_factory=dict)
+    _grids: dict[int, FixedGrid] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._table = graph.consumers(self.frozen)
 
     def __call__(self, call: graph.Call) -> Any:
         layer = call.operation
         if isinstance(layer, QuantizeActivation):
-            return self._mark(layer, call.args[0])
+            marked = self._mark(layer, call.args[0])
+            self._grids[id(marked)] = layer.quantizer
+            return marked
         if isinstance(layer, Compressed):
             self._add_weight(layer)
-            return call.run(strip_layer(layer))
-        return call.run()
+            # The frozen model's own layer: `freeze` has put the real weights into it, and no copy is needed.
+            return call.run(layer.layer)
+        if isinstance(layer, PointwiseFunction):
+            return self._function(call)
+        outputs = call.run()
+        if kind_of(layer) is Kind.SAME and id(call.args[0]) in self._grids:
+            self._grids.update({id(t): self._grids[id(call.args[0])] for t in keras.tree.flatten(outputs)})
+        return outputs
+
+    def _function(self, call: graph.Call) -> Any:
+        """A look-up in the 256 values that the point behind the function takes."""
+        grid = self._grids.get(id(call.args[0]))
+        reader = graph.sole_consumer(call.node, self.frozen, self._table)
+        follows = reader is not None and isinstance(reader.operation, QuantizeActivation)
+        if grid is None or grid.bits != 8 or not follows or call.operation.function in _NATIVE[self.target]:
+            return call.run()
+        values = table_of(call.operation, grid.scale, grid.zero_point)
+        rounded = ops.convert_to_numpy(reader.operation.quantizer(values))  # type: ignore[union-attr]
+        return LookUp(rounded, name=call.operation.name)(call.args[0])
 
     def _mark(self, layer: QuantizeActivation, tensor: Any) -> Any:
         grid = layer.quantizer
@@ -48,14 +81,32 @@ class _Exporter:
         self.weights[fingerprint(grid.floats())] = grid
 
 
-def export(frozen: keras.Model, mode: str, io: str) -> tuple[keras.Model, LoweringPlan]:
+class LookUp(keras.layers.Layer):
+    """A table of 256 values, as the operators that survive the lowering: CAST, ADD and GATHER.
+
+    In the float flatbuffer the cast of a real number is without sense; on the device it is the cast of an int8.
+    """
+
+    def __init__(self, values: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._values = np.asarray(values, np.float32)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def call(self, inputs: Any) -> Any:
+        return tf.gather(tf.constant(self._values), tf.cast(inputs, tf.int32) + 128)
+
+
+def export(frozen: keras.Model, mode: str, io: str, target: str = "litert") -> tuple[keras.Model, LoweringPlan]:
     """The float model that goes through the TFLite converter, and what is put into its flatbuffer.
 
     Args:
         frozen: What `freeze` gave.
         mode: One of `keras_compress.convert.plan.MODES`.
         io: One of `keras_compress.convert.plan.IO_TYPES`.
+        target: `"litert"` or `"tflm"`.
     """
-    visitor = _Exporter()
+    visitor = _Exporter(frozen, target)
     marked = graph.Rebuild(visitor, batch_size=1).model(frozen)
-    return marked, LoweringPlan(mode, io, visitor.weights, visitor.points)
+    return marked, LoweringPlan(mode, io, visitor.weights, visitor.points, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,17 +12,20 @@ from numpy.typing import NDArray
 
 from keras_compress.calibration.minmax import calibrate, untrained_points
 from keras_compress.convert import fold
-from keras_compress.convert.flatten import flatten
+from keras_compress.convert.expand.arithmetic import Operand
+from keras_compress.convert.expand.lookups import Rows
+from keras_compress.convert.expand.weights import integer_weight
+from keras_compress.convert.flatten import Flat, flatten
 from keras_compress.convert.layouts import layout_of
 from keras_compress.core import graph
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.model import check_model, foldable, inner, slots_in
-from keras_compress.core.transform import IntegerWeight, check_order
+from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, Kind, kind_of
-from keras_compress.quantizers.model import quantize_model
-from keras_compress.quantizers.uniform import UniformQuantizer
+from keras_compress.quantizers.model import activation_quantizer
+from keras_compress.quantizers.placement import PlacePoints
 
 Grid = FixedGrid
 
@@ -70,12 +74,29 @@ def freeze(
     check_model(model)
     if is_frozen(model):
         return model
-    if activations and not has_points(model):
-        model = quantize_model(model, weights=None, activations="int8" if activation_bits == 8 else "int16")
-    flat = flatten(model)
+    flat = flatten(model, representative_dataset)
+    made = flat.model
     if activations:
-        _calibrate(flat, representative_dataset)
-    return graph.Rebuild(_Freezer(flat, activation_bits, activations)).model(flat)
+        made = _with_points(flat, activation_bits)
+        _calibrate(made, representative_dataset)
+    return graph.Rebuild(_Freezer(made, activation_bits, activations)).model(made)
+
+
+def _with_points(flat: Flat, bits: int) -> keras.Model:
+    """A point wherever integers stand on the device: everywhere, or inside what training saw as one layer."""
+    everywhere = not has_points(flat.model)
+    quantizers: dict[str, Any] = {}
+
+    def quantizer(path: str) -> Any:
+        if not everywhere and path not in flat.expanded:
+            return None
+        # The steps of a recurrent layer share their ranges, and so their integers.
+        shared = re.sub(r"\.step\d+\b", ".step", path)
+        if shared == path:
+            return activation_quantizer(f"int{bits}")
+        return quantizers.setdefault(shared, activation_quantizer(f"int{bits}"))
+
+    return PlacePoints(quantizer).place(flat.model)
 
 
 def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:
@@ -99,6 +120,7 @@ class _Freezer:
     activations: bool
     _grids: dict[int, Grid] = field(default_factory=dict)
     _folded: set[int] = field(default_factory=set)
+    _tables: dict[int, Grid] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
@@ -116,8 +138,9 @@ class _Freezer:
             return self._average(call)
         # The flat graph is a private copy: its layers can be used as they are.
         outputs = call.run()
-        if kind is Kind.SAME and len(keras.tree.flatten(outputs)) == 1:
-            self._carry(call.args[0], outputs)
+        if kind is Kind.SAME:
+            for output in keras.tree.flatten(outputs):
+                self._carry(call.args[0], output)
         return outputs
 
     def _carry(self, source: Any, target: Any) -> None:
@@ -127,7 +150,8 @@ class _Freezer:
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if not self.activations:
             return tensor
-        return self._on_grid(tensor, final_grid(layer.quantizer, self.activation_bits), layer.name, layer.stands_for)
+        grid = self._tables.get(id(tensor)) or final_grid(layer.quantizer, self.activation_bits)
+        return self._on_grid(tensor, grid, layer.name, layer.stands_for)
 
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
         outputs = QuantizeActivation(grid, stands_for=stands_for, name=name)(tensor)
@@ -155,6 +179,10 @@ class _Freezer:
 
     def _weighted(self, call: graph.Call) -> Any:
         layer = call.operation
+        if isinstance(inner(layer), Operand):
+            return call.run()
+        if isinstance(inner(layer), Rows):
+            return self._rows(call)
         layout_of(inner(layer), layer.name)
         slot = slots_in(layer)[0]
         weight, bias = integer_weight(layer, slot.name), _bias(layer)
@@ -163,10 +191,20 @@ class _Freezer:
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
             self._folded.add(id(reader.operation))
         body = inner(layer)
-        made = type(body).from_config({**body.get_config(), "use_bias": True, "name": layer.name})
+        config = {**body.get_config(), "use_bias": True, "name": layer.name}
+        # The values follow: nothing is gained by drawing random ones first.
+        config.update((key, "zeros") for key in config if key.endswith("_initializer"))
+        made = type(body).from_config(config)
         made.build(call.args[0].shape)
         wrapper = self._frozen_layer(made, weight, bias, self._grids.get(id(call.args[0])), slot.channel_axes)
         return call.run(wrapper)
+
+    def _rows(self, call: graph.Call) -> Any:
+        """Rows of a table of integers are on the table's grid, whatever range training saw behind them."""
+        outputs = call.run()
+        weight = integer_weight(call.operation, "kernel")
+        self._tables[id(outputs)] = FixedGrid(_float32(weight.scale.item()), 0)
+        return outputs
 
     def _frozen_layer(
         self,
@@ -223,29 +261,6 @@ def _bias(layer: keras.layers.Layer) -> NDArray[np.float64]:
     slot = slots_in(layer)[0]
     shape = slot.variable(body).shape
     return np.zeros(int(np.prod([shape[a] for a in slot.channel_axes])))
-
-
-def integer_weight(layer: keras.layers.Layer, slot_name: str) -> IntegerWeight:
-    """The weight as integers: by the layer's own quantizer, or else by 8 bits, symmetric.
-
-    Raises:
-        ValueError: If the transforms give values that are not on their own grid.
-    """
-    slot = next(s for s in slots_in(layer) if s.name == slot_name)
-    wrapper = layer if isinstance(layer, Compressed) else None
-    transforms = wrapper.transforms.get(slot_name, []) if wrapper else []
-    last = transforms[-1] if transforms else None
-    if wrapper is not None and last is not None and "grid" in last.promises:
-        found = last.integer_weight(wrapper.weight(slot_name, stop_before=last))
-        if found is None:
-            raise ValueError(
-                f"Expected a quantizer with an integer grid. Received: {type(last).__name__} in {layer.name!r}"
-            )
-        return found
-    weight = wrapper.weight(slot_name) if wrapper else slot.variable(layer)
-    default = UniformQuantizer(8)
-    default.prepare(weight.shape, slot.channel_axes, check_order(transforms))
-    return default.integer_weight(weight)
 
 
 def final_grid(quantizer: Any, activation_bits: int) -> Grid:

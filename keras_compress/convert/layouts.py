@@ -58,6 +58,8 @@ _LAYOUTS: dict[str, Layout] = {
     "DepthwiseConv2D": Layout(_depthwise_2d, 3),
     "DepthwiseConv1D": Layout(_depthwise_1d, 3),
     "Dense": Layout(lambda k: np.transpose(k)),
+    "Operand": Layout(lambda k: k),
+    "Rows": Layout(lambda k: k),
 }
 
 
@@ -68,7 +70,7 @@ def layout_of(layer: keras.layers.Layer, path: str) -> Layout:
         ValueError: For a layer that has no integer kernel yet, by path.
     """
     for cls in type(layer).__mro__:
-        if cls.__name__ in _LAYOUTS and cls.__module__.startswith("keras."):
+        if cls.__name__ in _LAYOUTS and cls.__module__.startswith(("keras.", "keras_compress.")):
             return _LAYOUTS[cls.__name__]
     raise ValueError(
         f"Expected layers with integer kernels: {sorted(_LAYOUTS)}. Received: {type(layer).__name__} at {path!r}; "

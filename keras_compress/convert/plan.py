@@ -41,7 +41,7 @@ class ConstantGrid:
         shape = [1] * self.values.ndim
         shape[self.quantized_dimension] = -1
         scale = self.scale.reshape(shape) if self.scale.size > 1 else self.scale.reshape(())
-        return (self.values.astype(np.float32) * scale).astype(np.float32)
+        return np.multiply(self.values, scale, dtype=np.float32, casting="unsafe")
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,11 @@ class LoweringPlan:
         io: One of `IO_TYPES`: type of the model's inputs and outputs.
         weights: `fingerprint(grid.floats())` -> grid.
         points: Marker ID (1, 2, ...) -> activation point.
+        target: `"litert"` or `"tflm"`: where two exact forms exist, the one that this runtime runs better.
     """
 
     mode: str = "int8"
     io: str = "float32"
     weights: Mapping[str, ConstantGrid] = field(default_factory=dict)
     points: Mapping[int, ActivationPoint] = field(default_factory=dict)
+    target: str = "litert"

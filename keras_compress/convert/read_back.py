@@ -48,6 +48,11 @@ def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> N
         missing.pop(grid.name, None)
         if plan.mode in ("int8", "16x8") and bias >= 0:
             _check_bias(graph, data, bias, quantization[0], biases)
+    for operand in _operands(graph):
+        values, quantization = graph.constant(operand), graph.quantization(operand)
+        if values is not None and values.dtype == np.int8 and quantization is not None:
+            grid = _matching(values, quantization[0], plan)
+            missing.pop(grid.name if grid else "", None)
     if missing:
         raise ValueError(f"Expected all weights in the file. Received: none for {sorted(missing)}")
 
@@ -58,6 +63,13 @@ def _weighted_tensors(graph: Graph) -> Iterator[tuple[int, int, int]]:
         if graph.kind(op) in _WEIGHTED:
             data, weight, bias = _WEIGHTED[graph.kind(op)]
             yield op.inputs[data], op.inputs[weight], op.inputs[bias] if bias < len(op.inputs) else -1
+
+
+def _operands(graph: Graph) -> Iterator[int]:
+    """Constants that are looked up in, added or multiplied."""
+    for op in graph.operators:
+        if graph.kind(op) in ("GATHER", "ADD", "MUL"):
+            yield from (t for t in op.inputs if t >= 0 and graph.is_constant(t))
 
 
 def _matching(values: NDArray[Any], scale: NDArray[Any], plan: LoweringPlan) -> ConstantGrid | None:

@@ -30,9 +30,10 @@ _BY_CLASS = {
     Kind.SAME: "MaxPooling1D MaxPooling2D MaxPooling3D GlobalMaxPooling1D GlobalMaxPooling2D Flatten Reshape Permute "
     "ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D RepeatVector Dropout "
     "SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout "
-    "ActivityRegularization Identity InputLayer Transpose Squeeze ExpandDims GetItem Copy",
+    "ActivityRegularization Identity InputLayer Transpose Squeeze ExpandDims GetItem Copy Split Unstack "
+    "SwapAxes Swapaxes Moveaxis Flip",
     Kind.AVERAGE: "AveragePooling1D AveragePooling2D AveragePooling3D GlobalAveragePooling1D GlobalAveragePooling2D",
-    Kind.JOIN: "Concatenate",
+    Kind.JOIN: "Concatenate Stack",
     Kind.CLAMP: "Relu Relu6",
     Kind.FIXED: "Softmax Sigmoid Tanh",
 }

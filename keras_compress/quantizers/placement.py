@@ -92,7 +92,7 @@ class PlacePoints:
     """
 
     quantizer: QuantizerFactory
-    _copies: LayerCopies = field(default_factory=lambda: LayerCopies(_without_unfused_activation))
+    _copies: LayerCopies = field(default_factory=lambda: LayerCopies(_without_unfused_activation, inside=False))
     _points: set[int] = field(default_factory=set)
     _roots: dict[int, str] = field(default_factory=dict)
     _activations: dict[int, keras.layers.Layer] = field(default_factory=dict)
@@ -101,7 +101,8 @@ class PlacePoints:
         """The new model."""
         self._collect(model)
         pointed = {id(t) for t, readers in _input_readers(model) if _has_point(readers)}
-        inputs = {t.name: id(t) in pointed for t in graph.functional(model).inputs}
+        numbers = {id(t) for t, readers in _input_readers(model) if readers and all(map(_reads_numbers, readers))}
+        inputs = {t.name: id(t) in pointed | numbers for t in graph.functional(model).inputs}
         return graph.Rebuild(self, enter=lambda t: t if inputs[t.name] else self._input_point(t)).model(model)
 
     def _collect(self, model: keras.Model) -> None:
@@ -163,6 +164,12 @@ def _input_readers(model: keras.Model) -> list[tuple[Any, list[Node]]]:
 
 def _has_point(readers: list[Node]) -> bool:
     return any(isinstance(node.operation, QuantizeActivation) for node in readers)
+
+
+def _reads_numbers(node: Node) -> bool:
+    """Whether a call takes its input for the numbers of rows, which no range may touch."""
+    layer = node.operation
+    return type(inner(layer) if isinstance(layer, keras.layers.Layer) else layer).__name__ in ("Embedding", "Rows")
 
 
 def _without_unfused_activation(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -12,16 +12,16 @@ import numpy as np
 
 from keras_compress.convert.flatbuffer import Graph, read_model
 
-_WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
+_PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "MUL", "BATCH_MATMUL")
 
 
 def double_rounding_share(content: bytes) -> float:
     """Expected share of outputs that a twice-rounding kernel gets wrong by one step, the worst operator of a file.
 
-    Operators without weights count as 0.
+    Operators that multiply nothing count as 0.
     """
     graph = Graph(read_model(content))
-    return max((_share(graph, op) for op in graph.operators if graph.kind(op) in _WEIGHTED), default=0.0)
+    return max((_share(graph, op) for op in graph.operators if graph.kind(op) in _PRODUCTS), default=0.0)
 
 
 def _share(graph: Graph, op: object) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.convert.lowering.grid import Grid
@@ -71,6 +72,15 @@ class Boundaries:
         for inner, tensor, grid in moves:
             self._quantize(inner, tensor, grid)
 
+    def _one(self) -> int:
+        """The constant 1 as an int8 tensor."""
+        state = self._state
+        if ("one",) not in state.constants:
+            made = state.graph.add_constant("one", np.ones((1,), np.int8))
+            state.graph.set_quantization(made, np.ones((1,), np.float32))
+            state.constants["one",] = made
+        return state.constants["one",]
+
     def _as_float(self, tensor: int) -> int:
         if tensor not in self._float:
             graph = self._state.graph
@@ -81,6 +91,11 @@ class Boundaries:
         return self._float[tensor]
 
     def _quantize(self, source: int, target: int, grid: Grid) -> None:
-        self._state.grids[target] = grid
-        graph = self._state.graph
+        state, graph = self._state, self._state.graph
+        state.grids[target] = grid
+        before = state.grids.get(source)
+        if state.target == "litert" and before is not None and before.bits == grid.bits == 8:
+            # XNNPACK's int8-to-int8 QUANTIZE multiplies by a coarse factor; its MUL does not.
+            self.operators.append(graph.make_operator("MUL", [source, self._one()], [target], schema.MulOptionsT()))
+            return
         self.operators.append(graph.make_operator("QUANTIZE", [source], [target], schema.QuantizeOptionsT()))

@@ -52,11 +52,12 @@ class Lowered:
     notes: list[str] = field(default_factory=list)
 
 
-def lower(float_model: bytes, plan: LoweringPlan) -> Lowered:
+def lower(float_model: Any, plan: LoweringPlan) -> Lowered:
     """Put the plan's integers into a float flatbuffer made by `float_flatbuffer`.
 
     Args:
-        float_model: Float32 `.tflite` file, with markers at the plan's points.
+        float_model: Float32 `.tflite` file, with markers at the plan's points, or the schema object that
+            `keras_compress.convert.float_flatbuffer.float_model` gives, which is then used up.
         plan: Mode, input and output type, weights and activation points.
 
     Raises:
@@ -64,11 +65,11 @@ def lower(float_model: bytes, plan: LoweringPlan) -> Lowered:
     """
     if plan.mode not in MODES or plan.io not in IO_TYPES:
         raise ValueError(f"Expected mode in {MODES}, io in {IO_TYPES}. Received: {plan.mode!r}, {plan.io!r}")
+    graph = Graph(read_model(float_model) if isinstance(float_model, bytes) else float_model)
     if plan.mode in ("int8", "16x8"):
-        return _lower_integer(float_model, plan)
+        return _lower_integer(graph, plan)
     if plan.io != "float32":
         raise ValueError(f"Expected io='float32' for mode={plan.mode!r}. Received: io={plan.io!r}")
-    graph = Graph(read_model(float_model))
     strip_markers(graph, plan.points)
     state = Lowering(graph, plan.weights, {})
     left: list[FloatOp] = []
@@ -80,12 +81,11 @@ def lower(float_model: bytes, plan: LoweringPlan) -> Lowered:
     return Lowered(write_model(graph.model), {}, left, state.notes)
 
 
-def _lower_integer(float_model: bytes, plan: LoweringPlan) -> Lowered:
-    graph = Graph(read_model(float_model))
+def _lower_integer(graph: Graph, plan: LoweringPlan) -> Lowered:
     marked = strip_markers(graph, plan.points)
     mean_to_pool(graph, marked.grids)
     spread_grids(graph, marked.grids)
-    state = Lowering(graph, plan.weights, marked.grids)
+    state = Lowering(graph, plan.weights, marked.grids, target=plan.target)
     float_ops = _lower_operators(state)
     for tensor, grid in state.grids.items():
         grid.put_on(graph, tensor)

@@ -69,6 +69,17 @@ class PadValue(SameScale):
         op.inputs[2] = constant_on_grid(state, op.inputs[2], state.grids[op.inputs[0]])
 
 
+class IndexOfTable(Rule):
+    """CAST of an int8 tensor to the index of a table."""
+
+    handles: ClassVar[tuple[str, ...]] = ("CAST",)
+    bits = (8,)
+
+    def refusal(self, graph: Graph, op: Any, bits: int) -> str | None:
+        to_index = graph.dtype(op.outputs[0]) == "int32"
+        return super().refusal(graph, op, bits) if to_index else "CAST to an integer index is all that is known"
+
+
 class Joined(Rule):
     """Several data inputs on the output's grid: inputs on another one are requantized first."""
 

@@ -1,0 +1,178 @@
+"""Activations: those that leave their layer, those made of two kernels, and functions read from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_compress.convert.expand.emitter import Emitter
+from keras_compress.convert.expand.expansion import Expansion
+from keras_compress.convert.expand.weights import frozen
+from keras_compress.core.model import copy_layer
+from keras_compress.core.registry import PACKAGE
+from keras_compress.core.slots import slots_of
+from keras_compress.quantizers.kinds import activation_name, splits
+
+Tensor = Any
+
+# Functions of one number that no kernel computes on integers on every runtime. The device reads them from a table.
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "celu": ops.celu,
+    "elu": ops.elu,
+    "erf": ops.erf,
+    "exp": ops.exp,
+    "exponential": ops.exp,
+    "gelu": ops.gelu,
+    "hard_shrink": ops.hard_shrink,
+    "hard_sigmoid": ops.hard_sigmoid,
+    "hard_tanh": ops.hard_tanh,
+    "log_sigmoid": ops.log_sigmoid,
+    "mish": keras.activations.mish,
+    "relu_between": lambda x, low, high: ops.clip(x, low, high),
+    "relu": keras.activations.relu,
+    "rsqrt": lambda x, epsilon=0.0: ops.rsqrt(ops.maximum(x, 0.0) + epsilon),
+    "selu": ops.selu,
+    "soft_shrink": ops.soft_shrink,
+    "softplus": ops.softplus,
+    "softsign": ops.softsign,
+    "sparse_plus": ops.sparse_plus,
+    "sparse_sigmoid": ops.sparse_sigmoid,
+    "sqrt": lambda x: ops.sqrt(ops.maximum(x, 0.0)),
+    "squareplus": ops.squareplus,
+    "tanh_shrink": ops.tanh_shrink,
+    "threshold": ops.threshold,
+}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class PointwiseFunction(keras.layers.Layer):
+    """A function of each number by itself.
+
+    On an int8 tensor it has 256 arguments at most: the device looks them up, which is exact on every runtime.
+
+    Args:
+        function: Key of `FUNCTIONS`.
+        arguments: Further arguments of the function.
+
+    Raises:
+        ValueError: For an unknown function.
+    """
+
+    def __init__(self, function: str, arguments: dict[str, float] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if function not in FUNCTIONS:
+            raise ValueError(f"Expected `function` out of {sorted(FUNCTIONS)}. Received: function={function!r}")
+        self.function = function
+        self.arguments = dict(arguments or {})
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return FUNCTIONS[self.function](inputs, **self.arguments)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "function": self.function, "arguments": self.arguments}
+
+
+class SplitActivation(Expansion):
+    """A weighted layer whose activation no kernel takes along: the layer, linear, and the activation."""
+
+    handles: ClassVar[tuple[str, ...]] = (
+        "Dense",
+        "Conv1D",
+        "Conv2D",
+        "Conv2DTranspose",
+        "DepthwiseConv1D",
+        "DepthwiseConv2D",
+    )
+
+    def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return splits(operation) is not None
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        slot = slots_of(operation)[0]
+        weight = emit.weight(slot.variable(operation), slot.channel_axes)
+        linear = frozen(_linear(operation), weight)
+        activation = keras.layers.Activation(operation.activation, name=activation_name(operation))
+        return emit(activation, emit(linear, *args, name="linear", **kwargs))
+
+
+def _linear(layer: keras.layers.Layer) -> keras.layers.Layer:
+    made = copy_layer(layer, activation=None)
+    for old, new in zip(layer.variables, made.variables, strict=True):
+        new.assign(old)
+    return made
+
+
+class ActivationLayer(Expansion):
+    """`Activation(function)`: SiLU is two kernels, most others are read from a table."""
+
+    handles = ("Activation",)
+
+    def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return activation_name(operation) in ("silu", *FUNCTIONS) and activation_name(operation) != "relu"
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        return _function(emit, str(activation_name(operation)), args[0])
+
+
+def _function(emit: Emitter, name: str, inputs: Tensor, arguments: dict[str, float] | None = None) -> Tensor:
+    if name == "silu":
+        gate = emit(keras.layers.Activation("sigmoid", name="sigmoid"), inputs)
+        return emit(keras.layers.Multiply(name="product"), [inputs, gate])
+    return emit(PointwiseFunction(name, arguments, name=name), inputs)
+
+
+class ActivationOperation(Expansion):
+    """The same called as `keras.ops`; their settings travel as arguments."""
+
+    handles = ("Silu", "Gelu", "Elu", "Selu", "Celu", "Softplus", "Softsign", "HardSigmoid", "HardTanh", "LogSigmoid",
+               "SoftShrink", "HardShrink", "TanhShrink", "Squareplus", "SparsePlus", "SparseSigmoid", "Threshold",
+               "Erf", "Exp", "Sqrt", "Rsqrt")  # fmt: skip
+    names: ClassVar[dict[str, str]] = {"HardSigmoid": "hard_sigmoid", "HardTanh": "hard_tanh", "TanhShrink": "tanh_shrink",
+                                       "LogSigmoid": "log_sigmoid", "SoftShrink": "soft_shrink",
+                                       "HardShrink": "hard_shrink", "SparsePlus": "sparse_plus",
+                                       "SparseSigmoid": "sparse_sigmoid"}  # fmt: skip
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        kind = type(operation).__name__
+        settings = {k: v for k, v in operation.get_config().items() if k != "name"}
+        named = {**settings, **dict(zip(settings, args[1:], strict=False)), **kwargs}
+        return _function(emit, self.names.get(kind, kind.lower()), args[0], named or None)
+
+
+class ActivationClass(Expansion):
+    """Layers that are an activation with settings of their own."""
+
+    handles = ("ELU", "ReLU")
+
+    def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        # A plain ReLU or ReLU6 is a kernel, and so is a ReLU with a slope only.
+        odd = type(operation).__name__ == "ReLU" and (
+            operation.threshold != 0
+            or operation.max_value not in (None, 6)
+            or (operation.max_value is not None and operation.negative_slope != 0)
+        )
+        return odd or type(operation).__name__ == "ELU"
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(operation).__name__ == "ELU":
+            return _function(emit, "elu", args[0], {"alpha": float(operation.alpha)})
+        settings = {
+            "negative_slope": float(operation.negative_slope),
+            "max_value": None if operation.max_value is None else float(operation.max_value),
+            "threshold": float(operation.threshold),
+        }
+        return _function(emit, "relu", args[0], settings)
+
+
+def table_of(layer: PointwiseFunction, scale: float, zero_point: int) -> np.ndarray[Any, Any]:
+    """What the function gives for the 256 numbers of an int8 tensor, from -128 up, float32."""
+    integers = np.arange(-128, 128, dtype=np.float32)
+    return np.asarray(ops.convert_to_numpy(layer(np.float32(scale) * (integers - np.float32(zero_point)))))

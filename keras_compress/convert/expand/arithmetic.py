@@ -1,0 +1,127 @@
+"""Arithmetic with constants, and the operations that have a simpler equal."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_compress.convert.expand.emitter import Emitter
+from keras_compress.convert.expand.expansion import Expansion
+from keras_compress.convert.expand.weights import default_integers, frozen
+from keras_compress.core.registry import PACKAGE
+
+Tensor = Any
+Array = NDArray[Any]
+_OPERATIONS = {"add": ops.add, "subtract": ops.subtract, "multiply": ops.multiply}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class Operand(keras.layers.Layer):
+    """`inputs op constant`, with a constant tensor that the device holds as int8 integers under one scale.
+
+    Args:
+        operation: `"add"`, `"subtract"` or `"multiply"`.
+        shape: Shape of the constant; it broadcasts against a sample.
+    """
+
+    def __init__(self, operation: str, shape: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.operation = operation
+        self.shape = tuple(int(n) for n in shape)
+        self.kernel = self.add_weight(name="kernel", shape=self.shape, initializer="zeros")
+        self.built = True
+
+    def get_compressible_weights(self) -> dict[str, tuple[int, ...]]:
+        return {"kernel": ()}
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return _OPERATIONS[self.operation](inputs, self.kernel)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "operation": self.operation, "shape": list(self.shape)}
+
+
+def is_constant(value: Any) -> bool:
+    """Whether an argument of a call is no tensor of the graph."""
+    return value is not None and not isinstance(value, keras.KerasTensor)
+
+
+def as_array(value: Any) -> Array:
+    """A constant argument as float32 numbers."""
+    return np.asarray(ops.convert_to_numpy(value), np.float32)
+
+
+class Arithmetic(Expansion):
+    """Add, subtract, multiply or divide by a constant.
+
+    A number stays an operand, a vector over the channels goes into the layer before it or becomes a 1x1 depthwise
+    convolution, any other tensor becomes an int8 constant.
+    """
+
+    handles: ClassVar[tuple[str, ...]] = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
+
+    def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return len(args) == 2 and (is_constant(args[0]) or is_constant(args[1]))
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        kind = {"TrueDivide": "divide"}.get(type(operation).__name__, type(operation).__name__.lower())
+        first, second = args
+        if is_constant(first):
+            return self._constant_first(emit, kind, as_array(first), second)
+        value = as_array(second)
+        if kind == "divide":
+            kind, value = "multiply", (1.0 / value.astype(np.float64)).astype(np.float32)
+        if kind == "subtract":
+            kind, value = "add", -value
+        return combine(emit, kind, first, value)
+
+    def _constant_first(self, emit: Emitter, kind: str, value: Array, tensor: Tensor) -> Tensor:
+        if kind == "divide":
+            raise ValueError(
+                f"Expected a division by a constant: DIV has no int8 kernel. Received: a constant divided by a tensor "
+                f"at {emit.name('divide')!r}"
+            )
+        if kind != "subtract":
+            return combine(emit, kind, tensor, value)
+        # c - x = -x + c
+        return combine(emit, "add", combine(emit, "multiply", tensor, np.float32(-1.0)), value)
+
+
+def combine(emit: Emitter, kind: str, tensor: Tensor, value: Array) -> Tensor:
+    """`tensor + value` or `tensor * value`, in the cheapest exact form."""
+    value = np.asarray(value, np.float32)
+    neutral = 0.0 if kind == "add" else 1.0
+    grows = np.broadcast_shapes(value.shape, tuple(n or 1 for n in tensor.shape)) != tuple(n or 1 for n in tensor.shape)
+    if np.all(value == neutral) and not grows:
+        return tensor
+    channels = tensor.shape[-1]
+    if not grows and len(tensor.shape) > 1 and value.size in (1, channels) and value.shape[-1:] in ((), (1,), (channels,)):
+        vector = np.broadcast_to(value.reshape(-1), (channels,))
+        return emit.affine(tensor, **{"factor" if kind == "multiply" else "offset": vector}, name=kind)
+    layer = Operand(kind, value.shape, name=kind)
+    return emit(frozen(layer, default_integers(value, ())), tensor)
+
+
+class Square(Expansion):
+    """`x * x`: SQUARE and POW have no int8 kernel."""
+
+    handles = ("Square", "Power")
+
+    def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return len(args) == 1 or (is_constant(args[1]) and as_array(args[1]).size == 1 and as_array(args[1]).item() == 2)
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        return emit(keras.layers.Multiply(name="square"), [args[0], args[0]])
+
+
+class Negative(Expansion):
+    """`-x` as a product."""
+
+    handles = ("Negative",)
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        return combine(emit, "multiply", args[0], np.float32(-1.0))

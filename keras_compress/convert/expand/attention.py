@@ -1,0 +1,115 @@
+"""Attention as projections, two batched matrix products and a softmax."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import keras
+
+from keras_compress.convert.expand.arithmetic import combine
+from keras_compress.convert.expand.emitter import Emitter
+from keras_compress.convert.expand.expansion import Expansion
+from keras_compress.convert.expand.products import batched_product, einsum_dense, with_activation
+
+Tensor = Any
+_MASKS = ("query_mask", "value_mask", "key_mask", "attention_mask", "mask", "bias")
+
+
+def refuse_masks(what: str, kwargs: dict[str, Any]) -> None:
+    """Raise for masks.
+
+    Raises:
+        ValueError: A mask is a large negative number added before the softmax, which would take the whole int8 range.
+    """
+    given = [key for key in _MASKS if kwargs.get(key) is not None]
+    given += [key for key in ("use_causal_mask", "is_causal") if kwargs.get(key)]
+    if given:
+        raise ValueError(
+            f"Expected no mask in int8: a masked score needs SELECT, which TFLM lacks. Received: {', '.join(given)} at "
+            f"{what!r}; convert with mode='float32' or 'float16'."
+        )
+
+
+def attend(emit: Emitter, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """`softmax(query key^T) value` for tensors `(batch, time, heads, size)`; returns the outputs and the scores."""
+    scores = batched_product(emit, "btnh,bsnh->bnts", query, key, "scores")
+    shares = emit(keras.layers.Softmax(name="softmax"), scores)
+    return batched_product(emit, "bnts,bsnh->btnh", shares, value, "context"), shares
+
+
+class MultiHeadAttention(Expansion):
+    """MultiHeadAttention over one axis; the factor `1 / sqrt(key_dim)` goes into the scales of the query's weights."""
+
+    handles: ClassVar[tuple[str, ...]] = ("MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention")
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        names = ("query", "value", "key", "query_mask", "value_mask", "key_mask", "attention_mask")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        refuse_masks(emit.name(""), given)
+        query, value = given["query"], given["value"]
+        key = value if given.get("key") is None else given["key"]
+        if len(query.shape) != 3:
+            raise ValueError(
+                f"Expected attention over one axis, inputs (batch, time, features). Received: {query.shape} at "
+                f"{emit.name('')!r}"
+            )
+        factor = getattr(operation, "_inverse_sqrt_key_dim", None) or getattr(operation, "_inverse_sqrt_head_dim", None)
+        with emit.inside("query"):
+            projected = einsum_dense(emit, operation._query_dense, query, float(factor))
+        with emit.inside("key"):
+            keys = _repeated(emit, operation, einsum_dense(emit, operation._key_dense, key))
+        with emit.inside("value"):
+            values = _repeated(emit, operation, einsum_dense(emit, operation._value_dense, value))
+        outputs, scores = attend(emit, projected, keys, values)
+        gate = getattr(operation, "_gate_dense", None)
+        if gate is not None:
+            with emit.inside("gate"):
+                gating = with_activation(emit, gate.activation, einsum_dense(emit, gate, query))
+            outputs = emit(keras.layers.Multiply(name="gated"), [outputs, gating])
+        with emit.inside("output"):
+            outputs = einsum_dense(emit, operation._output_dense, outputs)
+        return (outputs, scores) if given.get("return_attention_scores") else outputs
+
+
+def _repeated(emit: Emitter, layer: Any, tensor: Tensor) -> Tensor:
+    """Heads `(batch, time, heads, size)`, each repeated for the queries that share it."""
+    times = getattr(layer, "num_repeats", 1)
+    if times == 1:
+        return tensor
+    heads = [emit.apply(lambda x, i=i: x[:, :, i : i + 1], tensor, name=f"head{i}") for i in range(tensor.shape[2])]
+    return emit(keras.layers.Concatenate(axis=2, name="repeated"), [head for head in heads for _ in range(times)])
+
+
+class DotProductAttention(Expansion):
+    """`keras.ops.dot_product_attention`."""
+
+    handles = ("DotProductAttention",)
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        given = {**dict(zip(("query", "key", "value", "bias", "mask", "scale"), args, strict=False)), **kwargs}
+        refuse_masks(emit.name(""), {**given, "is_causal": getattr(operation, "is_causal", False)})
+        query = given["query"]
+        scale = given.get("scale")
+        query = combine(emit, "multiply", query, 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale))
+        return attend(emit, query, given["key"], given["value"])[0]
+
+
+class Attention(Expansion):
+    """`keras.layers.Attention` by dot product."""
+
+    handles = ("Attention",)
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        refuse_masks(emit.name(""), kwargs)
+        inputs = args[0]
+        if operation.score_mode != "dot":
+            raise ValueError(f"Expected score_mode='dot'. Received: {operation.score_mode!r} at {emit.name('')!r}")
+        query, value = inputs[0], inputs[1]
+        key = inputs[2] if len(inputs) > 2 else value
+        if operation.use_scale:
+            query = combine(emit, "multiply", query, float(operation.concat_score_weight or operation.scale))
+        scores = batched_product(emit, "bth,bsh->bts", query, key, "scores")
+        shares = emit(keras.layers.Softmax(name="softmax"), scores)
+        outputs = batched_product(emit, "bts,bsh->bth", shares, value, "context")
+        return (outputs, shares) if kwargs.get("return_attention_scores") else outputs
