@@ -2,67 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
+from keras_compress.convert.flatbuffer import Graph, read_model, tidy, write_model
+from keras_compress.convert.native_log import LayerNames, cause_of, quiet_native_logs
+from keras_compress.core import graph as keras_graph
 from keras_compress.core.graph import output_names as graph_output_names
-from keras_compress.core.quiet import quiet_tensorflow
 
 SIGNATURE = "serving_default"
-_CAUSE = re.compile(r"\berror\b|neither a custom op|failed to legalize|unsupported", re.IGNORECASE)
-_CAUSE_LINES, _LINE_LENGTH = 8, 240
 
 
 class ConversionError(RuntimeError):
-    """The TFLite converter refused the model; the message holds the lines of its log that name the cause."""
-
-
-class NativeLog:
-    """What native code wrote to stdout and stderr (file descriptors 1 and 2) while it was captured."""
-
-    text: str = ""
-
-    def cause(self) -> str:
-        """The lines that name an error (at most eight), or the last ones when none does."""
-        lines = [line.strip()[:_LINE_LENGTH] for line in self.text.splitlines() if line.strip()]
-        named = list(dict.fromkeys(line for line in lines if _CAUSE.search(line)))
-        return "\n".join((named or lines[-_CAUSE_LINES:])[:_CAUSE_LINES])
-
-
-@contextlib.contextmanager
-def quiet_native_logs() -> Iterator[NativeLog]:
-    """Capture file descriptors 1 and 2 and TensorFlow's Python loggers; both are restored whatever happens.
-
-    Yields:
-        A `NativeLog` whose `text` is filled when the block ends.
-    """
-    log = NativeLog()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    with tempfile.TemporaryFile() as sink, contextlib.ExitStack() as stack:
-        for descriptor in (1, 2):
-            saved = os.dup(descriptor)
-            stack.callback(os.close, saved)
-            stack.callback(os.dup2, saved, descriptor)
-            os.dup2(sink.fileno(), descriptor)
-        stack.enter_context(quiet_tensorflow())
-        try:
-            yield log
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            sink.seek(0)
-            log.text = sink.read().decode("utf-8", "replace")
+    """The TFLite converter refused the model; the message names causes and Keras layers."""
 
 
 def float_flatbuffer(model: keras.Model) -> bytes:
@@ -79,6 +37,16 @@ def float_flatbuffer(model: keras.Model) -> bytes:
         ValueError: A dimension other than the batch is not static.
         ConversionError: The converter refused the model.
     """
+    return write_model(float_model(model))
+
+
+def float_model(model: keras.Model, origin: keras.Model | None = None) -> Any:
+    """The same as a mutable schema object (`ModelT`), as `lower` takes it: large models are not written twice.
+
+    Args:
+        model: As for `float_flatbuffer`.
+        origin: The user's model, whose layers an error names.
+    """
     specs = _input_specs(model)
     with quiet_native_logs() as log:
         try:
@@ -86,7 +54,7 @@ def float_flatbuffer(model: keras.Model) -> bytes:
         except Exception as error:  # noqa: BLE001 (the converter raises many kinds; all end as ConversionError)
             content, failure = b"", error
     if failure is not None:
-        cause = "\n".join(filter(None, (log.cause(), _first_lines(str(failure)))))
+        cause = cause_of(log, failure, LayerNames(origin or model))
         raise ConversionError(f"The TFLite converter refused model {model.name!r}:\n{cause}") from failure
     flatbuffer = read_model(content)
     layers = {layer.name for layer in model.layers}
@@ -94,7 +62,8 @@ def float_flatbuffer(model: keras.Model) -> bytes:
     _name_tensors(Graph(flatbuffer), layers)
     flatbuffer.metadata, flatbuffer.metadataBuffer = [], None
     flatbuffer.description = b"keras_compress"
-    return write_model(flatbuffer)
+    tidy(flatbuffer)
+    return flatbuffer
 
 
 def input_names(model: keras.Model) -> list[str]:
@@ -160,7 +129,7 @@ def _convert(model: keras.Model, specs: Sequence[tf.TensorSpec]) -> bytes:
     structure = _structure(model)[0]
 
     def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = model.call(keras.tree.pack_sequence_as(structure, list(tensors)), training=False)
+        outputs = _run(model, structure, tensors)
         # The identity keeps entries apart that are one tensor, or an input, in the model.
         return {_output_key(i): tf.identity(t) for i, t in enumerate(keras.tree.flatten(outputs))}
 
@@ -174,9 +143,21 @@ def _convert(model: keras.Model, specs: Sequence[tf.TensorSpec]) -> bytes:
         return bytes(converter.convert())
 
 
-def _first_lines(text: str) -> str:
-    """The part of a Python error that a reader needs: MLIR appends hundreds of lines of trace."""
-    return "\n".join(line[:_LINE_LENGTH] for line in text.splitlines()[:3])
+def _run(model: keras.Model, structure: Any, tensors: Sequence[tf.Tensor]) -> Any:
+    """The model's outputs. In a flat model operations, like layers, enter a scope of their name, for error messages."""
+    if any(keras_graph.is_graph(layer) for layer in model.layers):
+        return model.call(keras.tree.pack_sequence_as(structure, list(tensors)), training=False)
+
+    def visit(call: keras_graph.Call) -> Any:
+        operation = call.operation
+        if not isinstance(operation, keras.layers.Layer):
+            with tf.name_scope(re.sub(r"[^A-Za-z0-9_.\\-]", "_", operation.name)):
+                return call.run()
+        if operation._call_has_training_arg:
+            return operation(*call.args, **{**call.kwargs, "training": False})
+        return call.run()
+
+    return keras_graph.Rebuild(visit).run(model, list(tensors), "", 0)
 
 
 def _restore_interface(graph: Graph, model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:

@@ -54,7 +54,7 @@ def fold(
         channel_axes: Output-channel axes of the weight.
     """
     shape = channel_shape(weight.integers.shape, channel_axes)
-    sign = np.sign(norm.factor).reshape(shape).astype(np.int32)
+    sign = np.sign(norm.factor).reshape(shape).astype(weight.integers.dtype)
     magnitude = np.abs(norm.factor)
     largest = magnitude.max(initial=0.0) or 1.0
     factor = np.where(magnitude > 0, magnitude, largest).reshape(shape)
@@ -99,7 +99,7 @@ def _coarse_enough(
     if np.all(weight.scale >= needed):
         return weight
     scale = np.maximum(weight.scale, needed).astype(np.float32)
-    integers = np.rint(weight.integers * (weight.scale.astype(np.float64) / scale)).astype(np.int32)
+    integers = np.rint(weight.integers * (weight.scale.astype(np.float64) / scale)).astype(weight.integers.dtype)
     return IntegerWeight(integers, scale, weight.bits)
 
 
@@ -109,5 +109,5 @@ def standalone(norm: Affine, bits: int = 8) -> IntegerWeight:
     largest = magnitude.max(initial=0.0) or 1.0
     highest = 2 ** (bits - 1) - 1
     scale = (np.where(magnitude > 0, magnitude, largest) / highest).astype(np.float32)
-    integers = (np.sign(norm.factor) * highest).astype(np.int32)
+    integers = (np.sign(norm.factor) * highest).astype(np.int8)
     return IntegerWeight(integers.reshape(1, 1, -1, 1), scale.reshape(1, 1, -1, 1), bits)

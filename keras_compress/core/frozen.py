@@ -48,8 +48,9 @@ class FrozenGrid(WeightTransform):
         return made
 
     def create_variables(self) -> None:
+        dtype = "int8" if self.bits <= 8 else "int32"
         self.integers = self.add_weight(
-            name="integers", shape=self.weight_shape, dtype="int32", initializer="zeros", trainable=False
+            name="integers", shape=self.weight_shape, dtype=dtype, initializer="zeros", trainable=False
         )
         self.scale = self.add_weight(name="scale", shape=self.scale_shape, initializer="ones", trainable=False)
 
@@ -58,7 +59,7 @@ class FrozenGrid(WeightTransform):
 
     def integer_weight(self, weight: Tensor = None) -> IntegerWeight:
         return IntegerWeight(
-            integers=ops.convert_to_numpy(self.integers).astype(np.int32),
+            integers=ops.convert_to_numpy(self.integers),
             scale=ops.convert_to_numpy(self.scale).astype(np.float32),
             bits=self.bits,
         )

@@ -22,18 +22,18 @@ class IntegerWeight:
     """A weight as integers: `real = scale * integers`.
 
     Attributes:
-        integers: int32 array in the layer's own layout.
+        integers: int8 array in the layer's own layout; int32 where `bits` is more than 8.
         scale: float32 array that broadcasts against `integers` (length 1 on the axes that share a scale).
         bits: Width that the integers fit in.
     """
 
-    integers: NDArray[np.int32]
+    integers: NDArray[np.int8] | NDArray[np.int32]
     scale: NDArray[np.float32]
     bits: int
 
     def floats(self) -> NDArray[np.float32]:
         """The real weights, float32."""
-        return (self.integers.astype(np.float32) * self.scale).astype(np.float32)
+        return np.multiply(self.integers, self.scale, dtype=np.float32, casting="unsafe")
 
 
 class WeightTransform(keras.layers.Layer):
@@ -211,7 +211,7 @@ def integers_of(weight: Tensor, scale: Tensor, spec: QuantSpec) -> IntegerWeight
     integers = quantize_to_int(weight, scale, 0.0, spec)
     shape = [n if a not in reduction_axes(len(weight.shape), spec.axis) else 1 for a, n in enumerate(weight.shape)]
     return IntegerWeight(
-        integers=ops.convert_to_numpy(integers).astype(np.int32),
+        integers=ops.convert_to_numpy(ops.cast(integers, "int8" if spec.bits <= 8 else "int32")),
         scale=ops.convert_to_numpy(scale).astype(np.float32).reshape(shape),
         bits=spec.bits,
     )

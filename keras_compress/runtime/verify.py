@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.inspection import check_structure
-from keras_compress.convert.segments import extract_segment, segment_inputs
+from keras_compress.convert.segments import Segments
 from keras_compress.core.graph import output_names
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.quantizers.activation import QuantizeActivation
@@ -23,6 +23,7 @@ from keras_compress.runtime.rounding import double_rounding_share
 from keras_compress.runtime.target import Target, target
 
 Array = NDArray[Any]
+LARGEST_POINTS_BYTES = 256_000_000
 KERNELS = {"litert": ("xnnpack", "reference"), "tflm": ("tflm",)}
 
 
@@ -138,13 +139,18 @@ def verify(
     runners, skipped = _runners(kernels or KERNELS[artifact.target], artifact.content, limits)
     segments = _segments(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})
     few = [a[:op_samples] for a in inputs]
-    points, expected_outputs = _simulate(frozen, few), _predict(frozen, inputs)
+    expected_outputs = _predict(frozen, inputs)
     if all(np.ptp(values, axis=0).max() == 0 for values in expected_outputs if len(values) > 1):
         raise ValueError("Expected data on which the outputs vary. Received: the same outputs for every sample")
+    tallies = {kernel: [_Tally(segment, kernel) for segment in segments] for kernel in runners}
+    for points, part in _simulated(frozen, few):
+        for kernel, runner in runners.items():
+            for tally in tallies[kernel]:
+                tally.add(runner, points, part)
     found: list[OpRow] = []
     outputs: list[OutputRow] = []
     for kernel, runner in runners.items():
-        found += [_compare_op(s, points, few, runner, kernel, max_lsb, max_fraction) for s in segments]
+        found += [tally.row(max_lsb, max_fraction) for tally in tallies[kernel]]
         outputs += _compare_outputs(artifact, frozen, expected_outputs, inputs, runner, kernel)
     result = Verification(tuple(found), tuple(outputs), skipped)
     if strict and result.first_failure is not None:
@@ -212,16 +218,23 @@ def _predict(model: keras.Model, inputs: list[Array]) -> list[Array]:
     return [np.asarray(a) for a in (outputs if isinstance(outputs, list) else [outputs])]
 
 
-def _simulate(frozen: keras.Model, inputs: list[Array]) -> dict[str, Array]:
-    """Integers at every activation point of the frozen model."""
+def _simulated(frozen: keras.Model, inputs: list[Array]) -> Iterator[tuple[dict[str, Array], list[Array]]]:
+    """Integers at every activation point of the frozen model, and the inputs they belong to.
+
+    A few samples at a time: the points of a large network hold some hundred megabytes for each.
+    """
     layers = [layer for layer in frozen.layers if isinstance(layer, QuantizeActivation)]
-    values = _predict(keras.Model(frozen.inputs, [layer.output for layer in layers]), inputs)
-    found = {}
-    for layer, real in zip(layers, values, strict=True):
-        grid = layer.quantizer
-        integers = np.rint(real.astype(np.float64) / grid.scale) + grid.zero_point
-        found[layer.name] = integers.astype(np.int16 if grid.bits == 16 else np.int8)
-    return found
+    model = keras.Model(frozen.inputs, [layer.output for layer in layers])
+    per_sample = 4 * sum(math.prod(n or 1 for n in layer.output.shape[1:]) for layer in layers)
+    size = max(1, LARGEST_POINTS_BYTES // max(per_sample, 1))
+    for start in range(0, len(inputs[0]), size):
+        part = [array[start : start + size] for array in inputs]
+        points = {}
+        for layer, real in zip(layers, _predict(model, part), strict=True):
+            grid = layer.quantizer
+            integers = np.rint(real.astype(np.float64) / grid.scale) + grid.zero_point
+            points[layer.name] = integers.astype(np.int16 if grid.bits == 16 else np.int8)
+        yield points, part
 
 
 @dataclass(frozen=True)
@@ -238,36 +251,49 @@ def _segments(artifact: Artifact, points: Set[str]) -> list[_Segment]:
     for point, tensor in artifact.points.items():
         point_of.setdefault(tensor, point)
     found = []
+    file, tensors = Segments(artifact.content), set(point_of)
     for tensor, point in point_of.items():
-        names = segment_inputs(artifact.content, tensor, set(point_of))
+        names = file.inputs_of(tensor, tensors)
         if point not in points or names in ([], [tensor]):
             continue  # a constant, or an input of integer type: nothing is computed
         sources = tuple(point_of.get(name, f"input:{name}") for name in names)
-        found.append(_Segment(point, extract_segment(artifact.content, names, [tensor]), sources))
+        found.append(_Segment(point, file.extract(names, [tensor]), sources))
     return found
 
 
-def _compare_op(
-    segment: _Segment,
-    points: dict[str, Array],
-    inputs: list[Array],
-    runner: Target,
-    kernel: str,
-    max_lsb: int,
-    max_fraction: float,
-) -> OpRow:
-    signature = runner.describe(segment.content, segment.point)
-    fed = []
-    for source, spec in zip(segment.inputs, signature.inputs, strict=True):
-        values = points[source] if source in points else deployed.as_input(_model_input(source, inputs), spec)
-        fed.append(_shaped(values, (len(values), *spec.sample_shape), source))
-    got = runner.run(segment.content, fed, segment.point)[0].astype(np.int64)
-    expected = _shaped(points[segment.point].astype(np.int64), got.shape, segment.point)
-    difference = np.abs(got - expected)
-    largest, fraction = int(difference.max()), float((difference > 0).mean())
-    share = max_fraction if kernel == "xnnpack" else max(max_fraction, 2 * double_rounding_share(segment.content))
-    bound = share + 3 * float(np.sqrt(share / difference.size))
-    return OpRow(segment.point, kernel, largest, fraction, bound, largest <= max_lsb and fraction <= bound)
+@dataclass
+class _Tally:
+    """Differences of one operator on one runtime."""
+
+    segment: _Segment
+    kernel: str
+    largest: int = 0
+    differing: int = 0
+    values: int = 0
+
+    def add(self, runner: Target, points: dict[str, Array], inputs: list[Array]) -> None:
+        """Run the operator on some samples and count."""
+        segment = self.segment
+        signature = runner.describe(segment.content, segment.point)
+        fed = []
+        for source, spec in zip(segment.inputs, signature.inputs, strict=True):
+            values = points[source] if source in points else deployed.as_input(_model_input(source, inputs), spec)
+            fed.append(_shaped(values, (len(values), *spec.sample_shape), source))
+        got = runner.run(segment.content, fed, segment.point)[0]
+        expected = _shaped(points[segment.point], got.shape, segment.point)
+        difference = np.abs(got.astype(np.int32) - expected.astype(np.int32))
+        self.largest = max(self.largest, int(difference.max()))
+        self.differing += int(np.count_nonzero(difference))
+        self.values += difference.size
+
+    def row(self, max_lsb: int, max_fraction: float) -> OpRow:
+        """The finding, beside its bound."""
+        twice_rounded = 0.0 if self.kernel == "xnnpack" else 2 * double_rounding_share(self.segment.content)
+        share = max(max_fraction, twice_rounded)
+        bound = share + 3 * float(np.sqrt(share / self.values))
+        fraction = self.differing / self.values
+        ok = self.largest <= max_lsb and fraction <= bound
+        return OpRow(self.segment.point, self.kernel, self.largest, fraction, bound, ok)
 
 
 def _shaped(values: Array, shape: tuple[int, ...], name: str) -> Array:
