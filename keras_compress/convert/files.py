@@ -7,16 +7,22 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+_TEMPORARY = ".keras_compress-"
+# A temporary file that nobody has written to for so long was left by a process that was killed.
+_LEFT_OVER_SECONDS = 3600.0
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes `content` to `path`, whole or not at all.
 
     The bytes go to a temporary file in the same folder, which then takes the place of `path` in one step.
-    When anything fails, or the user interrupts, the temporary file is removed and an older file stays.
+    When anything fails, or the user interrupts, the temporary file is removed and an older file stays. A process
+    that is killed cannot remove its own, `.keras_compress-*`: the next write to the folder does so an hour later.
 
     Args:
         path: The file to write; a symbolic link is followed. Its folder must exist.
@@ -45,7 +51,7 @@ def save_keras_atomic(model: Any, path: str | os.PathLike[str]) -> None:
     """
     if Path(path).suffix != ".keras":
         raise ValueError(f"Expected a path that ends in .keras. Received: {os.fspath(path)}")
-    _replace(path, model.save, ".keras")
+    _replace(path, lambda temporary: _save_new(temporary, model), ".keras")
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
@@ -55,11 +61,13 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         OSError: If it cannot be made or written to; the message names it.
     """
     folder = Path(path)
-    probe = folder / f".keras_compress-{secrets.token_hex(8)}.tmp"
+    probe = folder / f"{_TEMPORARY}probe-{secrets.token_hex(8)}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_new(probe, b"")
-        probe.unlink()
+        try:
+            _write_new(probe, b"")
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         cause = "a file is in its place" if isinstance(error, FileExistsError) else error.strerror
         raise OSError(error.errno, f"Could not write to the folder {folder}: {cause}") from error
@@ -81,10 +89,27 @@ def _write_new(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def _save_new(path: Path, model: Any) -> None:
+    model.save(path)
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _remove_left_over(folder: Path) -> None:
+    """Removes what killed processes left; another's that is being written is younger."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_TEMPORARY) and entry.name.endswith((".tmp", ".keras")):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > _LEFT_OVER_SECONDS:
+                        os.unlink(entry)
+
+
 def _write_and_replace(target: Path, write: Callable[[Path], Any], suffix: str) -> None:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    temporary = target.with_name(f".keras_compress-{secrets.token_hex(8)}{suffix}")
+    temporary = target.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}{suffix}")
+    _remove_left_over(target.parent)
     try:
         write(temporary)
         if target.exists():
