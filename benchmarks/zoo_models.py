@@ -1,0 +1,66 @@
+"""The networks of `zoo.py`, with random weights under which activations do not vanish, and their data."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from zoo_members import Member
+
+Array = np.ndarray[Any, Any]
+
+
+def build(which: Member, seed: int) -> keras.Model:
+    """The network with seeded weights and seeded, non-trivial statistics of its normalizations."""
+    keras.utils.set_random_seed(seed)
+    if which.builder == "tiny":
+        model = _tiny()
+    else:
+        shape = {} if which.input_size is None else {"input_shape": (which.input_size, which.input_size, 3)}
+        model = getattr(keras.applications, which.builder)(weights=None, **which.arguments, **shape)
+    _give_statistics(model, np.random.default_rng(seed))
+    return model
+
+
+def _tiny() -> keras.Model:
+    layers = keras.layers
+    inputs = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(inputs)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, layers.Dense(4, activation="softmax", name="predictions")(x), name="tiny")
+
+
+def _give_statistics(model: keras.Model, random: np.random.Generator) -> None:
+    """A fresh BatchNormalization is the identity: no factor to fold, no offset, and activations that die out."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            count = layer.moving_mean.shape[0]
+            if layer.scale:
+                layer.gamma.assign(random.uniform(0.8, 1.2, count))
+            if layer.center:
+                layer.beta.assign(random.normal(0.0, 0.1, count))
+            layer.moving_mean.assign(random.normal(0.0, 0.1, count))
+            layer.moving_variance.assign(random.uniform(0.8, 1.2, count))
+
+
+def data(model: keras.Model, samples: int, seed: int) -> Array:
+    """Normally distributed images; in [0, 255] where the network begins with a scaling of its own."""
+    shape = (samples, *model.inputs[0].shape[1:])
+    values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    scales = any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers)
+    return np.clip(127.5 + 64.0 * values, 0.0, 255.0) if scales else values
+
+
+def multiplications(model: keras.Model) -> int:
+    """Multiplications of convolutions and dense layers for one sample, from the kernels and the output shapes."""
+    total = 0
+    for layer in model._flatten_layers():
+        kernels = [v for v in layer._trainable_variables if len(v.shape) > 1]
+        output = getattr(layer, "output", None) if layer._inbound_nodes else None
+        if kernels and isinstance(output, keras.KerasTensor):
+            weights = sum(math.prod(v.shape) for v in kernels)
+            total += weights * math.prod(n or 1 for n in output.shape[1:-1])
+    return total
