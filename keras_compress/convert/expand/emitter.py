@@ -208,11 +208,12 @@ def _value(argument: Any) -> Any:
 
 
 def _is_users(layer: keras.layers.Layer) -> bool:
-    """Whether the `call` of a layer was written outside Keras and this package."""
+    """Whether the `call` of a layer was written outside Keras's own layers and this package."""
     if isinstance(layer, keras.layers.Lambda):
         return True
     owner = next((cls for cls in type(layer).__mro__ if "call" in vars(cls)), type(layer))
-    return not owner.__module__.startswith(("keras.", "keras_compress."))
+    in_keras = owner.__module__.startswith("keras.") and ".applications." not in owner.__module__
+    return not (in_keras or owner.__module__.startswith("keras_compress."))
 
 
 def _in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
