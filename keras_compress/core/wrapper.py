@@ -18,6 +18,8 @@ Tensor = Any
 
 
 def _assign_update(transform: WeightTransform, weight: Tensor) -> None:
+    if not transform.trainable:
+        return
     for variable, new in transform.update(weight):
         variable.assign(new)
 
@@ -89,6 +91,11 @@ class Compressed(keras.layers.Wrapper):
             start += count
 
     @property
+    def frozen(self) -> bool:
+        """Whether training leaves the layer as it is, `trainable=False`: no mask and no step counter moves either."""
+        return not (self.trainable and self.layer.trainable)
+
+    @property
     def transforms(self) -> dict[str, list[WeightTransform]]:
         """Slot name -> transforms."""
         return {slot.name: listed for slot, listed in self.items()}
@@ -131,7 +138,7 @@ class Compressed(keras.layers.Wrapper):
     def call(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         training = bool(training)
         # A layer that stands in two places has one set of weights and counts one step for each batch.
-        update = training and first_time_in_call(self)
+        update = training and not self.frozen and first_time_in_call(self)
         mapping = [(slot.variable(self.layer), self._transformed(slot, training, update)) for slot, _ in self.items()]
         outer = keras.src.backend.get_stateless_scope() if keras.src.backend.in_stateless_scope() else None
         with keras.StatelessScope(collect_losses=True) as scope:
@@ -141,6 +148,8 @@ class Compressed(keras.layers.Wrapper):
                 scope.add_update((variable, ops.cast(value, variable.dtype)))
             outputs = self.layer(inputs, *args, **kwargs)
         self._apply_updates(scope, {id(variable) for variable, _ in mapping})
+        # The losses become this wrapper's own. The layer forgets them, or `stateless_call` would count them twice.
+        self.layer._clear_losses()
         for loss in scope.losses:
             self.add_loss(loss)
         return outputs

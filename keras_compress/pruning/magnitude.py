@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from keras_compress.core.context import entry_layer, first_time_in_call
-from keras_compress.core.model import add_transforms, compressed_layers
+from keras_compress.core.model import add_transforms, check_model, compressed_layers
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay, Schedule
 from keras_compress.core.selection import Selector
@@ -152,32 +154,38 @@ def group_members(name: str) -> list[tuple[Compressed, str, MagnitudePruner]]:
     ]
 
 
-def _new_group(model: Any) -> str:
-    """A name that no group of the model has: pruning some more layers later is a threshold of its own."""
-    if not isinstance(model, keras.Model):
-        return "global"
-    transforms = [t for _, wrapper in compressed_layers(model) for t in wrapper.transform_list]
-    taken = {t.group for t in transforms if isinstance(t, MagnitudePruner)}
-    return next(name for name in ("global", *(f"global_{i}" for i in range(1, len(taken) + 2))) if name not in taken)
+def _new_group(model: keras.Model) -> str:
+    """A name of its own for the group of one call, also among models from other sessions: they may meet in one model.
+
+    Made of the model's first weights, so that the same program gives the same file.
+    """
+    digest = zlib.crc32(model.name.encode())
+    for variable in model.variables:
+        first = np.ravel(ops.convert_to_numpy(value_of(variable)))[:64]
+        digest = zlib.crc32(variable.path.encode() + first.tobytes(), digest)
+    name = f"global-{digest:08x}"
+    count = keras.backend.get_uid(name)
+    return name if count == 1 else f"{name}-{count}"
 
 
 def _update_group(name: str) -> None:
-    """Rank all members together, once for each step, and give every member its mask."""
+    """Rank all members together, once for each step, and give every member its mask. Frozen ones keep theirs."""
     if not first_time_in_call(_GroupName.of(name)):
         return
-    members = group_members(name)
-    first = members[0][2]
-    step = value_of(first.step)
+    members = [member for member in group_members(name) if not member[0].frozen]
+    schedule = members[0][2].schedule
+    # A member that was frozen for a while has counted fewer steps than the others.
+    step = ops.max(ops.stack([value_of(pruner.step) for _, _, pruner in members]))
 
     def decide() -> list[Tensor]:
         scores = [pruner.unit_scores(wrapper.weight(slot, stop_before=pruner)) for wrapper, slot, pruner in members]
-        kept = keep_highest(ops.concatenate(scores), first.schedule(step))
+        kept = keep_highest(ops.concatenate(scores), schedule(step))
         parts = tf.split(kept, [s.shape[0] for s in scores])
         pruners = [pruner for _, _, pruner in members]
         return [p.without_return(p.mask_of(part)) for p, part in zip(pruners, parts, strict=True)]
 
     masks = ops.cond(
-        first.schedule.should_update(step),
+        schedule.should_update(step),
         decide,
         lambda: [value_of(pruner.mask) for _, _, pruner in members],
     )
@@ -202,7 +210,7 @@ def prune_low_magnitude(
     """A copy of the model whose weights are pruned by magnitude while it trains. No callback is needed.
 
     Args:
-        model: Built Functional or Sequential model, plain or made by this library.
+        model: Built model, plain or made by this library.
         pruning_schedule: `step -> sparsity`; `ConstantSparsity(0.5, begin_step=0)` by default.
         block_size: `(inputs, outputs)` of blocks that are pruned as one.
         block_pooling_type: Score of a block, `"AVG"` or `"MAX"`.
@@ -229,6 +237,7 @@ def prune_low_magnitude(
     if scope == "global" and any("pruning_schedule" in rule for rule in rules or ()):
         raise ValueError("Expected one schedule for a global threshold. Received: a rule with its own pruning_schedule")
     default = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
+    check_model(model)
     group = _new_group(model) if scope == "global" else None
 
     def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> WeightTransform:

@@ -91,7 +91,8 @@ class Pruner(WeightTransform):
     def pending(self) -> str | None:
         step = int(value_of(self.step))
         if step == 0:
-            return "pruning has not begun: no training step was made"
+            why = "no training step was made" if self.trainable else "the layer is frozen (trainable=False)"
+            return f"pruning has not begun: {why}"
         if self.schedule.end_step != -1 and step <= self.schedule.end_step:
             return f"pruning stopped at step {step}, before its end_step {self.schedule.end_step}"
         return None

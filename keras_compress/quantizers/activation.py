@@ -165,16 +165,22 @@ def _corrected(average: Tensor, batches: Tensor, decay: float) -> Tensor:
     return average / (1.0 - ops.power(decay, ops.cast(ops.maximum(batches, 1), "float32")))
 
 
+def _count_on(before: Tensor, frozen: bool) -> Tensor:
+    return ops.maximum(before, 1) if frozen else before + 1
+
+
 @functools.cache
-def _averaging_program(spec: affine.QuantSpec, decay: float) -> Callable[..., Any]:
-    """Compiled `values, minimum, maximum, batches -> rounded values, low, high, minimum, maximum`.
+def _averaging_program(spec: affine.QuantSpec, decay: float, frozen: bool) -> Callable[..., Any]:
+    """Compiled `values, minimum, maximum, batches before -> rounded values, low, high, minimum, maximum`.
 
     One program, because in a small model the start of each costs as much as its work.
     """
 
-    def forward(values: Tensor, minimum: Tensor, maximum: Tensor, batches: Tensor) -> tuple[Tensor, ...]:
-        minimum = decay * minimum + (1.0 - decay) * tf.reduce_min(values)
-        maximum = decay * maximum + (1.0 - decay) * tf.reduce_max(values)
+    def forward(values: Tensor, minimum: Tensor, maximum: Tensor, before: Tensor) -> tuple[Tensor, ...]:
+        known = (before > 0) & frozen
+        minimum = tf.where(known, minimum, decay * minimum + (1.0 - decay) * tf.reduce_min(values))
+        maximum = tf.where(known, maximum, decay * maximum + (1.0 - decay) * tf.reduce_max(values))
+        batches = _count_on(before, frozen)
         low, high = _corrected(minimum, batches, decay), _corrected(maximum, batches, decay)
         rounded = affine.fake_quantize(values, *affine.affine_parameters(low, high, spec), spec)
         return rounded, low, high, minimum, maximum
@@ -189,6 +195,9 @@ class MovingAverageRange(_RangeQuantizer):
     **Forward** `m_t = decay * m_(t-1) + (1 - decay) * min(x_t)`, range `m_t / (1 - decay^t)`, likewise the maximum; so
     the first training batch sets the range. 0.0 always has an integer.
     **Gradient** 1 inside the range, 0 outside.
+
+    With `trainable=False` the range stays as it is in training too, like the averages of a frozen BatchNormalization;
+    if there is none yet, the first training batch sets it.
 
     Args:
         bits: 2 to 8, or 16 (symmetric).
@@ -222,18 +231,19 @@ class MovingAverageRange(_RangeQuantizer):
         self.batches.assign(2**40)
 
     def train(self, values: Tensor) -> Tensor:
-        batches = value_of(self.batches) + 1
-        state = (value_of(self.minimum), value_of(self.maximum), batches)
+        frozen = not self.trainable
+        before = value_of(self.batches)
+        state = (value_of(self.minimum), value_of(self.maximum), before)
 
         @tf.custom_gradient
         def apply(x: Tensor) -> tuple[Any, Any]:
-            outputs, low, high, *averages = _averaging_program(self.spec, self._decay)(x, *state)
+            outputs, low, high, *averages = _averaging_program(self.spec, self._decay, frozen)(x, *state)
             return (outputs, *averages), lambda upstream, *_: gradient_inside(x, low, high, upstream)
 
         outputs, minimum, maximum = apply(values)
         self.minimum.assign(minimum)
         self.maximum.assign(maximum)
-        self.batches.assign(batches)
+        self.batches.assign(_count_on(before, frozen))
         return outputs
 
     def get_config(self) -> dict[str, Any]:
