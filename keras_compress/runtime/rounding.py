@@ -33,4 +33,6 @@ def _share(graph: Graph, op: object) -> float:
     source, weight, target = (found[0].astype(np.float64) for found in scales if found is not None)
     _, exponent = np.frexp(source[0] * weight / target[0])
     shift = np.maximum(-exponent, 0)
-    return float(np.where(shift > 0, 2.0 ** -(shift + 1.0), 0.0).mean())
+    share = float(np.where(shift > 0, 2.0 ** -(shift + 1.0), 0.0).mean())
+    # Products of two int8 numbers are few, and squares fewer: they meet ties about twice as often as sums do.
+    return 2 * share if graph.kind(op) == "MUL" else share
