@@ -85,6 +85,8 @@ def freeze(
 def _with_points(flat: Flat, bits: int) -> keras.Model:
     """A point wherever integers stand on the device: everywhere, or inside what training saw as one layer."""
     everywhere = not has_points(flat.model)
+    if not everywhere and not flat.expanded:
+        return flat.model
     quantizers: dict[str, Any] = {}
 
     def quantizer(path: str) -> Any:
@@ -96,7 +98,7 @@ def _with_points(flat: Flat, bits: int) -> keras.Model:
             return activation_quantizer(f"int{bits}")
         return quantizers.setdefault(shared, activation_quantizer(f"int{bits}"))
 
-    return PlacePoints(quantizer).place(flat.model)
+    return PlacePoints(quantizer, private=True).place(flat.model)
 
 
 def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:

@@ -89,13 +89,19 @@ class PlacePoints:
     Args:
         quantizer: Makes the quantizer of a point from the path of the layer whose values it rounds (of the conv in
             conv -> BatchNormalization -> ReLU); `None` for no point there.
+        private: The model is nobody else's: its layers go into the new one, which is not used beside it.
     """
 
     quantizer: QuantizerFactory
-    _copies: LayerCopies = field(default_factory=lambda: LayerCopies(_without_unfused_activation, inside=False))
+    private: bool = False
+    _copies: LayerCopies = field(init=False)
     _points: set[int] = field(default_factory=set)
     _roots: dict[int, str] = field(default_factory=dict)
     _activations: dict[int, keras.layers.Layer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        make = _moved if self.private else _without_unfused_activation
+        self._copies = LayerCopies(make, inside=False)
 
     def place(self, model: keras.Model) -> keras.Model:
         """The new model."""
@@ -170,6 +176,11 @@ def _reads_numbers(node: Node) -> bool:
     """Whether a call takes its input for the numbers of rows, which no range may touch."""
     layer = node.operation
     return type(inner(layer) if isinstance(layer, keras.layers.Layer) else layer).__name__ in ("Embedding", "Rows")
+
+
+def _moved(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The layer itself, where it needs no change."""
+    return layer if splits(layer) is None else _without_unfused_activation(path, layer)
 
 
 def _without_unfused_activation(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:
