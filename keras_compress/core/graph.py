@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import keras
 from keras import tree
@@ -45,7 +45,16 @@ class Call:
 
     def run(self, operation: Operation | None = None) -> Any:
         """Call the operation, or another in its place, on the new tensors."""
-        return (operation or self.operation)(*self.args, **self.kwargs)
+        args = self.args
+        if parts.is_user_written(self.operation) and not any(t.sparse for t in self.node.input_tensors):
+            args = tree.map_structure(_dense, args)
+        return (operation or self.operation)(*args, **self.kwargs)
+
+
+def _dense(tensor: Any) -> Any:
+    # Keras takes `x * 2.0` for a sparse tensor, and would trace a user's `call` with one.
+    sparse = isinstance(tensor, keras.KerasTensor) and tensor.sparse
+    return keras.ops.cast(tensor, tensor.dtype) if sparse else tensor
 
 
 Visitor = Callable[[Call], Any]
@@ -177,12 +186,14 @@ class Rebuild:
 
 def _graph_class(model: keras.Model) -> type[keras.Model]:
     """The user's own class where it is made from inputs and outputs, so that its `train_step` and the like stay."""
-    own: type[keras.Model] = type(model)
+    own: Any = type(model)
+    functional = keras.src.models.functional
     if own.__module__.startswith("keras.") or isinstance(model, keras.Sequential):
         return keras.Model
-    if keras.src.models.functional.functional_like_constructor(own):
-        return own
-    left = [name for name in OWN_METHODS if getattr(own, name) is not getattr(keras.Model, name)]
+    if functional.functional_like_constructor(own):
+        # Made by `Own(inputs, outputs)`.
+        return cast(type[keras.Model], own)
+    left = [name for name in OWN_METHODS if getattr(own, name) is not getattr(functional.Functional, name)]
     if left:
         warnings.warn(
             f"{own.__name__} {model.name!r} becomes a plain keras.Model, without its {', '.join(left)}: give it a "
@@ -198,7 +209,7 @@ def _sequential(inputs: KerasTensor, outputs: KerasTensor, model: keras.Sequenti
     layers = list(graph.operations)
     if not all(isinstance(op, keras.layers.Layer) for op in layers) or len(nodes(graph)) != len(layers) - 1:
         return graph
-    own: type[keras.Sequential] = type(model)
+    own: Any = type(model)
     plain = own.__init__ is not keras.Sequential.__init__
     made: keras.Model = (keras.Sequential if plain else own)(layers, name=model.name)
     return made

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_compress.core import graph, parts, remade
+from keras_compress.core import graph, parts, progress, remade
 from keras_compress.core.initial_values import made_with_values
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.slots import Slot, skip_reason, slots_of
@@ -236,7 +236,7 @@ def candidates(model: keras.Model, strict: bool = False, quiet: bool = False) ->
             skipped[path] = reason
     skipped.update(_out_of_reach(model))
     if skipped:
-        listed = "; ".join(f"{path}: {reason}" for path, reason in skipped.items())
+        listed = "; ".join(by_message(skipped.items()))
         if strict:
             raise ValueError(f"Expected compressible layers only (strict=True). Received: {listed}")
         if not quiet:
@@ -294,9 +294,13 @@ def add_transforms(
         added.extend((wrapper, t) for each in transforms.values() for t in each[-1:] if t not in before.transform_list)
         return wrapper
 
-    compressed = rebuild(positive_gammas(model), make)
-    for wrapper, transform in added:
-        wrapper.initialize(transform)
+    with progress.ProgressLine("compressing") as line:
+        line.step("wrapping layers")
+        compressed = rebuild(positive_gammas(model), make)
+        line.step("first values", len(added))
+        for wrapper, transform in added:
+            wrapper.initialize(transform)
+            line.advance()
     return compressed
 
 
@@ -387,6 +391,34 @@ def channel_shape(shape: Sequence[int], channel_axes: Sequence[int]) -> list[int
     return [n if a in axes else 1 for a, n in enumerate(shape)]
 
 
+def warn_of_pending(model: keras.Model, stacklevel: int) -> None:
+    """One warning for each way in which schedules had not ended, whatever the number of layers.
+
+    Args:
+        model: A model that this library made, or a plain one.
+        stacklevel: As in `warnings.warn`, 2 for the caller of this function.
+    """
+    pending = ((path, t.pending()) for path, wrapper in compressed_layers(model) for t in wrapper.transform_list)
+    for line in by_message((path, message) for path, message in pending if message):
+        warnings.warn(line, stacklevel=stacklevel)
+
+
+def by_message(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """`(path, message)` as one line for each message, with the first of its paths.
+
+    >>> by_message([("a", "too small"), ("b", "odd"), ("c", "too small")])
+    ['a, c: too small', 'b: odd']
+    """
+    paths: dict[str, list[str]] = {}
+    for path, message in pairs:
+        paths.setdefault(message, []).append(path)
+    most = 10
+    return [
+        f"{', '.join(found[:most])}{f' and {len(found) - most} more' if len(found) > most else ''}: {message}"
+        for message, found in paths.items()
+    ]
+
+
 def strip(model: keras.Model) -> keras.Model:
     """A plain Keras model with the same outputs: transformed weights put into the layers, wrappers gone.
 
@@ -396,9 +428,7 @@ def strip(model: keras.Model) -> keras.Model:
         model: A model that this library made. A plain one is copied.
     """
     check_model(model)
-    for path, wrapper in compressed_layers(model):
-        for message in filter(None, (t.pending() for t in wrapper.transform_list)):
-            warnings.warn(f"{path}: {message}", stacklevel=2)
+    warn_of_pending(model, stacklevel=3)
 
     def visit(call: graph.Call) -> Any:
         if hasattr(call.operation, "plain_operations"):
@@ -414,7 +444,8 @@ def strip_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A copy of a layer without its wrapper, holding the transformed weights."""
     if not isinstance(layer, Compressed):
         return copy_layer(layer)
-    plain = copy_layer(layer.layer)
+    held = layer.layer
+    plain = rebuild(held, lambda _, each: strip_layer(each)) if graph.is_graph(held) else copy_layer(held)
     for slot, _ in layer.items():
         # Masks leave zeros of both signs. Those of one sign compress better, and are equal.
         slot.variable(plain).assign(layer.weight(slot.name) + 0.0)

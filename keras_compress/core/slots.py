@@ -85,7 +85,8 @@ SLOTS: dict[str, tuple[Slot, ...] | SlotFinder] = {
     "DepthwiseConv2D": (Slot("kernel", (-2, -1)),),
     "SeparableConv1D": (Slot("depthwise_kernel", (-2, -1)), Slot("pointwise_kernel")),
     "SeparableConv2D": (Slot("depthwise_kernel", (-2, -1)), Slot("pointwise_kernel")),
-    "Embedding": (Slot("embeddings"),),
+    # One scale for the table: a look-up gives numbers on one grid.
+    "Embedding": (Slot("embeddings", ()),),
     "LSTM": _CELL,
     "GRU": _CELL,
     "SimpleRNN": _CELL,

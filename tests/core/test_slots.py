@@ -32,11 +32,90 @@ SAMPLES = {
     "LSTM": (lambda: layers.LSTM(2), (2, 4, 3), {"cell.kernel": (3, 8), "cell.recurrent_kernel": (2, 8)}),
     "GRU": (lambda: layers.GRU(2), (2, 4, 3), {"cell.kernel": (3, 6), "cell.recurrent_kernel": (2, 6)}),
     "SimpleRNN": (lambda: layers.SimpleRNN(2), (2, 4, 3), {"cell.kernel": (3, 2), "cell.recurrent_kernel": (2, 2)}),
+    "EinsumDense": (lambda: layers.EinsumDense("abc,cde->abde", (None, 2, 5)), (2, 4, 3), {"kernel": (3, 2, 5)}),
+    "MultiHeadAttention": (
+        lambda: layers.MultiHeadAttention(2, 3),
+        (2, 4, 5),
+        {
+            "_query_dense.kernel": (5, 2, 3),
+            "_key_dense.kernel": (5, 2, 3),
+            "_value_dense.kernel": (5, 2, 3),
+            "_output_dense.kernel": (2, 3, 5),
+        },
+    ),
+    "GroupedQueryAttention": (
+        lambda: layers.GroupQueryAttention(3, 4, 2),
+        (2, 4, 5),
+        {
+            "_query_dense.kernel": (5, 4, 3),
+            "_key_dense.kernel": (5, 2, 3),
+            "_value_dense.kernel": (5, 2, 3),
+            "_output_dense.kernel": (4, 3, 5),
+        },
+    ),
+    "Bidirectional": (
+        lambda: layers.Bidirectional(layers.SimpleRNN(2)),
+        (2, 4, 3),
+        {
+            "forward_layer.cell.kernel": (3, 2),
+            "forward_layer.cell.recurrent_kernel": (2, 2),
+            "backward_layer.cell.kernel": (3, 2),
+            "backward_layer.cell.recurrent_kernel": (2, 2),
+        },
+    ),
+    "TimeDistributed": (lambda: layers.TimeDistributed(layers.Dense(5)), (2, 4, 3), {"layer.kernel": (3, 5)}),
+    "RNN": (
+        lambda: layers.RNN(layers.StackedRNNCells([layers.LSTMCell(2), layers.GRUCell(3), layers.SimpleRNNCell(2)])),
+        (2, 4, 3),
+        {
+            "cell.cells.0.kernel": (3, 8),
+            "cell.cells.0.recurrent_kernel": (2, 8),
+            "cell.cells.1.kernel": (2, 9),
+            "cell.cells.1.recurrent_kernel": (3, 9),
+            "cell.cells.2.kernel": (3, 2),
+            "cell.cells.2.recurrent_kernel": (2, 2),
+        },
+    ),
+    "ConvLSTM1D": (
+        lambda: layers.ConvLSTM1D(2, 2),
+        (2, 3, 4, 3),
+        {"cell.kernel": (2, 3, 8), "cell.recurrent_kernel": (2, 2, 8)},
+    ),
+    "ConvLSTM2D": (
+        lambda: layers.ConvLSTM2D(2, 2),
+        (2, 3, 4, 4, 3),
+        {"cell.kernel": (2, 2, 3, 8), "cell.recurrent_kernel": (2, 2, 2, 8)},
+    ),
+    "ConvLSTM3D": (
+        lambda: layers.ConvLSTM3D(1, 2),
+        (1, 2, 3, 3, 3, 2),
+        {"cell.kernel": (2, 2, 2, 2, 4), "cell.recurrent_kernel": (2, 2, 2, 1, 4)},
+    ),
 }
+CELLS = {"LSTMCell", "GRUCell", "SimpleRNNCell", "StackedRNNCells"}  # which stand in RNN, never alone
 
 
 def test_every_class_of_the_table_has_a_sample() -> None:
-    assert set(SAMPLES) == set(SLOTS)
+    assert set(SAMPLES) | CELLS == set(SLOTS)
+
+
+def test_channels_of_an_einsum_are_the_axes_that_stay_in_its_output() -> None:
+    for equation, shape, axes in (
+        ("ab,bc->ac", (4, 3), (1,)),
+        ("...x,xyz->...yz", (4, 3), (1, 2)),
+        ("abcd,cde->abe", (4, 2, 3), (2,)),
+        ("abc,dc->abd", (2, 4, 3), (0,)),
+    ):
+        layer = layers.EinsumDense(equation, (2,) * (len(equation.split("->")[1].replace("...", "")) - 1))
+        assert slots_of(layer)[0].channel_axes == axes, shape
+
+
+def test_layers_held_by_a_model_inside_a_wrapper_are_reached_by_their_place() -> None:
+    body = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.ReLU(), layers.Dense(2)])
+    layer = layers.TimeDistributed(body)
+    layer.build((None, 5, 3))
+    assert [slot.name for slot in slots_of(layer)] == ["layer.layers.0.kernel", "layer.layers.2.kernel"]
+    assert slots_of(layer)[1].variable(layer) is body.layers[2].kernel
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -45,19 +124,20 @@ def test_pruned_layer_computes_with_pruned_weights(name: str) -> None:
     make, shape, expected = SAMPLES[name]
     layer = make()
     inputs = np.random.default_rng(0).integers(0, 7, shape).astype("int32" if name == "Embedding" else "float32")
-    layer(inputs)
+    call = [inputs, inputs] if "Attention" in name else [inputs]
+    layer(*call)
     assert {slot.name: tuple(slot.variable(layer).shape) for slot in slots_of(layer)} == expected
     pruners = {slot: [kc.MagnitudePruner(kc.ConstantSparsity(0.5, 0))] for slot in expected}
     wrapper = kc.Compressed(layer, pruners)
     before = {slot: np.array(wrapper.latent(slot)) for slot in expected}
-    outputs = np.array(wrapper(inputs, training=True))
+    outputs = np.array(wrapper(*call, training=True))
     for slot, weight in before.items():
         np.testing.assert_array_equal(np.array(wrapper.latent(slot)), weight)  # the latent weight stays
         pruned = np.array(wrapper.weight(slot))
         assert (pruned == 0).sum() == weight.size - round(weight.size * 0.5)
         np.testing.assert_array_equal(pruned[pruned != 0], weight[pruned != 0])
         wrapper.latent(slot).assign(pruned)
-    np.testing.assert_allclose(np.array(layer(inputs)), outputs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.array(layer(*call)), outputs, rtol=1e-5, atol=1e-6)
     assert np.abs(outputs).max() > 0
 
 
