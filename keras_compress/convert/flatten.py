@@ -68,9 +68,7 @@ def as_graph(model: keras.Model, data: Any = None) -> keras.Model:
         name = "inputs" if number == 0 else f"inputs_{number}"
         return keras.Input(batch_shape=(None, *shape[1:]), dtype=next(dtypes, "float32"), name=name)
 
-    inputs = {
-        key.removesuffix("_shape"): keras.tree.map_shape_structure(make, shape) for key, shape in shapes.items()
-    }
+    inputs = {key.removesuffix("_shape"): keras.tree.map_shape_structure(make, shape) for key, shape in shapes.items()}
     if len(inputs) == 1:
         (structure,) = inputs.values()
         return keras.Model(structure, model(structure), name=model.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -62,7 +63,7 @@ class PointwiseFunction(keras.layers.Layer):
         ValueError: For an unknown function.
     """
 
-    def __init__(self, function: str, arguments: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def __init__(self, function: str, arguments: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if function not in FUNCTIONS:
             raise ValueError(f"Expected `function` out of {sorted(FUNCTIONS)}. Received: function={function!r}")
@@ -122,7 +123,7 @@ class ActivationLayer(Expansion):
         return _function(emit, str(activation_name(operation)), args[0])
 
 
-def _function(emit: Emitter, name: str, inputs: Tensor, arguments: dict[str, float] | None = None) -> Tensor:
+def _function(emit: Emitter, name: str, inputs: Tensor, arguments: dict[str, Any] | None = None) -> Tensor:
     if name == "silu":
         gate = emit(keras.layers.Activation("sigmoid", name="sigmoid"), inputs)
         return emit(keras.layers.Multiply(name="product"), [inputs, gate])
@@ -135,16 +136,12 @@ class ActivationOperation(Expansion):
     handles = ("Silu", "Gelu", "Elu", "Selu", "Celu", "Softplus", "Softsign", "HardSigmoid", "HardTanh", "LogSigmoid",
                "SoftShrink", "HardShrink", "TanhShrink", "Squareplus", "SparsePlus", "SparseSigmoid", "Threshold",
                "Erf", "Exp", "Sqrt", "Rsqrt")  # fmt: skip
-    names: ClassVar[dict[str, str]] = {"HardSigmoid": "hard_sigmoid", "HardTanh": "hard_tanh", "TanhShrink": "tanh_shrink",
-                                       "LogSigmoid": "log_sigmoid", "SoftShrink": "soft_shrink",
-                                       "HardShrink": "hard_shrink", "SparsePlus": "sparse_plus",
-                                       "SparseSigmoid": "sparse_sigmoid"}  # fmt: skip
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         kind = type(operation).__name__
         settings = {k: v for k, v in operation.get_config().items() if k != "name"}
         named = {**settings, **dict(zip(settings, args[1:], strict=False)), **kwargs}
-        return _function(emit, self.names.get(kind, kind.lower()), args[0], named or None)
+        return _function(emit, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower(), args[0], named or None)
 
 
 class ActivationClass(Expansion):

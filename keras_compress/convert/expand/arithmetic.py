@@ -91,7 +91,7 @@ class Arithmetic(Expansion):
         return combine(emit, "add", combine(emit, "multiply", tensor, np.float32(-1.0)), value)
 
 
-def combine(emit: Emitter, kind: str, tensor: Tensor, value: Array) -> Tensor:
+def combine(emit: Emitter, kind: str, tensor: Tensor, value: Any) -> Tensor:
     """`tensor + value` or `tensor * value`, in the cheapest exact form."""
     value = np.asarray(value, np.float32)
     neutral = 0.0 if kind == "add" else 1.0
@@ -99,7 +99,12 @@ def combine(emit: Emitter, kind: str, tensor: Tensor, value: Array) -> Tensor:
     if np.all(value == neutral) and not grows:
         return tensor
     channels = tensor.shape[-1]
-    if not grows and len(tensor.shape) > 1 and value.size in (1, channels) and value.shape[-1:] in ((), (1,), (channels,)):
+    if (
+        not grows
+        and len(tensor.shape) > 1
+        and value.size in (1, channels)
+        and value.shape[-1:] in ((), (1,), (channels,))
+    ):
         vector = np.broadcast_to(value.reshape(-1), (channels,))
         return emit.affine(tensor, **{"factor" if kind == "multiply" else "offset": vector}, name=kind)
     layer = Operand(kind, value.shape, name=kind)
@@ -112,7 +117,9 @@ class Square(Expansion):
     handles = ("Square", "Power")
 
     def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return len(args) == 1 or (is_constant(args[1]) and as_array(args[1]).size == 1 and as_array(args[1]).item() == 2)
+        return len(args) == 1 or (
+            is_constant(args[1]) and as_array(args[1]).size == 1 and as_array(args[1]).item() == 2
+        )
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         return emit(keras.layers.Multiply(name="square"), [args[0], args[0]])

@@ -13,6 +13,8 @@ from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.products import batched_product, einsum_dense, with_activation
 
 Tensor = Any
+# Multi-head and grouped attention name it differently.
+_FACTORS = ("_inverse_sqrt_key_dim", "_inverse_sqrt_head_dim")
 _MASKS = ("query_mask", "value_mask", "key_mask", "attention_mask", "mask", "bias")
 
 
@@ -54,7 +56,7 @@ class MultiHeadAttention(Expansion):
                 f"Expected attention over one axis, inputs (batch, time, features). Received: {query.shape} at "
                 f"{emit.name('')!r}"
             )
-        factor = getattr(operation, "_inverse_sqrt_key_dim", None) or getattr(operation, "_inverse_sqrt_head_dim", None)
+        factor = next(getattr(operation, name) for name in _FACTORS if hasattr(operation, name))
         with emit.inside("query"):
             projected = einsum_dense(emit, operation._query_dense, query, float(factor))
         with emit.inside("key"):

@@ -65,4 +65,3 @@ class TransposedConvolution1D(Expansion):
         outputs = emit(frozen(layer, wider), image, name="transposed")
         outputs = reshaped(emit, outputs, outputs.shape[2:], "restored")
         return with_activation(emit, operation.activation, outputs)
-

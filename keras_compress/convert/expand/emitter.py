@@ -104,7 +104,11 @@ class Emitter:
         return self(frozen(layer, weight), inputs, name=name)
 
     def affine(
-        self, inputs: Tensor, factor: NDArray[Any] | None = None, offset: NDArray[Any] | None = None, name: str = "affine"
+        self,
+        inputs: Tensor,
+        factor: NDArray[Any] | None = None,
+        offset: NDArray[Any] | None = None,
+        name: str = "affine",
     ) -> Tensor:
         """`factor * inputs + offset`, one number for each channel of the last axis.
 
@@ -153,8 +157,10 @@ class Emitter:
     def _primitive(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
         if isinstance(operation, keras.layers.Layer):
             slots = slots_in(operation)
-            owned = not isinstance(operation, Compressed) and len(slots) == 1 and self._owners.knows(
-                slots[0].variable(operation)
+            owned = (
+                not isinstance(operation, Compressed)
+                and len(slots) == 1
+                and self._owners.knows(slots[0].variable(operation))
             )
             copied = _in_float32(operation)
             if owned:

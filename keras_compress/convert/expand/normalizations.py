@@ -16,9 +16,7 @@ from keras_compress.core.transform import IntegerWeight
 Tensor = Any
 
 
-def normalized(
-    emit: Emitter, tensor: Tensor, gamma: Any, beta: Any, epsilon: float, *, centered: bool
-) -> Tensor:
+def normalized(emit: Emitter, tensor: Tensor, gamma: Any, beta: Any, epsilon: float, *, centered: bool) -> Tensor:
     """`(x - mean) / sqrt(var + epsilon) * gamma + beta` over the last axis.
 
     Means are Dense layers with one weight, 1 / n, which every kernel rounds alike (MEAN does not); the root is read

@@ -77,7 +77,10 @@ class Equation:
         self, emit: Emitter, tensor: Tensor, weight: IntegerWeight, bias: NDArray[Any] | None, name: str = "dense"
     ) -> Tensor:
         """The einsum of a tensor; `bias` broadcasts against the new axes of the output, in the output's order."""
-        sizes = {**dict(zip(self.input, tensor.shape, strict=True)), **dict(zip(self.weight, weight.integers.shape, strict=True))}
+        sizes = {
+            **dict(zip(self.input, tensor.shape, strict=True)),
+            **dict(zip(self.weight, weight.integers.shape, strict=True)),
+        }
         summed, units = _product(sizes, self.summed), _product(sizes, self.new)
         kernel = arranged(
             weight,
@@ -189,7 +192,9 @@ def batched_product(emit: Emitter, subscripts: str, first: Tensor, second: Tenso
     second = permuted(emit, second, [two.index(c) for c in (*batch, *summed, *columns)], f"{name}.second")
     outer = [sizes[c] for c in batch[1:]]
     first = reshaped(emit, first, [*outer, _product(sizes, rows), _product(sizes, summed)], f"{name}.first_matrix")
-    second = reshaped(emit, second, [*outer, _product(sizes, summed), _product(sizes, columns)], f"{name}.second_matrix")
+    second = reshaped(
+        emit, second, [*outer, _product(sizes, summed), _product(sizes, columns)], f"{name}.second_matrix"
+    )
     made = emit(BatchedMatmul(name=name), [first, second])
     made = reshaped(emit, made, [*outer, *[sizes[c] for c in (*rows, *columns)]], f"{name}.axes")
     order = [*batch, *rows, *columns]

@@ -45,7 +45,9 @@ def _refuse(emit: Emitter, layer: Any, given: dict[str, Any]) -> None:
     elif steps is None:
         problem = "a sequence of unknown length: give the Input a fixed number of steps, as unrolling needs"
     if problem:
-        raise ValueError(f"Expected a recurrent layer that can be unrolled. Received: {emit.name('')!r} with {problem}.")
+        raise ValueError(
+            f"Expected a recurrent layer that can be unrolled. Received: {emit.name('')!r} with {problem}."
+        )
 
 
 def unroll(emit: Emitter, layer: Any, sequence: Tensor, states: States | None) -> tuple[list[Tensor], list[Tensor]]:

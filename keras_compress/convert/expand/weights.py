@@ -45,7 +45,9 @@ class Owners:
         """The integers of a variable; `channel_axes` count where no wrapper knows it."""
         if id(variable) not in self._found:
             owner = self._owners.get(id(variable))
-            found = default_integers(variable, channel_axes) if owner is None else integer_weight(owner[0], owner[1].name)
+            found = (
+                default_integers(variable, channel_axes) if owner is None else integer_weight(owner[0], owner[1].name)
+            )
             self._found[id(variable)] = found
         return self._found[id(variable)]
 
