@@ -21,6 +21,7 @@ def build(which: Member, seed: int) -> keras.Model:
         shape = {} if which.input_size is None else {"input_shape": (which.input_size, which.input_size, 3)}
         model = getattr(keras.applications, which.builder)(weights=None, **which.arguments, **shape)
     _give_statistics(model, np.random.default_rng(seed))
+    _spread_logits(model, seed)
     return model
 
 
@@ -46,10 +47,22 @@ def _give_statistics(model: keras.Model, random: np.random.Generator) -> None:
             layer.moving_variance.assign(random.uniform(0.8, 1.2, count))
 
 
+def _spread_logits(model: keras.Model, seed: int) -> None:
+    """Scale the last Dense layer so that its softmax is not flat: 1 in 1,000 is less than a step of its integers."""
+    last = model.layers[-1]
+    logits = keras.Model(model.input, last.input)(data(model, 2, seed), training=False) @ last.kernel
+    last.kernel.assign(last.kernel * (4.0 / np.std(logits)))
+
+
 def data(model: keras.Model, samples: int, seed: int) -> Array:
-    """Normally distributed images; in [0, 255] where the network begins with a scaling of its own."""
+    """Normally distributed images, coarse and fine; in [0, 255] where the network begins with a scaling of its own."""
     shape = (samples, *model.inputs[0].shape[1:])
-    values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    random = np.random.default_rng(seed)
+    # Noise in each pixel alone looks the same everywhere, and to a network each such image like the next.
+    tiles = [-(-size // 4) for size in shape[1:3]]
+    coarse = random.normal(size=(samples, 4, 4, shape[3])).repeat(tiles[0], 1).repeat(tiles[1], 2)
+    fine = random.normal(size=shape)
+    values = (0.8 * coarse[:, : shape[1], : shape[2]] + 0.6 * fine).astype(np.float32)
     scales = any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers)
     return np.clip(127.5 + 64.0 * values, 0.0, 255.0) if scales else values
 

@@ -42,7 +42,12 @@ _EXPANDING = ("DEQUANTIZE", "DENSIFY")
 # Tensor type -> bits of one value. Other types (indices, strings) are not weights.
 _BITS = {"FLOAT64": 64, "FLOAT32": 32, "FLOAT16": 16, "BFLOAT16": 16, "INT16": 16, "INT8": 8, "UINT8": 8,
          "INT4": 4, "INT2": 2}  # fmt: skip
+# Values that are widened to 64 bits at once while they are counted.
+_COUNTED_AT_ONCE = 1 << 22
 _FILE_IDENTIFIER = b"TFL3"
+# Operators, tensors and buffers in all. No real model comes near, and a file of 20 MB could hold a million of them,
+# which would take a quarter of a minute to look at.
+_MOST_TABLES = 250_000
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,7 @@ class _File:
             raise ValueError(f"the file does not begin as one: {content[:8]!r}")
         # Bytes that may be walked over: some slack, because buffers may share their bytes.
         self._budget = 4 * len(content)
+        self._tables = 0
         self._content = content
         self._histograms: dict[tuple[int, str], _Histogram] = {}
         self._types = {value: name for name, value in vars(schema.TensorType).items() if name[0] != "_"}
@@ -205,14 +211,13 @@ class _File:
         self._model = schema.Model.GetRootAs(content, 0)
         self._operator_names = [
             self._operator_name(self._model.OperatorCodes(index))
-            for index in range(self._spend(self._model.OperatorCodesLength(), 4))
+            for index in range(self._count(self._model.OperatorCodesLength()))
         ]
         self._buffers = [
-            self._buffer(self._model.Buffers(index)) for index in range(self._spend(self._model.BuffersLength(), 4))
+            self._buffer(self._model.Buffers(index)) for index in range(self._count(self._model.BuffersLength()))
         ]
         self.subgraphs = [
-            self._subgraph(self._model.Subgraphs(index))
-            for index in range(self._spend(self._model.SubgraphsLength(), 4))
+            self._subgraph(self._model.Subgraphs(index)) for index in range(self._count(self._model.SubgraphsLength()))
         ]
         if not self.subgraphs:
             raise ValueError("it has no subgraph")
@@ -223,6 +228,13 @@ class _File:
         if self._budget < 0:
             raise ValueError(f"{count:,} entries do not fit into {len(self._content):,} bytes")
         return count
+
+    def _count(self, tables: int) -> int:
+        """As `_spend`, for a vector of tables."""
+        self._tables += tables
+        if self._tables > _MOST_TABLES:
+            raise ValueError(f"it has more than {_MOST_TABLES:,} operators, tensors and buffers")
+        return self._spend(tables, 4)
 
     def _operator_name(self, code: Any) -> str:
         # Old files have the code in the first field only, which ends at 127.
@@ -248,13 +260,13 @@ class _File:
         return data
 
     def _subgraph(self, graph: Any) -> _Subgraph:
-        tensors = [graph.Tensors(index) for index in range(self._spend(graph.TensorsLength(), 4))]
+        tensors = [graph.Tensors(index) for index in range(self._count(graph.TensorsLength()))]
         for tensor in tensors:
             if tensor.Buffer() >= len(self._buffers):
                 raise ValueError(f"buffer {tensor.Buffer()} is not among the {len(self._buffers)} there are")
         operators = [
             self._operator(graph.Operators(index), len(tensors))
-            for index in range(self._spend(graph.OperatorsLength(), 4))
+            for index in range(self._count(graph.OperatorsLength()))
         ]
         return _Subgraph(tensors, operators)
 
@@ -285,8 +297,7 @@ class _File:
             raise ValueError(f"a {dtype} tensor of shape {shape} has {data.size:,} bytes, not {needed:,}")
         stored = data.size * 8 // _BITS[dtype] if sparse else elements
         if (buffer, dtype) not in self._histograms:
-            values, counts = np.unique(_unpacked(data, dtype)[:stored], return_counts=True)
-            self._histograms[buffer, dtype] = _Histogram(values, counts)
+            self._histograms[buffer, dtype] = _histogram(_unpacked(data, dtype)[:stored])
         histogram = self._histograms[buffer, dtype]
         quantization = tensor.Quantization()
         scales = self._spend(quantization.ScaleLength(), 4) if quantization else 0
@@ -338,6 +349,19 @@ def _unpacked(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
         return (halves << 16).view(np.float32)
     values: NDArray[Any] = data.view(np.dtype(dtype.lower()).newbyteorder("<"))
     return values
+
+
+def _histogram(values: NDArray[Any]) -> _Histogram:
+    if values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
+        return _Histogram(*np.unique(values, return_counts=True))
+    # Counted, not sorted: a hundred times faster for a large network.
+    info = np.iinfo(values.dtype)
+    counts = np.zeros(info.max - info.min + 1, np.int64)
+    for start in range(0, values.size, _COUNTED_AT_ONCE):
+        part = values[start : start + _COUNTED_AT_ONCE].astype(np.int64) - info.min
+        counts += np.bincount(part, minlength=counts.size)
+    found = np.flatnonzero(counts)
+    return _Histogram((found + info.min).astype(values.dtype), counts[found])
 
 
 def _with_zeros(histogram: _Histogram, zeros: int, zero_point: int) -> _Histogram:
