@@ -11,7 +11,7 @@ from absl import flags
 
 from keras_compress import cli_report
 from keras_compress.cli_data import Array, Data, Task, as_input, content_check, load_model, task_of
-from keras_compress.cli_progress import ProgressLine
+from keras_compress.cli_progress import CommandLine
 from keras_compress.cli_report import Deployed
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import convert as convert_model
@@ -78,7 +78,7 @@ def _other_than(taken: str, name: str) -> str:
 def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues) -> keras.Model:
     steps_per_epoch = -(-len(x) // values.batch_size)
     keras.utils.set_random_seed(values.seed)
-    with ProgressLine(sum(stage.epochs for stage in recipe.stages) * steps_per_epoch) as line:
+    with CommandLine(sum(stage.epochs for stage in recipe.stages) * steps_per_epoch) as line:
 
         def fit(stage_model: keras.Model, stage: Stage) -> None:
             what = f"training stage {stage.name}"

@@ -13,7 +13,7 @@ import keras
 from absl import flags
 
 from keras_compress import cli_report, datasets, models
-from keras_compress.cli_progress import ProgressLine
+from keras_compress.cli_progress import CommandLine
 from keras_compress.cli_report import Deployed
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import convert
@@ -142,7 +142,7 @@ class Demo:
         """
         started = time.monotonic()
         keras.utils.set_random_seed(self.settings.seed)
-        with ProgressLine(self._work()) as line, cli_report.collected_warnings() as warned:
+        with CommandLine(self._work()) as line, cli_report.collected_warnings() as warned:
             self._train(line)
             self._convert(line)
             verification = self._verify(line)
@@ -168,7 +168,7 @@ class Demo:
         conversions = (len(self.settings.epochs) + 1) * _CONVERSION
         return sum(self.settings.epochs) * self._steps_per_epoch + conversions + _VERIFICATION + _MEASUREMENT
 
-    def _train(self, line: ProgressLine) -> None:
+    def _train(self, line: CommandLine) -> None:
         model = models.build(self.settings.model, self.data.input_shape, self.data.num_classes)
         self._fit(model, "training float", self.settings.epochs[0], LEARNING_RATE, line)
         self._trained["float"] = model
@@ -177,7 +177,7 @@ class Demo:
             self._fit(model, f"training, stage {stage.name}", stage.epochs, stage.learning_rate, line)
             self._trained[name] = model
 
-    def _fit(self, model: keras.Model, what: str, epochs: int, learning_rate: float, line: ProgressLine) -> None:
+    def _fit(self, model: keras.Model, what: str, epochs: int, learning_rate: float, line: CommandLine) -> None:
         line.begin(what)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
@@ -190,7 +190,7 @@ class Demo:
             callbacks=[line.callback(what, epochs)],
         )
 
-    def _convert(self, line: ProgressLine) -> None:
+    def _convert(self, line: CommandLine) -> None:
         examples = self.data.x_train[:CALIBRATION_IMAGES]
         for name, model, options in (
             ("float", "float", {"mode": "float32"}),
@@ -203,7 +203,7 @@ class Demo:
             self._artifacts[name] = convert(self._trained[model], **options)
             line.advance(_CONVERSION)
 
-    def _verify(self, line: ProgressLine) -> Verification:
+    def _verify(self, line: CommandLine) -> Verification:
         line.begin("verifying the int8 file operator by operator")
         found = verify(
             self._artifacts["pcqat int8"],

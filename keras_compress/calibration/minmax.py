@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_compress.calibration.batches import batches
-from keras_compress.core import graph
+from keras_compress.core import graph, progress
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.quantizers.activation import QuantizeActivation
 
@@ -24,6 +24,7 @@ def untrained_points(model: keras.Model) -> list[QuantizeActivation]:
     return [layer for layer in model.layers if isinstance(layer, QuantizeActivation) and not layer.quantizer.trained()]
 
 
+@progress.shown("calibrating")
 def calibrate(model: keras.Model, representative_dataset: Any) -> int:
     """Set the ranges that are not known to the extremes over some data. Known ranges stay, and quantize meanwhile.
 
@@ -44,6 +45,7 @@ def calibrate(model: keras.Model, representative_dataset: Any) -> int:
                 low, high = extremes([tf.constant(array) for array in piece])
                 lows, highs = np.minimum(lows, low), np.maximum(highs, high)
             seen += len(batch[0])
+            progress.advance(len(batch[0]))
     for quantizer, mine in _by_quantizer(points):
         quantizer.set_range(float(lows[mine].min()), float(highs[mine].max()))
     return seen
@@ -65,7 +67,7 @@ def _extremes(model: keras.Model, points: list[QuantizeActivation]) -> Callable[
     watched = {id(point) for point in points}
     signature = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
 
-    @tf.function(input_signature=[signature], autograph=False)  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[signature], autograph=False)
     def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         found: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
 
@@ -79,7 +81,7 @@ def _extremes(model: keras.Model, points: list[QuantizeActivation]) -> Callable[
         lows, highs = zip(*(found[id(point)] for point in points), strict=True)
         return tf.stack([tf.cast(x, "float32") for x in lows]), tf.stack([tf.cast(x, "float32") for x in highs])
 
-    return extremes
+    return extremes  # type: ignore[no-any-return]
 
 
 def _batch_size(model: keras.Model) -> int:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.export import export
-from keras_compress.convert.flatten import flatten
-from keras_compress.convert.float_flatbuffer import float_flatbuffer
+from keras_compress.convert.flatten import as_graph
+from keras_compress.convert.float_flatbuffer import float_model
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.lowering import lower
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
-from keras_compress.core import graph
-from keras_compress.core.model import check_model, compressed_layers, strip_layer
+from keras_compress.core import graph, progress
+from keras_compress.core.model import check_model, strip_layer, warn_of_pending
 from keras_compress.quantizers.activation import QuantizeActivation
 
 TARGETS = ("litert", "tflm")
@@ -26,6 +25,7 @@ _INTEGER_MODES = ("int8", "16x8")
 _MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES)}
 
 
+@progress.shown("converting")
 def convert(
     model: keras.Model,
     target: str = "litert",
@@ -60,21 +60,27 @@ def convert(
     check_model(model)
     mode = _chosen_mode(model, mode, representative_dataset)
     _check_arguments(target, mode, io, weights_storage)
-    _say_what_is_pending(model)
+    warn_of_pending(model, stacklevel=4)
     if mode in ("float32", "float16"):
-        lowered = lower(float_flatbuffer(_float_model(model)), LoweringPlan(mode, io))
+        progress.step("running TensorFlow's converter")
+        lowered = lower(float_model(_float_model(model, representative_dataset), model), LoweringPlan(mode, io))
         return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
+    progress.step("freezing")
     frozen = freeze(
         model,
         representative_dataset,
         activation_bits=16 if mode == "16x8" else 8,
         activations=mode in _INTEGER_MODES,
     )
-    marked, plan = export(frozen, mode, io)
-    lowered = lower(float_flatbuffer(marked), plan)
+    marked, plan = export(frozen, mode, io, target)
+    progress.step("running TensorFlow's converter")
+    converted = float_model(marked, model)
+    progress.step("lowering to integers")
+    lowered = lower(converted, plan)
     if strict and lowered.float_ops and mode in _INTEGER_MODES:
         listed = "; ".join(f"{op.op} at {op.tensor}: {op.reason}" for op in lowered.float_ops)
         raise ValueError(f"Expected integer operators only (strict=True). Received: {listed}")
+    progress.step("reading back")
     check_integers(lowered.content, plan, frozen)
     return Artifact(
         lowered.content,
@@ -118,13 +124,7 @@ def _check_arguments(target: str, mode: str, io: str, weights_storage: str) -> N
         raise ValueError(f"Expected `io` out of {fitting} for mode={mode!r}. Received: io={io!r}")
 
 
-def _say_what_is_pending(model: keras.Model) -> None:
-    for path, wrapper in compressed_layers(model):
-        for message in filter(None, (t.pending() for t in wrapper.transform_list)):
-            warnings.warn(f"{path}: {message}", stacklevel=3)
-
-
-def _float_model(model: keras.Model) -> keras.Model:
+def _float_model(model: keras.Model, representative_dataset: Any) -> keras.Model:
     """The model with its weights as they are seen, and no quantization of activations."""
     if is_frozen(model):
         raise ValueError("Expected a training or plain model for a float mode. Received: a frozen model")
@@ -132,8 +132,10 @@ def _float_model(model: keras.Model) -> keras.Model:
     def visit(call: graph.Call) -> Any:
         if isinstance(call.operation, QuantizeActivation):
             return call.args[0]
-        if isinstance(call.operation, keras.layers.Layer):
-            return call.run(strip_layer(call.operation))
-        return call.run()
+        if not isinstance(call.operation, keras.layers.Layer):
+            return call.run()
+        layer = strip_layer(call.operation)
+        layer.name = call.path.replace("/", ".") + (f".call{call.index}" if call.index else "")
+        return call.run(layer)
 
-    return graph.Rebuild(visit, batch_size=1).model(flatten(model))
+    return graph.Rebuild(visit, flat=True, batch_size=1).model(as_graph(model, representative_dataset))

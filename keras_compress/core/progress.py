@@ -22,6 +22,7 @@ import keras
 DELAY_SECONDS = 1.0
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+_Line = TypeVar("_Line", bound="ProgressLine")
 
 
 class _Open(threading.local):
@@ -54,7 +55,7 @@ class ProgressLine:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> ProgressLine:
+    def __enter__(self: _Line) -> _Line:
         if _OPEN.lines:
             self._outer = _OPEN.lines[-1]
             self._outer._inner = self

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.inspection import inspect_tflite
+from keras_compress.core import progress
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import Latency, Target, target
 
@@ -96,6 +97,7 @@ def measure(
     return found["model"] if baseline is None else found
 
 
+@progress.shown("measuring")
 def measure_all(
     models: Mapping[str, Model],
     x: Any = None,
@@ -119,7 +121,9 @@ def measure_all(
     for key, model in models.items():
         contents[key], sources[key] = deployed.content_of(model)
         runner.describe(contents[key], sources[key])  # a file that the runtime refuses is named by its path
+    progress.step("timing")
     latencies = runner.latency(contents, runs=runs, warmup=warmup)
+    progress.step("memory, accuracy")
     return {
         key: _measurement(key, content, latencies[key], runner, target, x, y, metric or accuracy)
         for key, content in contents.items()

@@ -15,11 +15,12 @@ from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.segments import Segments
+from keras_compress.core import progress
 from keras_compress.core.graph import output_names
-from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.rounding import double_rounding_share
+from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target, target
 
 Array = NDArray[Any]
@@ -96,6 +97,7 @@ class Verification:
         return self.first_failure is None
 
 
+@progress.shown("verifying")
 def verify(
     artifact: Artifact,
     model: keras.Model | None,
@@ -139,17 +141,21 @@ def verify(
     runners, skipped = _runners(kernels or KERNELS[artifact.target], artifact.content, limits)
     segments = _segments(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})
     few = [a[:op_samples] for a in inputs]
-    expected_outputs = _predict(frozen, inputs)
+    progress.step("simulating")
+    expected_outputs = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
     if all(np.ptp(values, axis=0).max() == 0 for values in expected_outputs if len(values) > 1):
         raise ValueError("Expected data on which the outputs vary. Received: the same outputs for every sample")
     tallies = {kernel: [_Tally(segment, kernel) for segment in segments] for kernel in runners}
+    progress.step("running operators alone", len(few[0]) * len(segments) * len(runners))
     for points, part in _simulated(frozen, few):
         for kernel, runner in runners.items():
             for tally in tallies[kernel]:
                 tally.add(runner, points, part)
+                progress.advance(len(part[0]))
     found: list[OpRow] = []
     outputs: list[OutputRow] = []
     for kernel, runner in runners.items():
+        progress.step(f"running the whole model on {kernel}")
         found += [tally.row(max_lsb, max_fraction) for tally in tallies[kernel]]
         outputs += _compare_outputs(artifact, frozen, expected_outputs, inputs, runner, kernel)
     result = Verification(tuple(found), tuple(outputs), skipped)
@@ -211,26 +217,19 @@ def _inputs(x: Any, frozen: keras.Model) -> list[Array]:
     return [np.asarray(a) for a in (x if isinstance(x, (list, tuple)) else [x])]
 
 
-def _predict(model: keras.Model, inputs: list[Array]) -> list[Array]:
-    flat = keras.Model(model.inputs, keras.tree.flatten(model.outputs))
-    with quiet_tensorflow():
-        outputs = flat.predict(inputs if len(inputs) > 1 else inputs[0], batch_size=64, verbose=0)
-    return [np.asarray(a) for a in (outputs if isinstance(outputs, list) else [outputs])]
-
-
 def _simulated(frozen: keras.Model, inputs: list[Array]) -> Iterator[tuple[dict[str, Array], list[Array]]]:
     """Integers at every activation point of the frozen model, and the inputs they belong to.
 
     A few samples at a time: the points of a large network hold some hundred megabytes for each.
     """
     layers = [layer for layer in frozen.layers if isinstance(layer, QuantizeActivation)]
-    model = keras.Model(frozen.inputs, [layer.output for layer in layers])
+    simulate = simulation(frozen, [layer.output for layer in layers])
     per_sample = 4 * sum(math.prod(n or 1 for n in layer.output.shape[1:]) for layer in layers)
     size = max(1, LARGEST_POINTS_BYTES // max(per_sample, 1))
     for start in range(0, len(inputs[0]), size):
         part = [array[start : start + size] for array in inputs]
         points = {}
-        for layer, real in zip(layers, _predict(model, part), strict=True):
+        for layer, real in zip(layers, simulate(part), strict=True):
             grid = layer.quantizer
             integers = np.rint(real.astype(np.float64) / grid.scale) + grid.zero_point
             points[layer.name] = integers.astype(np.int16 if grid.bits == 16 else np.int8)

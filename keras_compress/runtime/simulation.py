@@ -1,0 +1,45 @@
+"""A Keras model as a function of arrays, traced once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+BATCH_SIZE = 64
+
+
+def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence[Array]], list[Array]]:
+    """What gives the values of `outputs` for some samples, in batches of 64.
+
+    It is traced once, whatever the number of samples: `predict` would be traced for each model and each size of a last
+    batch, which takes longer than the work, and TensorFlow warns of it.
+
+    Args:
+        model: Functional model.
+        outputs: Keras tensors of it.
+
+    Returns:
+        A function from one array for each input, `(samples, ...)`, to one for each output.
+    """
+    watched = keras.Model(model.inputs, list(outputs))
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
+
+    @tf.function(input_signature=[signature], autograph=False)
+    def run(inputs: list[tf.Tensor]) -> Any:
+        return tf.nest.flatten(watched(inputs, training=False))
+
+    def simulate(inputs: Sequence[Array]) -> list[Array]:
+        batches = []
+        for start in range(0, len(inputs[0]), BATCH_SIZE):
+            batch = [array[start : start + BATCH_SIZE] for array in inputs]
+            found = run([tf.convert_to_tensor(a, spec.dtype) for a, spec in zip(batch, signature, strict=True)])
+            batches.append([np.asarray(values) for values in found])
+        return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+    return simulate
