@@ -63,7 +63,7 @@ class ProgressLine:
         view = None if self._outer else _view()
         if view is not None and _DRAWING.acquire(blocking=False):
             context = contextvars.copy_context()  # a notebook's cell is known by it
-            self._thread = threading.Thread(target=context.run, args=(self._draw, view), daemon=True)
+            self._thread = threading.Thread(target=context.run, args=(self._draw, view()), daemon=True)
             self._thread.start()
         return self
 
@@ -107,18 +107,16 @@ class ProgressLine:
         inner = self._inner
         return (self._done, self._total) if self._total is not None or inner is None else inner.count()
 
-    def _draw(self, view: Callable[[], _View]) -> None:
+    def _draw(self, view: _View) -> None:
         started = time.monotonic()
         # What cannot be drawn must not stop the work.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), contextlib.closing(view):
             if self._ended.wait(DELAY_SECONDS):
                 return
-            drawn = view()
-            try:
-                while not self._ended.wait(drawn.interval_seconds):
-                    drawn.draw(self.text(), *self.count(), time.monotonic() - started)
-            finally:
-                drawn.close(self.what, time.monotonic() - started)
+            view.open()
+            while not self._ended.wait(view.interval_seconds):
+                view.draw(self.text(), *self.count(), time.monotonic() - started)
+            view.finish(self.what, time.monotonic() - started)
 
 
 def shown(what: str) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
@@ -152,11 +150,17 @@ class _View(Protocol):
 
     interval_seconds: float
 
+    def open(self) -> None:
+        """The work takes so long that it is worth a line."""
+
     def draw(self, text: str, done: int, total: int | None, seconds: float) -> None:
         """Show the line as it is now."""
 
-    def close(self, what: str, seconds: float) -> None:
-        """The work has ended."""
+    def finish(self, what: str, seconds: float) -> None:
+        """The work has ended, after it was open."""
+
+    def close(self) -> None:
+        """Give everything back, whether it was open or not."""
 
 
 def _view() -> Callable[[], _View] | None:
@@ -184,12 +188,13 @@ class _Terminal:
     interval_seconds = 0.1
 
     def __init__(self) -> None:
+        # A descriptor of its own: the converter's log is captured by turning descriptors 1 and 2 elsewhere.
+        self._file = open(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace")  # noqa: SIM115
+
+    def open(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        # A descriptor of its own: the converter's log is captured by turning descriptors 1 and 2 elsewhere.
-        descriptor = os.dup(sys.stderr.fileno())
-        self._file = open(descriptor, "w", encoding=sys.stderr.encoding, errors="replace")  # noqa: SIM115
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
         self._progress = Progress(
             *columns,
@@ -206,9 +211,11 @@ class _Terminal:
         counted = text if total is not None or not done else f"{text} {done:,}"
         self._progress.update(self._task, description=counted, completed=done, total=total, refresh=True)
 
-    def close(self, what: str, seconds: float) -> None:
+    def finish(self, what: str, seconds: float) -> None:
+        self._progress.stop()
+
+    def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._progress.stop()
             self._file.close()
 
 
@@ -217,7 +224,7 @@ class _Notebook:
 
     interval_seconds = 0.5
 
-    def __init__(self) -> None:
+    def open(self) -> None:
         from IPython.display import display
 
         handle = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
@@ -227,8 +234,11 @@ class _Notebook:
         counted = f" {done:,}" if done else ""
         self._say(f"{text}{counted}{f'/{total:,}' if counted and total else ''}, {seconds:.0f} s")
 
-    def close(self, what: str, seconds: float) -> None:
+    def finish(self, what: str, seconds: float) -> None:
         self._say(f"{what}: {seconds:.1f} s")
+
+    def close(self) -> None:
+        pass
 
     def _say(self, text: str) -> None:
         self._handle.update({"text/plain": text}, raw=True)
