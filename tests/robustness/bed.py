@@ -25,8 +25,8 @@ from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 
 PACKAGE = str(Path(kc.__file__).parent)
 OURS = (ValueError, TypeError, OSError, RuntimeCrash, RuntimeTimeout, kc.VerificationError)
-# A runtime may be silent for this long, and may have this much address space.
-TIME_LIMIT_S, MEMORY_LIMIT_BYTES = 4.0, 2 << 30
+# A runtime may have this much address space.
+MEMORY_LIMIT_BYTES = 2 << 30
 # Each call makes a few requests, each of which may be tried twice.
 CALL_LIMIT_S = 60.0
 KINDS = ("tflite", "recipe", "keras")
@@ -71,10 +71,13 @@ class Bed:
 
     Args:
         folder: For the broken files.
+        time_limit_s: A runtime may be silent for this long, in seconds.
+        verify_each: Every so many files are verified too, which takes the longest.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, time_limit_s: float = 4.0, verify_each: int = 1) -> None:
+        self.folder, self.verify_each = folder, verify_each
+        self._limits: dict[str, Any] = {"time_limit_s": time_limit_s, "memory_limit_bytes": MEMORY_LIMIT_BYTES}
         self.model = _net()
         self.x = np.random.default_rng(0).random((6, 6, 6, 1), dtype=np.float32)
         self.y = np.array([0, 1, 2, 3, 0, 1])
@@ -108,16 +111,17 @@ class Bed:
             yield judge(name, call, str(path))
 
     def _tflite(self, path: Path, case: Case, number: int) -> dict[str, Callable[[], Any]]:
-        limits: dict[str, Any] = {"time_limit_s": TIME_LIMIT_S, "memory_limit_bytes": MEMORY_LIMIT_BYTES}
         runtime = ("litert", "tflm")[number % 2]
         x, y = (self.x, self.y) if number % 4 < 2 else (None, None)
         kernels = (("xnnpack",), ("tflm",), ("reference",))[number % 3]
         broken = replace(self.artifact, content=case.content)
-        return {
+        calls: dict[str, Callable[[], Any]] = {
             "inspect": lambda: kc.inspect_tflite(path),
-            f"measure {runtime}": lambda: kc.measure(path, x, y, target=runtime, **limits),
-            f"verify {kernels[0]}": lambda: kc.verify(broken, None, self.x, kernels=kernels, **limits),
+            f"measure {runtime}": lambda: kc.measure(path, x, y, target=runtime, **self._limits),
         }
+        if number % self.verify_each == 0:
+            calls[f"verify {kernels[0]}"] = lambda: kc.verify(broken, None, self.x, kernels=kernels, **self._limits)
+        return calls
 
     def _recipe(self, path: Path, case: Case, number: int) -> dict[str, Callable[[], Any]]:
         arguments = [
@@ -138,7 +142,11 @@ class Bed:
             "inspect": lambda: command("inspect", f"--model={path}"),
             "measure": lambda: command("measure", f"--model={path}"),
             # A conversion takes seconds: a fifth of them.
-            **({"verify": lambda: command("verify", f"--model={path}", data)} if number % 5 == 0 else {}),
+            **(
+                {"verify": lambda: command("verify", f"--model={path}", data)}
+                if number % (5 * self.verify_each) == 0
+                else {}
+            ),
         }
 
 
