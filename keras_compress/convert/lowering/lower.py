@@ -14,6 +14,7 @@ from keras_compress.convert.lowering.mean_to_pool import mean_to_pool
 from keras_compress.convert.lowering.points import strip_markers
 from keras_compress.convert.lowering.ranges import spread_grids
 from keras_compress.convert.lowering.rule import Lowering, Rule, rule_of
+from keras_compress.convert.lowering.support import check_support
 from keras_compress.convert.lowering.versions import set_versions
 from keras_compress.convert.passes.clamp import clamp_points
 from keras_compress.convert.passes.float16 import store_float16
@@ -77,6 +78,7 @@ def lower(float_model: Any, plan: LoweringPlan) -> Lowered:
         state.notes += store_float16(graph)
     elif plan.mode == "dynamic":
         left = [FloatOp(*entry) for entry in store_hybrid(state)]
+    check_support(graph, plan.target)
     set_versions(graph)
     return Lowered(write_model(graph.model), {}, left, state.notes)
 
@@ -91,6 +93,7 @@ def _lower_integer(graph: Graph, plan: LoweringPlan) -> Lowered:
         grid.put_on(graph, tensor)
     set_io_types(graph, state.grids, plan.io)
     clamp_points(graph, plan.points, marked.points, state.notes)
+    check_support(graph, plan.target)
     set_versions(graph)
     names = {point: graph.name(tensor) for point, tensor in marked.points.items()}
     return Lowered(write_model(graph.model), names, float_ops, state.notes)

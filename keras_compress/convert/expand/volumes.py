@@ -1,0 +1,86 @@
+"""Poolings, paddings and croppings of volumes, as two such operations on images: no kernel takes five dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+
+from keras_compress.convert.expand.emitter import Emitter
+from keras_compress.convert.expand.expansion import Expansion
+from keras_compress.convert.expand.products import reshaped
+
+Tensor = Any
+Pair = Any
+
+
+def by_images(emit: Emitter, volume: Tensor, layer: Callable[[Pair, str], keras.layers.Layer], values: Any) -> Tensor:
+    """A separable operation on `(batch, depth, height, width, channels)`: on depth and height, then on width.
+
+    Args:
+        emit: Puts calls into the graph.
+        volume: Tensor of rank 5.
+        layer: Makes the layer on images from its two values, for height and width of the image, and a name.
+        values: One value for each of depth, height and width; the first of the two layers gets the value that changes
+            nothing as `None`.
+    """
+    depth, height, width, channels = volume.shape[1:]
+    image = reshaped(emit, volume, (depth, height, width * channels), "depth_and_height")
+    image = emit(layer((values[0], values[1]), "first"), image)
+    depth, height = image.shape[1:3]
+    image = reshaped(emit, image, (depth * height, width, channels), "width")
+    image = emit(layer((None, values[2]), "second"), image)
+    return reshaped(emit, image, (depth, height, *image.shape[2:]), "restored")
+
+
+def _images_first(operation: Any) -> None:
+    if getattr(operation, "data_format", "channels_last") == "channels_first":
+        raise ValueError(f"Expected data_format='channels_last'. Received: 'channels_first' at {operation.name!r}")
+
+
+class Pooling3D(Expansion):
+    """MaxPooling3D and AveragePooling3D; an average is rounded twice."""
+
+    handles: ClassVar[tuple[str, ...]] = ("MaxPooling3D", "AveragePooling3D")
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        _images_first(operation)
+        kind = keras.layers.MaxPooling2D if type(operation).__name__ == "MaxPooling3D" else keras.layers.AveragePooling2D
+        pairs = list(zip(operation.pool_size, operation.strides, strict=True))
+
+        def layer(values: Pair, name: str) -> keras.layers.Layer:
+            sizes, strides = zip(*[(1, 1) if value is None else value for value in values], strict=True)
+            return kind(sizes, strides, operation.padding, name=name)
+
+        return by_images(emit, args[0], layer, pairs)
+
+
+class ZeroPadding3D(Expansion):
+    """ZeroPadding3D and Cropping3D."""
+
+    handles = ("ZeroPadding3D", "Cropping3D")
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        _images_first(operation)
+        pads = type(operation).__name__ == "ZeroPadding3D"
+        kind = keras.layers.ZeroPadding2D if pads else keras.layers.Cropping2D
+        ends = operation.padding if pads else operation.cropping
+        return by_images(
+            emit, args[0], lambda values, name: kind(tuple(v or (0, 0) for v in values), name=name), ends
+        )
+
+
+class GlobalPooling3D(Expansion):
+    """A mean or maximum over a volume as one over an image."""
+
+    handles = ("GlobalMaxPooling3D", "GlobalAveragePooling3D")
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        _images_first(operation)
+        maximum = type(operation).__name__ == "GlobalMaxPooling3D"
+        kind = keras.layers.GlobalMaxPooling2D if maximum else keras.layers.GlobalAveragePooling2D
+        depth, height, width, channels = args[0].shape[1:]
+        image = reshaped(emit, args[0], (depth, height * width, channels), "image")
+        made = emit(kind(name="pooled"), image)
+        return reshaped(emit, made, (1, 1, 1, channels), "kept") if operation.keepdims else made
