@@ -1,5 +1,10 @@
 """Small nets that are pruned, clustered and quantized, their data, and what training leaves in them."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import tests_zoo
@@ -129,3 +134,41 @@ def assert_pruned(model, sparsity=0.6):
         np.testing.assert_array_equal(kernel[~mask], 0.0)
         np.testing.assert_array_equal(kernel, np.array(wrapper.weight("kernel")))
         assert len(np.unique(kernel)) <= 4
+
+
+def assert_kept(before, variables_now):
+    """Values are bit for bit what they were."""
+    for old, variable in zip(before, variables_now, strict=True):
+        np.testing.assert_array_equal(array(variable), old, err_msg=variable.path)
+
+
+class KillAt(keras.callbacks.Callback):
+    """Ends the process with no chance to clean up, behind a batch of an epoch, both counted from 0."""
+
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self.at, self.epoch = (epoch, batch), 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fit_with_backup(backup=None, *, eager=False, kill=None):
+    """4 epochs of 4 batches of a net with everything that could be forgotten; `backup` is a folder."""
+    model = pcqat("conv_bn_relu", scope="global")
+    optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.01, use_ema=True, ema_momentum=0.9)
+    callbacks = [keras.callbacks.BackupAndRestore(backup, save_freq="epoch")] if backup else []
+    callbacks += [KillAt(*kill)] if kill else []
+    return fit(model, optimizer, epochs=4, callbacks=callbacks, run_eagerly=eager)
+
+
+def run_python(code, *arguments, timeout=300):
+    """Run code in a process of its own that can import the modules of the tests."""
+    folders = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(kc.__file__)), os.environ.get("PYTHONPATH")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)

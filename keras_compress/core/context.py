@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import tensorflow as tf
 from keras.src.backend.common import global_state
 
 
@@ -32,3 +35,26 @@ def first_time_in_call(owner: object) -> bool:
         return False
     seen.add(id(owner))
     return True
+
+
+def assign(variable: Any, value: Any) -> None:
+    """Assign a value to a Keras variable inside a call, on every replica of a distribution strategy."""
+    with _losses_kept():
+        variable.assign(value)
+
+
+@contextmanager
+def _losses_kept() -> Iterator[None]:
+    """Bring back the losses that this replica's call has added so far.
+
+    Replicas take turns where one of them assigns, and a layer keeps the losses of its call in one list for all of them:
+    the next replica would clear this one's, and add its own.
+    """
+    model = entry_layer()
+    if model is None or tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        yield
+        return
+    kept = [(layer, list(layer._losses)) for layer in model._flatten_layers()]
+    yield
+    for layer, losses in kept:
+        layer._losses[:] = losses

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_compress.core.context import first_time_in_call
+from keras_compress.core.context import assign, first_time_in_call
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import Slot, slots_of
 from keras_compress.core.ste import value_of
@@ -21,7 +21,7 @@ def _assign_update(transform: WeightTransform, weight: Tensor) -> None:
     if not transform.trainable:
         return
     for variable, new in transform.update(weight):
-        variable.assign(new)
+        assign(variable, new)
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -100,6 +100,16 @@ class Compressed(keras.layers.Wrapper):
         """Slot name -> transforms."""
         return {slot.name: listed for slot, listed in self.items()}
 
+    def __getattr__(self, name: str) -> Any:
+        """What the inner layer has: a user's `call` may read `self.dense.units`, or a tied `self.embedding.embeddings`.
+
+        A weight with transforms is given as the layer sees it.
+        """
+        layer = self.__dict__.get("layer")
+        if layer is None or name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.weight(name) if name in self.__dict__.get("slot_names", ()) else getattr(layer, name)
+
     def latent(self, slot_name: str) -> keras.Variable:
         """The trained variable behind a slot."""
         return next(slot.variable(self.layer) for slot, _ in self.items() if slot.name == slot_name)
@@ -163,7 +173,7 @@ class Compressed(keras.layers.Wrapper):
         for variable in self.layer.variables:
             value = scope.get_current_value(variable)
             if value is not None and id(variable) not in swapped:
-                variable.assign(value)
+                assign(variable, value)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object

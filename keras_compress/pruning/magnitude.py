@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_compress.core.context import entry_layer, first_time_in_call
+from keras_compress.core.context import assign, entry_layer, first_time_in_call
 from keras_compress.core.model import add_transforms, check_model, compressed_layers
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay, Schedule
@@ -190,7 +190,7 @@ def _update_group(name: str) -> None:
         lambda: [value_of(pruner.mask) for _, _, pruner in members],
     )
     for (_, _, pruner), mask in zip(members, masks, strict=True):
-        pruner.mask.assign(mask)
+        assign(pruner.mask, mask)
 
 
 @register("entry_point")

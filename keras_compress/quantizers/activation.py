@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core import affine
-from keras_compress.core.context import first_time_in_call
+from keras_compress.core.context import assign, first_time_in_call
 from keras_compress.core.registry import PACKAGE, register
 from keras_compress.core.ste import compiled, fake_quantize_range, gradient_inside, straight_through, value_of
 
@@ -241,9 +241,9 @@ class MovingAverageRange(_RangeQuantizer):
             return (outputs, *averages), lambda upstream, *_: gradient_inside(x, low, high, upstream)
 
         outputs, minimum, maximum = apply(values)
-        self.minimum.assign(minimum)
-        self.maximum.assign(maximum)
-        self.batches.assign(_count_on(before, frozen))
+        assign(self.minimum, minimum)
+        assign(self.maximum, maximum)
+        assign(self.batches, _count_on(before, frozen))
         return outputs
 
     def get_config(self) -> dict[str, Any]:
@@ -281,9 +281,9 @@ class LearnedRange(_RangeQuantizer):
         # batch: else they have no gradient in the first one, of which Keras warns.
         first = [ops.stop_gradient(end) for end in first]
         low, high = (ops.where(fresh, set_to, end) for set_to, end in zip(first, self.range(), strict=True))
-        self.minimum.assign(ops.stop_gradient(low))
-        self.maximum.assign(ops.stop_gradient(high))
-        self.batches.assign(batches + 1)
+        assign(self.minimum, ops.stop_gradient(low))
+        assign(self.maximum, ops.stop_gradient(high))
+        assign(self.batches, batches + 1)
         return fake_quantize_range(values, low, high, self.spec, learn_range=True)
 
 

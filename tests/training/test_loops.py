@@ -22,8 +22,6 @@ from tests_training import (
     wrappers,
 )
 
-import keras_compress as kc
-
 
 @pytest.fixture(scope="module")
 def fitted() -> keras.Model:
