@@ -188,6 +188,8 @@ def cell(value: float | None, factor: float, width: int, digits: int) -> str:
 
 
 def main(_: list[str]) -> None:
+    # Ended politely, a run takes its child with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     work = Path(_WORK.value) / ("quick" if _QUICK.value else "full")
     work.mkdir(parents=True, exist_ok=True)
     chosen = [TINY] if _QUICK.value else [member(name) for name in _NETWORKS.value] or list(MEMBERS)

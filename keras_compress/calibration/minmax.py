@@ -12,11 +12,48 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_compress.calibration.batches import batches
-from keras_compress.core import graph, progress
+from keras_compress.core import affine, graph, progress
 from keras_compress.core.quiet import quiet_tensorflow
-from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation
 
 LARGEST_VALUES_BYTES = 64_000_000
+
+
+class MeasuredRange(ActivationQuantizer):
+    """A range that calibration sets, and nothing trains: two numbers, where a trained one has three variables.
+
+    Large networks have a thousand points, and making variables would take longer than measuring the ranges.
+
+    Args:
+        bits: 2 to 8, or 16 (symmetric).
+    """
+
+    def __init__(self, bits: int = 8, **kwargs: Any) -> None:
+        self._ends: tuple[np.float32, np.float32] | None = None
+        super().__init__(bits, **kwargs)
+
+    def trained(self) -> bool:
+        return self._ends is not None
+
+    def set_range(self, low: float, high: float) -> None:
+        """Set the range exactly."""
+        self._ends = (np.float32(low), np.float32(high))
+
+    def range(self) -> tuple[Any, Any]:
+        """`(low, high)`, before 0.0 is included.
+
+        Raises:
+            ValueError: The range was never set.
+        """
+        if self._ends is None:
+            raise ValueError(f"Expected a range that calibration has set. Received: none at {self.name!r}")
+        return self._ends
+
+    def parameters(self) -> tuple[Any, Any]:
+        return affine.affine_parameters(*self.range(), self.spec)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return self.plain(inputs)
 
 
 def untrained_points(model: keras.Model) -> list[QuantizeActivation]:

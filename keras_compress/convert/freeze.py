@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.calibration.minmax import calibrate, untrained_points
+from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
 from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
@@ -24,7 +24,6 @@ from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, Kind, kind_of
-from keras_compress.quantizers.model import activation_quantizer
 from keras_compress.quantizers.placement import PlacePoints
 
 Grid = FixedGrid
@@ -95,8 +94,8 @@ def _with_points(flat: Flat, bits: int) -> keras.Model:
         # The steps of a recurrent layer share their ranges, and so their integers.
         shared = re.sub(r"\.step\d+\b", ".step", path)
         if shared == path:
-            return activation_quantizer(f"int{bits}")
-        return quantizers.setdefault(shared, activation_quantizer(f"int{bits}"))
+            return MeasuredRange(bits)
+        return quantizers.setdefault(shared, MeasuredRange(bits))
 
     return PlacePoints(quantizer, private=True).place(flat.model)
 

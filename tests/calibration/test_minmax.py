@@ -1,0 +1,55 @@
+"""Ranges measured on data: exact extremes, whatever the batches, and what is made of them."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from keras_compress.calibration import minmax
+from keras_compress.quantizers.activation import MovingAverageRange, QuantizeActivation
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_a_measured_range_gives_the_integers_of_a_trained_one(bits: int) -> None:
+    for low, high in [(-1.7, 3.2), (0.0, 5.9), (0.3, 0.4), (-2.0, 0.0), (0.0, 0.0)]:
+        measured, trained = minmax.MeasuredRange(bits), MovingAverageRange(bits)
+        assert not measured.trained()
+        measured.set_range(low, high)
+        trained.set_range(low, high)
+        assert measured.trained()
+        assert [float(p) for p in measured.parameters()] == [float(p) for p in trained.parameters()]
+
+
+def test_a_range_that_was_never_set_is_an_error() -> None:
+    with pytest.raises(ValueError, match="Received: none at 'edge'"):
+        minmax.MeasuredRange(8, name="edge").parameters()
+
+
+def pointed() -> keras.Model:
+    """Two unknown points around a known one that rounds to whole numbers and ends at 6."""
+    inputs = keras.Input((3,))
+    known = MovingAverageRange(8)
+    known.set_range(0.0, 6.0)
+    x = QuantizeActivation(minmax.MeasuredRange(8), name="first")(inputs)
+    x = QuantizeActivation(known, name="known")(x)
+    x = keras.layers.Rescaling(10.0)(x)
+    return keras.Model(inputs, QuantizeActivation(minmax.MeasuredRange(8), name="last")(x))
+
+
+@pytest.mark.parametrize("largest_bytes", [64_000_000, 24, 1])
+def test_extremes_do_not_depend_on_the_batches(largest_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(minmax, "LARGEST_VALUES_BYTES", largest_bytes)
+    data = np.array([[0.5, -3.0, 1.0], [2.0, 4.0, 7.5], [-1.0, 0.0, 3.0], [0.25, 0.5, 1.0], [9.0, 8.0, 1.0]], "float32")
+    model = pointed()
+    assert minmax.calibrate(model, data) == 5
+    assert [float(end) for end in model.get_layer("first").quantizer.range()] == [-3.0, 9.0]
+    # The known point clips on the way, as it does on the device.
+    assert [float(end) for end in model.get_layer("last").quantizer.range()] == pytest.approx([0.0, 60.0], rel=1e-6)
+    assert minmax.untrained_points(model) == []
+
+
+def test_few_samples_of_large_layers_run_at_once() -> None:
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(500, 3, padding="same")(inputs))
+    assert minmax._batch_size(model) == 64_000_000 // (4 * 8 * 8 * 500)
