@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import keras
 from keras import tree
 
 from keras_compress.core import parts
+from keras_compress.core.named_outputs import NamedOutputs
 from keras_compress.core.parts import is_graph as is_graph
 from keras_compress.core.slots import slots_of
 
@@ -148,9 +149,14 @@ class Rebuild:
         outputs = self.run(model, flat_inputs, prefix, depth)
         if isinstance(model, keras.Sequential):
             return _sequential(inputs, outputs, model)
-        made = _graph_class(model)(inputs, outputs, name=model.name)
         # A point put behind an output must not change the name under which users compile and convert it.
-        made.output_names = output_names(model)
+        names = output_names(model)
+        cls = _graph_class(model)
+        made = cls(inputs, outputs, name=model.name)
+        pointed = any(hasattr(tensor._keras_history.operation, "stands_for") for tensor in made.outputs)
+        if cls is keras.Model and depth == 0 and len(names) > 1 and pointed:
+            made = NamedOutputs(inputs, outputs, name=model.name)
+        made.output_names = names
         return made
 
     def _input(self, tensor: KerasTensor) -> KerasTensor:
@@ -184,15 +190,15 @@ class Rebuild:
         return self._models[id(operation)](*args, **kwargs)
 
 
-def _graph_class(model: keras.Model) -> type[keras.Model]:
+def _graph_class(model: keras.Model) -> Any:
     """The user's own class where it is made from inputs and outputs, so that its `train_step` and the like stay."""
     own: Any = type(model)
     functional = keras.src.models.functional
-    if own.__module__.startswith("keras.") or isinstance(model, keras.Sequential):
+    if own.__module__.split(".")[0] in ("keras", "keras_compress") or isinstance(model, keras.Sequential):
         return keras.Model
     if functional.functional_like_constructor(own):
         # Made by `Own(inputs, outputs)`.
-        return cast(type[keras.Model], own)
+        return own
     left = [name for name in OWN_METHODS if getattr(own, name) is not getattr(functional.Functional, name)]
     if left:
         warnings.warn(

@@ -301,7 +301,20 @@ def add_transforms(
         for wrapper, transform in added:
             wrapper.initialize(transform)
             line.advance()
+    _warn_of_training(compressed, [transform for _, transform in added])
     return compressed
+
+
+def _warn_of_training(model: keras.Model, added: Sequence[WeightTransform]) -> None:
+    """Say where `fit` will not tell the transforms that the model trains. Dropout has the same fate there."""
+    counting = sorted({type(t).__name__ for t in added if type(t).update is not WeightTransform.update})
+    if counting and parts.is_user_written(model) and "training" not in model.call_signature_parameters:
+        warnings.warn(
+            f"`fit` does not tell {type(model).__name__} {model.name!r} that it trains, because its `call` has no "
+            f"argument `training`: {', '.join(counting)} will not begin. Write `def call(self, inputs, "
+            "training=False)`, or call the model with `training=True` in a loop of your own.",
+            stacklevel=4,
+        )
 
 
 def batch_norm_after(model: keras.Model) -> dict[int, keras.layers.Layer]:

@@ -106,6 +106,27 @@ def test_model(name: str, tmp_path) -> None:
     np.testing.assert_array_equal(outputs(again, x), expected)
 
 
+@pytest.mark.parametrize("nested_outputs", [False, True])
+def test_outputs_are_compiled_by_name_after_loading_too(nested_outputs: bool, tmp_path) -> None:
+    inputs = keras.Input((6,), name="x")
+    made = [dense(2, name="first")(inputs), dense(3, name="second")(inputs)]
+    model = keras.Model(inputs, {"first": made[0], "second": made[1]} if nested_outputs else made)
+    made = kc.quantize_model(kc.prune_low_magnitude(model, HALF))
+    loss = {"first": "mse", "second": "mae"}
+    targets = {"first": X[:, :2], "second": X[:, :3]}
+    made.compile("sgd", loss)
+    made.fit(X, targets, verbose=0)
+    made.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert again.output_names == made.output_names == ["first", "second"]
+    np.testing.assert_array_equal(outputs(again, X), outputs(made, X))
+    for each in (made, again):
+        each.fit(X, targets, verbose=0)
+    np.testing.assert_allclose(outputs(again, X), outputs(made, X), atol=1e-6)
+    plain = kc.strip(made)
+    assert type(plain).__module__.startswith("keras.")
+
+
 def test_a_wrapper_inside_a_sequential_that_is_wrapped_again(tmp_path) -> None:
     body = keras.Sequential([keras.Input((6,)), dense(name="d"), layers.ReLU(name="relu")], name="body")
     wrapped = kc.prune_low_magnitude(body, HALF)

@@ -241,6 +241,56 @@ def test_recipes() -> None:
     assert [path for path, _ in compressed_layers(made)] == PATHS
 
 
+def test_fit_does_not_tell_a_model_without_a_training_argument_that_it_trains() -> None:
+    """So it is in Keras: Dropout does nothing there either."""
+
+    class Untold(keras.Model):
+        def __init__(self):
+            super().__init__(name="untold")
+            self.dense = layers.Dense(4)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Untold()
+    model(X)
+    with pytest.warns(
+        UserWarning, match="`fit` does not tell Untold 'untold' .* MagnitudePruner will not begin. Write"
+    ):
+        made = kc.prune_low_magnitude(model, HALF)
+    made.compile("sgd", "mse")
+    made.fit(X, X[:, :4], verbose=0)
+    assert made.dense.transform_list[0].sparsity() == 0
+    made(X, training=True)
+    assert made.dense.transform_list[0].sparsity() == 0.5
+    kc.quantize_model(model, activations=None)  # has nothing to count, and says nothing
+
+
+def test_a_call_may_read_its_sub_layers() -> None:
+    """A tied weight is the one that the layer sees, with its gradient."""
+
+    class Tied(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(4, use_bias=False)
+
+        def call(self, x, training=False):
+            y = self.dense(x)
+            return ops.matmul(y, ops.transpose(self.dense.kernel)) / self.dense.units
+
+    model = Tied()
+    model(X)
+    made = kc.prune_low_magnitude(model, HALF)
+    np.testing.assert_allclose(outputs(made), outputs(model), atol=1e-6)
+    made.compile("sgd", "mse")
+    made.fit(X, X, batch_size=8, verbose=0)
+    weight = np.array(made.dense.weight("kernel"))
+    assert (weight == 0).sum() == 12
+    np.testing.assert_allclose(outputs(made), X @ weight @ weight.T / 4, atol=1e-5)
+    with pytest.raises(AttributeError, match="nothing"):
+        made.dense.nothing  # noqa: B018
+
+
 # What cannot be done
 
 
@@ -251,7 +301,7 @@ class Closed(keras.Model):
         super().__init__(name="closed")
         self.dense = layers.Dense(units, activation=activation)
 
-    def call(self, x):
+    def call(self, x, training=False):
         return self.dense(x)
 
 
@@ -262,7 +312,7 @@ class Two(keras.Model):
         super().__init__(name="two")
         self.dense = layers.Dense(3)
 
-    def call(self, left, right):
+    def call(self, left, right, training=False):
         return self.dense(left) + right
 
 
@@ -301,7 +351,7 @@ def test_inputs_in_a_dictionary() -> None:
             super().__init__()
             self.a, self.b = layers.Dense(3), layers.Dense(3)
 
-        def call(self, inputs):
+        def call(self, inputs, training=False):
             return {"sum": self.a(inputs["x"]) + self.b(inputs["y"]), "raw": inputs["x"]}
 
     model = Named()
@@ -331,7 +381,7 @@ def test_layers_that_cannot_be_replaced_are_listed() -> None:
             [layer.build((None, 3)) for layer in self.set]
             self.built = True
 
-        def call(self, x):
+        def call(self, x, training=False):
             return next(iter(self.set))(self.dense(x)) @ self.own
 
     model = Odd()
@@ -364,7 +414,7 @@ def test_embeddings_take_integers() -> None:
             self.embedding = layers.Embedding(7, 4)
             self.head = layers.Dense(2)
 
-        def call(self, x):
+        def call(self, x, training=False):
             return self.head(ops.mean(self.embedding(ops.bitwise_and(x, 7)), axis=1))
 
     model = Words()
