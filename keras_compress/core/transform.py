@@ -27,7 +27,7 @@ class IntegerWeight:
         bits: Width that the integers fit in.
     """
 
-    integers: NDArray[np.int8] | NDArray[np.int32]
+    integers: NDArray[Any]
     scale: NDArray[np.float32]
     bits: int
 
