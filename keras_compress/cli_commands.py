@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def compress(values: flags.FlagValues) -> None:
         # Before the training: what cannot be converted at all is refused at once.
         original = convert_model(model, mode="float32")
         compressed = _train(model, recipe, x, y, task, values)
-        save_keras_atomic(compressed, folder / "model_compressed.keras")
+        _save_trained(compressed, folder / "model_compressed.keras")
         artifact = _deployable(compressed, x)
         artifact.save(folder / "model_compressed.tflite")
         stages = {
@@ -88,6 +89,19 @@ def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, v
             stage_model.fit(x, y, batch_size=values.batch_size, epochs=stage.epochs, verbose=0, callbacks=callbacks)
 
         return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit)
+
+
+def _save_trained(model: keras.Model, path: Path) -> None:
+    """Saves the model; where that fails, elsewhere: a disk that is full must not cost the training."""
+    try:
+        save_keras_atomic(model, path)
+    except OSError as error:
+        elsewhere = Path(tempfile.mkdtemp(prefix="keras_compress-")) / path.name
+        try:
+            save_keras_atomic(model, elsewhere)
+        except OSError:
+            raise error from None
+        raise OSError(error.errno, f"{error.strerror}. The trained model was saved as {elsewhere}") from error
 
 
 def _deployable(model: keras.Model, x: Array) -> Artifact:

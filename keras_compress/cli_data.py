@@ -69,7 +69,8 @@ class Data:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {key: np.asarray(file[key]) for key in KEYS if key in file.files}
                 found = sorted(file.files)
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:
+            # What a broken file makes of NumPy: ValueError, EOFError, MemoryError, zlib.error, BadZipFile, ...
             raise ValueError(f"Expected arrays of numbers in an .npz file. Received: {path} ({error})") from error
         if not arrays:
             raise ValueError(f"Expected arrays out of {KEYS} in {path}. Received: {found}")

@@ -20,6 +20,7 @@ from robustness.mutations_json import archive_of, members
 
 import keras_compress as kc
 from keras_compress import cli
+from keras_compress.cli_data import Data
 from keras_compress.convert import inspection
 from keras_compress.convert.keras_file import load_keras
 from keras_compress.recipes.recipe import Recipe
@@ -117,6 +118,14 @@ def test_pickles_are_not_read(plain: bytes, tmp_path: Path, capsys: pytest.Captu
     assert "Expected arrays of numbers" in error_of(capsys, "compress", f"--model={tmp_path}/m.keras", data, out)
     assert "loads in safe mode" in error_of(capsys, "inspect", f"--model={tmp_path}/npz.keras")
     assert not hacked.exists()
+
+
+def test_arrays_that_claim_to_be_huge_are_refused(tmp_path: Path) -> None:
+    made = io.BytesIO()
+    np.lib.format.write_array_header_1_0(made, {"descr": "<f4", "fortran_order": False, "shape": (10**15,)})
+    (tmp_path / "data.npz").write_bytes(archive_of({"x.npy": made.getvalue() + bytes(64)}))
+    with pytest.raises(ValueError, match="Expected arrays of numbers in an .npz file. Received: .*data.npz"):
+        Data.load(tmp_path / "data.npz")
 
 
 def test_members_outside_the_archive_and_bombs_are_refused(plain: bytes, tmp_path: Path) -> None:

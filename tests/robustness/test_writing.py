@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +18,10 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress import cli
+from keras_compress import cli, cli_commands
 from keras_compress.convert import files
 from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
+from keras_compress.convert.keras_file import load_keras
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,28 @@ def test_a_full_disk_and_the_command_line(
     assert len(error.splitlines()) == 1
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["model.tflite"]
+
+
+def test_a_full_disk_does_not_cost_the_training(
+    model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, room = tmp_path / "full" / "model.keras", tmp_path / "room"
+    room.mkdir()
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    monkeypatch.setattr(tempfile, "tempdir", str(room))
+
+    def save(trained: keras.Model, where: Path) -> None:
+        if where == path:
+            raise OSError(errno.ENOSPC, f"Could not write {where}: No space left on device")
+        save_keras_atomic(trained, where)
+
+    monkeypatch.setattr(cli_commands, "save_keras_atomic", save)
+    with pytest.raises(OSError, match="No space left on device. The trained model was saved as .*model.keras"):
+        cli_commands._save_trained(model, path)
+    (saved,) = room.rglob("model.keras")
+    np.testing.assert_array_equal(load_keras(saved).get_weights()[0], model.get_weights()[0])
+    assert path.read_bytes() == b"old"
 
 
 class _Converted:
