@@ -155,7 +155,7 @@ def _share_buffers(model: Any) -> None:
             else:
                 payload = np.ascontiguousarray(data, dtype=np.uint8)
                 # What is alone in its size is like no other.
-                digest = (payload.size, hashlib.sha1(payload).digest() if sizes[payload.size] > 1 else b"")
+                digest = (payload.size, hashlib.sha1(payload.data).digest() if sizes[payload.size] > 1 else b"")
                 if digest not in number_of_payload:
                     number_of_payload[digest] = len(kept)
                     buffer = _AlignedBuffer()

@@ -15,7 +15,7 @@ IO_TYPES = ("float32", "int8", "uint8", "int16")
 
 def fingerprint(values: NDArray[np.float32]) -> str:
     """SHA-1 of a float32 array's bytes: how a weight is found again in the flatbuffer."""
-    return hashlib.sha1(np.ascontiguousarray(values, dtype=np.float32)).hexdigest()
+    return hashlib.sha1(np.ascontiguousarray(values, dtype=np.float32).data).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class IntegerWeight:
 
     def floats(self) -> NDArray[np.float32]:
         """The real weights, float32."""
-        return np.multiply(self.integers, self.scale, dtype=np.float32, casting="unsafe")
+        floats: NDArray[np.float32] = np.multiply(self.integers, self.scale, dtype=np.float32, casting="unsafe")
+        return floats
 
 
 class WeightTransform(keras.layers.Layer):
