@@ -63,6 +63,14 @@ _LAYOUTS: dict[str, Layout] = {
 }
 
 
+# What the converter makes of layers that have weights and no int8 kernel.
+_REFUSED = {
+    "Conv3D": "for CONV_3D has no int8 kernel",
+    "Conv3DTranspose": "for CONV_3D_TRANSPOSE has no int8 kernel",
+    "ConvLSTM": "for its WHILE loop has no int8 kernel, and it is not unrolled",
+}
+
+
 def layout_of(layer: keras.layers.Layer, path: str) -> Layout:
     """The layout of a layer's kernel.
 
@@ -72,7 +80,9 @@ def layout_of(layer: keras.layers.Layer, path: str) -> Layout:
     for cls in type(layer).__mro__:
         if cls.__name__ in _LAYOUTS and cls.__module__.startswith(("keras.", "keras_compress.")):
             return _LAYOUTS[cls.__name__]
+    kind = next((cls.__name__ for cls in type(layer).__mro__ if cls.__name__ in _REFUSED), None)
+    why = f", {_REFUSED[kind]}" if kind else ""
     raise ValueError(
-        f"Expected layers with integer kernels: {sorted(_LAYOUTS)}. Received: {type(layer).__name__} at {path!r}; "
+        f"Expected layers with integer kernels: {sorted(_LAYOUTS)}. Received: {type(layer).__name__} at {path!r}{why}; "
         "replace it, or convert with mode='float32', 'float16'."
     )

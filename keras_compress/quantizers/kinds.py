@@ -40,7 +40,12 @@ _BY_CLASS = {
 _KINDS = {name: kind for kind, names in _BY_CLASS.items() for name in names.split()}
 # Activations that a kernel takes along, and those whose output range the runtime fixes: scale, zero point.
 FUSED_ACTIVATIONS = ("relu", "relu6")
-FIXED_GRIDS = {"softmax": (1 / 256, -128), "sigmoid": (1 / 256, -128), "tanh": (1 / 128, 0)}
+FIXED_GRIDS = {
+    "softmax": (1 / 256, -128),
+    "sigmoid": (1 / 256, -128),
+    "tanh": (1 / 128, 0),
+    "log_softmax": (16 / 256, 127),
+}
 FIXED_GRID_16 = (1 / 32768, 0)
 
 

@@ -145,7 +145,8 @@ def verify(
     expected_outputs = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
     if all(np.ptp(values, axis=0).max() == 0 for values in expected_outputs if len(values) > 1):
         raise ValueError("Expected data on which the outputs vary. Received: the same outputs for every sample")
-    tallies = {kernel: [_Tally(segment, kernel) for segment in segments] for kernel in runners}
+    names = tuple(tensor.name for tensor in frozen.inputs)
+    tallies = {kernel: [_Tally(segment, kernel, names) for segment in segments] for kernel in runners}
     progress.step("running operators alone", len(few[0]) * len(segments) * len(runners))
     for points, part in _simulated(frozen, few):
         for kernel, runner in runners.items():
@@ -266,6 +267,7 @@ class _Tally:
 
     segment: _Segment
     kernel: str
+    input_names: tuple[str, ...]
     largest: int = 0
     differing: int = 0
     values: int = 0
@@ -276,7 +278,7 @@ class _Tally:
         signature = runner.describe(segment.content, segment.point)
         fed = []
         for source, spec in zip(segment.inputs, signature.inputs, strict=True):
-            values = points[source] if source in points else deployed.as_input(_model_input(source, inputs), spec)
+            values = points[source] if source in points else deployed.as_input(self._model_input(source, inputs), spec)
             fed.append(_shaped(values, (len(values), *spec.sample_shape), source))
         got = runner.run(segment.content, fed, segment.point)[0]
         expected = _shaped(points[segment.point], got.shape, segment.point)
@@ -284,6 +286,17 @@ class _Tally:
         self.largest = max(self.largest, int(difference.max()))
         self.differing += int(np.count_nonzero(difference))
         self.values += difference.size
+
+    def _model_input(self, source: str, inputs: list[Array]) -> Array:
+        """Data of a model input, from its tensor's name."""
+        if len(inputs) == 1:
+            return inputs[0]
+        tensor = source.removeprefix("input:").removeprefix("serving_default_").removesuffix(":0")
+        if tensor not in self.input_names:
+            raise ValueError(
+                f"Expected inputs out of {self.input_names}. Received: {source!r} at {self.segment.point!r}"
+            )
+        return inputs[self.input_names.index(tensor)]
 
     def row(self, max_lsb: int, max_fraction: float) -> OpRow:
         """The finding, beside its bound."""
@@ -299,13 +312,6 @@ def _shaped(values: Array, shape: tuple[int, ...], name: str) -> Array:
     if values.size != math.prod(shape):
         raise VerificationError(f"Expected the shape {values.shape} at {name!r}. Received: {shape} in the file")
     return values.reshape(shape)
-
-
-def _model_input(source: str, inputs: list[Array]) -> Array:
-    """Data of a model input, from its tensor's name."""
-    if len(inputs) == 1:
-        return inputs[0]
-    raise ValueError(f"Expected a point at every input. Received: none at {source!r}")
 
 
 def _compare_outputs(

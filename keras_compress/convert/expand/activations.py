@@ -31,10 +31,15 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "hard_shrink": ops.hard_shrink,
     "hard_sigmoid": ops.hard_sigmoid,
     "hard_tanh": ops.hard_tanh,
+    "leaky_relu": keras.activations.leaky_relu,
     "log_sigmoid": ops.log_sigmoid,
     "mish": keras.activations.mish,
     "relu_between": lambda x, low, high: ops.clip(x, low, high),
     "relu": keras.activations.relu,
+    "log": lambda x: ops.log(ops.maximum(x, 1e-7)),
+    "reciprocal": lambda x: 1.0 / x,
+    "sin": ops.sin,
+    "cos": ops.cos,
     "rsqrt": lambda x, epsilon=0.0: ops.rsqrt(ops.maximum(x, 0.0) + epsilon),
     "selu": ops.selu,
     "soft_shrink": ops.soft_shrink,
@@ -135,7 +140,7 @@ class ActivationOperation(Expansion):
 
     handles = ("Silu", "Gelu", "Elu", "Selu", "Celu", "Softplus", "Softsign", "HardSigmoid", "HardTanh", "LogSigmoid",
                "SoftShrink", "HardShrink", "TanhShrink", "Squareplus", "SparsePlus", "SparseSigmoid", "Threshold",
-               "Erf", "Exp", "Sqrt", "Rsqrt")  # fmt: skip
+               "Erf", "Exp", "Sqrt", "Rsqrt", "Log", "LeakyRelu", "Reciprocal", "Sin", "Cos")  # fmt: skip
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         kind = type(operation).__name__
@@ -144,23 +149,34 @@ class ActivationOperation(Expansion):
         return _function(emit, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower(), args[0], named or None)
 
 
+class Clip(Expansion):
+    """`clip` between two numbers."""
+
+    handles = ("Clip",)
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        given = {**dict(zip(("x", "x_min", "x_max"), args, strict=False)), **kwargs}
+        limits = {"low": float(given["x_min"]), "high": float(given["x_max"])}
+        return _function(emit, "relu_between", given["x"], limits)
+
+
 class ActivationClass(Expansion):
     """Layers that are an activation with settings of their own."""
 
-    handles = ("ELU", "ReLU")
+    handles = ("ELU", "LeakyReLU", "ReLU")
 
     def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        # A plain ReLU or ReLU6 is a kernel, and so is a ReLU with a slope only.
+        # A plain ReLU or ReLU6 is a kernel. LEAKY_RELU is one too, but it rounds otherwise on each runtime.
         odd = type(operation).__name__ == "ReLU" and (
-            operation.threshold != 0
-            or operation.max_value not in (None, 6)
-            or (operation.max_value is not None and operation.negative_slope != 0)
+            operation.threshold != 0 or operation.max_value not in (None, 6) or operation.negative_slope != 0
         )
-        return odd or type(operation).__name__ == "ELU"
+        return odd or type(operation).__name__ in ("ELU", "LeakyReLU")
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         if type(operation).__name__ == "ELU":
             return _function(emit, "elu", args[0], {"alpha": float(operation.alpha)})
+        if type(operation).__name__ == "LeakyReLU":
+            return _function(emit, "leaky_relu", args[0], {"negative_slope": float(operation.negative_slope)})
         settings = {
             "negative_slope": float(operation.negative_slope),
             "max_value": None if operation.max_value is None else float(operation.max_value),

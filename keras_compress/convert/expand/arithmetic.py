@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.weights import default_integers, frozen
@@ -62,14 +63,22 @@ class Arithmetic(Expansion):
     convolution, any other tensor becomes an int8 constant.
     """
 
-    handles: ClassVar[tuple[str, ...]] = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
+    # Add and Multiply, which are also layers, are in `keras_compress.convert.expand.merges`.
+    handles: ClassVar[tuple[str, ...]] = ("Subtract", "Divide", "TrueDivide")
 
     def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return len(args) == 2 and (is_constant(args[0]) or is_constant(args[1]))
+        constant = len(args) == 2 and (is_constant(args[0]) or is_constant(args[1]))
+        return constant or (len(args) == 2 and type(operation).__name__ in ("Divide", "TrueDivide"))
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         kind = {"TrueDivide": "divide"}.get(type(operation).__name__, type(operation).__name__.lower())
         first, second = args
+        if not is_constant(second) and kind == "divide":
+            # DIV has no int8 kernel; the reciprocal is read from a table.
+            reciprocal = emit(PointwiseFunction("reciprocal", name="reciprocal"), second)
+            if is_constant(first):
+                return combine(emit, "multiply", reciprocal, as_array(first))
+            return emit(keras.layers.Multiply(name="quotient"), [first, reciprocal])
         if is_constant(first):
             return self._constant_first(emit, kind, as_array(first), second)
         value = as_array(second)
@@ -80,11 +89,6 @@ class Arithmetic(Expansion):
         return combine(emit, kind, first, value)
 
     def _constant_first(self, emit: Emitter, kind: str, value: Array, tensor: Tensor) -> Tensor:
-        if kind == "divide":
-            raise ValueError(
-                f"Expected a division by a constant: DIV has no int8 kernel. Received: a constant divided by a tensor "
-                f"at {emit.name('divide')!r}"
-            )
         if kind != "subtract":
             return combine(emit, kind, tensor, value)
         # c - x = -x + c

@@ -6,11 +6,15 @@ import math
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
 
-from keras_compress.convert.expand.arithmetic import combine
+from keras_compress.convert.expand.arithmetic import as_array, combine
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
-from keras_compress.convert.expand.products import batched_product, einsum_dense, with_activation
+from keras_compress.convert.expand.products import batched_product, einsum_dense, reshaped, with_activation
+from keras_compress.convert.expand.weights import default_integers
 
 Tensor = Any
 # Multi-head and grouped attention name it differently.
@@ -51,19 +55,23 @@ class MultiHeadAttention(Expansion):
         refuse_masks(emit.name(""), given)
         query, value = given["query"], given["value"]
         key = value if given.get("key") is None else given["key"]
-        if len(query.shape) != 3:
+        axes, rank = getattr(operation, "_attention_axes", None) or (1,), len(query.shape)
+        if [a % rank for a in axes] != list(range(1, rank - 1)):
             raise ValueError(
-                f"Expected attention over one axis, inputs (batch, time, features). Received: {query.shape} at "
-                f"{emit.name('')!r}"
+                f"Expected attention over all axes between batch and features. Received: attention_axes={axes} for "
+                f"inputs of shape {query.shape} at {emit.name('')!r}"
             )
         factor = next(getattr(operation, name) for name in _FACTORS if hasattr(operation, name))
         with emit.inside("query"):
-            projected = einsum_dense(emit, operation._query_dense, query, float(factor))
+            projected = _places(emit, einsum_dense(emit, operation._query_dense, query, float(factor)))
         with emit.inside("key"):
-            keys = _repeated(emit, operation, einsum_dense(emit, operation._key_dense, key))
+            keys = _repeated(emit, operation, _places(emit, einsum_dense(emit, operation._key_dense, key)))
         with emit.inside("value"):
-            values = _repeated(emit, operation, einsum_dense(emit, operation._value_dense, value))
+            values = _repeated(emit, operation, _places(emit, einsum_dense(emit, operation._value_dense, value)))
         outputs, scores = attend(emit, projected, keys, values)
+        space = query.shape[1:-1], value.shape[1:-1]
+        outputs = reshaped(emit, outputs, (*space[0], *outputs.shape[2:]), "restored")
+        scores = reshaped(emit, scores, (scores.shape[1], *space[0], *space[1]), "restored_scores")
         gate = getattr(operation, "_gate_dense", None)
         if gate is not None:
             with emit.inside("gate"):
@@ -72,6 +80,12 @@ class MultiHeadAttention(Expansion):
         with emit.inside("output"):
             outputs = einsum_dense(emit, operation._output_dense, outputs)
         return (outputs, scores) if given.get("return_attention_scores") else outputs
+
+
+def _places(emit: Emitter, tensor: Tensor) -> Tensor:
+    """Heads `(batch, ..., heads, size)` with all places along one axis."""
+    *space, heads, size = tensor.shape[1:]
+    return reshaped(emit, tensor, (int(np.prod(space)), heads, size), "places")
 
 
 def _repeated(emit: Emitter, layer: Any, tensor: Tensor) -> Tensor:
@@ -98,20 +112,41 @@ class DotProductAttention(Expansion):
 
 
 class Attention(Expansion):
-    """`keras.layers.Attention` by dot product."""
+    """`keras.layers.Attention` by dot product, and `AdditiveAttention`."""
 
-    handles = ("Attention",)
+    handles = ("Attention", "AdditiveAttention")
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         refuse_masks(emit.name(""), kwargs)
         inputs = args[0]
-        if operation.score_mode != "dot":
-            raise ValueError(f"Expected score_mode='dot'. Received: {operation.score_mode!r} at {emit.name('')!r}")
         query, value = inputs[0], inputs[1]
         key = inputs[2] if len(inputs) > 2 else value
-        if operation.use_scale:
-            query = combine(emit, "multiply", query, float(operation.concat_score_weight or operation.scale))
-        scores = batched_product(emit, "bth,bsh->bts", query, key, "scores")
+        scores = _scores(emit, operation, query, key)
         shares = emit(keras.layers.Softmax(name="softmax"), scores)
         outputs = batched_product(emit, "bts,bsh->bth", shares, value, "context")
         return (outputs, shares) if kwargs.get("return_attention_scores") else outputs
+
+
+def _scores(emit: Emitter, operation: Any, query: Tensor, key: Tensor) -> Tensor:
+    """Scores `(batch, queries, keys)` before the softmax."""
+    owner = next(cls for cls in type(operation).__mro__ if "_calculate_scores" in vars(cls))
+    if owner is keras.layers.AdditiveAttention:
+        return _additive(emit, query, key, None if operation.scale is None else as_array(operation.scale))
+    if owner is not keras.layers.Attention or operation.score_mode != "dot":
+        found = operation.score_mode if owner is keras.layers.Attention else owner.__name__
+        raise ValueError(f"Expected score_mode='dot'. Received: {found!r} at {emit.name('')!r}")
+    if operation.scale is not None:
+        query = combine(emit, "multiply", query, as_array(operation.scale))
+    return batched_product(emit, "bth,bsh->bts", query, key, "scores")
+
+
+def _additive(emit: Emitter, query: Tensor, key: Tensor, weights: NDArray[Any] | None) -> Tensor:
+    """`sum(weights * tanh(query + key))` over the features, for each pair."""
+    (queries, size), keys = query.shape[1:], key.shape[1]
+    rows = reshaped(emit, query, (queries, 1, size), "queries")
+    columns = reshaped(emit, key, (1, keys, size), "keys")
+    summed = emit.apply(ops.add, rows, columns, name="pairs")
+    bent = emit(keras.layers.Activation("tanh", name="tanh"), summed)
+    column = np.ones(size, np.float32) if weights is None else weights
+    scores = emit.dense(bent, default_integers(column.reshape(size, 1), (-1,)), name="scores")
+    return reshaped(emit, scores, (queries, keys), "scores_matrix")

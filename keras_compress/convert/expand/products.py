@@ -139,7 +139,8 @@ def with_activation(emit: Emitter, activation: Any, tensor: Tensor) -> Tensor:
 class Matmul(Expansion):
     """`matmul(x, w)` of a user's layer."""
 
-    handles = ("Matmul", "Dot")
+    # Dot, which is also a layer, is in `keras_compress.convert.expand.merges`.
+    handles = ("Matmul",)
 
     def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return len(args) == 2 and any(is_constant(a) for a in args)

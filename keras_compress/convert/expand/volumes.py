@@ -46,7 +46,9 @@ class Pooling3D(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         _images_first(operation)
-        kind = keras.layers.MaxPooling2D if type(operation).__name__ == "MaxPooling3D" else keras.layers.AveragePooling2D
+        kind = (
+            keras.layers.MaxPooling2D if type(operation).__name__ == "MaxPooling3D" else keras.layers.AveragePooling2D
+        )
         pairs = list(zip(operation.pool_size, operation.strides, strict=True))
 
         def layer(values: Pair, name: str) -> keras.layers.Layer:
@@ -66,9 +68,7 @@ class ZeroPadding3D(Expansion):
         pads = type(operation).__name__ == "ZeroPadding3D"
         kind = keras.layers.ZeroPadding2D if pads else keras.layers.Cropping2D
         ends = operation.padding if pads else operation.cropping
-        return by_images(
-            emit, args[0], lambda values, name: kind(tuple(v or (0, 0) for v in values), name=name), ends
-        )
+        return by_images(emit, args[0], lambda values, name: kind(tuple(v or (0, 0) for v in values), name=name), ends)
 
 
 class GlobalPooling3D(Expansion):

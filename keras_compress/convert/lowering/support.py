@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from keras_compress.convert.flatbuffer import Graph
 
 # Found by loading a file with one operator of each kind in the wheel's runtime. Its Python resolver has all that
 # TFLite-Micro has kernels for, but for operators of one vendor.
-_TFLM = frozenset(
-    """
+_TFLM = """
     ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND BROADCAST_ARGS
     BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS CUMSUM CUSTOM DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE
     DIV DYNAMIC_UPDATE_SLICE ELU EMBEDDING_LOOKUP EQUAL EXP EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED
@@ -17,8 +18,7 @@ _TFLM = frozenset(
     RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2 ROUND RSQRT SELECT_V2 SHAPE SIN SLICE SOFTMAX SPACE_TO_BATCH_ND
     SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE
     TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
-    """.split()
-)
+    """.split()  # noqa: SIM905
 # Kernels that are there but not for integers of this width.
 _WITHOUT: dict[str, frozenset[str]] = {"int8": frozenset(), "int16": frozenset()}
 
@@ -34,12 +34,12 @@ def check_support(graph: Graph, target: str) -> None:
     problems = dict.fromkeys(filter(None, (_problem(graph, op) for op in graph.operators)))
     if problems:
         raise ValueError(
-            f"Expected operators that TFLite-Micro has. Received: {'; '.join(list(problems)[:5])}. Use target='litert', "
-            "or another layer."
+            f"Expected operators that TFLite-Micro has. Received: {'; '.join(list(problems)[:5])}. "
+            "Use target='litert', or another layer."
         )
 
 
-def _problem(graph: Graph, op: object) -> str | None:
+def _problem(graph: Graph, op: Any) -> str | None:
     kind = graph.kind(op)
     place = f"at {graph.name(op.outputs[0])!r}" if op.outputs else "without outputs"
     if kind not in _TFLM:
