@@ -230,6 +230,18 @@ def _restore(config: dict[str, Any]) -> Layer:
     for part in config["parts"]:
         each = restore(part["layer"])
         for reference in part["references"]:
-            parts.put_part(*parts.owner_of(made, tuple(reference)), each)
+            _put_back(made, tuple(reference), each)
     mark(made)
     return made
+
+
+def _put_back(made: Layer, reference: parts.Reference, layer: Any) -> None:
+    try:
+        if not isinstance(layer, Layer):
+            raise LookupError(f"{type(layer).__name__} as a layer")
+        parts.put_part(*parts.owner_of(made, reference), layer)
+    except LookupError as error:
+        raise ValueError(
+            f"Expected {type(made).__name__} {made.name!r} with its sub-layers where they were when it was saved. "
+            f"Received: no {error.args[0]}"
+        ) from error

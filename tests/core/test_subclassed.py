@@ -182,6 +182,20 @@ def test_keras_files_round_trip_and_training_goes_on(tmp_path) -> None:
     np.testing.assert_array_equal(outputs(keras.models.load_model(tmp_path / "again.keras")), outputs(again))
 
 
+def test_a_class_that_has_changed_since_it_was_saved_is_refused(tmp_path, monkeypatch) -> None:
+    made = kc.quantize_model(net(), activations=None, filters="blocks/1/first")
+    made.save(tmp_path / "m.keras")
+    before = Net.__init__
+
+    def shorter(self, blocks=2, **kwargs):
+        before(self, 1, **kwargs)
+
+    monkeypatch.setattr(Net, "__init__", shorter)
+    match = "Expected Net 'net.*' with its sub-layers where they were when it was saved. Received: no .*first in"
+    with pytest.raises(ValueError, match=match):
+        keras.models.load_model(tmp_path / "m.keras")
+
+
 def test_weight_files_round_trip(tmp_path) -> None:
     made = full(net())
     made.save_weights(tmp_path / "m.weights.h5")
