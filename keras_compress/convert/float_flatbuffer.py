@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from keras_compress.convert.flatbuffer import Graph, read_model, tidy, write_mod
 from keras_compress.convert.native_log import LayerNames, cause_of, quiet_native_logs
 from keras_compress.core import graph as keras_graph
 from keras_compress.core.graph import output_names as graph_output_names
+from keras_compress.core.interrupts import temporary_folder
 
 SIGNATURE = "serving_default"
 
@@ -136,7 +136,7 @@ def _convert(model: keras.Model, specs: Sequence[tf.TensorSpec]) -> bytes:
     traced = tf.function(serve, input_signature=list(specs), autograph=False).get_concrete_function()
     module = tf.Module()  # without `traced` as an attribute, which would be traced, saved and loaded twice
     module.variables_to_freeze = [variable.value for variable in model.variables]
-    with tempfile.TemporaryDirectory(prefix="keras_compress_") as folder:
+    with temporary_folder() as folder:
         tf.saved_model.save(module, folder, signatures={SIGNATURE: traced})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]

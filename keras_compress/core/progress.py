@@ -18,6 +18,8 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import keras
 
+from keras_compress.core import interrupts
+
 # Work that is done sooner than this is not worth a line.
 DELAY_SECONDS = 1.0
 _Arguments = ParamSpec("_Arguments")
@@ -125,7 +127,7 @@ def shown(what: str) -> Callable[[Callable[_Arguments, _Result]], Callable[_Argu
     def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
         @functools.wraps(function)
         def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-            with ProgressLine(what):
+            with interrupts.interrupts_kept(), ProgressLine(what):
                 return function(*args, **kwargs)
 
         return run
@@ -135,12 +137,14 @@ def shown(what: str) -> Callable[[Callable[_Arguments, _Result]], Callable[_Argu
 
 def step(what: str, total: int | None = None) -> None:
     """`ProgressLine.step` of the innermost open line of this thread, if there is one."""
+    interrupts.check()
     if _OPEN.lines:
         _OPEN.lines[-1].step(what, total)
 
 
 def advance(amount: int = 1) -> None:
     """`ProgressLine.advance` of the innermost open line of this thread, if there is one."""
+    interrupts.check()
     if _OPEN.lines:
         _OPEN.lines[-1].advance(amount)
 
