@@ -237,7 +237,7 @@ def _restore(config: dict[str, Any]) -> Layer:
 
 def _put_back(made: Layer, reference: parts.Reference, layer: Any) -> None:
     try:
-        if not isinstance(layer, Layer):
+        if not isinstance(layer, keras.layers.Layer):
             raise LookupError(f"{type(layer).__name__} as a layer")
         parts.put_part(*parts.owner_of(made, reference), layer)
     except LookupError as error:
