@@ -166,11 +166,13 @@ def accuracy(outputs: list[NDArray[Any]], y: Any) -> float:
     Raises:
         ValueError: If the shapes do not fit.
     """
+    if not outputs:
+        raise ValueError("Expected a model with an output. Received: none")
     scores, labels = outputs[0], np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] > 1:
         labels = labels.argmax(-1)
     labels = labels.reshape(-1)
-    if scores.ndim != 2 or len(scores) != len(labels):
+    if scores.ndim != 2 or not scores.shape[1] or len(scores) != len(labels):
         raise ValueError(
             "Expected outputs of shape (samples, classes) and as many labels, or a `metric`. "
             f"Received: outputs {scores.shape}, labels {np.asarray(y).shape}"

@@ -89,3 +89,9 @@ def test_accuracy(outputs, labels, expected):
 def test_accuracy_of_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match="Expected outputs of shape"):
         accuracy([np.zeros((2, 3, 4))], [0, 1])
+
+
+@pytest.mark.parametrize("outputs", [[], [np.zeros((3, 0))], [np.zeros(3)]])
+def test_accuracy_needs_scores(outputs):
+    with pytest.raises(ValueError, match="Expected .* Received"):
+        accuracy(outputs, np.zeros(3))
