@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +198,7 @@ def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) ->
         for slot in filter(partial(_is_weight, layer), slots_in(layer)):
             row = _row(path, layer, slot, positions.get(id(layer)), activations.get(id(layer), FLOAT_BITS), variables)
             rows.append(row)
-    found = ModelSummary(model.name, tuple(rows), tuple(skipped), tuple(_pending(model)))
+    found = ModelSummary(model.name, _with_short_groups(rows), tuple(skipped), tuple(_pending(model)))
     if print_fn is not None:
         print_fn(str(found))
     else:
@@ -206,6 +206,17 @@ def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) ->
 
         found._print(Console())
     return found
+
+
+def _with_short_groups(rows: Sequence[WeightRow]) -> tuple[WeightRow, ...]:
+    """The rows with groups numbered: in one table the part that tells models apart is noise."""
+    names = dict.fromkeys(row.group for row in rows if row.group)
+    short: dict[str | None, str] = {}
+    for name in names:
+        stem = name.partition("-")[0]
+        taken = sum(each.rpartition("_")[0] == stem or each == stem for each in short.values())
+        short[name] = f"{stem}_{taken}" if taken else stem
+    return tuple(replace(row, group=short.get(row.group)) for row in rows)
 
 
 def _is_weight(layer: Any, slot: Slot) -> bool:

@@ -85,11 +85,15 @@ def test_sparsity_now_and_at_the_end_and_what_is_pending() -> None:
 
 def test_groups_and_n_m_patterns_say_what_they_end_with() -> None:
     grouped = quiet(prune_low_magnitude(small_net(), ConstantSparsity(0.9, begin_step=0), scope="global"))
-    assert [row.final_sparsity for row in grouped.rows] == [pytest.approx(0.9)] * 2
-    assert len({row.group for row in grouped.rows}) == 1
-    assert grouped.rows[0].group.startswith("global-")
+    assert [(row.final_sparsity, row.group) for row in grouped.rows] == [(pytest.approx(0.9), "global")] * 2
     pattern = prune_low_magnitude(small_net(), sparsity_m_by_n=(3, 4), filters="dense")
     assert quiet(pattern).rows[1].final_sparsity == 0.75
+
+
+def test_groups_of_two_calls_are_numbered() -> None:
+    first = prune_low_magnitude(small_net(), ConstantSparsity(0.5, begin_step=0), scope="global", filters="dense")
+    both = prune_low_magnitude(first, ConstantSparsity(0.9, begin_step=0), scope="global", filters="conv")
+    assert sorted(row.group for row in quiet(both).rows) == ["global", "global_1"]
 
 
 def test_bits_of_activations_are_those_behind_the_layer() -> None:
