@@ -132,11 +132,15 @@ def compared(artifact: kc.Artifact, x: Any, kernels: Sequence[str]) -> tuple[lis
     return rows, refused
 
 
-def deployed(model: keras.Model, x: Any, target: str, mode: str, kernels: Sequence[str]) -> Cell:
-    """A conversion, and its operators beside the frozen model's on some kernels."""
+def deployed(
+    model: keras.Model, x: Any, target: str, mode: str, kernels: Sequence[str], optional: Sequence[str] = ()
+) -> Cell:
+    """A conversion, and its operators beside the frozen model's on some kernels, and `optional` ones that can."""
     artifact = kc.convert(model, target, mode=mode, representative_dataset=x)
     left = [{"op": op.op, "reason": stable(op.reason)} for op in artifact.float_ops]
     found, refused = compared(artifact, x, kernels)
+    for kernel in optional:
+        found += compared(artifact, x, [kernel])[0]
     beyond = [
         {"point": r.name, "kernel": r.kernel, "lsb": r.max_lsb, "share": round(r.fraction_differing, 4)}
         for r in found
@@ -163,10 +167,9 @@ def result_of(row: Row) -> dict[str, Any]:
     frozen: list[keras.Model] = []
     for target, kernels in KERNELS.items():
         cells[target] = attempt(lambda t=target, k=kernels: deployed(once_frozen(frozen, model, x), x, t, "int8", k))
-    both = "tflm" if cells["tflm"]["status"] != "refused" else "litert"
-    kernels = (*KERNELS["litert"], *(KERNELS["tflm"] if both == "tflm" else ()))
-    cells["int4"] = attempt(lambda: deployed(quantized(kept, row, x), x, both, "int8", kernels))
-    cells["16x8"] = attempt(lambda: deployed(model, x, both, "16x8", kernels))
+    all_kernels = KERNELS["litert"], KERNELS["tflm"]
+    cells["int4"] = attempt(lambda: deployed(quantized(kept, row, x), x, "litert", "int8", *all_kernels))
+    cells["16x8"] = attempt(lambda: deployed(model, x, "litert", "16x8", *all_kernels))
     return {"name": row.name, "group": row.group, "cells": cells}
 
 
@@ -183,7 +186,7 @@ def saved(row: Row, work: Path, again: bool) -> dict[str, Any]:
     if again or not path.is_file():
         print(row.name, "...", file=sys.stderr, flush=True)
         found = result_of(row)
-        print("   ", {key: cell.get("lsb", cell["status"]) for key, cell in found["cells"].items()}, file=sys.stderr)
+        print("   ", {key: (cell["status"], cell.get("lsb")) for key, cell in found["cells"].items()}, file=sys.stderr)
         write_atomic(path, json.dumps(found).encode())
     return dict(json.loads(path.read_text()))
 

@@ -151,7 +151,12 @@ class _Freezer:
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if not self.activations:
             return tensor
-        grid = self._tables.get(id(tensor)) or final_grid(layer.quantizer, self.activation_bits)
+        table, grid = self._tables.get(id(tensor)), None
+        if table is not None and self.activation_bits == 16:
+            # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
+            tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
+            grid = FixedGrid(_float32(table.scale / 256), 0, bits=16)
+        grid = grid or table or final_grid(layer.quantizer, self.activation_bits)
         return self._on_grid(tensor, grid, layer.name, layer.stands_for)
 
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:

@@ -27,7 +27,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "erf": ops.erf,
     "exp": ops.exp,
     "exponential": ops.exp,
-    "gelu": ops.gelu,
+    "gelu": keras.activations.gelu,
     "hard_shrink": ops.hard_shrink,
     "hard_sigmoid": ops.hard_sigmoid,
     "hard_tanh": ops.hard_tanh,
@@ -155,9 +155,8 @@ class Clip(Expansion):
     handles = ("Clip",)
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        given = {**dict(zip(("x", "x_min", "x_max"), args, strict=False)), **kwargs}
-        limits = {"low": float(given["x_min"]), "high": float(given["x_max"])}
-        return _function(emit, "relu_between", given["x"], limits)
+        limits = {"low": float(operation.x_min), "high": float(operation.x_max)}
+        return _function(emit, "relu_between", args[0], limits)
 
 
 class ActivationClass(Expansion):

@@ -1,0 +1,87 @@
+"""Activations leave their layers, or are read from a table."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_compress.convert.expand.activations import PointwiseFunction, table_of
+
+X = np.float32([[-3.0, -0.5, 0.25, 2.0]])
+
+
+def function_of(bench, name, shape=(4,)):
+    model = bench.model(lambda x: layers.Activation(name)(x), shape)
+    return bench.same(model, X)
+
+
+def test_silu_is_a_sigmoid_and_a_product(bench):
+    assert bench.kinds(function_of(bench, "silu")) == ["Activation", "Multiply"]
+
+
+@pytest.mark.parametrize(
+    "name", ["gelu", "elu", "selu", "hard_sigmoid", "softplus", "mish", "exponential", "leaky_relu"]
+)
+def test_functions_become_tables(bench, name):
+    flat = function_of(bench, name)
+    assert bench.kinds(flat) == ["PointwiseFunction"]
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "softmax", "relu", "relu6"])
+def test_kernels_stay(bench, name):
+    assert bench.kinds(function_of(bench, name)) == ["Activation"]
+
+
+def test_an_activation_leaves_its_layer_and_the_name_says_whose_it_is(bench):
+    model = bench.model(lambda x: layers.Dense(3, activation="gelu", name="wide")(x), (4,))
+    flat = bench.same(model)
+    assert [layer.name for layer in flat.layers[1:]] == ["wide.linear", "wide.gelu.gelu"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (lambda: layers.ReLU(1.0), [[0.0, 0.0, 0.25, 1.0]]),
+        (lambda: layers.ReLU(negative_slope=0.5), [[-1.5, -0.25, 0.25, 2.0]]),
+        (lambda: layers.ReLU(threshold=0.5), [[0.0, 0.0, 0.0, 2.0]]),
+        (lambda: layers.LeakyReLU(0.25), [[-0.75, -0.125, 0.25, 2.0]]),
+        (lambda: layers.ELU(2.0), [[2 * (np.exp(-3) - 1), 2 * (np.exp(-0.5) - 1), 0.25, 2.0]]),
+    ],
+)
+def test_layers_with_settings(bench, layer, expected):
+    flat = bench.same(bench.model(lambda x: layer()(x), (4,)), X)
+    assert bench.kinds(flat) == ["PointwiseFunction"]
+    np.testing.assert_allclose(flat(X), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: ops.clip(x, -1.0, 1.0), [[-1.0, -0.5, 0.25, 1.0]]),
+        (lambda x: ops.leaky_relu(x, 0.5), [[-1.5, -0.25, 0.25, 2.0]]),
+        (lambda x: ops.elu(x, 3.0), [[3 * (np.exp(-3) - 1), 3 * (np.exp(-0.5) - 1), 0.25, 2.0]]),
+        (ops.sin, np.sin(X)),
+    ],
+)
+def test_operations_keep_their_arguments(bench, function, expected):
+    flat = bench.same(bench.model(function, (4,)), X)
+    np.testing.assert_allclose(flat(X), expected, rtol=1e-5)
+
+
+def test_the_table_holds_the_function_of_every_int8_number():
+    table = table_of(PointwiseFunction("relu", {"negative_slope": 0.5}), 0.25, -28)
+    # -128 stands for (-128 + 28) / 4 = -25, -28 for 0, 127 for 38.75.
+    assert table.shape == (256,)
+    assert [table[0], table[100], table[104], table[255]] == [-12.5, 0.0, 1.0, 38.75]
+
+
+def test_an_unknown_function_is_refused():
+    with pytest.raises(ValueError, match="Received: function='cube'"):
+        PointwiseFunction("cube")
+
+
+def test_saved_and_loaded_with_its_arguments(tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, PointwiseFunction("leaky_relu", {"negative_slope": 0.25})(inputs))
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path / "model.keras")(X), [[-0.75, -0.125, 0.25, 2.0]])

@@ -1,0 +1,41 @@
+"""Separable and transposed convolutions; those without a kernel are refused by the operator that is missing."""
+
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_compress as kc
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "kinds"),
+    [
+        (lambda: layers.SeparableConv1D(4, 3, depth_multiplier=2), (8, 3), ["DepthwiseConv1D", "Conv1D"]),
+        (
+            lambda: layers.SeparableConv2D(4, 3, strides=2, padding="same", activation="relu"),
+            (8, 8, 3),
+            ["DepthwiseConv2D", "Conv2D", "Activation"],
+        ),
+        (
+            lambda: layers.Conv1DTranspose(4, 3, strides=2, padding="same", activation="tanh"),
+            (6, 3),
+            ["Reshape", "Conv2DTranspose", "Reshape", "Activation"],
+        ),
+    ],
+)
+def test_the_same_function(bench, layer, shape, kinds):
+    assert bench.kinds(bench.same(bench.model(lambda x: layer()(x), shape))) == kinds
+
+
+@pytest.mark.parametrize(
+    ("layer", "op"),
+    [
+        (lambda: layers.Conv3D(2, 2), "CONV_3D has no int8 kernel"),
+        (lambda: layers.Conv3DTranspose(2, 2), "CONV_3D_TRANSPOSE has no int8 kernel"),
+        (lambda: layers.ConvLSTM2D(2, 2), "WHILE loop has no int8 kernel"),
+    ],
+)
+def test_refused_by_the_operator(bench, layer, op):
+    model = bench.model(lambda x: layer()(x), (3, 4, 4, 2))
+    with pytest.raises(ValueError, match=op):
+        kc.freeze(model, np.ones((2, 3, 4, 4, 2), np.float32))
