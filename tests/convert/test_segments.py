@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_compress.convert.segments import extract_segment, segment_inputs
+from keras_compress.convert.segments import Segments, extract_segment, segment_inputs
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +83,11 @@ def test_several_outputs_and_only_the_operators_between(content, lab):
 def test_impossible_segments(content, inputs, outputs, message):
     with pytest.raises(ValueError, match=message):
         extract_segment(content, inputs, outputs)
+
+
+def test_a_file_read_once_is_cut_many_times(content):
+    file, points = Segments(content), {"in", "a", "b", "total", "out"}
+    for name in ("out", "a", "total", "b", "a", "out"):
+        inputs = file.inputs_of(name, points)
+        assert inputs == segment_inputs(content, name, points)
+        assert file.extract(inputs, [name]) == extract_segment(content, inputs, [name])
