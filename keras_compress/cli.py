@@ -175,6 +175,8 @@ def load_quietly() -> None:
         tensorflow: Any = importlib.import_module("tensorflow")
         # The first operation looks for devices, and logs what it does not find.
         tensorflow.constant(0)
+        # So does the first program that XLA compiles, in TensorFlow 2.18.
+        tensorflow.function(lambda: tensorflow.constant(0) + 1, jit_compile=True)()
         tensorflow.get_logger().setLevel("ERROR")
         # They enter what `.keras` files and recipes name into the registry.
         for package in ("pruning", "clustering", "quantizers", "core.schedule", "core.wrapper"):

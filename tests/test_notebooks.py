@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,31 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     printed = "".join(text_of(each) for each in notebook.cells if each.cell_type == "code")
     assert "Not finished" not in printed
     assert "Warning" not in printed
+
+
+CONVERSION = """
+import os
+os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
+import keras, numpy as np
+import keras_compress as kc
+from keras_compress.core import progress
+progress.DELAY_SECONDS = 0.0
+progress._Notebook.interval_seconds = 0.01
+x = np.random.default_rng(0).normal(size=(80, 8, 8, 1)).astype("float32")
+model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Flatten(),
+                          keras.layers.Dense(3)])
+model.predict(x, verbose=0);
+"""
+
+
+def test_a_conversion_shows_one_line_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert = "kc.convert(model, representative_dataset=x)"
+    work = [CONVERSION, f"artifact = {convert}", "found = kc.verify(artifact, model, x)"]
+    work.append(f"keras.config.disable_interactive_logging()\nsecond = {convert}")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in work])
+    _, converted, verified, silent = executed(notebook, tmp_path, monkeypatch).cells
+    for cell, what in ((converted, "converting"), (verified, "verifying")):
+        (line,) = cell.outputs
+        assert line.output_type == "display_data"
+        assert re.fullmatch(rf"{what}: [0-9.]+ s", line.data["text/plain"])
+    assert silent.outputs == []

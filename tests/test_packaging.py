@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib.metadata
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 
 import pytest
+from packaging.requirements import Requirement
 
 import keras_compress
 
 PACKAGE = Path(keras_compress.__file__).parent
 CHECKOUT = Path(__file__).parent.parent
+LONGEST_IMPORT_SECONDS = 0.3
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -34,6 +39,63 @@ def test_import_is_light_and_without_warnings() -> None:
     code = "import sys; sys.modules['matplotlib'] = None; import keras_compress;"
     code += f"print([name for name in {heavy} if name in sys.modules])"
     assert run_python(code) == "[]"
+
+
+def test_importing_costs_little_beyond_keras() -> None:
+    # Both in one process, so that what else the machine does hits them alike; the best of several is what it costs.
+    code = "import keras, time; start = time.perf_counter(); import keras_compress; print(time.perf_counter() - start)"
+    seconds = []
+    for _ in range(4):
+        seconds.append(float(run_python(code)))
+        if seconds[-1] < LONGEST_IMPORT_SECONDS:
+            return
+    pytest.fail(f"importing keras_compress took {seconds} s beyond Keras")
+
+
+def requirements(system: str, machine: str) -> list[str]:
+    """What setup.cfg declares for a platform: pip itself would look at the markers with this computer's eyes."""
+    declared = configparser.ConfigParser()
+    if not declared.read(CHECKOUT / "setup.cfg"):
+        pytest.skip("no checkout around these tests")
+    lines = declared["options"]["install_requires"].strip().splitlines()
+    found = [Requirement(line) for line in lines if not line.lstrip().startswith("#")]
+    target = {"sys_platform": system, "platform_machine": machine}
+    return [f"{each.name}{each.specifier}" for each in found if each.marker is None or each.marker.evaluate(target)]
+
+
+# Older wheels have the older names of the same platforms.
+LINUX = [
+    f"manylinux{version}_x86_64"
+    for version in (1, 2010, 2014, *(f"_2_{minor}" for minor in (17, 24, 27, 28, 31, 34, 35)))
+]
+
+
+@pytest.mark.parametrize(
+    ("platforms", "python", "system", "machine"),
+    [
+        (["macosx_12_0_arm64"], "3.12", "darwin", "arm64"),
+        (["win_amd64"], "3.10", "win32", "AMD64"),
+        (LINUX, "3.13", "linux", "x86_64"),
+    ],
+    ids=["macos", "windows", "linux"],
+)
+def test_dependencies_resolve_to_wheels(
+    platforms: list[str], python: str, system: str, machine: str, tmp_path: Path
+) -> None:
+    wanted = requirements(system, machine)
+    assert ("tflite-micro" in " ".join(wanted)) == (system == "linux")
+    options = [f"--platform={name}" for name in platforms]
+    report = tmp_path / "report.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--only-binary=:all:",
+         f"--python-version={python}", f"--target={tmp_path / 'target'}", f"--report={report}", *options, *wanted],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    if done.returncode and re.search(r"Retrying|ConnectionError|timed out|No module named pip", done.stderr):
+        pytest.skip(f"the package index cannot be reached: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    found = {entry["metadata"]["name"].lower().replace("_", "-") for entry in json.loads(report.read_text())["install"]}
+    assert {"tensorflow", "keras", "ai-edge-litert", "kmeans1d"} <= found
 
 
 def imported_names(path: Path) -> set[str]:
