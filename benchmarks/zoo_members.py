@@ -34,13 +34,14 @@ class Member:
 
 
 _TRAINING_MEMORY = "smaller images: a training step at the builder's own size would need more memory than there is"
+_OPEN_SIZE = "the builder's own size is open; converting needs one"
 MEMBERS = (
     Member("MobileNet", "small", "MobileNet", {"alpha": 0.25}),
     Member("MobileNet", "large", "MobileNet"),
     Member("MobileNetV2", "small", "MobileNetV2", {"alpha": 0.35}),
     Member("MobileNetV2", "large", "MobileNetV2", {"alpha": 1.4}),
-    Member("MobileNetV3", "small", "MobileNetV3Small"),
-    Member("MobileNetV3", "large", "MobileNetV3Large"),
+    Member("MobileNetV3", "small", "MobileNetV3Small", input_size=224, note=_OPEN_SIZE),
+    Member("MobileNetV3", "large", "MobileNetV3Large", input_size=224, note=_OPEN_SIZE),
     Member("EfficientNet", "small", "EfficientNetB0"),
     Member("EfficientNet", "large", "EfficientNetB7", input_size=300, note=_TRAINING_MEMORY),
     Member("EfficientNetV2", "small", "EfficientNetV2B0"),

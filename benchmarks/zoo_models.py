@@ -20,6 +20,7 @@ def build(which: Member, seed: int) -> keras.Model:
     else:
         shape = {} if which.input_size is None else {"input_shape": (which.input_size, which.input_size, 3)}
         model = getattr(keras.applications, which.builder)(weights=None, **which.arguments, **shape)
+    _keep_variance(model)
     _give_statistics(model, np.random.default_rng(seed))
     _spread_logits(model, seed)
     return model
@@ -32,6 +33,20 @@ def _tiny() -> keras.Model:
     x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, layers.Dense(4, activation="softmax", name="predictions")(x), name="tiny")
+
+
+def _keep_variance(model: keras.Model) -> None:
+    """Scale all kernels to He's variance, 2 over the inputs that one output sees.
+
+    Keras's own initial values make depthwise convolutions, and deep networks, forget their input: after ten layers
+    the offsets of the normalizations are all that is left.
+    """
+    for layer in model._flatten_layers():
+        for variable in layer._trainable_variables:
+            if variable.name.endswith("kernel"):
+                depthwise = variable.name == "depthwise_kernel" or isinstance(layer, keras.layers.DepthwiseConv2D)
+                inputs = math.prod(variable.shape[: 2 if depthwise else -1])
+                variable.assign(variable * (math.sqrt(2.0 / inputs) / keras.ops.std(variable)))
 
 
 def _give_statistics(model: keras.Model, random: np.random.Generator) -> None:
@@ -48,9 +63,10 @@ def _give_statistics(model: keras.Model, random: np.random.Generator) -> None:
 
 
 def _spread_logits(model: keras.Model, seed: int) -> None:
-    """Scale the last Dense layer so that its softmax is not flat: 1 in 1,000 is less than a step of its integers."""
-    last = model.layers[-1]
-    logits = keras.Model(model.input, last.input)(data(model, 2, seed), training=False) @ last.kernel
+    """Scale the last weights so that their softmax is not flat: 1 in 1,000 is less than a step of its integers."""
+    last = [layer for layer in model.layers if hasattr(layer, "kernel")][-1]
+    features = keras.Model(model.input, last.input)(data(model, 2, seed), training=False)
+    logits = np.asarray(features).reshape(2, -1) @ np.asarray(last.kernel).reshape(-1, last.kernel.shape[-1])
     last.kernel.assign(last.kernel * (4.0 / np.std(logits)))
 
 
@@ -64,7 +80,7 @@ def data(model: keras.Model, samples: int, seed: int) -> Array:
     fine = random.normal(size=shape)
     values = (0.8 * coarse[:, : shape[1], : shape[2]] + 0.6 * fine).astype(np.float32)
     scales = any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers)
-    return np.clip(127.5 + 64.0 * values, 0.0, 255.0) if scales else values
+    return np.clip(127.5 + 110.0 * values, 0.0, 255.0) if scales else values
 
 
 def multiplications(model: keras.Model) -> int:
