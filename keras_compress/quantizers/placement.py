@@ -137,7 +137,7 @@ class PlacePoints:
         inputs = call.node.input_tensors
         fused = kind_of(call.operation) in (Kind.NORM, Kind.CLAMP) and len(inputs) == 1
         root = self._roots.get(id(inputs[0]), call.path) if fused else call.path
-        if id(call.node) not in self._points:
+        if id(call.node) not in self._points and not isinstance(call.operation, QuantizeActivation):
             self._roots.update({id(t): root for t in call.node.outputs})
         return root
 

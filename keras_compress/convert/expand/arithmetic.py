@@ -92,6 +92,11 @@ class Arithmetic(Expansion):
         if kind != "subtract":
             return combine(emit, kind, tensor, value)
         # c - x = -x + c
+        if _of_channels(tensor, value):
+            channels = (tensor.shape[-1],)
+            return emit.affine(
+                tensor, np.full(channels, -1.0), np.broadcast_to(value.reshape(-1), channels), "subtract"
+            )
         return combine(emit, "add", combine(emit, "multiply", tensor, np.float32(-1.0)), value)
 
 
@@ -99,20 +104,25 @@ def combine(emit: Emitter, kind: str, tensor: Tensor, value: Any) -> Tensor:
     """`tensor + value` or `tensor * value`, in the cheapest exact form."""
     value = np.asarray(value, np.float32)
     neutral = 0.0 if kind == "add" else 1.0
-    grows = np.broadcast_shapes(value.shape, tuple(n or 1 for n in tensor.shape)) != tuple(n or 1 for n in tensor.shape)
-    if np.all(value == neutral) and not grows:
+    if np.all(value == neutral) and not _grows(tensor, value):
         return tensor
-    channels = tensor.shape[-1]
-    if (
-        not grows
-        and len(tensor.shape) > 1
-        and value.size in (1, channels)
-        and value.shape[-1:] in ((), (1,), (channels,))
-    ):
-        vector = np.broadcast_to(value.reshape(-1), (channels,))
+    if _of_channels(tensor, value):
+        vector = np.broadcast_to(value.reshape(-1), (tensor.shape[-1],))
         return emit.affine(tensor, **{"factor" if kind == "multiply" else "offset": vector}, name=kind)
     layer = Operand(kind, value.shape, name=kind)
     return emit(frozen(layer, default_integers(value, ())), tensor)
+
+
+def _grows(tensor: Tensor, value: Array) -> bool:
+    """Whether the tensor broadcasts to a larger shape."""
+    shape = tuple(n or 1 for n in tensor.shape)
+    return np.broadcast_shapes(value.shape, shape) != shape
+
+
+def _of_channels(tensor: Tensor, value: Array) -> bool:
+    """Whether a constant is one number, or one for each channel."""
+    fits = value.size == 1 or (value.size == tensor.shape[-1] and value.shape[-1] == tensor.shape[-1])
+    return fits and len(tensor.shape) > 1 and not _grows(tensor, value)
 
 
 class Square(Expansion):

@@ -109,9 +109,20 @@ def _stack_step(emit: Emitter, stack: Any, inputs: Tensor, states: States) -> tu
 def _traced_step(emit: Emitter, cell: Any, inputs: Tensor, states: States) -> tuple[Tensor, States]:
     """A cell that the user wrote: what its `call` does with symbolic tensors."""
     sizes = keras.tree.flatten(cell.state_size)
-    filled = [np.zeros((1, n), np.float32) if s is None else s for s, n in zip(states, sizes, strict=True)]
+    filled = [_zeros(emit, inputs, n) if s is None else s for s, n in zip(states, sizes, strict=True)]
     output, new = emit(cell, inputs, filled, name="cell")
     return output, keras.tree.flatten(new)
+
+
+def _zeros(emit: Emitter, inputs: Tensor, size: Any) -> Tensor:
+    """A state of zeros as a tensor of the graph: what users write may need one."""
+    if len(inputs.shape) != 2 or not isinstance(size, int):
+        raise ValueError(
+            f"Expected a cell of vectors. Received: inputs of shape {inputs.shape}, a state of {size} at "
+            f"{emit.name('')!r}"
+        )
+    weight = IntegerWeight(np.zeros((inputs.shape[-1], size), np.int32), np.ones((1, 1), np.float32), 8)
+    return emit.dense(inputs, weight, name="first_state")
 
 
 def _lstm(emit: Emitter, cell: Any, inputs: Tensor, states: States) -> tuple[Tensor, States]:

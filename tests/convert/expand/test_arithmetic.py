@@ -41,5 +41,14 @@ def test_a_constant_of_another_shape_is_an_int8_operand(bench):
     assert integers.scale.item() == pytest.approx(1 / 127)
 
 
+def test_a_factor_for_each_step_is_not_one_for_each_channel(bench):
+    flat = bench.same(bench.model(lambda x: x * np.float32([[2.0], [-1.0]]), (2, 2)), X, atol=0.05)
+    assert bench.kinds(flat) == ["Operand"]
+
+
+def test_a_constant_less_a_tensor_is_one_step(bench):
+    assert bench.kinds(bench.same(bench.model(lambda x: 1.0 - x, (2, 2)))) == ["BatchNormalization"]
+
+
 def test_neutral_constants_disappear(bench):
     assert bench.kinds(bench.same(bench.model(lambda x: (x + 0.0) * 1.0 / 2.0, (2, 2)))) == ["BatchNormalization"]
