@@ -114,27 +114,26 @@ def test_many_causes_are_counted():
     assert len(told.splitlines()) == 9
 
 
-def test_a_conversion_prints_nothing(capfd, recwarn):
+def test_converting_and_verifying_print_nothing(capfd):  # warnings would be errors
     data = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
     model = keras.Sequential([keras.Input((6,)), layers.Dense(4), layers.ReLU(), layers.Dense(3)])
     for _ in range(2):
         artifact = kc.convert(model, representative_dataset=data)
         kc.verify(artifact, model, data, kernels=["reference"])
     assert capfd.readouterr() == ("", "")
-    assert list(recwarn) == []
 
 
 def test_one_warning_for_all_layers_and_batches():
     net = keras.Sequential([keras.Input((6,)), *(layers.Dense(6, name=f"d{i}") for i in range(12))])
     pruned = kc.prune_low_magnitude(net)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="pruning has not begun") as caught:
         kc.strip(pruned)
     (warning,) = caught
     assert str(warning.message).startswith("d0, d1, d2,")
     assert str(warning.message).endswith("d9 and 2 more: pruning has not begun: no training step was made")
     assert warning.filename == __file__
     quantized = kc.quantize_model(net)
-    with pytest.warns(UserWarning, match="seen no training batch") as caught:
+    with pytest.warns(UserWarning, match="seen no training batch") as caught:  # noqa: PT031
         for size in (1, 2, 3, 5, 8):
             quantized(np.ones((size, 6), np.float32))
             quantized.predict(np.ones((size, 6), np.float32), verbose=0)
