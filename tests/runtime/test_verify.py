@@ -100,3 +100,12 @@ def test_share_that_double_rounding_costs(converted):
     # The worst operator of the net; M = 2^-n * q costs 2^-(n + 1).
     share = double_rounding_share(converted[2].content)
     assert 2**-12 < share < 0.25
+
+
+def test_two_float_inputs_each_get_their_own_data():
+    one, two = keras.Input((3,), name="one"), keras.Input((5,), name="two")
+    model = keras.Model([one, two], keras.layers.Concatenate()([keras.layers.Dense(2)(one), keras.layers.Dense(2)(two)]))
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(16, n)).astype(np.float32) for n in (3, 5)]
+    found = kc.verify(kc.convert(model, representative_dataset=x), model, x, kernels=["reference"])
+    assert {"one_quantized", "two_quantized"} <= {row.name for row in found.rows}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
+from keras_compress.convert.lowering.bias_of_rows import bias_of_rows
 from keras_compress.convert.lowering.boundaries import Boundaries
 from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.hybrid import store_hybrid
@@ -86,6 +87,7 @@ def lower(float_model: Any, plan: LoweringPlan) -> Lowered:
 def _lower_integer(graph: Graph, plan: LoweringPlan) -> Lowered:
     marked = strip_markers(graph, plan.points)
     mean_to_pool(graph, marked.grids)
+    bias_of_rows(graph, marked.grids)
     spread_grids(graph, marked.grids)
     state = Lowering(graph, plan.weights, marked.grids, target=plan.target)
     float_ops = _lower_operators(state)

@@ -1,0 +1,43 @@
+"""A file that TFLite-Micro cannot load is not made."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_compress as kc
+from keras_compress.convert.lowering.support import check_support
+
+X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+
+
+class FakeGraph:
+    """Operators by name, all on tensors of one type."""
+
+    def __init__(self, *kinds):
+        self.operators = [type("Op", (), {"inputs": [0], "outputs": [1], "made": kind})() for kind in kinds]
+
+    def kind(self, op):
+        return op.made
+
+    def name(self, tensor):
+        return f"t{tensor}"
+
+    def dtype(self, tensor):
+        return "int8"
+
+
+def test_the_operator_is_named():
+    with pytest.raises(ValueError, match=r"TFLite-Micro has\. Received: TILE at 't1', which has no kernel"):
+        check_support(FakeGraph("ADD", "TILE", "TILE"), "tflm")
+
+
+def test_litert_has_them():
+    check_support(FakeGraph("ADD", "TILE"), "litert")
+
+
+def test_a_conversion_for_tflm_refuses_what_it_lacks():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, ops.where(inputs > 0, inputs, layers.Dense(4)(inputs)))
+    with pytest.raises(ValueError, match=r"SELECT at .*Use target='litert'"):
+        kc.convert(model, "tflm", representative_dataset=X)
