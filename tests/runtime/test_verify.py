@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 from tests_zoo import NETS, build, data
@@ -104,7 +105,9 @@ def test_share_that_double_rounding_costs(converted):
 
 def test_two_float_inputs_each_get_their_own_data():
     one, two = keras.Input((3,), name="one"), keras.Input((5,), name="two")
-    model = keras.Model([one, two], keras.layers.Concatenate()([keras.layers.Dense(2)(one), keras.layers.Dense(2)(two)]))
+    model = keras.Model(
+        [one, two], keras.layers.Concatenate()([keras.layers.Dense(2)(one), keras.layers.Dense(2)(two)])
+    )
     rng = np.random.default_rng(0)
     x = [rng.normal(size=(16, n)).astype(np.float32) for n in (3, 5)]
     found = kc.verify(kc.convert(model, representative_dataset=x), model, x, kernels=["reference"])
