@@ -62,7 +62,7 @@ def test_integers_are_the_weight_and_no_more_than_the_bits_allow(transform, benc
         assert "grid" not in wrapper.transform_list[0].promises
         return
     np.testing.assert_array_equal(found.floats(), np.array(wrapper.weight("kernel")))
-    assert found.integers.dtype == np.int32
+    assert found.integers.dtype == (np.int8 if found.bits <= 8 else np.int32)
     groups = found.integers.T if found.scale.size > 1 else [found.integers]
     assert max(len(np.unique(group)) for group in groups) <= 2**found.bits
     assert np.abs(found.integers).max() < 2 ** (found.bits - 1)
