@@ -14,7 +14,8 @@ X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 class FakeGraph:
     """Operators by name, all on tensors of one type."""
 
-    def __init__(self, *kinds):
+    def __init__(self, *kinds, dtype="int8"):
+        self._dtype = dtype
         self.operators = [type("Op", (), {"inputs": [0], "outputs": [1], "made": kind})() for kind in kinds]
 
     def kind(self, op):
@@ -24,12 +25,18 @@ class FakeGraph:
         return f"t{tensor}"
 
     def dtype(self, tensor):
-        return "int8"
+        return self._dtype
 
 
 def test_the_operator_is_named():
     with pytest.raises(ValueError, match=r"TFLite-Micro has\. Received: TILE at 't1', which has no kernel"):
         check_support(FakeGraph("ADD", "TILE", "TILE"), "tflm")
+
+
+def test_a_kernel_for_other_widths_does_not_count():
+    check_support(FakeGraph("REDUCE_MAX"), "tflm")
+    with pytest.raises(ValueError, match=r"REDUCE_MAX at 't1', which has no int16 kernel"):
+        check_support(FakeGraph("REDUCE_MAX", dtype="int16"), "tflm")
 
 
 def test_litert_has_them():

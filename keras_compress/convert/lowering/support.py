@@ -20,7 +20,10 @@ _TFLM = """
     TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
     """.split()  # noqa: SIM905
 # Kernels that are there but not for integers of this width.
-_WITHOUT: dict[str, frozenset[str]] = {"int8": frozenset(), "int16": frozenset()}
+_WITHOUT: dict[str, frozenset[str]] = {
+    "int8": frozenset({"EXP", "LOG"}),
+    "int16": frozenset({"EXP", "LOG", "REDUCE_MAX", "REDUCE_MIN", "RESIZE_BILINEAR"}),
+}
 
 
 def check_support(graph: Graph, target: str) -> None:
