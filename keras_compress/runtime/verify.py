@@ -19,7 +19,7 @@ from keras_compress.core import progress
 from keras_compress.core.graph import output_names
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
-from keras_compress.runtime.rounding import double_rounding_share
+from keras_compress.runtime.rounding import expected_share
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target, target
 
@@ -300,8 +300,8 @@ class _Tally:
 
     def row(self, max_lsb: int, max_fraction: float) -> OpRow:
         """The finding, beside its bound."""
-        twice_rounded = 0.0 if self.kernel == "xnnpack" else 2 * double_rounding_share(self.segment.content)
-        share = max(max_fraction, twice_rounded)
+        of_kernel = expected_share(self.segment.content, self.kernel)
+        share = max(max_fraction, of_kernel)
         bound = share + 3 * float(np.sqrt(share / self.values))
         fraction = self.differing / self.values
         ok = self.largest <= max_lsb and fraction <= bound

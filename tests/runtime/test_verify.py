@@ -8,7 +8,7 @@ import pytest
 from tests_zoo import NETS, build, data
 
 import keras_compress as kc
-from keras_compress.runtime.rounding import double_rounding_share
+from keras_compress.runtime.rounding import expected_share
 from keras_compress.runtime.verify import verify
 
 KERNELS = ("xnnpack", "reference", "tflm")
@@ -99,7 +99,7 @@ def test_integer_inputs(converted, io):
 
 def test_share_that_double_rounding_costs(converted):
     # The worst operator of the net; M = 2^-n * q costs 2^-(n + 1).
-    share = double_rounding_share(converted[2].content)
+    share = expected_share(converted[2].content, "tflm") / 2
     assert 2**-12 < share < 0.25
 
 
