@@ -25,6 +25,7 @@ class Row:
         own: Whether the layer has weights of its own; else a convolution or Dense layer stands before it.
         inputs: Number of inputs.
         dtype: Of the inputs; integers are numbers of rows below 10.
+        batch: Number of samples, where the layer wants to know it.
     """
 
     name: str
@@ -34,12 +35,13 @@ class Row:
     own: bool = False
     inputs: int = 1
     dtype: str = "float32"
+    batch: int | None = None
 
     def model(self) -> keras.Model:
         """The model, with random weights from a fixed seed."""
         keras.utils.set_random_seed(0)
         keras.backend.clear_session()
-        tensors = [keras.Input(self.shape, dtype=self.dtype, name=f"x{n}") for n in range(self.inputs)]
+        tensors = [keras.Input(self.shape, self.batch, dtype=self.dtype, name=f"x{n}") for n in range(self.inputs)]
         outputs = self.build(tensors[0] if self.inputs == 1 else tensors)
         return keras.Model(tensors[0] if self.inputs == 1 else tensors, outputs)
 
@@ -181,7 +183,7 @@ RECURRENT = [
     _recurrent("RNN(StackedRNNCells)", lambda: layers.RNN(layers.StackedRNNCells(
         [layers.LSTMCell(3), layers.GRUCell(3)]))),
     *[_bidirectional(mode) for mode in ("concat", "sum", "mul", "ave", None)],
-    _recurrent("LSTM, stateful", lambda: layers.LSTM(3, stateful=True)),
+    Row("LSTM, stateful", "Recurrent", lambda x: layers.LSTM(3, stateful=True)(x), SEQUENCE, True, batch=64),
     Row("Masking + LSTM", "Recurrent", _masked, SEQUENCE, own=True),
     Row("ConvLSTM2D", "Recurrent", lambda x: layers.ConvLSTM2D(2, 2)(x), VOLUME, own=True),
     Row("TimeDistributed(Conv2D)", "Recurrent", lambda x: layers.TimeDistributed(layers.Conv2D(4, 3))(x),

@@ -23,7 +23,7 @@ from keras_compress.core.model import check_model, foldable, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
-from keras_compress.quantizers.kinds import FIXED_GRID_16, Kind, kind_of
+from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
 from keras_compress.quantizers.placement import PlacePoints
 
 Grid = FixedGrid
@@ -122,6 +122,7 @@ class _Freezer:
     _grids: dict[int, Grid] = field(default_factory=dict)
     _folded: set[int] = field(default_factory=set)
     _tables: dict[int, Grid] = field(default_factory=dict)
+    _fixed: dict[int, Grid] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
@@ -139,10 +140,19 @@ class _Freezer:
             return self._average(call)
         # The flat graph is a private copy: its layers can be used as they are.
         outputs = call.run()
+        self._fix(layer, kind, outputs)
         if kind is Kind.SAME:
             for output in keras.tree.flatten(outputs):
                 self._carry(call.args[0], output)
         return outputs
+
+    def _fix(self, operation: Any, kind: Kind, outputs: Any) -> None:
+        """Remember the grid that a kernel writes on, whatever range training saw behind it."""
+        name = activation_name(operation) if kind in (Kind.FIXED, Kind.FREE) else None
+        if self.activation_bits == 16 and kind is Kind.FIXED:
+            self._fixed[id(outputs)] = FixedGrid(*FIXED_GRID_16, bits=16)
+        elif self.activation_bits == 8 and name in FIXED_GRIDS_8:
+            self._fixed[id(outputs)] = FixedGrid(*FIXED_GRIDS_8[name])
 
     def _carry(self, source: Any, target: Any) -> None:
         if id(source) in self._grids:
@@ -151,7 +161,7 @@ class _Freezer:
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if not self.activations:
             return tensor
-        table, grid = self._tables.get(id(tensor)), None
+        table, grid = self._tables.get(id(tensor)), self._fixed.get(id(tensor))
         if table is not None and self.activation_bits == 16:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)

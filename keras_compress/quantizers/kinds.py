@@ -44,8 +44,8 @@ FIXED_GRIDS = {
     "softmax": (1 / 256, -128),
     "sigmoid": (1 / 256, -128),
     "tanh": (1 / 128, 0),
-    "log_softmax": (16 / 256, 127),
 }
+FIXED_GRIDS_8 = {**FIXED_GRIDS, "log_softmax": (16 / 256, 127)}
 FIXED_GRID_16 = (1 / 32768, 0)
 
 
