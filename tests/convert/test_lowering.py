@@ -307,7 +307,7 @@ def test_embeddings(lab, planned):
     weights = {fingerprint(grid.floats()): grid} if planned else {}
     plan = dataclasses.replace(bench.plan, weights=weights)
     lowered = lower(float_flatbuffer(bench.marked), plan)
-    kinds = ["GATHER", "QUANTIZE", "DEQUANTIZE"] if planned else ["GATHER", "DEQUANTIZE"]
+    kinds = ["GATHER", "MUL", "DEQUANTIZE"] if planned else ["GATHER", "DEQUANTIZE"]
     assert lab.operators(lowered.content)[-len(kinds) :] == kinds
     assert lowered.float_ops == []
     ids = {"ids": np.array([[3, 49, 0, 7]], np.int32)}

@@ -75,7 +75,7 @@ def residual_add(q):
     return keras.Model(x, q(layers.ReLU()(layers.Add()([a, b])), 0.03, -128, "out"))
 
 
-@net(ops=["QUANTIZE", "CONV_2D", "CONV_2D", "QUANTIZE", "CONCATENATION", "DEQUANTIZE"])
+@net(ops=["QUANTIZE", "CONV_2D", "CONV_2D", "MOVE", "CONCATENATION", "DEQUANTIZE"])
 def concat(q):
     x = keras.Input((6, 6, 3), name="x")
     a = q(x, 0.03, 3, "in")
@@ -84,7 +84,7 @@ def concat(q):
     return keras.Model(x, q(layers.Concatenate()([b, c]), 0.025, 1, "out"))
 
 
-@net(ops=["QUANTIZE", "CONV_2D", "RELU", "QUANTIZE", "CONCATENATION", "DEQUANTIZE", "DEQUANTIZE"], steps=2)
+@net(ops=["QUANTIZE", "CONV_2D", "RELU", "MOVE8", "MOVE", "CONCATENATION", "DEQUANTIZE", "DEQUANTIZE"], steps=2)
 def concat_of_a_tensor_with_two_readers(q):
     x = keras.Input((6, 6, 3), name="x")
     b = q(layers.Conv2D(3, 3, padding="same", name="c1")(q(x, 0.03, 3, "in")), 0.02, 7, "conv")
@@ -140,7 +140,7 @@ def sigmoid_and_tanh(q):
     return keras.Model(x, [layers.Activation("sigmoid")(a), layers.Activation("tanh")(a)])
 
 
-@net(ops=["QUANTIZE", "LOGISTIC", "QUANTIZE", "DEQUANTIZE"], steps=2, modes=("int8",))
+@net(ops=["QUANTIZE", "LOGISTIC", "MOVE", "DEQUANTIZE"], steps=2, modes=("int8",))
 def sigmoid_on_another_grid(q):
     x = keras.Input((20,), name="x")
     return keras.Model(x, q(layers.Activation("sigmoid")(q(x, 0.03, 2, "in")), 0.01, -100, "out"))
@@ -165,7 +165,7 @@ def rescaling(q):
     return keras.Model(x, q(layers.Rescaling(1.0, offset=-1.0)(y), 0.015, 66, "out"))
 
 
-@net(ops=["QUANTIZE", "QUANTIZE", "DEQUANTIZE"])
+@net(ops=["QUANTIZE", "MOVE", "DEQUANTIZE"])
 def requantize(q):
     x = keras.Input((4, 4, 3), name="x")
     return keras.Model(x, q(q(x, 0.03, 2, "fine"), 0.05, -3, "coarse"))
@@ -228,8 +228,12 @@ def test_runs_as_simulated(case, lab, runtime):
 
 
 def test_lowers_to_integer_operators_only(case, lab):
-    _, lowered, _, _, _, ops, _ = case
+    bench, lowered, _, _, _, ops, _ = case
     assert lowered.float_ops == []
+    # On LiteRT an int8 tensor moves to another grid by a product with 1: XNNPACK's QUANTIZE is too coarse.
+    # RELU is one of those that move by themselves in 16 bits.
+    moves = {"MOVE": "MUL", "MOVE8": "MUL"} if bench.plan.mode == "int8" else {"MOVE": "QUANTIZE", "MOVE8": ""}
+    ops = [moves.get(op, op) for op in ops if moves.get(op, op)]
     found = lab.operators(lowered.content)
     if "FULLY_CONNECTED" in found and "RESHAPE" not in found:
         # TensorFlow 2.18 has it take a sequence as it is.

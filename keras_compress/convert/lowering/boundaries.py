@@ -39,6 +39,10 @@ class Boundaries:
             )
         return self._requantized[tensor, grid]
 
+    def move(self, source: int, target: int) -> None:
+        """Place the operator that puts the integers of `source` on the grid of `target`."""
+        self._quantize(source, target, self._state.grids[target])
+
     def place(self, op: Any, written: Grid | None) -> None:
         """Place an integer operator; when its kernel writes on `written`, outputs wanted elsewhere move."""
         state, moves = self._state, []

@@ -111,6 +111,8 @@ def _lower_operators(state: Lowering) -> list[FloatOp]:
         rule = rule_of(graph.kind(op))
         if not graph.float_inputs(op) and not graph.float_outputs(op):
             boundaries.operators.append(op)  # shapes, indices: no activation in it
+        elif reason is None and graph.kind(op) == "QUANTIZE":
+            boundaries.move(op.inputs[0], op.outputs[0])  # a marker behind a marker
         elif reason is None and rule is not None:
             _lower_operator(state, boundaries, op, rule)
         else:
