@@ -119,9 +119,11 @@ class LayerCopies:
         return call.run(self.of(call.path, call.operation))
 
     def of(self, path: str, operation: Any) -> Any:
-        """The copy of a layer; operations that are not layers have no state and are used as they are."""
+        """The copy of a layer; operations that are not layers have no state, and get a copy for each call."""
         if not isinstance(operation, keras.layers.Layer):
-            return type(operation).from_config(operation.get_config())
+            made = type(operation).from_config(operation.get_config())
+            made.name = operation.name  # not in the configuration before Keras 3.12
+            return made
         if id(operation) not in self._made:
             self._made[id(operation)] = self._copy(path, operation)
         return self._made[id(operation)]
