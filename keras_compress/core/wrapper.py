@@ -145,6 +145,9 @@ class Compressed(keras.layers.Wrapper):
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
         return self.layer.compute_output_shape(*args, **kwargs)
 
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return self.layer.compute_mask(inputs, previous_mask)
+
     def call(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         training = bool(training)
         # A layer that stands in two places has one set of weights and counts one step for each batch.

@@ -314,3 +314,11 @@ def test_a_transform_sees_what_the_ones_before_it_made() -> None:
     assert np.array(wrapper.weight("kernel", stop_before=pruner)).ravel() == pytest.approx([4, 3, 0.2, 0.1])
     assert np.array(wrapper.weight("kernel", stop_before=quantizer)).ravel() == pytest.approx([4, 3, 0, 0])
     assert np.array(wrapper.weight("kernel")).ravel() == pytest.approx([4, 4, 0, 0])
+
+
+def test_a_wrapped_layer_passes_on_the_mask_that_the_layer_would():
+    inputs = keras.Input((3, 4))
+    masked = keras.layers.Masking()(inputs)
+    both = [keras.layers.LSTM(2)(masked), keras.layers.LSTM(2, return_sequences=True)(masked)]
+    made = kc.prune_low_magnitude(keras.Model(inputs, both))(np.ones((2, 3, 4), np.float32))
+    assert [getattr(y, "_keras_mask", None) is None for y in made] == [True, False]
