@@ -31,7 +31,8 @@ _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_layers", "Folder of wha
 
 def saved(row: Row, work: Path, again: bool) -> dict[str, Any]:
     """The row's result, from an earlier run unless it is wanted again."""
-    path = work / (re.sub(r"\W+", "_", row.name) + ".json")
+    # Unlike names for `x / 2` and `x ** 2`.
+    path = work / (re.sub(r"\W", lambda found: f"_{ord(found[0]):x}", row.name) + ".json")
     if again or not path.is_file():
         print(row.name, "...", file=sys.stderr, flush=True)
         found = result_of(row)
