@@ -12,8 +12,8 @@ FOLDER = Path(__file__).parent.parent
 RESULTS = FOLDER / "benchmarks" / "results" / "layers.json"
 # Of each kind of row: works, refused, float, exact on one runtime only.
 ROWS = [
-    "Dense", "Embedding", "Conv2D", "Conv3D", "LSTM, stateful", "gelu", "UnitNormalization", "AveragePooling2D", "1 - x",
-    "ops.where(x > 0, x, 0.1 x)",
+    "Dense", "Embedding", "Conv2D", "Conv3D", "LSTM, stateful", "gelu", "UnitNormalization", "AveragePooling2D",
+    "1 - x", "ops.where(x > 0, x, 0.1 x)",
 ]  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_all_rows_are_in_the_results_and_forty_run_on_both(results: Any, trials:
     assert [row["name"] for row in results["rows"]] == [row.name for row in ALL]
     assert len({row.name for row in ALL}) == len(ALL)
     assert trials.on_both(results["rows"]) >= 40
-    assert trials.UNFORESEEN not in json.dumps(results)
+    assert trials.UNFORESEEN not in json.dumps(results["rows"])
 
 
 @pytest.mark.filterwarnings("ignore:.*has seen no training batch")
