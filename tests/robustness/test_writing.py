@@ -40,33 +40,36 @@ def folder(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path
     return made
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may become longer than 1,000 bytes: what a disk with as much room left does, as an error too."""
+    """No file may become longer than 1,000 bytes: what a disk with as much room left does, as an error too.
+
+    Only around the call that is tried: pytest's own output may be a file as well.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_leaves_the_old_keras_file(model: keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_bytes(b"old")
-    with pytest.raises(OSError, match="Could not write .*model.keras: ") as caught:
+    with pytest.raises(OSError, match="Could not write .*model.keras: ") as caught, full_disk():
         save_keras_atomic(model, path)
     assert caught.value.errno == errno.EFBIG
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["model.keras"]
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_and_the_command_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +77,9 @@ def test_a_full_disk_and_the_command_line(
     path.write_bytes(b"old")
     # The converter's own files are not what this is about.
     monkeypatch.setattr("keras_compress.cli_commands.convert_model", lambda *a, **k: _Converted())
-    assert cli.main(["kc", "convert", f"--model={folder}/intact.keras", f"--out={path}", "--mode=float32"]) == 1
+    with full_disk():
+        status = cli.main(["kc", "convert", f"--model={folder}/intact.keras", f"--out={path}", "--mode=float32"])
+    assert status == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith("Error: Could not write")
     assert "model.tflite: File too large" in error
