@@ -20,7 +20,7 @@ from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
 
 # Functions for which an int8 kernel of LiteRT is as good as a table, and faster.
-_NATIVE: dict[str, tuple[str, ...]] = {"litert": ("gelu",), "tflm": ()}
+_NATIVE: dict[str, tuple[str, ...]] = {"litert": ("gelu", "hard_silu"), "tflm": ()}
 
 
 @dataclass

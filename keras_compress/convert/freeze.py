@@ -122,6 +122,7 @@ class _Freezer:
     _grids: dict[int, Grid] = field(default_factory=dict)
     _folded: set[int] = field(default_factory=set)
     _tables: dict[int, Grid] = field(default_factory=dict)
+    _steps: dict[int, float] = field(default_factory=dict)
     _fixed: dict[int, Grid] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -166,7 +167,9 @@ class _Freezer:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
             grid = FixedGrid(_float32(table.scale / 256), 0, bits=16)
-        grid = grid or table or final_grid(layer.quantizer, self.activation_bits)
+        grid = (
+            grid or table or _no_finer(final_grid(layer.quantizer, self.activation_bits), self._steps.get(id(tensor)))
+        )
         return self._on_grid(tensor, grid, layer.name, layer.stands_for)
 
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
@@ -212,8 +215,13 @@ class _Freezer:
         config.update((key, "zeros") for key in config if key.endswith("_initializer"))
         made = type(body).from_config(config)
         made.build(call.args[0].shape)
-        wrapper = self._frozen_layer(made, weight, bias, self._grids.get(id(call.args[0])), slot.channel_axes)
-        return call.run(wrapper)
+        grid = self._grids.get(id(call.args[0]))
+        wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes)
+        outputs = call.run(wrapper)
+        if grid is not None:
+            final = wrapper.transforms["kernel"][-1].integer_weight(None)
+            self._steps[id(outputs)] = grid.scale * float(np.max(final.scale))
+        return outputs
 
     def _rows(self, call: graph.Call) -> Any:
         """Rows of a table of integers are on the table's grid, whatever range training saw behind them."""
@@ -255,6 +263,22 @@ class _Freezer:
         flat = keras.layers.Reshape(shape, name=f"{layer.name}.flat")(outputs)
         self._carry(outputs, flat)
         return flat
+
+
+def _no_finer(grid: Grid, step: float | None) -> Grid:
+    """A grid that is not finer than the sums of a weighted layer are: beyond that there is nothing but noise.
+
+    Ranges of values that should be 0 (the mean of what was just normalized) are that small; XNNPACK refuses a factor
+    of 256 from sums to outputs.
+
+    Args:
+        grid: Of the layer's outputs.
+        step: One unit of its sums, input scale times weight scale.
+    """
+    if step is None or grid.bits != 8 or grid.scale >= step:
+        return grid
+    lowest = (-128 - grid.zero_point) * grid.scale
+    return FixedGrid(_float32(step), int(np.clip(np.rint(-128 - lowest / step), -128, 127)))
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, ...]:

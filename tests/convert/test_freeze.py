@@ -6,7 +6,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.convert import fold
-from keras_compress.convert.freeze import final_grid
+from keras_compress.convert.freeze import final_grid, freeze, points_in
 from keras_compress.core.transform import IntegerWeight
 
 L = keras.layers
@@ -136,3 +136,17 @@ def test_freezing_leaves_the_model_alone_and_round_trips(tmp_path):
     frozen.save(tmp_path / "frozen.keras")
     again = keras.models.load_model(tmp_path / "frozen.keras")
     np.testing.assert_array_equal(again.predict(x, verbose=0), frozen.predict(x, verbose=0))
+
+
+def test_outputs_are_no_finer_than_the_sums_behind_them():
+    # A range of 1e-6 behind sums in steps of 0.5 / 127 * weight scale holds noise only, and no kernel takes such a factor.
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, name="tiny")(inputs))
+    model.layers[-1].kernel.assign([[0.5], [0.5], [-0.5], [-0.5]])
+    x = np.random.default_rng(0).uniform(0, 1, (32, 1)).astype(np.float32).repeat(4, axis=1)
+    x[:, 0] += np.float32(1e-7)
+    frozen = freeze(model, x)
+    first, last = (point.quantizer for point in points_in(frozen))
+    weight = frozen.get_layer("tiny").transforms["kernel"][-1].integer_weight(None)
+    assert last.scale == pytest.approx(first.scale * weight.scale.max(), rel=1e-6)

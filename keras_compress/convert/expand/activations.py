@@ -30,6 +30,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "gelu": keras.activations.gelu,
     "hard_shrink": ops.hard_shrink,
     "hard_sigmoid": ops.hard_sigmoid,
+    "hard_silu": ops.hard_silu,
     "hard_tanh": ops.hard_tanh,
     "leaky_relu": keras.activations.leaky_relu,
     "log_sigmoid": ops.log_sigmoid,
