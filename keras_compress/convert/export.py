@@ -17,10 +17,13 @@ from keras_compress.convert.plan import ActivationPoint, ConstantGrid, LoweringP
 from keras_compress.core import graph
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
-from keras_compress.quantizers.kinds import Kind, kind_of
+from keras_compress.quantizers.kinds import Kind, activation_name, kind_of
 
 # Functions for which an int8 kernel of LiteRT is as good as a table, and faster.
 _NATIVE: dict[str, tuple[str, ...]] = {"litert": ("gelu", "hard_silu"), "tflm": ()}
+# TFLM's LOGISTIC and TANH take the whole function for saturated where a step of the input is this large: up to half
+# the outputs' range off.
+_TOO_COARSE_FOR_TFLM = 2.0
 
 
 @dataclass
@@ -46,7 +49,7 @@ class _Exporter:
             self._add_weight(layer)
             # The frozen model's own layer: `freeze` has put the real weights into it, and no copy is needed.
             return call.run(layer.layer)
-        if isinstance(layer, PointwiseFunction):
+        if isinstance(layer, PointwiseFunction) or activation_name(layer) in ("sigmoid", "tanh"):
             return self._function(call)
         outputs = call.run()
         if kind_of(layer) is Kind.SAME and id(call.args[0]) in self._grids:
@@ -58,11 +61,17 @@ class _Exporter:
         grid = self._grids.get(id(call.args[0]))
         reader = graph.sole_consumer(call.node, self.frozen, self._table)
         follows = reader is not None and isinstance(reader.operation, QuantizeActivation)
-        if grid is None or grid.bits != 8 or not follows or call.operation.function in _NATIVE[self.target]:
+        if grid is None or grid.bits != 8 or not follows or self._has_kernel(call.operation, grid):
             return call.run()
         values = table_of(call.operation, grid.scale, grid.zero_point)
         rounded = ops.convert_to_numpy(reader.operation.quantizer(values))  # type: ignore[union-attr]
         return LookUp(rounded, name=call.operation.name)(call.args[0])
+
+    def _has_kernel(self, layer: keras.layers.Layer, grid: FixedGrid) -> bool:
+        """Whether the target computes this function well on integers of this grid."""
+        if isinstance(layer, PointwiseFunction):
+            return layer.function in _NATIVE[self.target]
+        return self.target != "tflm" or grid.scale < _TOO_COARSE_FOR_TFLM
 
     def _mark(self, layer: QuantizeActivation, tensor: Any) -> Any:
         grid = layer.quantizer

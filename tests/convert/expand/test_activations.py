@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import keras_compress as kc
 from keras_compress.convert.expand.activations import PointwiseFunction, table_of
+from keras_compress.runtime.verify import verify
 
 X = np.float32([[-3.0, -0.5, 0.25, 2.0]])
 
@@ -85,3 +87,15 @@ def test_saved_and_loaded_with_its_arguments(tmp_path):
     model = keras.Model(inputs, PointwiseFunction("leaky_relu", {"negative_slope": 0.25})(inputs))
     model.save(tmp_path / "model.keras")
     np.testing.assert_allclose(keras.models.load_model(tmp_path / "model.keras")(X), [[-0.75, -0.125, 0.25, 2.0]])
+
+
+@pytest.mark.parametrize("function", ["sigmoid", "tanh"])
+def test_tflm_reads_functions_of_coarse_integers_from_a_table(function):
+    # With 4 and more a step TFLM's own kernels give the ends of the range for nearly every input.
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Activation(function)(inputs))
+    x = np.random.default_rng(0).uniform(-1500, 1500, (64, 6)).astype(np.float32)
+    x[:, 0] = np.linspace(-20, 20, 64)
+    artifact = kc.convert(model, "tflm", representative_dataset=x)
+    assert verify(artifact, model, x).ok
+    assert "GATHER" in kc.inspect_tflite(artifact.content).operators
