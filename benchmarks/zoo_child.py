@@ -80,6 +80,9 @@ def convert(which: Member, stages: Stages, seed: int, samples: int) -> None:
     if multiplications(model) > MOST_TFLM_MULTIPLICATIONS:
         stages.save(tflm={"skipped": f"{multiplications(model):,} multiplications a sample are too many to wait for"})
         return
+    with stages.stage("convert_tflm"):
+        # From the same frozen model: other operators where TFLite-Micro lacks a kernel, or has a coarse one.
+        artifact = kc.convert(artifact.frozen, "tflm")
     with stages.stage("verify_tflm"):
         try:
             memory = target("tflm").memory(artifact.content)
