@@ -19,8 +19,9 @@ from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, activation_name, kind_of
 
-# Functions for which an int8 kernel of LiteRT is as good as a table, and faster.
-_NATIVE: dict[str, tuple[str, ...]] = {"litert": ("gelu", "hard_silu"), "tflm": ()}
+# Functions with an int8 kernel within one step of a table. It is faster, and needs no int32 numbers of table entries in
+# the arena.
+_NATIVE: dict[str, tuple[str, ...]] = {"litert": ("gelu", "hard_silu"), "tflm": ("hard_silu",)}
 # TFLM's LOGISTIC and TANH take the whole function for saturated where a step of the input is this large: up to half
 # the outputs' range off.
 _TOO_COARSE_FOR_TFLM = 2.0
