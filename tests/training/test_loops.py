@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from packaging.version import parse as version
 import tensorflow as tf
+from packaging.version import parse as version
 from tests_training import (
     assert_moved,
     assert_pruned,
@@ -119,7 +119,8 @@ def test_a_point_in_a_model_called_twice_takes_both_calls_into_account() -> None
 
 
 @pytest.mark.skipif(
-    version(keras.__version__) < version("3.12"), reason="DataParallel fails on the TensorFlow backend before Keras 3.12"
+    version(keras.__version__) < version("3.12"),
+    reason="DataParallel fails on the TensorFlow backend before Keras 3.12",
 )
 def test_data_parallel_of_keras_changes_nothing_on_this_backend() -> None:
     """Keras's TensorFlow backend takes the setting and leaves every variable on one device (Keras 3.15)."""
