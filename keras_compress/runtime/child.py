@@ -72,7 +72,12 @@ class _Watchdog:
         self._process.kill()
 
     def __enter__(self) -> "_Watchdog":
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            # Ctrl-C while the thread started: without `__exit__` it would watch on, and kill a child at work later.
+            self._done.set()
+            raise
         return self
 
     def __exit__(

@@ -120,7 +120,7 @@ def test_a_point_in_a_model_called_twice_takes_both_calls_into_account() -> None
 
 @pytest.mark.skipif(
     version(keras.__version__) < version("3.12"),
-    reason="DataParallel fails on the TensorFlow backend before Keras 3.12",
+    reason="Keras 3.11 fails there",
 )
 def test_data_parallel_of_keras_changes_nothing_on_this_backend() -> None:
     """Keras's TensorFlow backend takes the setting and leaves every variable on one device (Keras 3.15)."""
