@@ -219,8 +219,7 @@ class _Freezer:
         wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes)
         outputs = call.run(wrapper)
         if grid is not None:
-            final = wrapper.transforms["kernel"][-1].integer_weight(None)
-            self._steps[id(outputs)] = grid.scale * float(np.max(final.scale))
+            self._steps[id(outputs)] = grid.scale * float(integer_weight(wrapper, "kernel").scale.max())
         return outputs
 
     def _rows(self, call: graph.Call) -> Any:
