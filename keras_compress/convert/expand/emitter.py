@@ -53,7 +53,7 @@ class Emitter:
 
     def visit(self, call: graph.Call) -> Any:
         """Visitor of `keras_compress.core.graph.Rebuild`."""
-        return self._emit(call.operation, call.args, call.kwargs, call.path.replace("/", "."))
+        return self._emit(call.operation, call.args, call.kwargs, self.name(call.path.replace("/", ".")))
 
     def __call__(self, operation: Any, *args: Any, name: str = "", **kwargs: Any) -> Any:
         """Call a layer or Keras operation on tensors of the new graph.
@@ -125,10 +125,7 @@ class Emitter:
         """Put what a function of Keras operations does with tensors into the graph."""
         traced = trace(function, inputs, "traced")
         with self.inside(name):
-            return graph.Rebuild(self._visit_inside, flat=True).run(traced, list(inputs), "", 1)
-
-    def _visit_inside(self, call: graph.Call) -> Any:
-        return self._emit(call.operation, call.args, call.kwargs, self.name(call.path.replace("/", ".")))
+            return graph.Rebuild(self.visit, flat=True).run(traced, list(inputs), "", 1)
 
     def _emit(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
         if not any(isinstance(a, keras.KerasTensor) for a in tree.flatten((args, kwargs))):
@@ -206,7 +203,7 @@ class Emitter:
                 f"{_first_line(error)}. Use `keras.ops` in place of `tf` there, or convert with mode='float32'."
             ) from error
         with self._expanding(name):
-            return graph.Rebuild(self._visit_inside, flat=True).run(traced, symbolic, "", 1)
+            return graph.Rebuild(self.visit, flat=True).run(traced, symbolic, "", 1)
 
 
 def _value(argument: Any) -> Any:

@@ -28,11 +28,15 @@ def normalized(emit: Emitter, tensor: Tensor, gamma: Any, beta: Any, epsilon: fl
     squares = emit(keras.layers.Multiply(name="squares"), [tensor, tensor])
     variance = _mean(emit, squares, "variance")
     root = emit(PointwiseFunction("rsqrt", {"epsilon": float(epsilon)}, name="inverse_deviation"), variance)
-    made = emit(keras.layers.Multiply(name="normalized"), [tensor, root])
+    return _scaled(emit, emit(keras.layers.Multiply(name="normalized"), [tensor, root]), gamma, beta)
+
+
+def _scaled(emit: Emitter, tensor: Tensor, gamma: Any, beta: Any) -> Tensor:
+    """`tensor * gamma + beta`, of which either may be missing."""
     if gamma is None and beta is None:
-        return made
-    factor = None if gamma is None else as_array(gamma)
-    return emit.affine(made, factor, None if beta is None else as_array(beta), name="scaled")
+        return tensor
+    factor, offset = (None if v is None else as_array(v) for v in (gamma, beta))
+    return emit.affine(tensor, factor, offset, name="scaled")
 
 
 def total(emit: Emitter, tensor: Tensor, name: str, factor: float = 1.0) -> Tensor:
@@ -100,10 +104,7 @@ class GroupNormalization(Expansion):
         made = normalized(emit, rows, None, None, operation.epsilon, centered=True)
         made = permuted(emit, reshaped(emit, made, (groups, places, size), "places"), (0, 2, 1, 3), "places_first")
         made = reshaped(emit, made, (*space, channels), "restored")
-        if operation.gamma is None and operation.beta is None:
-            return made
-        factor, offset = (None if v is None else as_array(v) for v in (operation.gamma, operation.beta))
-        return emit.affine(made, factor, offset, name="scaled")
+        return _scaled(emit, made, operation.gamma, operation.beta)
 
 
 class Reduction(Expansion):

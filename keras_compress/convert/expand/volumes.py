@@ -34,7 +34,7 @@ def by_images(emit: Emitter, volume: Tensor, layer: Callable[[Pair, str], keras.
     return reshaped(emit, image, (depth, height, *image.shape[2:]), "restored")
 
 
-def _images_first(operation: Any) -> None:
+def _refuse_channels_first(operation: Any) -> None:
     if getattr(operation, "data_format", "channels_last") == "channels_first":
         raise ValueError(f"Expected data_format='channels_last'. Received: 'channels_first' at {operation.name!r}")
 
@@ -45,10 +45,9 @@ class Pooling3D(Expansion):
     handles: ClassVar[tuple[str, ...]] = ("MaxPooling3D", "AveragePooling3D")
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        _images_first(operation)
-        kind = (
-            keras.layers.MaxPooling2D if type(operation).__name__ == "MaxPooling3D" else keras.layers.AveragePooling2D
-        )
+        _refuse_channels_first(operation)
+        maximum = isinstance(operation, keras.layers.MaxPooling3D)
+        kind = keras.layers.MaxPooling2D if maximum else keras.layers.AveragePooling2D
         pairs = list(zip(operation.pool_size, operation.strides, strict=True))
 
         def layer(values: Pair, name: str) -> keras.layers.Layer:
@@ -64,8 +63,8 @@ class ZeroPadding3D(Expansion):
     handles = ("ZeroPadding3D", "Cropping3D")
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        _images_first(operation)
-        pads = type(operation).__name__ == "ZeroPadding3D"
+        _refuse_channels_first(operation)
+        pads = isinstance(operation, keras.layers.ZeroPadding3D)
         kind = keras.layers.ZeroPadding2D if pads else keras.layers.Cropping2D
         ends = operation.padding if pads else operation.cropping
         return by_images(emit, args[0], lambda values, name: kind(tuple(v or (0, 0) for v in values), name=name), ends)
@@ -77,8 +76,8 @@ class GlobalPooling3D(Expansion):
     handles = ("GlobalMaxPooling3D", "GlobalAveragePooling3D")
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        _images_first(operation)
-        maximum = type(operation).__name__ == "GlobalMaxPooling3D"
+        _refuse_channels_first(operation)
+        maximum = isinstance(operation, keras.layers.GlobalMaxPooling3D)
         kind = keras.layers.GlobalMaxPooling2D if maximum else keras.layers.GlobalAveragePooling2D
         depth, height, width, channels = args[0].shape[1:]
         image = reshaped(emit, args[0], (depth, height * width, channels), "image")
