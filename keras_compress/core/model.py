@@ -67,8 +67,7 @@ def copy_layer(layer: keras.layers.Layer, **overrides: Any) -> keras.layers.Laye
             made = remade.make_again(layer)
         else:
             made = made_with_values(layer, lambda: _from_config(layer, overrides))
-    if not overrides:
-        _copy_values(layer, made)
+    _copy_values(layer, made)
     return made
 
 

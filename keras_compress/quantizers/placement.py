@@ -188,13 +188,11 @@ def _without_unfused_activation(path: str, layer: keras.layers.Layer) -> keras.l
     if splits(layer) is None:
         return copy_layer(layer)
     if not isinstance(layer, Compressed):
-        return _linear(layer)
+        return copy_layer(layer, activation=None)
     config = layer.get_config()
-    return Compressed(_linear(layer.layer), copy_layer(layer).transforms, slots=layer.slot_axes, name=config["name"])
-
-
-def _linear(layer: keras.layers.Layer) -> keras.layers.Layer:
-    made = copy_layer(layer, activation=None)
-    for old, new in zip(layer.variables, made.variables, strict=True):
-        new.assign(old)
-    return made
+    return Compressed(
+        copy_layer(layer.layer, activation=None),
+        copy_layer(layer).transforms,
+        slots=layer.slot_axes,
+        name=config["name"],
+    )

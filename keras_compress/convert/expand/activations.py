@@ -105,16 +105,9 @@ class SplitActivation(Expansion):
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         slot = slots_of(operation)[0]
         weight = emit.weight(slot.variable(operation), slot.channel_axes)
-        linear = frozen(_linear(operation), weight)
+        linear = frozen(copy_layer(operation, activation=None), weight)
         activation = keras.layers.Activation(operation.activation, name=activation_name(operation))
         return emit(activation, emit(linear, *args, name="linear", **kwargs))
-
-
-def _linear(layer: keras.layers.Layer) -> keras.layers.Layer:
-    made = copy_layer(layer, activation=None)
-    for old, new in zip(layer.variables, made.variables, strict=True):
-        new.assign(old)
-    return made
 
 
 class ActivationLayer(Expansion):
