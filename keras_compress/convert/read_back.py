@@ -10,16 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.flatbuffer import Graph, read_model
+from keras_compress.convert.lowering.rule import rule_of
+from keras_compress.convert.lowering.weighted import Weighted
 from keras_compress.convert.plan import ConstantGrid, LoweringPlan
 from keras_compress.core.wrapper import Compressed
-
-# Operator -> positions of its data, its weight and its bias.
-_WEIGHTED = {
-    "CONV_2D": (0, 1, 2),
-    "DEPTHWISE_CONV_2D": (0, 1, 2),
-    "FULLY_CONNECTED": (0, 1, 2),
-    "TRANSPOSE_CONV": (2, 1, 3),
-}
 
 
 def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> None:
@@ -60,9 +54,10 @@ def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> N
 def _weighted_tensors(graph: Graph) -> Iterator[tuple[int, int, int]]:
     """Data, weight and bias (or -1) of each operator that has weights."""
     for op in graph.operators:
-        if graph.kind(op) in _WEIGHTED:
-            data, weight, bias = _WEIGHTED[graph.kind(op)]
-            yield op.inputs[data], op.inputs[weight], op.inputs[bias] if bias < len(op.inputs) else -1
+        rule = rule_of(graph.kind(op))
+        if isinstance(rule, Weighted):
+            bias = op.inputs[rule.bias] if rule.bias < len(op.inputs) else -1
+            yield op.inputs[rule.data], op.inputs[rule.weight], bias
 
 
 def _operands(graph: Graph) -> Iterator[int]:
