@@ -138,13 +138,28 @@ __all__ = [
 ]
 
 
+# Registered classes are found here without being listed: a new method is one file.
+_METHODS = ("pruning", "clustering", "quantizers")
+_KINDS = ("schedule", "weight_transform", "activation_quantizer", "gradient_quantizer", "constraint", "layer")
+
+
+def _registered() -> dict[str, Any]:
+    for package in _METHODS:
+        importlib.import_module(f"{__name__}.{package}")
+    registry = importlib.import_module(f"{__name__}.core.registry")
+    return {name: found for kind in _KINDS for name, found in registry.entries(kind).items()}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name in _LAZY:
+        found = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    elif not name.startswith("_") and name in (registered := _registered()):
+        found = registered[name]
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     globals()[name] = found
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_registered()})

@@ -196,8 +196,8 @@ def cluster_weights(
         A new model to compile and train.
     """
 
-    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> WeightTransform:
-        return CentroidClusterer(
+    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
+        clusterer = CentroidClusterer(
             settings["number_of_clusters"],
             cluster_centroids_init=cluster_centroids_init,
             preserve_sparsity=preserve_sparsity,
@@ -205,6 +205,7 @@ def cluster_weights(
             fixed_assignments=fixed_assignments,
             seed=seed,
         )
+        return [clusterer]
 
     return add_transforms(
         model, make, {"number_of_clusters": number_of_clusters}, filters=filters, rules=rules, strict=strict

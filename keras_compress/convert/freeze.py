@@ -22,7 +22,7 @@ from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.model import check_model, foldable, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
-from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation import FixedGrid, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
 from keras_compress.quantizers.placement import PlacePoints
 
@@ -88,7 +88,7 @@ def _with_points(flat: Flat, bits: int) -> keras.Model:
         return flat.model
     quantizers: dict[str, Any] = {}
 
-    def quantizer(path: str) -> Any:
+    def quantizer(path: str, place: Place) -> Any:
         if not everywhere and path not in flat.expanded:
             return None
         # The steps of a recurrent layer share their ranges, and so their integers.

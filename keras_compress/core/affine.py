@@ -20,7 +20,7 @@ class QuantSpec:
     """The integers a tensor may take.
 
     Args:
-        bits: Width of the integers, 2 to 32.
+        bits: Width of the integers, 1 to 32; 1 bit, without narrow range, is 0 and one other value.
         signed: `False` counts from 0.
         symmetric: The zero point is 0.
         narrow_range: Drop the lowest integer, so that a signed range is the same on both sides (TFLite's rule for
@@ -43,8 +43,13 @@ class QuantSpec:
     axis: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 2 <= self.bits <= 32:
-            raise ValueError(f"Expected `bits` to be an integer from 2 to 32. Received: bits={self.bits}")
+        if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 1 <= self.bits <= 32:
+            raise ValueError(f"Expected `bits` to be an integer from 1 to 32. Received: bits={self.bits}")
+        if self.bits == 1 and (self.symmetric or self.narrow_range):
+            raise ValueError(
+                "Expected `symmetric=False, narrow_range=False` where `bits=1`: one bit has no sign. "
+                f"Received: symmetric={self.symmetric}, narrow_range={self.narrow_range}"
+            )
         if self.symmetric and not self.signed:
             raise ValueError(
                 "Expected `signed=True` where `symmetric=True`. "

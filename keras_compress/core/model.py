@@ -17,7 +17,7 @@ from keras_compress.core.slots import Slot, skip_reason, slots_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
 
-TransformFactory = Callable[[str, Compressed, Slot, dict[str, Any]], WeightTransform | None]
+TransformFactory = Callable[[str, Compressed, Slot, dict[str, Any]], Sequence[WeightTransform]]
 
 
 def check_model(model: Any) -> None:
@@ -264,11 +264,11 @@ def add_transforms(
     rules: Sequence[Mapping[str, Any]] | None = None,
     strict: bool = False,
 ) -> keras.Model:
-    """A copy of `model` in which each selected weight has one more transform at the end of its list.
+    """A copy of `model` in which each selected weight has more transforms at the end of its list.
 
     Args:
         model: Functional, Sequential or subclassed model, wrapped already or not.
-        factory: `(path, wrapper before, slot, settings) -> new transform`, or `None` for no transform.
+        factory: `(path, wrapper before, slot, settings) -> new transforms`, in order; none leaves the weight alone.
         defaults: Settings of a layer that no rule changes.
         filters: Which layers, see `keras_compress.core.selection.select`.
         rules: Exceptions, see `keras_compress.core.selection.settings_by_path`.
@@ -286,13 +286,13 @@ def add_transforms(
         before = copy if isinstance(copy, Compressed) else Compressed(copy, {})
         transforms = before.transforms
         for slot in slots_in(copy):
-            new = factory(path, before, slot, settings[path])
-            if new is not None:
-                transforms.setdefault(slot.name, []).append(new)
+            new = list(factory(path, before, slot, settings[path]))
+            if new:
+                transforms.setdefault(slot.name, []).extend(new)
         if not transforms:
             return copy
         wrapper = Compressed(before.layer, transforms, slots=before.slot_axes, name=before.name)
-        added.extend((wrapper, t) for each in transforms.values() for t in each[-1:] if t not in before.transform_list)
+        added.extend((wrapper, t) for t in wrapper.transform_list if t not in before.transform_list)
         return wrapper
 
     with progress.ProgressLine("compressing") as line:

@@ -18,7 +18,8 @@ def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Reg
     """Decorator that enters a class or function under `kind`, and makes a class known to Keras's loader.
 
     Args:
-        kind: `"schedule"`, `"weight_transform"`, `"activation_quantizer"` or `"entry_point"`.
+        kind: `"schedule"`, `"weight_transform"`, `"activation_quantizer"`, `"gradient_quantizer"`, `"constraint"`,
+            `"layer"` or `"entry_point"`.
         name: Name in recipes; the object's own name by default.
 
     Raises:
@@ -44,15 +45,24 @@ def entries(kind: str) -> dict[str, Any]:
 
 
 def lookup(kind: str, name: str) -> Any:
-    """The object registered as `name`.
+    """The object registered as `name`, which may be written in lower case with underscores: `"ste_sign"`.
 
     Raises:
         ValueError: If there is none; the message lists the names there are.
     """
     found = _ENTRIES.get(kind, {})
-    if name not in found:
+    if name in found:
+        return found[name]
+    by_alias = {_alias(key, kind): key for key in found}
+    if not isinstance(name, str) or _alias(name, kind) not in by_alias:
         raise ValueError(f"Expected a {kind} out of {sorted(found)}. Received: {name!r}")
-    return found[name]
+    return found[by_alias[_alias(name, kind)]]
+
+
+def _alias(name: str, kind: str) -> str:
+    """What names are compared by: `"ste_sign"` is `SteSign`, and among activation quantizers `SteSignActivation`."""
+    plain = name.replace("_", "").lower()
+    return plain.removesuffix("activation") if kind == "activation_quantizer" else plain
 
 
 def import_methods(package: str, path: Iterable[str]) -> None:

@@ -8,11 +8,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.core import kernels
-from keras_compress.core.affine import QuantSpec, quantize_to_int, reduction_axes
 
 Tensor = Any
 
@@ -205,14 +203,3 @@ def check_order(transforms: Sequence[WeightTransform]) -> frozenset[str]:
                 )
         made.update({promise: transform for promise in transform.promises if promise not in made})
     return frozenset(made)
-
-
-def integers_of(weight: Tensor, scale: Tensor, spec: QuantSpec) -> IntegerWeight:
-    """Put a weight on the grid of `scale`; for transforms whose output is `scale * integers`."""
-    integers = quantize_to_int(weight, scale, 0.0, spec)
-    shape = [n if a not in reduction_axes(len(weight.shape), spec.axis) else 1 for a, n in enumerate(weight.shape)]
-    return IntegerWeight(
-        integers=ops.convert_to_numpy(ops.cast(integers, "int8" if spec.bits <= 8 else "int32")),
-        scale=ops.convert_to_numpy(scale).astype(np.float32).reshape(shape),
-        bits=spec.bits,
-    )

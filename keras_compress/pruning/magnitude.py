@@ -240,17 +240,18 @@ def prune_low_magnitude(
     check_model(model)
     group = _new_group(model) if scope == "global" else None
 
-    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> WeightTransform:
+    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
         schedule = settings["pruning_schedule"]
         if sparsity_m_by_n is not None:
-            return NMPruner(sparsity_m_by_n, schedule, regrow=regrow)
-        return MagnitudePruner(
+            return [NMPruner(sparsity_m_by_n, schedule, regrow=regrow)]
+        magnitude = MagnitudePruner(
             schedule,
             group=group,
             block_size=block_size,
             block_pooling_type=block_pooling_type,
             regrow=regrow,
         )
+        return [magnitude]
 
     return add_transforms(
         model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import keras
@@ -21,20 +22,37 @@ Tensor = Any
 _UNTRAINED = object()
 
 
+class Place(Enum):
+    """What is known of the values at a point of a graph."""
+
+    RELU = "just behind a ReLU"
+    NON_NEGATIVE = "not negative: ReLUs, pooled or joined"
+    ANYWHERE = "may be negative"
+
+
 class ActivationQuantizer(keras.layers.Layer):
-    """Decides range and integers of an activation. Subclasses implement `training_range` or `parameters`.
+    """Decides range and integers of an activation. Subclasses implement `parameters` and `call`.
 
     Args:
-        bits: 2 to 8, or 16 (symmetric).
+        bits: 1 to 8, or 16 (symmetric).
+
+    Class attributes:
+        allowed_bits: Values of `bits` for which the method is defined.
+        non_negative: It takes values of 0 and more only: `quantize_model` puts it behind ReLUs.
+        replaces_relu: It takes the place of a ReLU, as a function of its input.
 
     Raises:
         ValueError: For other bits.
     """
 
+    allowed_bits: tuple[int, ...] = (*range(1, 9), 16)
+    non_negative: bool = False
+    replaces_relu: bool = False
+
     def __init__(self, bits: int = 8, *, name: str | None = None, trainable: bool = True) -> None:
         super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)
-        if bits not in (*range(2, 9), 16):
-            raise ValueError(f"Expected `bits` to be an integer from 2 to 8, or 16. Received: bits={bits}")
+        if isinstance(bits, bool) or bits not in self.allowed_bits:
+            raise ValueError(f"Expected `bits` out of {self.allowed_bits}. Received: bits={bits}")
         self.bits = bits
         self.supports_masking = True
         self.create_variables()
@@ -58,9 +76,21 @@ class ActivationQuantizer(keras.layers.Layer):
         """Whether the range is known."""
         return True
 
+    def stands_at(self, place: Place) -> bool:
+        """Whether `quantize_model` may put it there."""
+        if self.replaces_relu:
+            return place is Place.RELU
+        return place is not Place.ANYWHERE or not self.non_negative
+
     def parameters(self) -> tuple[Tensor, Tensor]:
         """`(scale, zero_point)` of inference, float scalars."""
         raise NotImplementedError(f"{type(self).__name__} must implement `parameters()`.")
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        """`(low, high)` of inference, before 0.0 is included."""
+        scale, zero_point = self.parameters()
+        spec = self.spec
+        return (spec.minimum - zero_point) * scale, (spec.maximum - zero_point) * scale
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement `call(inputs, training)`.")
@@ -200,7 +230,7 @@ class MovingAverageRange(_RangeQuantizer):
     if there is none yet, the first training batch sets it.
 
     Args:
-        bits: 2 to 8, or 16 (symmetric).
+        bits: 1 to 8, or 16 (symmetric).
         decay: In (0, 1).
 
     **Reference**: Jacob et al. (2018), section 3.1; bias correction as in Adam (Kingma and Ba, 2015).
@@ -258,7 +288,7 @@ class LearnedRange(_RangeQuantizer):
     **Gradient** `dy/dx` is 1 inside, 0 outside; `dy/dlow` is 1 where `x < low`; `dy/dhigh` is 1 where `x > high`.
 
     Args:
-        bits: 2 to 8, or 16 (symmetric).
+        bits: 1 to 8, or 16 (symmetric).
 
     **Reference**: `tf.quantization.fake_quant_with_min_max_vars`, whose gradients these are.
     """

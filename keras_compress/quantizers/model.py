@@ -15,30 +15,57 @@ from keras_compress.core.registry import register, resolve
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
-from keras_compress.quantizers.activation import ActivationQuantizer, MovingAverageRange
+from keras_compress.quantizers.activation import ActivationQuantizer, MovingAverageRange, Place
 from keras_compress.quantizers.placement import PlacePoints
 from keras_compress.quantizers.uniform import UniformQuantizer
+from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 
-_Layer = TypeVar("_Layer", WeightTransform, ActivationQuantizer)
+_Layer = TypeVar("_Layer", WeightQuantizer, ActivationQuantizer)
 
 
-def weight_quantizer(identifier: Any, per_channel: bool = True) -> WeightTransform | None:
+def weight_quantizer(identifier: Any, per_channel: bool | None = None) -> WeightQuantizer | None:
     """A new weight quantizer from `"int2"` .. `"int8"`, a registered name, a configuration, an object, or `None`.
+
+    Args:
+        identifier: What a user writes; names may be in lower case: `"ste_sign"`.
+        per_channel: For what is given by a name.
 
     Raises:
         ValueError: For anything else.
     """
     if identifier is None:
         return None
-    if isinstance(identifier, str) and (match := re.fullmatch(r"int(\d+)", identifier)):
-        return UniformQuantizer(int(match[1]), per_channel=per_channel)
+    if isinstance(identifier, str):
+        match = re.fullmatch(r"int(\d+)", identifier)
+        granularity = {} if per_channel is None else {"per_channel": per_channel}
+        if match:
+            return UniformQuantizer(int(match[1]), **granularity)
     made = resolve("weight_transform", identifier)
-    if not isinstance(made, WeightTransform) or "grid" not in made.promises:
+    if not isinstance(made, WeightQuantizer):
         raise ValueError(
             f"Expected a weight quantizer, such as 'int8' or UniformQuantizer(4). Received: {identifier!r}"
         )
     # Every weight gets an object of its own.
     return _fresh(made)
+
+
+def weight_transforms(identifier: Any, per_channel: bool | None = None, grid: Any = "int8") -> list[WeightTransform]:
+    """A weight quantizer and, where its levels are not integers that int8 holds, the grid behind it.
+
+    Args:
+        identifier: See `weight_quantizer`.
+        per_channel: Likewise.
+        grid: Quantizer with an integer grid, or `None` for none: the method's free levels, which only float modes take.
+
+    Raises:
+        ValueError: For an unknown quantizer, or a `grid` without integers.
+    """
+    made, behind = weight_quantizer(identifier, per_channel), weight_quantizer(grid, per_channel)
+    if behind is not None and not behind.has_integers:
+        raise ValueError(f"Expected a `grid` of integers, such as 'int8'. Received: grid={grid!r}")
+    if made is None or made.has_integers or made.float_only or behind is None:
+        return [] if made is None else [made]
+    return [made, behind]
 
 
 def activation_quantizer(identifier: Any) -> ActivationQuantizer | None:
@@ -71,7 +98,9 @@ def quantize_model(
     weights: Any = "int8",
     activations: Any = "int8",
     *,
-    per_channel: bool = True,
+    per_channel: bool | None = None,
+    grid: Any = "int8",
+    other_activations: Any = "int8",
     filters: Selector | None = None,
     rules: Sequence[Mapping[str, Any]] | None = None,
     strict: bool = False,
@@ -82,9 +111,16 @@ def quantize_model(
         model: Built model, plain or made by this library. What a subclassed model or layer computes in its `call`
             has no place for activation quantizers: there, weights alone are quantized, and the ranges of activations
             are found when the model is converted.
-        weights: `"int2"` .. `"int8"`, a weight quantizer, its configuration, or `None` to leave weights alone.
-        activations: `"int2"` .. `"int8"`, `"int16"`, an activation quantizer, its configuration, or `None`.
-        per_channel: One scale for each output channel; after a clusterer the scale follows its codebooks.
+        weights: `"int2"` .. `"int8"`, a weight quantizer (`LSQ(4)`), its name (`"ste_sign"`), its configuration, or
+            `None` to leave weights alone. A layer that has a quantizer keeps it.
+        activations: `"int2"` .. `"int8"`, `"int16"`, an activation quantizer (`Pact(4)`), its name, its configuration,
+            or `None`. One that takes no negative values stands behind ReLUs only, `SteSignActivation` in their place.
+        per_channel: One scale for each output channel, for quantizers given by name; after a clusterer the scale
+            follows its codebooks. By default what the quantizer does by itself: `True` for `"int8"`.
+        grid: What stands behind a quantizer whose levels are not integers that int8 holds, so that what trains is what
+            is deployed. `None` for the levels alone: those only float modes of `convert` take.
+        other_activations: What stands where values may be negative (inputs, sums, outputs), where `activations` takes
+            no negative values.
         filters: Layers whose weights are quantized: name, `"re:..."`, `"class:..."`, class or callable. Activations
             are quantized in the whole model, as integer kernels need them everywhere.
         rules: Exceptions: `{"layers": selector, "skip": True}` (weights stay as they are),
@@ -95,16 +131,35 @@ def quantize_model(
         A new model to compile and train; BatchNormalization goes on as it is and is folded, exactly, by `freeze`.
 
     Raises:
-        ValueError: For bits out of range, an unknown quantizer, or a rule that matches nothing.
+        ValueError: For bits out of range, an unknown quantizer, a rule that matches nothing, a model that is quantized
+            already, or one without a place for `activations`.
     """
-    weight_quantizer(weights, per_channel)
+    weight_transforms(weights, per_channel, grid)
+    other = activation_quantizer(other_activations)
+    if other is not None and not other.stands_at(Place.ANYWHERE):
+        raise ValueError(
+            "Expected `other_activations` that take negative values, such as 'int8'. "
+            f"Received: other_activations={other_activations!r}"
+        )
     activation_quantizer(activations)
     defaults = {"weights": weights, "activations": activations}
+    kept: list[str] = []
+    added: list[str] = []
 
-    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> WeightTransform | None:
-        return weight_quantizer(settings["weights"], per_channel)
+    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> Sequence[WeightTransform]:
+        new = weight_transforms(settings["weights"], per_channel, grid)
+        if new and any(isinstance(t, WeightQuantizer) for t in before.transforms.get(slot.name, [])):
+            kept.append(path)
+            return []
+        added.extend(path for _ in new)
+        return new
 
     quantized = add_transforms(model, make, defaults, filters=filters, rules=rules, strict=strict)
+    if kept and not added:
+        raise ValueError(
+            "Expected a model whose weights are not quantized yet, or `weights=None` to leave them as they are. "
+            f"Received: quantizers already at {kept[:10]}"
+        )
     if activations is None and not any("activations" in rule for rule in rules or ()):
         return quantized
     _warn_of_places(model)
@@ -114,10 +169,22 @@ def quantize_model(
         candidates(model, quiet=True), defaults, None, [r for r in rules or () if not r.get("skip")]
     )
 
-    def point(path: str) -> ActivationQuantizer | None:
-        return activation_quantizer(chosen.get(path, defaults)["activations"])
+    placed: list[str] = []
 
-    return PlacePoints(point).place(quantized)
+    def point(path: str, place: Place) -> ActivationQuantizer | None:
+        made = activation_quantizer(chosen.get(path, defaults)["activations"])
+        if made is None or made.stands_at(place):
+            placed.append(path)
+            return made
+        return activation_quantizer(other_activations)
+
+    pointed = PlacePoints(point).place(quantized)
+    if not placed and len(pointed.layers) > len(quantized.layers):
+        raise ValueError(
+            f"Expected a model with a ReLU, behind which {activations!r} can stand. Received: {model.name!r}, where "
+            "every point may hold negative values; use an activation quantizer that takes them, such as 'int8'."
+        )
+    return pointed
 
 
 def _warn_of_places(model: keras.Model) -> None:

@@ -11,10 +11,11 @@ import keras
 from keras_compress.core import graph
 from keras_compress.core.model import LayerCopies, copy_layer, foldable, inner
 from keras_compress.core.wrapper import Compressed
-from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import (
     FIXED_GRID_16,
     FIXED_GRIDS,
+    FUSED_ACTIVATIONS,
     Kind,
     activation_name,
     kind_of,
@@ -23,7 +24,7 @@ from keras_compress.quantizers.kinds import (
 )
 
 Node = Any
-QuantizerFactory = Callable[[str], ActivationQuantizer | None]
+QuantizerFactory = Callable[[str, Place], ActivationQuantizer | None]
 
 
 def is_float(tensor: Any) -> bool:
@@ -82,13 +83,28 @@ def _destinations(node: Node, model: keras.Model, table: dict[int, list[Node]]) 
     return found or {None}
 
 
+def _place_of(node: Node) -> Place:
+    """What is known of the values that a call makes."""
+    if activation_name(node.operation) in FUSED_ACTIVATIONS:
+        return Place.RELU
+    passes = kind_of(node.operation) in (Kind.SAME, Kind.AVERAGE, Kind.JOIN) and node.input_tensors
+    if passes and all(_place_of(_producer(t)) is not Place.ANYWHERE for t in node.input_tensors):
+        return Place.NON_NEGATIVE
+    return Place.ANYWHERE
+
+
+def _producer(tensor: Any) -> Node:
+    operation, node_index, _ = tensor._keras_history
+    return operation._inbound_nodes[node_index]
+
+
 @dataclass
 class PlacePoints:
     """Visitor that rebuilds a model with a `QuantizeActivation` at each point.
 
     Args:
         quantizer: Makes the quantizer of a point from the path of the layer whose values it rounds (of the conv in
-            conv -> BatchNormalization -> ReLU); `None` for no point there.
+            conv -> BatchNormalization -> ReLU) and what is known of them; `None` for no point there.
         private: The model is nobody else's: its layers go into the new one, which is not used beside it.
     """
 
@@ -119,18 +135,27 @@ class PlacePoints:
 
     def __call__(self, call: graph.Call) -> Any:
         root = self._root(call)
-        outputs = self._copies(call)
         activation = splits(call.operation)
         if activation is not None:
-            outputs = self._point(call, outputs, "_linear", self.quantizer(root))
+            outputs = self._point(call, self._copies(call), "_linear", self.quantizer(root, Place.ANYWHERE))
             outputs = self._activation(call.operation, activation)(outputs)
         if id(call.node) not in self._points:
-            return outputs
-        made = self.quantizer(root)
+            return self._copies(call) if activation is None else outputs
+        made = self.quantizer(root, _place_of(call.node))
+        if activation is None:
+            outputs = self._without_relu(call) if made is not None and made.replaces_relu else self._copies(call)
         fixed = activation or (activation_name(call.operation) if kind_of(call.operation) is Kind.FIXED else None)
         if made is not None and fixed in FIXED_GRIDS:
             made = FixedGrid(*FIXED_GRID_16, bits=16) if made.bits == 16 else FixedGrid(*FIXED_GRIDS[fixed])
         return self._point(call, outputs, "", made)
+
+    def _without_relu(self, call: graph.Call) -> Any:
+        """What a ReLU would see: a quantizer takes its place."""
+        if kind_of(call.operation) is Kind.CLAMP:
+            return call.args[0]
+        copied = self._copies.of(call.path, call.operation)
+        inner(copied).activation = keras.activations.linear
+        return call.run(copied)
 
     def _root(self, call: graph.Call) -> str:
         """Path of the layer that a chain of fused ones begins with."""
@@ -155,7 +180,7 @@ class PlacePoints:
         return QuantizeActivation(made, stands_for=call.operation.name, name=name)(tensor)
 
     def _input_point(self, tensor: Any) -> Any:
-        made = self.quantizer(tensor.name) if is_float(tensor) else None
+        made = self.quantizer(tensor.name, Place.ANYWHERE) if is_float(tensor) else None
         return (
             tensor
             if made is None

@@ -5,26 +5,29 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from keras import ops
-
 from keras_compress.core import affine
-from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import register
-from keras_compress.core.transform import IntegerWeight, WeightTransform, integers_of
+from keras_compress.quantizers.weight_quantizer import IntegerGrid, WeightQuantizer
 
 Tensor = Any
 
 
 @functools.cache
-def _kernel(spec: affine.QuantSpec) -> Kernel:
-    return Kernel(lambda weight: affine.fake_quantize(weight, affine.symmetric_scale(weight, spec), 0.0, spec))
+def _grid(spec: affine.QuantSpec) -> IntegerGrid:
+    def to_integers(weight: Tensor) -> tuple[Tensor, Tensor]:
+        scale = affine.symmetric_scale(weight, spec)
+        return affine.quantize_to_int(weight, scale, 0.0, spec), scale
+
+    return IntegerGrid(to_integers)
 
 
 @register("weight_transform")
-class UniformQuantizer(WeightTransform):
+class UniformQuantizer(WeightQuantizer):
     """Rounds the weight to evenly spaced levels, zero point 0, the range the largest magnitude.
 
     **Forward** `s = max|w| / (2^(bits-1) - 1)`, `y = s * round(w / s)`. **Gradient** `dy/dw = 1` (straight through).
+
+    **Levels** `-(2^(bits-1) - 1) .. 2^(bits-1) - 1`, evenly spaced.
 
     Args:
         bits: 2 to 8.
@@ -38,15 +41,8 @@ class UniformQuantizer(WeightTransform):
     Inference" (2018), section 3; narrow range and zero point 0 as the TFLite specification asks for weights.
     """
 
-    promises = frozenset({"grid"})
-    preserves = frozenset({"zeros", "codebook", "channel_codebook"})
-
     def __init__(self, bits: int = 8, *, per_channel: bool = True, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if not isinstance(bits, int) or isinstance(bits, bool) or not 2 <= bits <= 8:
-            raise ValueError(f"Expected `bits` to be an integer from 2 to 8. Received: bits={bits}")
-        self.bits = bits
-        self.per_channel = bool(per_channel)
+        super().__init__(bits, per_channel=per_channel, **kwargs)
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
@@ -55,15 +51,7 @@ class UniformQuantizer(WeightTransform):
     @property
     def spec(self) -> affine.QuantSpec:
         """Integer format of the weight this was built for."""
-        per_channel = "channel_codebook" in self.made or (self.per_channel and "codebook" not in self.made)
-        return affine.QuantSpec(bits=self.bits, axis=self.channel_axes if per_channel else None)
+        return affine.QuantSpec(bits=self.bits, axis=self.group_axes)
 
-    def kernel(self) -> Bound:
-        return _kernel(self.spec), ()
-
-    def integer_weight(self, weight: Tensor) -> IntegerWeight:
-        weight = ops.convert_to_tensor(weight, "float32")
-        return integers_of(weight, affine.symmetric_scale(weight, self.spec), self.spec)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "bits": self.bits, "per_channel": self.per_channel}
+    def grid(self) -> tuple[IntegerGrid, tuple[Tensor, ...]]:
+        return _grid(self.spec), ()

@@ -91,7 +91,7 @@ class Bench:
         """The model with one transform after the other on the kernel of layer `d`."""
         model = self.plain()
         for sample in made:
-            model = add_transforms(model, lambda *_, s=sample: s.make(), {}, filters="d")
+            model = add_transforms(model, lambda *_, s=sample: [s.make()], {}, filters="d")
         return model
 
     def with_points(self, made: Sample) -> keras.Model:

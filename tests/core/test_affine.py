@@ -26,10 +26,17 @@ def test_limits(spec: QuantSpec, limits: tuple[int, int]) -> None:
     assert (spec.minimum, spec.maximum) == limits
 
 
-@pytest.mark.parametrize("bits", [0, 1, 33, 8.0, True, "8"])
+@pytest.mark.parametrize("bits", [0, 33, 8.0, True, "8"])
 def test_bits_out_of_range(bits: object) -> None:
-    with pytest.raises(ValueError, match=r"Expected `bits` to be an integer from 2 to 32. Received: bits="):
+    with pytest.raises(ValueError, match=r"Expected `bits` to be an integer from 1 to 32. Received: bits="):
         QuantSpec(bits=bits)
+
+
+def test_one_bit_is_zero_and_one_other_value() -> None:
+    spec = QuantSpec(bits=1, symmetric=False, narrow_range=False)
+    assert (spec.minimum, spec.maximum) == (-1, 0)
+    with pytest.raises(ValueError, match="one bit has no sign"):
+        QuantSpec(bits=1)
 
 
 def test_unsigned_symmetric_is_refused() -> None:

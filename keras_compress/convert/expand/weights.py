@@ -16,6 +16,7 @@ from keras_compress.core.slots import Slot
 from keras_compress.core.transform import IntegerWeight, check_order
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.uniform import UniformQuantizer
+from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 
 Array = NDArray[Any]
 
@@ -56,7 +57,10 @@ def default_integers(weight: Any, channel_axes: tuple[int, ...], promises: Any =
     """8 bits, symmetric, one scale for each channel (or for the codebook that was promised)."""
     quantizer = UniformQuantizer(8)
     quantizer.prepare(weight.shape, channel_axes, promises)
-    return quantizer.integer_weight(weight)
+    found = quantizer.integer_weight(weight)
+    if found is None:
+        raise ValueError("Expected 8 bits to fit int8. Received: no integers")
+    return found
 
 
 def integer_weight(layer: keras.layers.Layer, slot_name: str) -> IntegerWeight:
@@ -76,6 +80,12 @@ def integer_weight(layer: keras.layers.Layer, slot_name: str) -> IntegerWeight:
                 f"Expected a quantizer with an integer grid. Received: {type(last).__name__} in {layer.name!r}"
             )
         return found
+    if isinstance(last, WeightQuantizer):
+        raise ValueError(
+            f"Expected integers times a scale. Received: {type(last).__name__} at {layer.name!r}: "
+            f"{last.float_only or 'its levels are real numbers'}. Convert with mode='float32' or 'float16'"
+            + ("." if last.float_only else ", or quantize with `grid='int8'` behind it.")
+        )
     if wrapper is None:
         return default_integers(slot.variable(layer), slot.channel_axes)
     weight = wrapper.weight(slot_name) if transforms else slot.variable(wrapper.layer)
