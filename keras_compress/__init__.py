@@ -45,6 +45,15 @@ if TYPE_CHECKING or not _is_the_command():
         MovingAverageRange,
         QuantizeActivation,
     )
+    from keras_compress.quantizers.layers import (
+        BinaryConv2D,
+        BinaryDense,
+        QuantConv2D,
+        QuantDense,
+        QuantDepthwiseConv2D,
+        TernaryConv2D,
+        TernaryDense,
+    )
     from keras_compress.quantizers.model import quantize_model
     from keras_compress.quantizers.uniform import UniformQuantizer
 
@@ -63,6 +72,8 @@ if TYPE_CHECKING:
 _LAZY = {
     "ActivationQuantizer": "quantizers.activation",
     "Artifact": "convert.artifact",
+    "BinaryConv2D": "quantizers.layers",
+    "BinaryDense": "quantizers.layers",
     "CentroidClusterer": "clustering.centroids",
     "Compressed": "core.wrapper",
     "ConstantSparsity": "core.schedule",
@@ -74,10 +85,15 @@ _LAZY = {
     "MovingAverageRange": "quantizers.activation",
     "NMPruner": "pruning.n_m",
     "PolynomialDecay": "core.schedule",
+    "QuantConv2D": "quantizers.layers",
+    "QuantDense": "quantizers.layers",
+    "QuantDepthwiseConv2D": "quantizers.layers",
     "QuantizeActivation": "quantizers.activation",
     "Recipe": "recipes.recipe",
     "Schedule": "core.schedule",
     "TensorBoardSummaries": "report.tensorboard",
+    "TernaryConv2D": "quantizers.layers",
+    "TernaryDense": "quantizers.layers",
     "UniformQuantizer": "quantizers.uniform",
     "Verification": "runtime.verify",
     "VerificationError": "runtime.verify",
@@ -104,6 +120,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ActivationQuantizer",
     "Artifact",
+    "BinaryConv2D",
+    "BinaryDense",
     "CentroidClusterer",
     "Compressed",
     "ConstantSparsity",
@@ -115,10 +133,15 @@ __all__ = [
     "MovingAverageRange",
     "NMPruner",
     "PolynomialDecay",
+    "QuantConv2D",
+    "QuantDense",
+    "QuantDepthwiseConv2D",
     "QuantizeActivation",
     "Recipe",
     "Schedule",
     "TensorBoardSummaries",
+    "TernaryConv2D",
+    "TernaryDense",
     "UniformQuantizer",
     "Verification",
     "VerificationError",

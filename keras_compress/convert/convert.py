@@ -15,7 +15,7 @@ from keras_compress.convert.lowering import lower
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
 from keras_compress.core import graph, progress
-from keras_compress.core.model import check_model, strip_layer, warn_of_pending
+from keras_compress.core.model import check_model, input_points_apart, strip_layer, warn_of_pending
 from keras_compress.quantizers.activation import QuantizeActivation
 
 TARGETS = ("litert", "tflm")
@@ -131,11 +131,16 @@ def _float_model(model: keras.Model, representative_dataset: Any) -> keras.Model
 
     def visit(call: graph.Call) -> Any:
         if isinstance(call.operation, QuantizeActivation):
-            return call.args[0]
+            return _renamed(call.args[0], call.operation.quantizer.unrounded(call.args[0]), call.path)
         if not isinstance(call.operation, keras.layers.Layer):
             return call.run()
         layer = strip_layer(call.operation)
         layer.name = call.path.replace("/", ".") + (f".call{call.index}" if call.index else "")
         return call.run(layer)
 
-    return graph.Rebuild(visit, flat=True, batch_size=1).model(as_graph(model, representative_dataset))
+    apart = input_points_apart(as_graph(model, representative_dataset))
+    return graph.Rebuild(visit, flat=True, batch_size=1).model(apart)
+
+
+def _renamed(start: Any, end: Any, path: str) -> Any:
+    return end if end is start else graph.rename_between(start, end, path.replace("/", "."))

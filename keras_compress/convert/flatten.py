@@ -12,6 +12,7 @@ import numpy as np
 from keras_compress.convert import expand  # noqa: F401  (fills the table of expansions)
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.core import graph
+from keras_compress.core.model import input_points_apart
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def flatten(model: keras.Model, data: Any = None) -> Flat:
         ValueError: For a layer that cannot be taken apart, by path.
     """
     emitter = Emitter()
-    flat = graph.Rebuild(emitter.visit, flat=True).model(as_graph(model, data))
+    flat = graph.Rebuild(emitter.visit, flat=True).model(input_points_apart(as_graph(model, data)))
     return Flat(flat, frozenset(emitter.made))
 
 

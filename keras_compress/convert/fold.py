@@ -90,6 +90,35 @@ def bias_grid(
     return weight, IntegerWeight(np.rint(bias / step.astype(np.float64)).astype(np.int32), step, 32)
 
 
+def doubles(weight: IntegerWeight) -> bool:
+    """Whether int8 holds twice the integers of a weight."""
+    return int(np.abs(weight.integers.astype(np.int32)).max(initial=0)) <= 63
+
+
+def sign_form(
+    weight: IntegerWeight, bias: NDArray[np.float64], input_scale: float, channel_axes: tuple[int, ...]
+) -> tuple[IntegerWeight, IntegerWeight]:
+    """Weight and bias whose sums have the sign of `weight * x + bias`, exactly, with sign(0) = +1.
+
+    With integers `w` and `x`, `s_in * s_w * sum(w * x) + b >= 0` is `sum(w * x) >= t`, `t = ceil(-b / (s_in * s_w))`.
+    So `2 * sum(w * x) - 2 * t + 1`, which is odd and never 0, has the sign; the device clips it to -1 and 1. Weights
+    too wide to be doubled give `sum(w * x) - t` instead, on a grid of step 1, and leave the rest to another layer.
+
+    Returns:
+        `(weight, bias)`. All channels have one scale: one unit of the sums is 4 (of those not doubled, 1).
+    """
+    shape = channel_shape(weight.integers.shape, channel_axes)
+    scale = np.broadcast_to(weight.scale, shape).reshape(-1).astype(np.float64)
+    threshold = np.clip(np.ceil(-bias / (np.float64(np.float32(input_scale)) * scale)), -(2**28), 2**28)
+    double = doubles(weight)
+    unit = np.float32((4.0 if double else 1.0) / input_scale)
+    integers = (1 - 2 * threshold if double else -threshold).astype(np.int32)
+    one = np.ones([1] * weight.integers.ndim, np.float32)
+    step = np.full(scale.shape, np.float32(input_scale) * unit, np.float32)
+    doubled = weight.integers * np.int8(2 if double else 1)
+    return IntegerWeight(doubled, one * unit, 8), IntegerWeight(integers, step, 32)
+
+
 def _coarse_enough(
     bias: NDArray[np.float64], input_scale: float, weight: IntegerWeight, channel_axes: tuple[int, ...]
 ) -> IntegerWeight:

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
@@ -124,6 +125,7 @@ class _Freezer:
     _tables: dict[int, Grid] = field(default_factory=dict)
     _steps: dict[int, float] = field(default_factory=dict)
     _fixed: dict[int, Grid] = field(default_factory=dict)
+    _signs: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
@@ -160,8 +162,10 @@ class _Freezer:
             self._grids[id(target)] = self._grids[id(source)]
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
+        if layer.quantizer.replaces_relu:
+            return self._sign(layer, tensor)
         if not self.activations:
-            return tensor
+            return layer.quantizer.unrounded(tensor)
         table, grid = self._tables.get(id(tensor)), self._fixed.get(id(tensor))
         if table is not None and self.activation_bits == 16:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
@@ -177,6 +181,34 @@ class _Freezer:
         self._grids[id(outputs)] = grid
         return outputs
 
+    def _sign(self, point: QuantizeActivation, tensor: Any) -> Any:
+        """The sign of a tensor, from the layer before it where that can give it, or else by one more layer."""
+        if not self.activations:
+            return graph.rename_between(tensor, point.plain_operations(tensor), point.name)
+        if self.activation_bits != 8:
+            raise ValueError(
+                "Expected mode='int8' for a model with sign activations. "
+                f"Received: {self.activation_bits}-bit activations, with a sign at {point.name!r}"
+            )
+        if id(tensor) not in self._signs:
+            if id(tensor) not in self._grids:
+                raise ValueError(
+                    "Expected an activation quantizer, or a layer with weights, in front of a sign. Received: neither "
+                    f"at {point.name!r}; put `QuantizeActivation(MovingAverageRange())` there."
+                )
+            ones = np.ones((1, 1, tensor.shape[-1], 1), np.int8)
+            weight = IntegerWeight(ones, np.ones((1, 1, tensor.shape[-1], 1), np.float32), 2)
+            offset = np.zeros(tensor.shape[-1])
+            tensor = self._per_channel(f"{point.name}.sign", tensor, weight, offset, signs=True)
+        clipped = graph.rename_between(tensor, ops.clip(tensor, -1.0, 1.0), point.name + ".clip")
+        return self._on_grid(clipped, FixedGrid(1.0, 0), point.name, point.stands_for)
+
+    def _gives_signs(self, node: Any) -> bool:
+        """Whether all that reads a call's output is one sign."""
+        reader = graph.sole_consumer(node, self.flat, self._table)
+        point = None if reader is None else reader.operation
+        return self.activations and isinstance(point, QuantizeActivation) and point.quantizer.replaces_relu
+
     def _norm(self, call: graph.Call) -> Any:
         if id(call.operation) in self._folded:
             return call.args[0]
@@ -187,14 +219,25 @@ class _Freezer:
     def _standalone_norm(self, call: graph.Call) -> Any:
         """A BatchNormalization that nothing takes in, as a 1x1 depthwise convolution."""
         norm = fold.affine_of(call.operation)
-        tensor = call.args[0]
-        name, shape = call.operation.name, tuple(tensor.shape[1:])
-        weight = fold.standalone(norm)
+        signs = self._gives_signs(call.node)
+        weight = fold.standalone(norm, bits=2 if signs else 8)
+        return self._per_channel(call.operation.name, call.args[0], weight, norm.offset, signs)
+
+    def _per_channel(
+        self, name: str, tensor: Any, weight: IntegerWeight, offset: NDArray[np.float64], signs: bool = False
+    ) -> Any:
+        """A tensor times one number for each channel, plus another, as a 1x1 depthwise convolution."""
+        shape = tuple(tensor.shape[1:])
         image = keras.layers.Reshape(_image(shape), name=f"{name}.image")(tensor) if len(shape) != 3 else tensor
         layer = keras.layers.DepthwiseConv2D(1, name=name)
         layer.build(image.shape)
-        outputs = self._frozen_layer(layer, weight, norm.offset, self._grids.get(id(tensor)), (-2, -1))(image)
-        return keras.layers.Reshape(shape, name=f"{name}.restored")(outputs) if len(shape) != 3 else outputs
+        frozen = self._frozen_layer(layer, weight, offset, self._grids.get(id(tensor)), (-2, -1), signs)
+        outputs = frozen(image)
+        if len(shape) != 3:
+            outputs = keras.layers.Reshape(shape, name=f"{name}.restored")(outputs)
+        if signs:
+            self._signs.add(id(outputs))
+        return outputs
 
     def _weighted(self, call: graph.Call) -> Any:
         layer = call.operation
@@ -206,9 +249,11 @@ class _Freezer:
         slot = slots_in(layer)[0]
         weight, bias = integer_weight(layer, slot.name), _bias(layer)
         reader = graph.sole_consumer(call.node, self.flat, self._table)
+        signs = self._gives_signs(call.node)
         if reader is not None and foldable(layer, reader.operation):
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
             self._folded.add(id(reader.operation))
+            signs = self._gives_signs(reader)
         body = inner(layer)
         config = {**body.get_config(), "use_bias": True, "name": layer.name}
         # The values follow: nothing is gained by drawing random ones first.
@@ -216,11 +261,21 @@ class _Freezer:
         made = type(body).from_config(config)
         made.build(call.args[0].shape)
         grid = self._grids.get(id(call.args[0]))
-        wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes)
+        signs = signs and grid is not None
+        wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes, signs)
         outputs = call.run(wrapper)
+        if signs:
+            return self._sums_to_signs(layer.name, outputs, weight)
         if grid is not None:
             self._steps[id(outputs)] = grid.scale * float(integer_weight(wrapper, "kernel").scale.max())
         return outputs
+
+    def _sums_to_signs(self, name: str, outputs: Any, weight: IntegerWeight) -> Any:
+        """What stands before a sign: sums that are never 0, or, of wide weights, whole sums as int8."""
+        if fold.doubles(weight):
+            self._signs.add(id(outputs))
+            return outputs
+        return self._on_grid(outputs, FixedGrid(1.0, 0), f"{name}.sum")
 
     def _rows(self, call: graph.Call) -> Any:
         """Rows of a table of integers are on the table's grid, whatever range training saw behind them."""
@@ -236,10 +291,17 @@ class _Freezer:
         bias: NDArray[np.float64],
         grid: Grid | None,
         channel_axes: tuple[int, ...],
+        signs: bool = False,
     ) -> Compressed:
-        weight = fold.spread(weight)
         transforms = {}
-        if grid is not None:
+        if signs and grid is not None:
+            weight, integers = fold.sign_form(weight, bias, grid.scale, channel_axes)
+        else:
+            weight = fold.spread(weight)
+        if signs and grid is not None:
+            transforms["bias"] = [FrozenGrid.of(integers)]
+            bias = integers.floats().astype(np.float64)
+        elif grid is not None:
             weight, integers = fold.bias_grid(bias, grid.scale, weight, channel_axes)
             transforms["bias"] = [FrozenGrid.of(integers)]
             bias = integers.floats().astype(np.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -263,6 +264,7 @@ def add_transforms(
     filters: Selector | None = None,
     rules: Sequence[Mapping[str, Any]] | None = None,
     strict: bool = False,
+    replaced: Callable[[], Mapping[str, Any]] = dict,
 ) -> keras.Model:
     """A copy of `model` in which each selected weight has more transforms at the end of its list.
 
@@ -273,6 +275,7 @@ def add_transforms(
         filters: Which layers, see `keras_compress.core.selection.select`.
         rules: Exceptions, see `keras_compress.core.selection.settings_by_path`.
         strict: Raise where a layer has to be skipped.
+        replaced: Called for each wrapper: what is to be in it beside its transforms, see `Compressed.remade`.
     """
     check_model(model)
     listed = candidates(model, strict)
@@ -291,7 +294,7 @@ def add_transforms(
                 transforms.setdefault(slot.name, []).extend(new)
         if not transforms:
             return copy
-        wrapper = Compressed(before.layer, transforms, slots=before.slot_axes, name=before.name)
+        wrapper = before.remade(transforms, **replaced())
         added.extend((wrapper, t) for t in wrapper.transform_list if t not in before.transform_list)
         return wrapper
 
@@ -446,12 +449,41 @@ def strip(model: keras.Model) -> keras.Model:
 
     def visit(call: graph.Call) -> Any:
         if hasattr(call.operation, "plain_operations"):
-            outputs = call.operation.plain_operations(*call.args)
-            return graph.rename_between(call.args[0], outputs, call.operation.name)
-        return copies(call)
+            return _plain(call.operation, call.args[0])
+        point = getattr(call.operation, "input_point", None)
+        return copies(call if point is None else replace(call, args=(_plain(point, call.args[0]), *call.args[1:])))
 
     copies = LayerCopies(lambda path, layer: strip_layer(layer), visit)
     return copied(model, copies)
+
+
+def _plain(point: Any, tensor: Any) -> Any:
+    """What a point computes in inference, as Keras operations."""
+    return graph.rename_between(tensor, point.plain_operations(tensor), point.name)
+
+
+def input_points_apart(model: keras.Model) -> keras.Model:
+    """A copy of a graph in which what quantizes the inputs of a wrapped layer is a layer before it.
+
+    The model itself where no wrapper in a graph has such a point.
+    """
+    if not graph.is_graph(model) or all(layer.input_point is None for _, layer in compressed_layers(model)):
+        return model
+    copies = LayerCopies()
+    apart: dict[int, tuple[keras.layers.Layer, Compressed]] = {}
+
+    def visit(call: graph.Call) -> Any:
+        layer = call.operation
+        if not isinstance(layer, Compressed) or layer.input_point is None:
+            return copies(call)
+        if id(layer) not in apart:
+            copy = copy_layer(layer)
+            apart[id(layer)] = copy.input_point, copy.remade(copy.transforms, input_point=None)
+        point, wrapper = apart[id(layer)]
+        return replace(call, args=(point(call.args[0]), *call.args[1:])).run(wrapper)
+
+    copies.visit = visit
+    return graph.Rebuild(visit).model(model)
 
 
 def strip_layer(layer: keras.layers.Layer) -> keras.layers.Layer:

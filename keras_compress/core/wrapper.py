@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_compress.core.context import assign, first_time_in_call
@@ -15,6 +16,8 @@ from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform, apply_all, check_order
 
 Tensor = Any
+# Layers that a wrapper may hold beside its own.
+_PARTS = ("input_point", "gradients")
 
 
 def _assign_update(transform: WeightTransform, weight: Tensor) -> None:
@@ -33,13 +36,16 @@ class Compressed(keras.layers.Wrapper):
     dtype policy.
 
     Args:
-        layer: A built Keras layer.
+        layer: A Keras layer. One that is not built yet is built with the wrapper, and the transforms then take their
+            first values from its initial weights.
         transforms: Slot name -> transforms, applied in order. For slot names see `keras_compress.core.slots`.
         slots: Attribute path -> output-channel axes, for layers that the table does not know.
+        input_point: Layer that quantizes the inputs, as if it stood before this one; a `QuantizeActivation`.
+        gradients: Layer that quantizes the gradient of the outputs, and is the identity else; a gradient quantizer.
         name: The inner layer's name by default.
 
     Raises:
-        ValueError: For an unbuilt layer, a slot the layer does not have, or an order that breaks a promise.
+        ValueError: For a slot the layer does not have, or an order that breaks a promise.
     """
 
     def __init__(
@@ -47,14 +53,11 @@ class Compressed(keras.layers.Wrapper):
         layer: keras.layers.Layer,
         transforms: Mapping[str, Sequence[WeightTransform]],
         slots: Mapping[str, Sequence[int]] | None = None,
+        input_point: keras.layers.Layer | None = None,
+        gradients: keras.layers.Layer | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if not layer.built:
-            raise ValueError(
-                f"Expected a built layer: call the model on data, or give it an `Input`. Received: {layer.name!r}, "
-                "which is not built."
-            )
         kwargs.update(dtype="float32", autocast=False)
         super().__init__(layer, name=name or layer.name, **kwargs)
         self.supports_masking = layer.supports_masking
@@ -69,18 +72,38 @@ class Compressed(keras.layers.Wrapper):
         self.transform_counts = [len(transforms[name]) for name in self.slot_names]
         # One flat list: Keras saves the state of lists of layers, not of dicts of lists.
         self.transform_list = [t for name in self.slot_names for t in transforms[name]]
-        for slot, listed in self.items():
-            self._prepare(slot, listed)
-        self.built = True
+        self.input_point = input_point
+        self.gradients = gradients
+        for listed in self.transforms.values():
+            check_order(listed)
+        if layer.built:
+            self._prepare()
         if not layer.trainable:
             # What is frozen stays as it is: no centroid moves either.
             self.trainable = False
 
-    def _prepare(self, slot: Slot, transforms: Sequence[WeightTransform]) -> None:
-        check_order(transforms)
-        shape = slot.variable(self.layer).shape
-        for position, transform in enumerate(transforms):
-            transform.prepare(shape, slot.channel_axes, check_order(transforms[:position]))
+    def _prepare(self) -> None:
+        for slot, listed in self.items():
+            shape = slot.variable(self.layer).shape
+            for position, transform in enumerate(listed):
+                transform.prepare(shape, slot.channel_axes, check_order(listed[:position]))
+        self.built = True
+
+    def remade(
+        self,
+        transforms: Mapping[str, Sequence[WeightTransform]],
+        layer: keras.layers.Layer | None = None,
+        **replaced: Any,
+    ) -> Compressed:
+        """A wrapper with the same settings, around the same layer or another one, with other transforms.
+
+        Args:
+            transforms: Slot name -> transforms.
+            layer: In place of the inner layer.
+            replaced: In place of `input_point` or `gradients`.
+        """
+        kept = {"input_point": self.input_point, "gradients": self.gradients, **replaced}
+        return Compressed(layer or self.layer, transforms, slots=self.slot_axes, name=self.name, **kept)
 
     def items(self) -> Iterator[tuple[Slot, list[WeightTransform]]]:
         """`(slot, transforms)` pairs."""
@@ -131,8 +154,20 @@ class Compressed(keras.layers.Wrapper):
             if any(t is transform for t in listed):
                 transform.initialize(self.weight(slot.name, stop_before=transform))
 
-    def build(self, *args: Any, **kwargs: Any) -> None:
-        self.built = True
+    def build(self, input_shape: Any = None) -> None:
+        if self.layer.built:
+            self.built = True
+            return
+        if keras.src.backend.in_stateless_scope() or not tf.executing_eagerly():
+            raise ValueError(
+                "Expected a layer whose weights can be made now: give the model an `Input`, or call it on data before "
+                f"`fit`. Received: {self.name!r}, in a model that `fit` is building."
+            )
+        self.layer.build(input_shape)
+        self.layer.built = True
+        self._prepare()
+        for transform in self.transform_list:
+            self.initialize(transform)
 
     def get_build_config(self) -> dict[str, Any] | None:
         return None
@@ -152,6 +187,8 @@ class Compressed(keras.layers.Wrapper):
         training = bool(training)
         # A layer that stands in two places has one set of weights and counts one step for each batch.
         update = training and not self.frozen and first_time_in_call(self)
+        if self.input_point is not None:
+            inputs = self.input_point(inputs, training=training)
         mapping = [(slot.variable(self.layer), self._transformed(slot, training, update)) for slot, _ in self.items()]
         outer = keras.src.backend.get_stateless_scope() if keras.src.backend.in_stateless_scope() else None
         with keras.StatelessScope(collect_losses=True) as scope:
@@ -165,7 +202,7 @@ class Compressed(keras.layers.Wrapper):
         self.layer._clear_losses()
         for loss in scope.losses:
             self.add_loss(loss)
-        return outputs
+        return outputs if self.gradients is None else self.gradients(outputs, training=training)
 
     def _transformed(self, slot: Slot, training: bool, update: bool) -> Tensor:
         value = ops.cast(value_of(slot.variable(self.layer)), "float32")
@@ -184,6 +221,8 @@ class Compressed(keras.layers.Wrapper):
         config.pop("dtype", None)
         config["transforms"] = {name: [serialize(t) for t in listed] for name, listed in self.transforms.items()}
         config["slots"] = None if self.slot_axes is None else {k: list(v) for k, v in self.slot_axes.items()}
+        # Only where there are any: wrappers of earlier versions load, and read back the same.
+        config.update({key: serialize(held) for key in _PARTS if (held := getattr(self, key)) is not None})
         return config
 
     @classmethod
@@ -195,4 +234,7 @@ class Compressed(keras.layers.Wrapper):
             name: [restore(t, custom_objects=custom_objects) for t in listed]
             for name, listed in config.pop("transforms").items()
         }
+        for key in _PARTS:
+            if config.get(key) is not None:
+                config[key] = restore(config[key], custom_objects=custom_objects)
         return cls(layer, transforms, **config)

@@ -102,6 +102,11 @@ class ActivationQuantizer(keras.layers.Layer):
         scale, zero_point = (float(p) for p in self.parameters())
         return _in_float32(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
 
+    def unrounded(self, inputs: Any) -> Any:
+        """What is left of it in a model that computes in floats: the function without the rounding."""
+        low, high = (float(end) for end in self.range())
+        return _in_float32(lambda values: ops.clip(values, low, high), inputs)
+
     def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
@@ -148,6 +153,10 @@ class _RangeQuantizer(ActivationQuantizer):
     def range(self) -> tuple[Tensor, Tensor]:
         """`(low, high)` of inference, before 0.0 is included."""
         raise NotImplementedError(f"{type(self).__name__} must implement `range()`.")
+
+    def unrounded(self, inputs: Any) -> Any:
+        # The range describes the values: it is no part of the function.
+        return inputs
 
     def train(self, values: Tensor) -> Tensor:
         """Take a training batch, float32, into account and round it."""
@@ -375,6 +384,9 @@ class FixedGrid(ActivationQuantizer):
 
     def parameters(self) -> tuple[Tensor, Tensor]:
         return ops.convert_to_tensor(self._scale, "float32"), ops.convert_to_tensor(float(self._zero_point))
+
+    def unrounded(self, inputs: Any) -> Any:
+        return inputs
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training:

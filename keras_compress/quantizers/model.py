@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import keras
 
 from keras_compress.core import graph, parts
-from keras_compress.core.model import add_transforms, candidates
+from keras_compress.core.model import add_transforms, candidates, input_points_apart
 from keras_compress.core.registry import register, resolve
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.transform import WeightTransform
@@ -101,6 +102,7 @@ def quantize_model(
     per_channel: bool | None = None,
     grid: Any = "int8",
     other_activations: Any = "int8",
+    gradients: Any = None,
     filters: Selector | None = None,
     rules: Sequence[Mapping[str, Any]] | None = None,
     strict: bool = False,
@@ -121,6 +123,7 @@ def quantize_model(
             is deployed. `None` for the levels alone: those only float modes of `convert` take.
         other_activations: What stands where values may be negative (inputs, sums, outputs), where `activations` takes
             no negative values.
+        gradients: A quantizer of the gradients that arrive at each layer's output, such as `DoReFaGradient(6)`.
         filters: Layers whose weights are quantized: name, `"re:..."`, `"class:..."`, class or callable. Activations
             are quantized in the whole model, as integer kernels need them everywhere.
         rules: Exceptions: `{"layers": selector, "skip": True}` (weights stay as they are),
@@ -135,14 +138,35 @@ def quantize_model(
             already, or one without a place for `activations`.
     """
     weight_transforms(weights, per_channel, grid)
+    activation_quantizer(activations)
     other = activation_quantizer(other_activations)
     if other is not None and not other.stands_at(Place.ANYWHERE):
         raise ValueError(
             "Expected `other_activations` that take negative values, such as 'int8'. "
             f"Received: other_activations={other_activations!r}"
         )
-    activation_quantizer(activations)
-    defaults = {"weights": weights, "activations": activations}
+    places = _Places({"weights": weights, "activations": activations}, filters, tuple(rules or ()), strict)
+    apart = input_points_apart(model)
+    quantized = _with_weights(apart, places, per_channel, grid, gradients)
+    if activations is None and not any("activations" in rule for rule in places.rules):
+        return quantized
+    _warn_of_places(model)
+    return _with_points(quantized, apart, places, other_activations) if graph.is_graph(model) else quantized
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What `quantize_model` was told of layers."""
+
+    defaults: Mapping[str, Any]
+    filters: Selector | None
+    rules: tuple[Mapping[str, Any], ...]
+    strict: bool
+
+
+def _with_weights(
+    model: keras.Model, places: _Places, per_channel: bool | None, grid: Any, gradients: Any
+) -> keras.Model:
     kept: list[str] = []
     added: list[str] = []
 
@@ -154,35 +178,42 @@ def quantize_model(
         added.extend(path for _ in new)
         return new
 
-    quantized = add_transforms(model, make, defaults, filters=filters, rules=rules, strict=strict)
+    def held() -> dict[str, Any]:
+        return {} if gradients is None else {"gradients": _fresh(resolve("gradient_quantizer", gradients))}
+
+    quantized = add_transforms(
+        model,
+        make,
+        places.defaults,
+        filters=places.filters,
+        rules=places.rules,
+        strict=places.strict,
+        replaced=held,
+    )
     if kept and not added:
         raise ValueError(
             "Expected a model whose weights are not quantized yet, or `weights=None` to leave them as they are. "
             f"Received: quantizers already at {kept[:10]}"
         )
-    if activations is None and not any("activations" in rule for rule in rules or ()):
-        return quantized
-    _warn_of_places(model)
-    if not graph.is_graph(model):
-        return quantized
-    chosen = settings_by_path(
-        candidates(model, quiet=True), defaults, None, [r for r in rules or () if not r.get("skip")]
-    )
+    return quantized
 
-    placed: list[str] = []
+
+def _with_points(quantized: keras.Model, model: keras.Model, places: _Places, other_activations: Any) -> keras.Model:
+    defaults = places.defaults
+    rules = [rule for rule in places.rules if not rule.get("skip")]
+    chosen = settings_by_path(candidates(model, quiet=True), defaults, None, rules)
+    used: list[bool] = []
 
     def point(path: str, place: Place) -> ActivationQuantizer | None:
         made = activation_quantizer(chosen.get(path, defaults)["activations"])
-        if made is None or made.stands_at(place):
-            placed.append(path)
-            return made
-        return activation_quantizer(other_activations)
+        used.append(made is None or made.stands_at(place))
+        return made if used[-1] else activation_quantizer(other_activations)
 
     pointed = PlacePoints(point).place(quantized)
-    if not placed and len(pointed.layers) > len(quantized.layers):
+    if used and not any(used):
         raise ValueError(
-            f"Expected a model with a ReLU, behind which {activations!r} can stand. Received: {model.name!r}, where "
-            "every point may hold negative values; use an activation quantizer that takes them, such as 'int8'."
+            f"Expected a model with a ReLU, behind which {defaults['activations']!r} can stand. Received: "
+            f"{model.name!r}, where every point may hold negative values; use one that takes them, such as 'int8'."
         )
     return pointed
 

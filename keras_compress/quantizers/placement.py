@@ -51,7 +51,8 @@ def _makes_values(node: Node, reader: Node | None) -> bool:
     if reader is None:
         return True
     if isinstance(reader.operation, QuantizeActivation):
-        return False
+        # A sign comes out of the sums of weights; of anything else it is taken from integers.
+        return reader.operation.quantizer.replaces_relu and kind not in (Kind.LINEAR, Kind.NORM)
     after = kind_of(reader.operation)
     if after is Kind.NORM and not foldable(node.operation, reader.operation):
         return True
@@ -152,7 +153,10 @@ class PlacePoints:
     def _without_relu(self, call: graph.Call) -> Any:
         """What a ReLU would see: a quantizer takes its place."""
         if kind_of(call.operation) is Kind.CLAMP:
-            return call.args[0]
+            tensor = call.args[0]
+            if kind_of(_producer(call.node.input_tensors[0]).operation) in (Kind.LINEAR, Kind.NORM):
+                return tensor
+            return self._point(call, tensor, "_input", self.quantizer(self._root(call), Place.ANYWHERE))
         copied = self._copies.of(call.path, call.operation)
         inner(copied).activation = keras.activations.linear
         return call.run(copied)
@@ -214,10 +218,4 @@ def _without_unfused_activation(path: str, layer: keras.layers.Layer) -> keras.l
         return copy_layer(layer)
     if not isinstance(layer, Compressed):
         return copy_layer(layer, activation=None)
-    config = layer.get_config()
-    return Compressed(
-        copy_layer(layer.layer, activation=None),
-        copy_layer(layer).transforms,
-        slots=layer.slot_axes,
-        name=config["name"],
-    )
+    return layer.remade(copy_layer(layer).transforms, copy_layer(layer.layer, activation=None))

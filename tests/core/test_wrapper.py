@@ -30,9 +30,53 @@ def pruned(model: keras.Model) -> keras.Model:
     return kc.prune_low_magnitude(model, LATE)
 
 
-def test_an_unbuilt_layer_is_refused() -> None:
-    with pytest.raises(ValueError, match="Expected a built layer.*Received: 'unbuilt'"):
-        kc.Compressed(layers.Dense(2, name="unbuilt"), {})
+def test_an_unbuilt_layer_is_built_with_the_wrapper(tmp_path) -> None:
+    clusterer = kc.CentroidClusterer(3)
+    model = keras.Sequential([kc.Compressed(layers.Dense(5, name="late"), {"kernel": [clusterer]})])
+    assert not model.layers[0].built
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    outputs = np.array(model(x))
+    wrapper = model.layers[0]
+    assert len(np.unique(np.array(wrapper.weight("kernel")))) == 3
+    assert np.abs(np.array(clusterer.centroids)).min() > 0  # of the initial weights
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_array_equal(outputs, np.array(keras.models.load_model(tmp_path / "m.keras")(x)))
+
+
+class Late(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.late = kc.Compressed(layers.Dense(5, name="late"), {"kernel": [kc.CentroidClusterer(3)]})
+
+    def call(self, inputs, training=False):
+        return self.late(inputs)
+
+
+def test_a_layer_that_fit_builds_while_it_traces_is_refused() -> None:
+    model = Late()
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="give the model an `Input`.*Received: 'late'"):
+        model.fit(np.zeros((4, 6)), np.zeros((4, 5)), verbose=0)
+
+
+class Doubling(layers.Layer):
+    """A layer to stand in a wrapper's other places."""
+
+    def call(self, inputs, training=None):
+        return inputs * (2.0 if training else 3.0)
+
+
+def test_layers_before_and_behind_the_wrapped_one() -> None:
+    dense = layers.Dense(2, use_bias=False)
+    dense.build((None, 3))
+    x = np.ones((1, 3), np.float32)
+    plain = np.array(dense(x))
+    for training, factor in ((False, 3.0), (True, 2.0)):
+        before = kc.Compressed(dense, {}, input_point=Doubling())(x, training=training)
+        behind = kc.Compressed(dense, {}, gradients=Doubling())(x, training=training)
+        np.testing.assert_allclose(np.array(before), factor * plain, rtol=1e-6)
+        np.testing.assert_allclose(np.array(behind), factor * plain, rtol=1e-6)
+    assert "gradients" not in kc.Compressed(dense, {}).get_config()
 
 
 def test_an_unknown_slot_is_refused() -> None:

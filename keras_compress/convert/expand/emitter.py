@@ -134,6 +134,10 @@ class Emitter:
         if type(body).__name__ in _INFERENCE_IDENTITY and len(args) == 1:
             return args[0]
         if isinstance(operation, Compressed):
+            if operation.input_point is not None:
+                # Only in a traced `call`: in graphs it was put before the layer already.
+                args = (self._emit(operation.input_point, args[:1], {}, f"{name}.input"), *args[1:])
+                operation = operation.remade(operation.transforms, input_point=None)
             self._owners.add(operation)
         expansion = expansion_of(body)
         if expansion is not None and expansion.applies(body, args, kwargs):
