@@ -129,15 +129,10 @@ def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
     return tf.reduce_min(values), tf.reduce_max(values)
 
 
-class _RangeQuantizer(ActivationQuantizer):
-    """A quantizer with a range that training batches determine."""
-
-    learns_range = False
+class TrainedQuantizer(ActivationQuantizer):
+    """A quantizer that knows nothing before the first training batch. Subclasses implement `train` and `set_range`."""
 
     def create_variables(self) -> None:
-        moving = {"shape": (), "initializer": "zeros", "trainable": self.learns_range}
-        self.minimum = self.add_weight(name="minimum", aggregation="mean", **moving)
-        self.maximum = self.add_weight(name="maximum", aggregation="mean", **moving)
         self.batches = self.add_weight(
             name="batches",
             shape=(),
@@ -150,14 +145,6 @@ class _RangeQuantizer(ActivationQuantizer):
     def trained(self) -> bool:
         return int(value_of(self.batches)) > 0
 
-    def range(self) -> tuple[Tensor, Tensor]:
-        """`(low, high)` of inference, before 0.0 is included."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `range()`.")
-
-    def unrounded(self, inputs: Any) -> Any:
-        # The range describes the values: it is no part of the function.
-        return inputs
-
     def train(self, values: Tensor) -> Tensor:
         """Take a training batch, float32, into account and round it."""
         raise NotImplementedError(f"{type(self).__name__} must implement `train(values)`.")
@@ -165,9 +152,6 @@ class _RangeQuantizer(ActivationQuantizer):
     def set_range(self, low: float, high: float) -> None:
         """Set the range exactly, as calibration finds it; training goes on from there."""
         raise NotImplementedError(f"{type(self).__name__} must implement `set_range(low, high)`.")
-
-    def parameters(self) -> tuple[Tensor, Tensor]:
-        return affine.affine_parameters(*self.range(), self.spec)
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if training:
@@ -190,6 +174,29 @@ class _RangeQuantizer(ActivationQuantizer):
                     "Train the model, or give `convert` a representative_dataset.",
                     stacklevel=2,
                 )
+
+
+class _RangeQuantizer(TrainedQuantizer):
+    """A quantizer with a range that training batches determine."""
+
+    learns_range = False
+
+    def create_variables(self) -> None:
+        moving = {"shape": (), "initializer": "zeros", "trainable": self.learns_range}
+        self.minimum = self.add_weight(name="minimum", aggregation="mean", **moving)
+        self.maximum = self.add_weight(name="maximum", aggregation="mean", **moving)
+        super().create_variables()
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        """`(low, high)` of inference, before 0.0 is included."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `range()`.")
+
+    def unrounded(self, inputs: Any) -> Any:
+        # The range describes the values: it is no part of the function.
+        return inputs
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        return affine.affine_parameters(*self.range(), self.spec)
 
     def summary_values(self) -> dict[str, float]:
         low, high = self.range()
