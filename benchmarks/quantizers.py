@@ -1,0 +1,250 @@
+"""What few bits cost: weight and activation quantizers on Fashion-MNIST, simulated and deployed; their training time.
+
+Every row starts from the same float model of its seed and trains for the same few epochs. First and last layer have
+8 bits, as in the papers.
+
+    python benchmarks/quantizers.py
+    python benchmarks/quantizers.py --steps_only     # time of a training step with each quantizer
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import Any
+
+import keras
+import numpy as np
+from absl import app, flags
+from common import RESULTS, Goal, at_most, once, print_goals, write_results
+from timing import in_turns, summarize
+
+import keras_compress as kc
+from keras_compress import datasets, models
+from keras_compress.core import registry
+from keras_compress.runtime import deployed
+from keras_compress.runtime.verify import runner_of
+
+BATCH_SIZE = 128
+FLOAT_EPOCHS, ROW_EPOCHS = 8, 3
+CALIBRATION_IMAGES = 500
+LARGEST_STEP_RATIO = 1.5
+ENDS = [{"layers": "first", "weights": "int8"}, {"layers": "last", "weights": "int8", "activations": "int8"}]
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of rows with a goal; the others take the first.")
+_ROWS = flags.DEFINE_multi_string("row", None, "Rows to run, by name; all by default.")
+_WORK = flags.DEFINE_string("work", "/tmp/keras_compress_quantizers", "Folder of what is finished already.")
+_QUICK = flags.DEFINE_bool("quick", False, "Little data, to check the script; results stay in --work.")
+_STEPS_ONLY = flags.DEFINE_bool("steps_only", False, "Measure training steps only.")
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: As `--row` takes it.
+        weights: Weight quantizer for `quantize_model`.
+        activations: Activation quantizer likewise.
+        goal: Most points of accuracy lost beside the float row; `None` for none, and one seed.
+        learning_rate: At the start; it falls to 0 as a cosine.
+    """
+
+    name: str
+    weights: Any = None
+    activations: Any = None
+    goal: float | None = None
+    learning_rate: float = 1e-3
+    bits: str = field(default="")
+
+
+def _named(name: str, **config: Any) -> dict[str, Any]:
+    return {"class_name": name, "config": config}
+
+
+def _both(name: str, bits: int, weights: Any, activations: Any, goal: float | None = None) -> Row:
+    return Row(f"{name} {bits}/{bits}", weights, activations, goal, bits=f"{bits}/{bits}")
+
+
+def _rows() -> list[Row]:
+    found = [Row("float", goal=0.0, bits="32/32")]
+    for bits, goal in ((8, None), (4, 0.3), (2, 1.0)):
+        found += [
+            _both("PACT", bits, _named("DoReFa", bits=bits), _named("Pact", bits=bits), goal),
+            _both("LSQ", bits, _named("LSQ", bits=bits), _named("LSQActivation", bits=bits), goal),
+            _both("DoReFa", bits, _named("DoReFa", bits=bits), _named("DoReFaActivation", bits=bits)),
+        ]
+        if bits <= 4:
+            found.append(_both("LQ-Nets", bits, _named("LQNets", bits=bits), _named("LSQActivation", bits=bits)))
+    return [
+        *found,
+        Row("BWN 1/32", "BWN", None, 1.0, bits="1/32"),
+        Row("TWN ternary/32", "TWN", None, 0.8, bits="ternary/32"),
+        Row("TTQ ternary/32", "TTQ", None, 0.8, bits="ternary/32"),
+        Row("BWN + PACT 1/2", "BWN", _named("Pact", bits=2), bits="1/2"),
+        Row("DoReFa 1/2", _named("DoReFa", bits=1), _named("DoReFaActivation", bits=2), bits="1/2"),
+        Row("XNOR 1/1", "BWN", "approx_sign", 4.0, bits="1/1"),
+        Row("DoReFa 1/1", _named("DoReFa", bits=1), _named("DoReFaActivation", bits=1), bits="1/1"),
+    ]
+
+
+def load() -> datasets.Dataset:
+    data = datasets.load("fashion_mnist")
+    if not _QUICK.value:
+        return data
+    return datasets.Dataset(
+        data.name, data.x_train[:1280], data.y_train[:1280], data.x_test[:200], data.y_test[:200], data.num_classes
+    )
+
+
+def fit(model: keras.Model, data: datasets.Dataset, epochs: int, learning_rate: float, seed: int) -> float:
+    """Train with a learning rate that falls to 0 as a cosine; returns seconds for each epoch."""
+    epochs = 1 if _QUICK.value else epochs
+    steps = epochs * -(-len(data.x_train) // BATCH_SIZE)
+    keras.utils.set_random_seed(seed)
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    begin = time.perf_counter()
+    model.fit(data.x_train, data.y_train, batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
+    return (time.perf_counter() - begin) / epochs
+
+
+def accuracy(outputs: Array, labels: Array) -> float:
+    return float((outputs.argmax(-1) == labels).mean())
+
+
+def float_model(seed: int, data: datasets.Dataset, work: Path) -> keras.Model:
+    """The model that every row of a seed starts from."""
+    path = work / f"float_{seed}.keras"
+    if not path.is_file():
+        keras.utils.set_random_seed(seed)
+        model = models.vgg()
+        fit(model, data, FLOAT_EPOCHS, 2e-3, seed)
+        model.save(path)
+    return keras.models.load_model(path, compile=False)
+
+
+def trained_row(row: Row, seed: int, data: datasets.Dataset, work: Path) -> dict[str, Any]:
+    """Train, freeze, convert, and run the test set on the device's kernels."""
+    model = float_model(seed, data, work)
+    if row.weights is not None:
+        keras.utils.set_random_seed(seed)
+        model = kc.quantize_model(model, row.weights, row.activations, rules=ENDS)
+    seconds = fit(model, data, ROW_EPOCHS, row.learning_rate, seed)
+    trained = accuracy(model.predict(data.x_test, batch_size=500, verbose=0), data.y_test)
+    result = {"row": row.name, "bits": row.bits, "seed": seed, "accuracy": trained, "epoch_s": seconds}
+    if row.weights is None:
+        return result
+    artifact = kc.convert(model, representative_dataset=data.x_train[:CALIBRATION_IMAGES])
+    frozen = artifact.frozen.predict(data.x_test, batch_size=500, verbose=0)
+    outputs = deployed.run(runner_of("xnnpack"), artifact.content, [data.x_test], row.name)[0]
+    return {
+        **result,
+        "frozen_accuracy": accuracy(frozen, data.y_test),
+        "deployed_accuracy": accuracy(outputs, data.y_test),
+        "raw_bytes": artifact.stats.raw_bytes,
+        "gzip_bytes": artifact.stats.gzip_bytes,
+    }
+
+
+def accuracy_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
+    seeds = [int(seed) for seed in _SEEDS.value]
+    chosen = [row for row in _rows() if not _ROWS.value or row.name in _ROWS.value]
+    found = []
+    for seed in seeds:
+        for row in chosen:
+            if row.goal is None and seed != seeds[0]:
+                continue
+            name = row.name.replace(" ", "_").replace("/", "-")
+            path = work / f"{name}_{seed}.json"
+            found.append(once(path, lambda row=row, seed=seed: trained_row(row, seed, data, work)))
+            print(found[-1], flush=True)
+    return found
+
+
+def goals_of(found: list[dict[str, Any]]) -> list[Goal]:
+    """Points lost beside the float row of the same seeds, on the device."""
+    base = {row["seed"]: row["accuracy"] for row in found if row["row"] == "float"}
+    goals = []
+    for row in _rows():
+        mine = [r for r in found if r["row"] == row.name and r["seed"] in base]
+        if row.goal is None or row.weights is None or not mine:
+            continue
+        lost = 100 * mean(base[r["seed"]] - r["deployed_accuracy"] for r in mine)
+        goals.append(at_most(f"{row.name}: points lost beside float, mean of {len(mine)} seeds", lost, row.goal))
+    return goals
+
+
+def summary_rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread over seeds."""
+    made = []
+    for row in _rows():
+        mine = [r for r in found if r["row"] == row.name]
+        if not mine:
+            continue
+        line: dict[str, Any] = {"row": row.name, "bits": row.bits, "seeds": len(mine)}
+        for key in ("accuracy", "frozen_accuracy", "deployed_accuracy", "epoch_s", "gzip_bytes"):
+            values = [r[key] for r in mine if key in r]
+            if values:
+                line[key] = mean(values)
+                line[f"{key}_spread"] = pstdev(values)
+        made.append(line)
+    return made
+
+
+def step_of(model: keras.Model, x: Any, y: Any) -> Callable[[], object]:
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    return lambda: model.train_on_batch(x, y)
+
+
+def step_rows(data: datasets.Dataset) -> list[dict[str, Any]]:
+    """Time of a training step with each quantizer over the float step, a few at a time in turns with it."""
+    x, y = data.x_train[:BATCH_SIZE], data.y_train[:BATCH_SIZE]
+    rows = []
+    methods = [("weight_transform", name) for name in registry.entries("weight_transform")]
+    methods += [("activation_quantizer", name) for name in registry.entries("activation_quantizer")]
+    for kind, name in methods:
+        cls = registry.lookup(kind, name)
+        if not issubclass(cls, (kc.WeightQuantizer, kc.ActivationQuantizer)) or name == "FixedGrid":
+            continue
+        keras.utils.set_random_seed(0)
+        plain = models.vgg()
+        made = cls(**cls.samples()[0])
+        pair = (made, None) if kind == "weight_transform" else (None, made)
+        quantized = kc.quantize_model(plain, *pair)
+        times = in_turns({"float": step_of(plain, x, y), name: step_of(quantized, x, y)}, 10, 4 if _QUICK.value else 12)
+        rows.append({"kind": kind, "quantizer": name, **summarize(times)[name]})
+        print(rows[-1], flush=True)
+        keras.backend.clear_session()
+    return rows
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        sys.exit(f"Expected flags only. Received: {argv[1:]}")
+    work = Path(_WORK.value) / ("quick" if _QUICK.value else "full")
+    work.mkdir(parents=True, exist_ok=True)
+    data = load()
+    directory = work if _QUICK.value else RESULTS
+    settings = {"model": "vgg 16-32-64", "batch_size": BATCH_SIZE}
+    if _STEPS_ONLY.value:
+        rows = step_rows(data)
+        goals = [at_most(f"{r['quantizer']}: step over float", r["ratio"], LARGEST_STEP_RATIO) for r in rows]
+        write_results("quantizer_steps", rows, goals, seeds=[0], settings=settings, directory=directory)
+    else:
+        found = accuracy_rows(data, work)
+        goals = goals_of(found)
+        settings |= {"float_epochs": FLOAT_EPOCHS, "row_epochs": ROW_EPOCHS, "first_and_last_layer": "8 bits"}
+        rows = [*summary_rows(found), *found]
+        write_results(
+            "quantizers", rows, goals, seeds=[int(s) for s in _SEEDS.value], settings=settings, directory=directory
+        )
+    print_goals(goals)
+
+
+if __name__ == "__main__":
+    app.run(main)

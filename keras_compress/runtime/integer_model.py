@@ -1,0 +1,146 @@
+"""What int8 kernels compute, in NumPy: weighted operators to the last bit, for proofs that need no runtime.
+
+With `(f, e) = frexp(M)`, the factor `M = input scale * weight scale / output scale` is taken for `q * 2^(e - 31)`,
+`q = round(f * 2^31)`.
+TFLite-Micro, and LiteRT's reference convolutions, round twice: to 32 bits, then to the output. LiteRT's reference
+FULLY_CONNECTED rounds once.
+
+**Reference**: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference" (2018), section 2.2; the two roundings as measured on the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from keras_compress.convert.flatbuffer import Graph, read_model
+
+Array = NDArray[Any]
+KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_LIMITS = {
+    schema.ActivationFunctionType.RELU: (0.0, np.inf),
+    schema.ActivationFunctionType.RELU6: (0.0, 6.0),
+    schema.ActivationFunctionType.RELU_N1_TO_1: (-1.0, 1.0),
+}
+
+
+def multiplier_of(scale: Array) -> tuple[Array, Array]:
+    """`(q, e)` of positive factors: `scale ~ q * 2^(e - 31)`, `2^30 <= q < 2^31`."""
+    fraction, exponent = np.frexp(np.asarray(scale, np.float64))
+    integers = np.rint(fraction * 2.0**31).astype(np.int64)
+    full = integers == 2**31
+    return np.where(full, integers // 2, integers), exponent.astype(np.int64) + full
+
+
+def round_twice(sums: Array, scale: Array) -> Array:
+    """`sums * scale` as TFLite-Micro rounds: a doubling high product, ties upwards, then a shift, ties away from zero.
+
+    >>> round_twice(np.array([6, -6, 5]), np.array([0.25, 0.25, 0.25])).tolist()
+    [2, -2, 1]
+    """
+    factor, exponent = multiplier_of(scale)
+    product = (sums.astype(np.int64) << np.maximum(exponent, 0)) * factor
+    nudge = np.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    high = _divided(product + nudge, 31)
+    shift = np.maximum(-exponent, 0)
+    mask = (np.int64(1) << shift) - 1
+    threshold = (mask >> 1) + (high < 0)
+    rounded: Array = (high >> shift) + ((high & mask) > threshold)
+    return rounded
+
+
+def round_once(sums: Array, scale: Array) -> Array:
+    """`sums * scale` as LiteRT's reference FULLY_CONNECTED rounds: once, ties upwards.
+
+    >>> round_once(np.array([6, -6, 5]), np.array([0.25, 0.25, 0.25])).tolist()
+    [2, -1, 1]
+    """
+    factor, exponent = multiplier_of(scale)
+    shift = 31 - exponent
+    rounded: Array = (sums.astype(np.int64) * factor + (np.int64(1) << (shift - 1))) >> shift
+    return rounded
+
+
+def _divided(product: Array, bits: int) -> Array:
+    """Division by a power of two, towards zero, in integers."""
+    quotient: Array = np.sign(product) * (np.abs(product) >> bits)
+    return quotient
+
+
+def run(content: bytes, inputs: Array, rounding: Callable[[Array, Array], Array] = round_twice) -> Array:
+    """Outputs of a file with one weighted operator on integers.
+
+    Args:
+        content: A `.tflite` file, such as a piece from `keras_compress.convert.segments`; operators that only reshape
+            may be in it.
+        inputs: int8 integers of its only input, any batch.
+        rounding: `round_twice` or `round_once`.
+
+    Raises:
+        ValueError: For a file with anything else.
+    """
+    graph = Graph(read_model(content))
+    weighted = [op for op in graph.operators if graph.kind(op) in KERNELS]
+    others = {graph.kind(op) for op in graph.operators} - {*KERNELS, "RESHAPE"}
+    if len(weighted) != 1 or others:
+        raise ValueError(f"Expected one operator out of {KERNELS}. Received: {len(weighted)}, and {sorted(others)}")
+    (op,) = weighted
+    values = inputs.reshape(len(inputs), *graph.shape(op.inputs[0])[1:]).astype(np.int64)
+    return _requantized(graph, op, _sums(graph, op, values), rounding).reshape(
+        len(inputs), *graph.shape(graph.outputs[0])[1:]
+    )
+
+
+def _sums(graph: Graph, op: Any, values: Array) -> Array:
+    """Accumulators: weights times inputs less their zero point, and the bias."""
+    weight, kind = graph.constant(op.inputs[1]), graph.kind(op)
+    if weight is None:
+        raise ValueError(f"Expected constant weights. Received: computed ones at {graph.name(op.outputs[0])!r}")
+    quantization = graph.quantization(op.inputs[0])
+    centred = values - (0 if quantization is None else int(quantization[1]))
+    weight = weight.astype(np.int64)
+    if kind == "FULLY_CONNECTED":
+        sums = centred.reshape(-1, weight.shape[1]) @ weight.T
+    else:
+        windows = _windows(op.builtinOptions, centred, weight.shape[1:3])
+        if kind == "CONV_2D":
+            sums = np.einsum("nhwcij,oijc->nhwo", windows, weight, optimize=True)
+        else:
+            repeated = np.repeat(windows, weight.shape[3] // windows.shape[3], axis=3)
+            sums = np.einsum("nhwcij,ijc->nhwc", repeated, weight[0], optimize=True)
+    bias = graph.constant(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
+    return sums if bias is None else sums + bias.astype(np.int64)
+
+
+def _windows(options: Any, values: Array, size: tuple[int, int]) -> Array:
+    """What each output position sees: `(batch, height', width', channels, *size)`; padding is zero."""
+    strides, dilation = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
+    spans = [(n - 1) * d + 1 for n, d in zip(size, dilation, strict=True)]
+    pads = [(0, 0), (0, 0)]
+    if options.padding == schema.Padding.SAME:
+        needed = [
+            max((-(-n // s) - 1) * s + span - n, 0)
+            for n, s, span in zip(values.shape[1:3], strides, spans, strict=True)
+        ]
+        pads = [(n // 2, n - n // 2) for n in needed]
+    padded = np.pad(values, [(0, 0), *pads, (0, 0)])
+    windows = sliding_window_view(padded, spans, axis=(1, 2))[:, :: strides[0], :: strides[1]]
+    cut: Array = windows[..., :: dilation[0], :: dilation[1]]
+    return cut
+
+
+def _requantized(graph: Graph, op: Any, sums: Array, rounding: Callable[[Array, Array], Array]) -> Array:
+    scales = [graph.quantization(t) for t in (op.inputs[0], op.inputs[1], op.outputs[0])]
+    source, weight, target = (found for found in scales if found is not None)
+    factor = source[0].astype(np.float64)[0] * weight[0].astype(np.float64) / target[0].astype(np.float64)[0]
+    integers = rounding(sums, np.broadcast_to(factor, sums.shape[-1:])) + int(target[1])
+    low, high = _LIMITS.get(op.builtinOptions.fusedActivationFunction, (-np.inf, np.inf))
+    ends = np.array([low, high]) / np.float64(target[0][0]) + int(target[1])
+    clipped: Array = np.clip(integers, max(-128, np.rint(ends[0])), min(127, np.rint(ends[1]))).astype(np.int8)
+    return clipped
