@@ -100,12 +100,12 @@ class ActivationQuantizer(keras.layers.Layer):
         if not self.trained():
             return inputs
         scale, zero_point = (float(p) for p in self.parameters())
-        return _in_float32(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
+        return in_float32(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
 
     def unrounded(self, inputs: Any) -> Any:
         """What is left of it in a model that computes in floats: the function without the rounding."""
         low, high = (float(end) for end in self.range())
-        return _in_float32(lambda values: ops.clip(values, low, high), inputs)
+        return in_float32(lambda values: ops.clip(values, low, high), inputs)
 
     def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
         return keras.KerasTensor(inputs.shape, inputs.dtype)
@@ -118,7 +118,8 @@ class ActivationQuantizer(keras.layers.Layer):
         return {"name": self.name, "trainable": self.trainable, "bits": self.bits}
 
 
-def _in_float32(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+def in_float32(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """Apply a function to float32 values, whatever the dtype of the inputs, which the outputs have too."""
     if keras.backend.standardize_dtype(inputs.dtype) == "float32":
         return function(inputs)
     return ops.cast(function(ops.cast(inputs, "float32")), inputs.dtype)
@@ -130,14 +131,20 @@ def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class TrainedQuantizer(ActivationQuantizer):
-    """A quantizer that knows nothing before the first training batch. Subclasses implement `train` and `set_range`."""
+    """A quantizer that training batches determine. Subclasses implement `train` and `set_range`.
+
+    Class attributes:
+        known_from_start: It need not wait for the first batch.
+    """
+
+    known_from_start: bool = False
 
     def create_variables(self) -> None:
         self.batches = self.add_weight(
             name="batches",
             shape=(),
             dtype="int64",
-            initializer="zeros",
+            initializer="ones" if self.known_from_start else "zeros",
             trainable=False,
             aggregation="only_first_replica",
         )
@@ -403,7 +410,7 @@ class FixedGrid(ActivationQuantizer):
         return ops.cast(straight_through(self._on_grid, clipped), inputs.dtype)
 
     def plain(self, inputs: Any) -> Any:
-        return _in_float32(self._on_grid, inputs)
+        return in_float32(self._on_grid, inputs)
 
     def _on_grid(self, values: Tensor) -> Tensor:
         if self._rounding == "half_away":

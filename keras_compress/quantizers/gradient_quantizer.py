@@ -1,0 +1,109 @@
+"""Quantizers of gradients: the identity on the way forward."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_compress.core import affine
+from keras_compress.core.context import assign, first_time_in_call
+from keras_compress.core.registry import register
+from keras_compress.core.ste import compiled, value_of
+
+Tensor = Any
+
+
+@functools.cache
+def _backward(bits: int) -> Callable[..., Tensor]:
+    spec = affine.QuantSpec(bits=bits, signed=False, symmetric=False, narrow_range=False)
+    top = float(spec.maximum)
+
+    def quantized(upstream: Tensor, seeds: Tensor) -> Tensor:
+        gradient = tf.cast(upstream, "float32")
+        largest = tf.reduce_max(tf.abs(gradient), axis=list(range(1, gradient.shape.rank)), keepdims=True)
+        divisor = tf.where(largest == 0.0, tf.ones_like(largest), 2.0 * largest)
+        noise = tf.random.stateless_uniform(tf.shape(gradient), seeds, -0.5, 0.5, alg="philox")
+        # quantize_k(r + noise / top) is round(top * r + noise) / top.
+        integers = affine.quantize_to_int(top * (gradient / divisor + 0.5) + noise, 1.0, 0.0, spec)
+        return tf.cast(2.0 * largest * (integers / top - 0.5), upstream.dtype)
+
+    return compiled(quantized)
+
+
+@register("gradient_quantizer")
+class DoReFaGradient(keras.layers.Layer):
+    """Rounds the gradient that comes back through it, stochastically.
+
+    **Forward** `y = x`.
+    **Gradient** `f(g) = 2 m (quantize_k(g / (2m) + 1/2 + N(k)) - 1/2)`, `m` the largest `|g|` of the sample,
+    `N(k) = u / (2^k - 1)`, `u ~ U(-1/2, 1/2)`, `quantize_k(r) = round((2^k - 1) r) / (2^k - 1)`. The mean is `g`.
+    **Levels** `2^k` for each sample, from `-m` to `m`; 0 is none of them.
+
+    In inference, and where it is not `trainable`, the gradient passes as it is. The noise depends on `seed` and the
+    number of training batches seen alone, so that interrupted training goes on as if it had not been. Layers of the
+    same seed draw the same numbers: give each its own where that matters.
+
+    Args:
+        bits: k, 1 to 8.
+        seed: Integer from 0.
+
+    Shapes: any, the first axis being the batch.
+
+    Raises:
+        ValueError: For arguments out of range.
+
+    **Reference**: Zhou et al., "DoReFa-Net" (2016), equation 12.
+    """
+
+    def __init__(self, bits: int = 6, seed: int = 0, *, name: str | None = None, trainable: bool = True) -> None:
+        super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)
+        if not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= 8:
+            raise ValueError(f"Expected `bits` to be an integer from 1 to 8. Received: bits={bits}")
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ValueError(f"Expected `seed` to be an integer from 0. Received: seed={seed}")
+        self.bits, self.seed = bits, seed
+        self.supports_masking = True
+        self.step = self.add_weight(
+            name="step",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+        self.built = True
+
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        """Constructor arguments of a few examples."""
+        return [{}, {"bits": 2, "seed": 1}]
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        if not training or not self.trainable:
+            return inputs
+        step = value_of(self.step)
+        seeds = tf.stack([tf.constant(self.seed, "int64"), step])
+        if first_time_in_call(self):
+            assign(self.step, step + 1)
+        backward = _backward(self.bits)
+
+        @tf.custom_gradient
+        def apply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+            return tf.identity(x), lambda upstream: backward(upstream, seeds)
+
+        return apply(ops.convert_to_tensor(inputs))
+
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def plain_operations(self, inputs: Any) -> Any:
+        """What is left of it in a model that is trained: nothing."""
+        return inputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "trainable": self.trainable, "bits": self.bits, "seed": self.seed}

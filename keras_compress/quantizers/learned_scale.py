@@ -1,0 +1,111 @@
+"""What PACT and LSQ share: one trained positive number, which the first training batch sets."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_compress.core import affine
+from keras_compress.core.context import assign
+from keras_compress.core.ste import compiled, value_of
+from keras_compress.quantizers.activation import TrainedQuantizer
+
+Tensor = Any
+# An optimizer may push the number to 0 and below: it then counts as this, and its gradient can lead it back.
+SMALLEST = 1e-6
+
+
+@functools.cache
+def _rounding(spec: affine.QuantSpec, divisor: int, zero_point: int) -> Callable[..., Tensor]:
+    def forward(values: Tensor, learned: Tensor) -> Tensor:
+        return affine.fake_quantize(values, scale_of(learned, divisor), float(zero_point), spec)
+
+    return compiled(forward)
+
+
+def scale_of(learned: Tensor, divisor: int) -> Tensor:
+    """The step that the trained number stands for."""
+    return ops.maximum(learned, SMALLEST) * (1.0 / divisor)
+
+
+class LearnedScale(TrainedQuantizer):
+    """A quantizer whose step is a trained number, divided by a constant.
+
+    Subclasses implement `first_value` and `backward`.
+
+    Class attributes:
+        learned_name: Name of the number.
+        start: Its first value; `None` lets the first training batch decide.
+    """
+
+    allowed_bits = tuple(range(1, 9))
+    learned_name: str
+    start: float | None = None
+
+    def create_variables(self) -> None:
+        first = keras.initializers.Constant(1.0 if self.start is None else self.start)
+        self.learned = self.add_weight(name=self.learned_name, shape=(), initializer=first, aggregation="mean")
+        super().create_variables()
+
+    @property
+    def known_from_start(self) -> bool:  # type: ignore[override]
+        """It need not wait for the first batch."""
+        return self.start is not None
+
+    @property
+    def divisor(self) -> int:
+        """What the number is divided by to give the step."""
+        return 1
+
+    @property
+    def zero_point(self) -> int:
+        """Integer of 0.0."""
+        return self.spec.minimum
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        scale = scale_of(value_of(self.learned), self.divisor)
+        return scale, ops.full_like(scale, float(self.zero_point))
+
+    def unrounded(self, inputs: Any) -> Any:
+        return super().unrounded(inputs) if self.trained() else inputs
+
+    def first_value(self, values: Tensor) -> Tensor:
+        """The number for the first training batch; anything but a positive one counts as 1."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `first_value(values)`.")
+
+    def backward(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """Compiled `(values, number, upstream) -> gradients of both`, the same object for the same settings."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `backward()`.")
+
+    def train(self, values: Tensor) -> Tensor:
+        batches, now = value_of(self.batches), value_of(self.learned)
+        fresh = batches == 0
+        # As in `LearnedRange`: no gradient may enter the condition, and the number has one in every batch.
+        first = ops.stop_gradient(ops.cond(fresh, lambda: self.first_value(values), lambda: now))
+        used = ops.where(fresh, ops.where(first > 0, first, ops.ones_like(first)), now)
+        assign(self.learned, ops.stop_gradient(used))
+        assign(self.batches, batches + 1 if self.trainable else ops.maximum(batches, 1))
+        self.penalize(used)
+        forward, backward = _rounding(self.spec, self.divisor, self.zero_point), self.backward()
+
+        @tf.custom_gradient
+        def apply(x: Tensor, learned: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+            return forward(x, learned), lambda upstream: tuple(backward(x, learned, upstream))
+
+        return apply(values, used)
+
+    def penalize(self, learned: Tensor) -> None:
+        """Add a loss for the number; none by default."""
+
+    def set_learned(self, value: float) -> None:
+        """Set the number exactly; training goes on from there."""
+        self.learned.assign(value if value > 0 else 1.0)
+        self.batches.assign(1)
+
+    def summary_values(self) -> dict[str, float]:
+        return {self.learned_name: float(value_of(self.learned))}

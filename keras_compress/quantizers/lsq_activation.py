@@ -1,0 +1,112 @@
+"""LSQ for activations: a trained step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_compress.core import affine
+from keras_compress.core.registry import register
+from keras_compress.core.ste import compiled
+from keras_compress.quantizers.learned_scale import LearnedScale, scale_of
+
+Tensor = Any
+
+
+@functools.cache
+def _first_step(highest: int) -> Callable[[Tensor], Tensor]:
+    def first(values: Tensor) -> Tensor:
+        return 2.0 * tf.reduce_mean(tf.abs(values)) * highest**-0.5
+
+    return compiled(first)
+
+
+@functools.cache
+def _backward(spec: affine.QuantSpec, zero_point: int) -> Callable[..., tuple[Tensor, Tensor]]:
+    lowest, highest = float(spec.minimum - zero_point), float(spec.maximum - zero_point)
+
+    def gradients(values: Tensor, step: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
+        scale = scale_of(step, 1)
+        in_steps = values / scale
+        inside = (in_steps > lowest) & (in_steps < highest)
+        zeros = tf.zeros_like(upstream)
+        integers = affine.quantize_to_int(values, scale, float(zero_point), spec) - float(zero_point)
+        to_step = tf.reduce_sum(upstream * (integers - tf.where(inside, in_steps, zeros)))
+        return tf.where(inside, upstream, zeros), to_step * _gradient_scale(values, highest)
+
+    return compiled(gradients)
+
+
+def _gradient_scale(values: Tensor, highest: float) -> Tensor:
+    """`1 / sqrt(N * Qp)`, N the elements of one sample."""
+    features = tf.size(values) / tf.maximum(tf.shape(values)[0], 1)
+    return tf.math.rsqrt(tf.cast(features, "float32") * highest)
+
+
+@register("activation_quantizer")
+class LSQActivation(LearnedScale):
+    """LSQ: multiples of a trained step `s`.
+
+    **Forward** `y = round(clip(x / s, -Qn, Qp)) * s`; unsigned `Qn = 0`, `Qp = 2^bits - 1`, signed `Qn = 2^(bits-1)`,
+    `Qp = 2^(bits-1) - 1`. The first training batch sets `s = 2 * mean|x| / sqrt(Qp)`.
+    **Gradient** `dy/dx` is 1 for `-Qn < x/s < Qp`, else 0; `dy/ds` is `round(x/s) - x/s` there, `-Qn` below and `Qp`
+    above, times `1 / sqrt(N * Qp)` with N the number of elements of one sample.
+    **Levels** `-Qn * s .. Qp * s`, evenly spaced.
+
+    Args:
+        bits: 1 to 8; signed 2 to 8.
+        signed: Take negative values. Behind ReLUs the unsigned form has twice as many levels.
+
+    Raises:
+        ValueError: For bits out of range.
+
+    **Reference**: Esser et al., "Learned Step Size Quantization" (2020), equations 1-3, 5 and section 2.2.
+    """
+
+    learned_name = "step"
+
+    def __init__(self, bits: int = 4, signed: bool = False, **kwargs: Any) -> None:
+        if signed and bits == 1:
+            raise ValueError(f"Expected `bits` from 2 to 8 where `signed=True`. Received: bits={bits}")
+        self.signed = bool(signed)
+        super().__init__(bits, **kwargs)
+
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [{}, {"bits": 3, "signed": True}]
+
+    @property
+    def non_negative(self) -> bool:  # type: ignore[override]
+        """It takes values of 0 and more only."""
+        return not self.signed
+
+    @property
+    def step(self) -> keras.Variable:
+        """The step."""
+        return self.learned
+
+    @property
+    def zero_point(self) -> int:
+        return 0 if self.signed else self.spec.minimum
+
+    @property
+    def highest(self) -> int:
+        """Qp, the highest multiple of the step."""
+        return self.spec.maximum - self.zero_point
+
+    def first_value(self, values: Tensor) -> Tensor:
+        return _first_step(self.highest)(values)
+
+    def backward(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        return _backward(self.spec, self.zero_point)
+
+    def set_range(self, low: float, high: float) -> None:
+        lowest = self.spec.minimum - self.zero_point
+        self.set_learned(max(high / self.highest, low / lowest if lowest else 0.0))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "signed": self.signed}

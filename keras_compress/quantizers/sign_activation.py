@@ -1,0 +1,151 @@
+"""Sign activations: one function, and the gradients that papers put in the place of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from keras import ops
+
+from keras_compress.core import affine
+from keras_compress.core.registry import register
+from keras_compress.core.ste import compiled
+from keras_compress.quantizers.activation import ActivationQuantizer, in_float32
+
+Tensor = Any
+
+
+def _sign(values: Tensor) -> Tensor:
+    return ops.where(values >= 0.0, 1.0, -1.0)
+
+
+@compiled
+def _sign_program(values: Tensor) -> Tensor:
+    return _sign(values)
+
+
+class SignActivation(ActivationQuantizer):
+    """`y = 1` for `x >= 0`, else -1; so sign(0) = 1. It takes the place of a ReLU.
+
+    Subclasses implement `slope`. The integers are -1 and 1, the scale is 1 and the zero point 0.
+    """
+
+    allowed_bits = (1,)
+    replaces_relu = True
+
+    def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:
+        super().__init__(1, name=name, trainable=trainable)
+
+    @property
+    def spec(self) -> affine.QuantSpec:
+        """Integer format: -1 to 1."""
+        return affine.QuantSpec(bits=2)
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        return ops.convert_to_tensor(1.0, "float32"), ops.convert_to_tensor(0.0, "float32")
+
+    def slope(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Compiled `(values, upstream) -> gradient`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `slope()`.")
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        if not training:
+            return self.plain(inputs)
+        slope = self.slope()
+
+        @tf.custom_gradient
+        def apply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+            return _sign_program(x), lambda upstream: slope(x, upstream)
+
+        return ops.cast(apply(ops.cast(inputs, "float32")), inputs.dtype)
+
+    def plain(self, inputs: Any) -> Any:
+        return in_float32(_sign, inputs)
+
+    def unrounded(self, inputs: Any) -> Any:
+        # Nothing is left of a sign without the rounding.
+        return self.plain(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {key: value for key, value in super().get_config().items() if key != "bits"}
+
+
+@compiled
+def _clipped_slope(values: Tensor, upstream: Tensor) -> Tensor:
+    return tf.where(tf.abs(values) <= 1.0, upstream, tf.zeros_like(upstream))
+
+
+@compiled
+def _triangular_slope(values: Tensor, upstream: Tensor) -> Tensor:
+    return upstream * tf.maximum(2.0 - 2.0 * tf.abs(values), 0.0)
+
+
+@compiled
+def _swish_slope(values: Tensor, upstream: Tensor, beta: Tensor) -> Tensor:
+    # 1 + cosh(z) = 2 cosh(z/2)^2, and 1 / cosh^2 = 1 - tanh^2, which cannot overflow.
+    z = beta * values
+    tanh = tf.tanh(0.5 * z)
+    return upstream * beta * (2.0 - z * tanh) * 0.5 * (1.0 - tf.square(tanh))
+
+
+@register("activation_quantizer")
+class SteSignActivation(SignActivation):
+    """Sign with the clipped straight-through gradient of binarized networks.
+
+    **Forward** `y = 1` for `x >= 0`, else -1. **Gradient** 1 for `|x| <= 1`, else 0. **Levels** -1, 1.
+
+    **Reference**: Hubara et al., "Binarized Neural Networks" (2016), equations 1 and 4.
+    """
+
+    def slope(self) -> Callable[[Tensor, Tensor], Tensor]:
+        found: Callable[[Tensor, Tensor], Tensor] = _clipped_slope
+        return found
+
+
+@register("activation_quantizer")
+class ApproxSignActivation(SignActivation):
+    """Sign with the gradient of a piecewise quadratic approximation.
+
+    **Forward** `y = 1` for `x >= 0`, else -1. **Gradient** `2 - 2|x|` for `|x| <= 1`, else 0. **Levels** -1, 1.
+
+    **Reference**: Liu et al., "Bi-Real Net" (2018), section 3.3.
+    """
+
+    def slope(self) -> Callable[[Tensor, Tensor], Tensor]:
+        found: Callable[[Tensor, Tensor], Tensor] = _triangular_slope
+        return found
+
+
+@register("activation_quantizer")
+class SwishSignActivation(SignActivation):
+    """Sign with the gradient of the SignSwish function.
+
+    **Forward** `y = 1` for `x >= 0`, else -1.
+    **Gradient** `beta * (2 - beta * x * tanh(beta * x / 2)) / (1 + cosh(beta * x))`; a little negative far from 0.
+    **Levels** -1, 1.
+
+    Args:
+        beta: Steepness, positive.
+
+    Raises:
+        ValueError: For a `beta` that is not positive.
+
+    **Reference**: Darabi et al., "BNN+: Improved Binary Network Training" (2018), section 3.1.
+    """
+
+    def __init__(self, beta: float = 5.0, **kwargs: Any) -> None:
+        if not beta > 0:
+            raise ValueError(f"Expected `beta` > 0. Received: beta={beta}")
+        self.beta = float(beta)
+        super().__init__(**kwargs)
+
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [{}, {"beta": 2.0}]
+
+    def slope(self) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda values, upstream: _swish_slope(values, upstream, tf.constant(self.beta))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "beta": self.beta}
