@@ -142,7 +142,14 @@ def convert(values: flags.FlagValues) -> None:
         data = Data.load(values.data)
         examples = as_input(data.samples("train", "", "test"), model, data.path)[:CALIBRATION_SAMPLES]
     with cli_report.collected_warnings() as notes:
-        artifact = convert_model(model, values.target, mode=values.mode, representative_dataset=examples, io=values.io)
+        artifact = convert_model(
+            model,
+            values.target,
+            mode=values.mode,
+            representative_dataset=examples,
+            io=values.io,
+            weights_storage=values.weights_storage,
+        )
     artifact.save(path)
     cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")
     for op in artifact.float_ops:
@@ -209,7 +216,8 @@ def verify(values: flags.FlagValues) -> int:
     if reason is not None:
         raise RuntimeError(f"Target {values.target!r} cannot be run here: {reason}")
     with cli_report.collected_warnings() as notes:
-        artifact = convert_model(model, values.target, representative_dataset=examples)
+        storage = values.weights_storage
+        artifact = convert_model(model, values.target, representative_dataset=examples, weights_storage=storage)
         found = verify_model(artifact, None, x, kernels=kernels, strict=False)
     cli_report.console_for_tables().print(cli_report.verification_table(found))
     cli_report.say(*cli_report.verification_entry(found)["lines"], *notes)

@@ -62,6 +62,12 @@ class _Definer:
     def target(self) -> None:
         self.choice("target", "litert", ["litert", "tflm"], "Runtime: of phones, or of microcontrollers.")
 
+    def weights_storage(self) -> None:
+        about = (
+            "Weights of int8 models: packed wherever they fit and the runtime takes it, or (auto) where that is free."
+        )
+        self.choice("weights_storage", "auto", ["auto", "int8", "int4", "int2"], about)
+
 
 def _demo_flags(define: _Definer) -> None:
     define.text("out", "out", "Folder for the models and report.json; made if it is not there.")
@@ -98,6 +104,7 @@ def _convert_flags(define: _Definer) -> None:
     modes = ["int8", "16x8", "dynamic", "float16", "float32"]
     define.choice("mode", None, modes, "Arithmetic; by default what the model was trained for.")
     define.choice("io", "float32", ["float32", "int8", "uint8", "int16"], "Type of inputs and outputs.")
+    define.weights_storage()
 
 
 def _measure_flags(define: _Definer) -> None:
@@ -113,6 +120,7 @@ def _verify_flags(define: _Definer) -> None:
     define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
     define.data("Real data to run it on.")
     define.target()
+    define.weights_storage()
 
 
 def _report_flags(define: _Definer) -> None:

@@ -12,6 +12,7 @@ import keras
 from keras_compress.convert.files import write_atomic
 from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.convert.lowering import FloatOp
+from keras_compress.convert.storage import INT8, Storage
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Artifact:
         points: Activation point -> name of its tensor in the file.
         float_ops: Operators left in float32, with the reason.
         notes: What the conversion did that the Keras model does not show.
+        storage: What was asked of the storage of weights, and for which runtime.
     """
 
     content: bytes
@@ -37,6 +39,7 @@ class Artifact:
     points: Mapping[str, str] = field(default_factory=dict)
     float_ops: tuple[FloatOp, ...] = ()
     notes: tuple[str, ...] = ()
+    storage: Storage = INT8
 
     @property
     def stats(self) -> FileStats:
@@ -60,6 +63,7 @@ class Artifact:
             "io": self.io,
             "raw_bytes": stats.raw_bytes,
             "gzip_bytes": stats.gzip_bytes,
+            "weights_storage": self.storage.wanted,
             "weight_payload_bytes": stats.weight_payload_bytes,
             "sparsity": stats.sparsity,
             "float_ops": [{"op": op.op, "tensor": op.tensor, "reason": op.reason} for op in self.float_ops],

@@ -14,12 +14,12 @@ from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.lowering import lower
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
+from keras_compress.convert.storage import STORAGES, Storage, as_notes
 from keras_compress.core import graph, progress
 from keras_compress.core.model import check_model, input_points_apart, strip_layer, warn_of_pending
 from keras_compress.quantizers.activation import QuantizeActivation
 
 TARGETS = ("litert", "tflm")
-STORAGES = ("auto", "int8")
 _INTEGER_MODES = ("int8", "16x8")
 # TFLite-Micro has no kernels for float activations with integer weights, and none for float16 constants.
 _MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES)}
@@ -46,8 +46,11 @@ def convert(
         representative_dataset: Data to calibrate activation ranges that training did not set: an array, a list or
             mapping of arrays, a `tf.data.Dataset`, or a function that yields batches, as for the TFLite converter.
         io: Type of the model's inputs and outputs: `"float32"`, `"int8"`, `"uint8"`, or `"int16"` for 16x8.
-        weights_storage: `"int8"`, or `"auto"`, which is the same today.
-        strict: Raise where an operator would be left in float32 for an integer mode.
+        weights_storage: For int8: `"int8"`; `"int4"` (-7 to 7) or `"int2"` (-1 to 1) packs each weight whose integers
+            fit and whose operator takes it on the target, and notes the others with the reason; `"auto"` packs as INT4
+            where that costs neither time nor memory (dense layers on LiteRT).
+        strict: Raise where an operator would be left in float32 for an integer mode, or a weight unpacked that
+            `weights_storage` asks to be packed.
 
     Returns:
         The file's bytes and its report. Nothing is written.
@@ -65,14 +68,19 @@ def convert(
         progress.step("running TensorFlow's converter")
         lowered = lower(float_model(_float_model(model, representative_dataset), model), LoweringPlan(mode, io))
         return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
+    storage = Storage(weights_storage if mode == "int8" else "int8", target)
     progress.step("freezing")
     frozen = freeze(
         model,
         representative_dataset,
         activation_bits=16 if mode == "16x8" else 8,
         activations=mode in _INTEGER_MODES,
+        storage=storage,
     )
-    marked, plan = export(frozen, mode, io, target)
+    marked, plan = export(frozen, mode, io, storage)
+    unpacked = as_notes(plan.unpacked, storage)
+    if strict and storage.asked and unpacked:
+        raise ValueError(f"Expected packed weights only (strict=True). Received: {'; '.join(unpacked)}")
     progress.step("running TensorFlow's converter")
     converted = float_model(marked, model)
     progress.step("lowering to integers")
@@ -90,7 +98,8 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        tuple(lowered.notes),
+        (*unpacked, *lowered.notes),
+        storage,
     )
 
 
@@ -119,6 +128,8 @@ def _check_arguments(target: str, mode: str, io: str, weights_storage: str) -> N
             raise ValueError(f"Expected `{name}` out of {allowed}. Received: {name}={value!r}")
     if mode not in _MODES_OF[target]:
         raise ValueError(f"Expected a mode that target {target!r} runs: {_MODES_OF[target]}. Received: mode={mode!r}")
+    if mode != "int8" and weights_storage in ("int4", "int2"):
+        raise ValueError(f"Expected mode='int8' for weights_storage={weights_storage!r}. Received: mode={mode!r}")
     fitting = {"int8": ("float32", "int8", "uint8"), "16x8": ("float32", "int16")}.get(mode, ("float32",))
     if io not in fitting:
         raise ValueError(f"Expected `io` out of {fitting} for mode={mode!r}. Received: io={io!r}")

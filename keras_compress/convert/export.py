@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from keras_compress.convert.expand.activations import PointwiseFunction, table_o
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.markers import Marker
 from keras_compress.convert.plan import ActivationPoint, ConstantGrid, LoweringPlan, fingerprint
+from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import graph
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
@@ -32,8 +33,9 @@ class _Exporter:
     """Visitor of a frozen model: wrappers become plain layers, points become markers, functions become tables."""
 
     frozen: keras.Model
-    target: str
+    storage: Storage
     weights: dict[str, ConstantGrid] = field(default_factory=dict)
+    unpacked: dict[str, str] = field(default_factory=dict)
     points: dict[int, ActivationPoint] = field(default_factory=dict)
     _grids: dict[int, FixedGrid] = field(default_factory=dict)
 
@@ -71,8 +73,8 @@ class _Exporter:
     def _has_kernel(self, layer: keras.layers.Layer, grid: FixedGrid) -> bool:
         """Whether the target computes this function well on integers of this grid."""
         if isinstance(layer, PointwiseFunction):
-            return layer.function in _NATIVE[self.target]
-        return self.target != "tflm" or grid.scale < _TOO_COARSE_FOR_TFLM
+            return layer.function in _NATIVE[self.storage.target]
+        return self.storage.target != "tflm" or grid.scale < _TOO_COARSE_FOR_TFLM
 
     def _mark(self, layer: QuantizeActivation, tensor: Any) -> Any:
         grid = layer.quantizer
@@ -86,8 +88,19 @@ class _Exporter:
         integers = layer.transforms["kernel"][-1].integer_weight(None)
         if integers is None:
             raise ValueError(f"Expected a frozen model. Received: {layer.name!r} without integers")
-        grid = layout_of(layer.layer, layer.name).grid(f"{layer.name}/kernel", integers)
-        self.weights[fingerprint(grid.floats())] = grid
+        layout = layout_of(layer.layer, layer.name)
+        grid = layout.grid(f"{layer.name}/kernel", integers)
+        bits, reason = self.storage.of(layout.operator, grid)
+        key = fingerprint(grid.floats())
+        other = self.weights.setdefault(key, replace(grid, storage_bits=bits))
+        if other.storage_bits != bits:
+            # Equal numbers are found as one weight; of two layers that want it differently, neither has it packed.
+            wide = other if other.storage_bits == 8 else grid
+            self.weights[key] = replace(wide, storage_bits=8)
+            reason = reason or f"{other.name!r} has the same values"
+            self.unpacked.setdefault(other.name, f"{grid.name!r} has the same values")
+        if reason:
+            self.unpacked[grid.name] = reason
 
 
 class LookUp(keras.layers.Layer):
@@ -107,15 +120,15 @@ class LookUp(keras.layers.Layer):
         return tf.gather(tf.constant(self._values), tf.cast(inputs, tf.int32) + 128)
 
 
-def export(frozen: keras.Model, mode: str, io: str, target: str = "litert") -> tuple[keras.Model, LoweringPlan]:
+def export(frozen: keras.Model, mode: str, io: str, storage: Storage = INT8) -> tuple[keras.Model, LoweringPlan]:
     """The float model that goes through the TFLite converter, and what is put into its flatbuffer.
 
     Args:
         frozen: What `freeze` gave.
         mode: One of `keras_compress.convert.plan.MODES`.
         io: One of `keras_compress.convert.plan.IO_TYPES`.
-        target: `"litert"` or `"tflm"`.
+        storage: How the weights are stored, and for which runtime.
     """
-    visitor = _Exporter(frozen, target)
+    visitor = _Exporter(frozen, storage)
     marked = graph.Rebuild(visitor, batch_size=1).model(frozen)
-    return marked, LoweringPlan(mode, io, visitor.weights, visitor.points, target)
+    return marked, LoweringPlan(mode, io, visitor.weights, visitor.points, storage.target, visitor.unpacked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
+
+from keras_compress.convert.packing import pack, unpack
 
 MAX_CONTENT_BYTES = 2**31 - 1
 # What the tables of a model of usual size take; the builder grows where that is too little.
@@ -29,6 +32,7 @@ _NUMPY_TYPES: dict[str, str] = {
     "float32": "<f4", "float16": "<f2", "float64": "<f8", "int8": "i1", "uint8": "u1", "int16": "<i2",
     "int32": "<i4", "int64": "<i8", "uint16": "<u2", "uint32": "<u4", "uint64": "<u8", "bool": "?",
 }  # fmt: skip
+_PACKED_BITS = {"int4": 4, "int2": 2}
 
 
 class _AlignedBuffer(schema.BufferT):
@@ -302,10 +306,13 @@ class Graph:
         return data is not None and len(data) > 0
 
     def constant(self, tensor: int) -> NDArray[Any] | None:
-        """Values of a constant tensor in its shape, or None when it is computed."""
+        """Values of a constant tensor in its shape, or None when it is computed; packed ones as int8."""
         if not self.is_constant(tensor):
             return None
         raw = np.ascontiguousarray(self.model.buffers[self.tensors[tensor].buffer].data, dtype=np.uint8)
+        if self.dtype(tensor) in _PACKED_BITS:
+            shape = self.shape(tensor)
+            return unpack(raw, _PACKED_BITS[self.dtype(tensor)])[: math.prod(shape)].reshape(shape)
         return raw.view(_NUMPY_TYPES[self.dtype(tensor)]).reshape(self.shape(tensor))
 
     def is_float_activation(self, tensor: int) -> bool:
@@ -352,6 +359,23 @@ class Graph:
         self.model.buffers.append(buffer)
         self.tensors[index].buffer = len(self.model.buffers) - 1
         return index
+
+    def pack_constant(self, tensor: int, bits: int) -> None:
+        """Store an int8 constant in 4 or 2 bits a value; several values share a byte.
+
+        Raises:
+            ValueError: The schema of this LiteRT has no such type.
+        """
+        if f"int{bits}" not in _TYPE_CODES:
+            raise ValueError(f"Expected a LiteRT with INT{bits} tensors. Received: a version without; update it")
+        values, buffer = self.constant(tensor), schema.BufferT()
+        if values is None:
+            raise ValueError(f"Expected a constant. Received: computed tensor {self.name(tensor)!r}")
+        buffer.data = pack(values, bits)
+        # A buffer of its own: another tensor may read the old one as int8.
+        self.model.buffers.append(buffer)
+        self.tensors[tensor].buffer = len(self.model.buffers) - 1
+        self.tensors[tensor].type = _TYPE_CODES[f"int{bits}"]
 
     def set_type(self, tensor: int, dtype: str) -> None:
         """Change the element type of a computed tensor."""

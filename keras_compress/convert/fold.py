@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.convert.packing import spare_bits
 from keras_compress.core.model import channel_shape
 from keras_compress.core.transform import IntegerWeight
 
@@ -73,6 +74,14 @@ def spread(weight: IntegerWeight) -> IntegerWeight:
     shift = int(np.floor(np.log2(127 / largest))) if largest else 0
     return IntegerWeight(
         integers=weight.integers * 2**shift, scale=(weight.scale / np.float32(2**shift)), bits=weight.bits
+    )
+
+
+def compact(weight: IntegerWeight) -> IntegerWeight:
+    """The same weight with its integers shifted down as far as they stay whole, one shift for the tensor."""
+    shift = spare_bits(weight.integers)
+    return IntegerWeight(
+        integers=weight.integers >> shift, scale=(weight.scale * np.float32(2**shift)), bits=weight.bits
     )
 
 

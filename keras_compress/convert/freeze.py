@@ -18,6 +18,7 @@ from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
 from keras_compress.convert.flatten import Flat, flatten
 from keras_compress.convert.layouts import layout_of
+from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import graph
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.model import check_model, foldable, inner, slots_in
@@ -52,6 +53,7 @@ def freeze(
     *,
     activation_bits: int = 8,
     activations: bool = True,
+    storage: Storage = INT8,
 ) -> keras.Model:
     """A Keras model that computes what the device will: "the simulation" of this library, in full.
 
@@ -64,6 +66,7 @@ def freeze(
         representative_dataset: Data that calibrates the ranges that training did not set; see `convert`.
         activation_bits: 8 or 16.
         activations: `False` freezes the weights only and leaves activations and biases float.
+        storage: How the weights will be stored: integers that will be packed into fewer than 8 bits are not shifted up.
 
     Returns:
         A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
@@ -77,14 +80,13 @@ def freeze(
     flat = flatten(model, representative_dataset)
     made = flat.model
     if activations:
-        made = _with_points(flat, activation_bits)
+        made = _with_points(flat, activation_bits, everywhere=not has_points(model))
         _calibrate(made, representative_dataset)
-    return graph.Rebuild(_Freezer(made, activation_bits, activations)).model(made)
+    return graph.Rebuild(_Freezer(made, activation_bits, activations, storage)).model(made)
 
 
-def _with_points(flat: Flat, bits: int) -> keras.Model:
+def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
     """A point wherever integers stand on the device: everywhere, or inside what training saw as one layer."""
-    everywhere = not has_points(flat.model)
     if not everywhere and not flat.expanded:
         return flat.model
     quantizers: dict[str, Any] = {}
@@ -120,6 +122,7 @@ class _Freezer:
     flat: keras.Model
     activation_bits: int
     activations: bool
+    storage: Storage = INT8
     _grids: dict[int, Grid] = field(default_factory=dict)
     _folded: set[int] = field(default_factory=set)
     _tables: dict[int, Grid] = field(default_factory=dict)
@@ -220,7 +223,7 @@ class _Freezer:
         """A BatchNormalization that nothing takes in, as a 1x1 depthwise convolution."""
         norm = fold.affine_of(call.operation)
         signs = self._gives_signs(call.node)
-        weight = fold.standalone(norm, bits=2 if signs else 8)
+        weight = fold.standalone(norm, bits=2 if signs or self.storage.asked else 8)
         return self._per_channel(call.operation.name, call.args[0], weight, norm.offset, signs)
 
     def _per_channel(
@@ -297,7 +300,7 @@ class _Freezer:
         if signs and grid is not None:
             weight, integers = fold.sign_form(weight, bias, grid.scale, channel_axes)
         else:
-            weight = fold.spread(weight)
+            weight = self._as_stored(layer, weight)
         if signs and grid is not None:
             transforms["bias"] = [FrozenGrid.of(integers)]
             bias = integers.floats().astype(np.float64)
@@ -309,6 +312,14 @@ class _Freezer:
         layer.kernel.assign(weight.floats())
         layer.bias.assign(bias)
         return Compressed(layer, transforms, slots={"kernel": channel_axes, "bias": (-1,)})
+
+    def _as_stored(self, layer: keras.layers.Layer, weight: IntegerWeight) -> IntegerWeight:
+        """The weight with small integers where they are packed, else with integers shifted up."""
+        if self.storage.bits < 8 and self.activations and self.activation_bits == 8:
+            small, layout = fold.compact(weight), layout_of(layer, layer.name)
+            if self.storage.of(layout.operator, layout.grid(layer.name, small))[0] < 8:
+                return small
+        return fold.spread(weight)
 
     def _average(self, call: graph.Call) -> Any:
         """An average pooling, and behind it the rounding of the int8 kernel: same scale, half away from zero."""

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.convert.packing import unpack
+
 # Operator -> inputs that hold weights, where they are constants with two dimensions or more.
 _LSTM_WEIGHTS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 _WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
@@ -336,13 +338,10 @@ def _weight_rows(file: _File) -> Iterator[tuple[int, TensorStats]]:
 
 
 def _unpacked(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
-    """The stored values, one per element; a packed byte holds its first value in the lowest bits."""
+    """The stored values, one per element."""
     bits = _BITS[dtype]
     if bits < 8:
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        fields = ((data[:, np.newaxis] >> shifts) & (2**bits - 1)).reshape(-1).astype(np.int8)
-        signed: NDArray[np.int8] = np.where(fields >= 2 ** (bits - 1), fields - 2**bits, fields)
-        return signed
+        return unpack(data, bits)
     if dtype == "BFLOAT16":
         # The upper half of a float32.
         halves: NDArray[np.uint32] = data.view("<u2").astype(np.uint32)

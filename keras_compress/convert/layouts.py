@@ -23,10 +23,12 @@ class Layout:
     Attributes:
         arrange: Keras kernel (or its scale, same rank) -> TFLite layout.
         quantized_dimension: Axis of the output channels in the TFLite layout.
+        operator: What the layer becomes.
     """
 
     arrange: Callable[[Array], Array]
     quantized_dimension: int = 0
+    operator: str = "CONV_2D"
 
     def grid(self, name: str, weight: IntegerWeight) -> ConstantGrid:
         """The integers and scales as the file holds them."""
@@ -54,12 +56,12 @@ def _depthwise_1d(kernel: Array) -> Array:
 _LAYOUTS: dict[str, Layout] = {
     "Conv2D": Layout(lambda k: np.transpose(k, (3, 0, 1, 2))),
     "Conv1D": Layout(lambda k: np.transpose(k, (2, 0, 1))[:, None]),
-    "Conv2DTranspose": Layout(lambda k: np.transpose(k, (2, 0, 1, 3))),
-    "DepthwiseConv2D": Layout(_depthwise_2d, 3),
-    "DepthwiseConv1D": Layout(_depthwise_1d, 3),
-    "Dense": Layout(lambda k: np.transpose(k)),
-    "Operand": Layout(lambda k: k),
-    "Rows": Layout(lambda k: k),
+    "Conv2DTranspose": Layout(lambda k: np.transpose(k, (2, 0, 1, 3)), operator="TRANSPOSE_CONV"),
+    "DepthwiseConv2D": Layout(_depthwise_2d, 3, "DEPTHWISE_CONV_2D"),
+    "DepthwiseConv1D": Layout(_depthwise_1d, 3, "DEPTHWISE_CONV_2D"),
+    "Dense": Layout(lambda k: np.transpose(k), operator="FULLY_CONNECTED"),
+    "Operand": Layout(lambda k: k, operator="operator on two tensors"),
+    "Rows": Layout(lambda k: k, operator="GATHER"),
 }
 
 

@@ -28,6 +28,7 @@ class ConstantGrid:
         scale: float32, shape `(1,)` for one scale per tensor or `(channels,)`.
         quantized_dimension: Axis of `values` that `scale` runs along (0 when there is one scale).
         bits: Width the integers fit in, 2 to 8.
+        storage_bits: Width they are stored in: 8, or 4 or 2 for packed ones.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ConstantGrid:
     scale: NDArray[np.float32]
     quantized_dimension: int
     bits: int = 8
+    storage_bits: int = 8
 
     def floats(self) -> NDArray[np.float32]:
         """The float32 values that travel through the float flatbuffer."""
@@ -74,6 +76,7 @@ class LoweringPlan:
         weights: `fingerprint(grid.floats())` -> grid.
         points: Marker ID (1, 2, ...) -> activation point.
         target: `"litert"` or `"tflm"`: where two exact forms exist, the one that this runtime runs better.
+        unpacked: Name of a weight that is stored as int8 -> why not in fewer bits, where there is a reason to give.
     """
 
     mode: str = "int8"
@@ -81,3 +84,4 @@ class LoweringPlan:
     weights: Mapping[str, ConstantGrid] = field(default_factory=dict)
     points: Mapping[int, ActivationPoint] = field(default_factory=dict)
     target: str = "litert"
+    unpacked: Mapping[str, str] = field(default_factory=dict)

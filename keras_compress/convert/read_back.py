@@ -39,6 +39,10 @@ def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> N
             raise ValueError(
                 f"Expected the frozen integers in the file. Received: other ones in tensor {graph.name(weight)!r}"
             )
+        if graph.dtype(weight) != f"int{grid.storage_bits}":
+            raise ValueError(
+                f"Expected {grid.name!r} stored as int{grid.storage_bits}. Received: {graph.dtype(weight)} in the file"
+            )
         missing.pop(grid.name, None)
         if plan.mode in ("int8", "16x8") and bias >= 0:
             _check_bias(graph, data, bias, quantization[0], biases)

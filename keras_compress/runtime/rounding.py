@@ -30,13 +30,26 @@ def expected_share(content: bytes, kernel: str) -> float:
 
     Args:
         content: A `.tflite` file, as a rule of one operator.
-        kernel: `"xnnpack"`, which rounds once, or another, which rounds twice: then twice the expected share.
+        kernel: `"xnnpack"`, which rounds once and leaves some packed weights to the built-in kernels, or another, which
+            rounds twice: then twice the expected share.
     """
     graph = Graph(read_model(content))
-    kinds = {graph.kind(op) for op in graph.operators}
-    if "HARD_SWISH" in kinds or kernel == "xnnpack":
-        return _HARD_SWISH.get(kernel, 0.0) if "HARD_SWISH" in kinds else 0.0
-    return 2 * max((_share(graph, op) for op in graph.operators if graph.kind(op) in _PRODUCTS), default=0.0)
+    if any(graph.kind(op) == "HARD_SWISH" for op in graph.operators):
+        return _HARD_SWISH.get(kernel, 0.0)
+    twice = [op for op in graph.operators if graph.kind(op) in _PRODUCTS and (kernel != "xnnpack" or _left(graph, op))]
+    return 2 * max((_share(graph, op) for op in twice), default=0.0)
+
+
+def _left(graph: Graph, op: Any) -> bool:
+    """Whether XNNPACK leaves an operator to the built-in kernel, for its packed weights."""
+    dtype = graph.dtype(op.inputs[1])
+    if dtype not in ("int4", "int2"):
+        return False
+    inputs, scales = graph.shape(op.inputs[1])[-1], graph.quantization(op.inputs[1])
+    per_tensor = scales is None or scales[0].size == 1
+    if graph.kind(op) != "FULLY_CONNECTED":
+        return True
+    return inputs % 2 != 0 if dtype == "int4" else inputs % 4 != 0 or per_tensor
 
 
 def _share(graph: Graph, op: Any) -> float:

@@ -115,7 +115,8 @@ def verify(
 
     Args:
         artifact: What `convert` returned, in an integer mode.
-        model: The model that was converted, or its frozen form; `None` takes the one that the artifact remembers.
+        model: The model that was converted, or its frozen form (of the same storage of weights); `None` takes the one
+            that the artifact remembers.
         x: Real data as for `model.predict`: an array, a list of arrays, or a mapping.
         kernels: Out of `"xnnpack"`, `"reference"`, `"tflm"`; by default those of the artifact's target.
         max_lsb: Most that one output value may differ, in steps.
@@ -209,7 +210,7 @@ def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
         if remembered is None:
             raise ValueError("Expected the model that was converted. Received: None")
         return remembered
-    return freeze(model, activation_bits=16 if artifact.mode == "16x8" else 8)
+    return freeze(model, activation_bits=16 if artifact.mode == "16x8" else 8, storage=artifact.storage)
 
 
 def _inputs(x: Any, frozen: keras.Model) -> list[Array]:

@@ -82,7 +82,7 @@ def test_same_inputs_give_the_same_bytes_in_two_processes(tmp_path):
 def test_weights_scales_and_biases_in_the_file_are_the_frozen_ones():
     model = kc.quantize_model(kc.cluster_weights(build("residual_pooling"), 8), weights="int4")
     x = data(model)
-    artifact = kc.convert(model, representative_dataset=x)
+    artifact = kc.convert(model, representative_dataset=x, weights_storage="int8")
     graph = Graph(read_model(artifact.content))
     found = {
         graph.kind(op): (

@@ -59,6 +59,8 @@ def store_weight(state: Lowering, op: Any, operand: int, dimension: int) -> NDAr
         stored = graph.add_constant(grid.name, grid.values.astype(np.int8, copy=False).reshape(shape))
         graph.set_quantization(stored, grid.scale, 0, dimension)
         state.constants[key] = stored
+        if grid.storage_bits < 8:
+            state.packed[stored] = grid.storage_bits
     op.inputs[operand] = state.constants[key]
     return grid.scale.astype(np.float32, copy=False).reshape(-1)
 

@@ -18,7 +18,9 @@ from keras_compress.convert.lowering.rule import Lowering, Rule, rule_of
 from keras_compress.convert.lowering.support import check_support
 from keras_compress.convert.lowering.versions import set_versions
 from keras_compress.convert.passes.clamp import clamp_points
+from keras_compress.convert.passes.dense_as_convolution import dense_as_convolution
 from keras_compress.convert.passes.float16 import store_float16
+from keras_compress.convert.passes.pack_weights import pack_weights
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 
 
@@ -95,6 +97,8 @@ def _lower_integer(graph: Graph, plan: LoweringPlan) -> Lowered:
         grid.put_on(graph, tensor)
     set_io_types(graph, state.grids, plan.io)
     clamp_points(graph, plan.points, marked.points, state.notes)
+    state.notes += dense_as_convolution(graph, state.packed, plan.target)
+    pack_weights(graph, state.packed)
     check_support(graph, plan.target)
     set_versions(graph)
     names = {point: graph.name(tensor) for point, tensor in marked.points.items()}

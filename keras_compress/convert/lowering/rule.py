@@ -21,6 +21,7 @@ class Lowering:
         grids: Tensor -> grid, for every activation tensor that holds integers.
         constants: Integer copies of constants already made, by what they were made from.
         digests: Fingerprints already computed.
+        packed: Weight that will be packed -> bits of one value.
         target: Runtime that the file is for.
         notes: What was added that the float model does not have, for the reader of the report.
     """
@@ -30,6 +31,7 @@ class Lowering:
     grids: dict[int, Grid]
     constants: dict[tuple[Any, ...], int] = field(default_factory=dict)
     digests: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    packed: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     target: str = "litert"
 

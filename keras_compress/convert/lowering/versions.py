@@ -27,6 +27,12 @@ _INT16 = {
     "TRANSPOSE": 5, "SPLIT": 4, "MAX_POOL_2D": 3, "AVERAGE_POOL_2D": 3, "BROADCAST_TO": 3,
     "STRIDED_SLICE": 4,
 }  # fmt: skip
+# LiteRT's table has 7 for DEPTHWISE_CONV_2D, but its reference kernels, which take INT4 too, are registered up to 6 and
+# would not load the file. INT2 is newer than the table: the one version of LiteRT 2.3 that goes beyond it.
+_PACKED = {
+    "int4": {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 10},
+    "int2": {"FULLY_CONNECTED": 14},
+}
 _HYBRID = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 12, "BATCH_MATMUL": 4, "DEQUANTIZE": 5}
 
 
@@ -42,6 +48,9 @@ def _version(graph: Graph, op: Any) -> int:
     types = {graph.dtype(t) for t in tensors}
     if "int16" in types:
         return max(_INT16.get(kind, 1), _shape_version(graph, op, kind))
+    packed = next((dtype for dtype in _PACKED if dtype in types), None)
+    if packed is not None:
+        return _PACKED[packed].get(kind, 1)
     if "int8" in types:
         scales = [graph.quantization(t) for t in tensors]
         per_channel = any(found is not None and found[0].size > 1 for found in scales)
