@@ -104,6 +104,13 @@ def reduction_axes(rank: int, axis: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(a for a in range(rank) if a not in kept)
 
 
+def fill_zero_scales(scale: Tensor) -> Tensor:
+    """Scales in which 0 became the largest of them, 1 where all are 0."""
+    largest = ops.max(scale)
+    fallback = ops.where(largest > 0, largest, ops.ones_like(largest))
+    return ops.where(scale > 0, scale, fallback)
+
+
 def symmetric_scale(weight: Tensor, spec: QuantSpec) -> Tensor:
     """Scale that puts the largest magnitude on the highest integer, per channel where `spec.axis` says so.
 
@@ -115,10 +122,7 @@ def symmetric_scale(weight: Tensor, spec: QuantSpec) -> Tensor:
     """
     axes = reduction_axes(len(weight.shape), spec.axis)
     # Times the reciprocal, as XLA divides by a constant: trained with and frozen are equal to the last bit.
-    scale = ops.max(ops.abs(weight), axis=axes, keepdims=True) * (1.0 / spec.maximum)
-    largest = ops.max(scale)
-    fallback = ops.where(largest > 0, largest, ops.ones_like(largest))
-    return ops.where(scale > 0, scale, fallback)
+    return fill_zero_scales(ops.max(ops.abs(weight), axis=axes, keepdims=True) * (1.0 / spec.maximum))
 
 
 def affine_parameters(minimum: Tensor, maximum: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
