@@ -18,6 +18,15 @@ from keras_compress.core.ste import compiled, value_of
 Tensor = Any
 
 
+def uniform_noise(shape: Tensor, seeds: Tensor) -> Tensor:
+    """Numbers from [-1/2, 1/2), in steps of 2^-24.
+
+    They are made of integers: from those XLA and TensorFlow draw the same, from floats they do not.
+    """
+    integers = tf.random.stateless_uniform(shape, seeds, None, None, "uint32", alg="philox")
+    return tf.cast(tf.bitwise.right_shift(integers, tf.constant(8, "uint32")), "float32") * 2.0**-24 - 0.5
+
+
 @functools.cache
 def _backward(bits: int) -> Callable[..., Tensor]:
     spec = affine.QuantSpec(bits=bits, signed=False, symmetric=False, narrow_range=False)
@@ -27,7 +36,7 @@ def _backward(bits: int) -> Callable[..., Tensor]:
         gradient = tf.cast(upstream, "float32")
         largest = tf.reduce_max(tf.abs(gradient), axis=list(range(1, gradient.shape.rank)), keepdims=True)
         divisor = tf.where(largest == 0.0, tf.ones_like(largest), 2.0 * largest)
-        noise = tf.random.stateless_uniform(tf.shape(gradient), seeds, -0.5, 0.5, alg="philox")
+        noise = uniform_noise(tf.shape(gradient), seeds)
         # quantize_k(r + noise / top) is round(top * r + noise) / top.
         integers = affine.quantize_to_int(top * (gradient / divisor + 0.5) + noise, 1.0, 0.0, spec)
         return tf.cast(2.0 * largest * (integers / top - 0.5), upstream.dtype)
