@@ -27,13 +27,21 @@ def hard_sigmoid(values: Tensor) -> Tensor:
     return tf.clip_by_value((values + 1.0) * 0.5, 0.0, 1.0)
 
 
-def _draw(weight: Tensor, key: Tensor) -> Tensor:
-    # Philox by name: what "auto" picks under XLA draws other numbers than what it picks elsewhere.
-    uniform = tf.random.stateless_uniform(weight.shape, key, alg="philox")
+def draw(weight: Tensor, key: Tensor) -> Tensor:
+    """+1 with the probability that follows the weight, else -1; the same with XLA and without.
+
+    Args:
+        weight: float32 tensor.
+        key: Two int64 numbers.
+    """
+    # Only the bits of Philox agree: XLA makes other floats out of them than TensorFlow's own kernels, and picks another
+    # generator where none is named.
+    bits = tf.random.stateless_uniform(weight.shape, key, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
+    uniform = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
     return tf.where(uniform < hard_sigmoid(weight), tf.ones_like(weight), -tf.ones_like(weight))
 
 
-_STOCHASTIC = kernels.Kernel(_draw)
+_STOCHASTIC = kernels.Kernel(draw)
 
 
 @register("weight_transform")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -45,16 +46,16 @@ def _kernel(threshold: float, axes: tuple[int, ...]) -> Kernel:
 
 
 @functools.cache
-def _initial_levels(threshold: float, axes: tuple[int, ...]) -> Any:
-    """Program: mean magnitude of the weights in each region. One without weights takes the largest of the tensor."""
+def _initial_levels(threshold: float, axes: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    """Program: the two mean magnitudes, stacked. A region without weights takes the largest one of the tensor."""
 
-    def means(weight: Tensor) -> list[Tensor]:
+    def means(weight: Tensor) -> Tensor:
         found = []
         for region in _regions(weight, threshold, axes):
             magnitudes = tf.where(region, tf.abs(weight), tf.zeros_like(weight))
             count = tf.reduce_sum(tf.cast(region, weight.dtype), axis=axes, keepdims=True)
             found.append(tf.reduce_sum(magnitudes, axis=axes, keepdims=True) / tf.maximum(count, 1.0))
-        return tf.unstack(affine.fill_zero_scales(tf.stack(found)))
+        return affine.fill_zero_scales(tf.stack(found))
 
     return compiled(means)
 

@@ -13,7 +13,7 @@ Tensor = Any
 
 
 @register("constraint")
-class WeightClip(keras.constraints.Constraint):  # type: ignore[misc]
+class WeightClip(keras.constraints.Constraint):
     """Clips weights to `[-clip_value, clip_value]` after each step of the optimizer.
 
     For the `kernel_constraint` of layers whose weights a sign quantizes: beyond 1 its gradient is 0, and a weight that
