@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -45,12 +46,11 @@ def largest_terms(digits: Tensor, terms: int) -> Tensor:
         digits: int32 tensor `(groups, members, channels)`, a bit for each digit that is not 0.
         terms: How many to keep in each group.
     """
-    full, spent = ops.zeros_like(digits[:, :1]), ops.zeros_like(digits[:, :1])
-    for exponent in reversed(range(DIGITS)):
-        above = tf.raw_ops.PopulationCount(x=digits & (_ALL << exponent))
-        count = ops.sum(ops.cast(above, "int32"), axis=1, keepdims=True)
-        full += ops.cast(count <= terms, "int32")
-        spent = ops.where(count <= terms, count, spent)
+    from_exponent = np.reshape([_ALL & (_ALL << exponent) for exponent in range(DIGITS)], (DIGITS, 1, 1, 1))
+    above = tf.raw_ops.PopulationCount(x=digits & tf.constant(from_exponent, tf.int32))
+    counts = ops.sum(ops.cast(above, "int32"), axis=2, keepdims=True)
+    full = ops.sum(ops.cast(counts <= terms, "int32"), axis=0)
+    spent = ops.max(ops.where(counts <= terms, counts, 0), axis=0)
     edge = tf.bitwise.right_shift(tf.constant(1 << (DIGITS - 1), tf.int32), full)
     position = ops.cumsum(ops.cast((digits & edge) != 0, "int32"), axis=1)
     kept = tf.bitwise.right_shift(tf.constant(_ALL << DIGITS, tf.int32), full)
