@@ -39,6 +39,7 @@ _ROWS = flags.DEFINE_multi_string("row", None, "Rows to run, by name; all by def
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_quantizers", "Folder of what is finished already.")
 _QUICK = flags.DEFINE_bool("quick", False, "Little data, to check the script; results stay in --work.")
 _STEPS_ONLY = flags.DEFINE_bool("steps_only", False, "Measure training steps only.")
+_TRAIN_ONLY = flags.DEFINE_bool("train_only", False, "Train and keep the models; run them on the device another time.")
 Array = np.ndarray[Any, Any]
 
 
@@ -119,7 +120,7 @@ def accuracy(outputs: Array, labels: Array) -> float:
 
 def float_model(seed: int, data: datasets.Dataset, work: Path) -> keras.Model:
     """The model that every row of a seed starts from."""
-    path = work / f"float_{seed}.keras"
+    path = work / f"base_{seed}.keras"
     if not path.is_file():
         keras.utils.set_random_seed(seed)
         model = models.vgg()
@@ -128,24 +129,28 @@ def float_model(seed: int, data: datasets.Dataset, work: Path) -> keras.Model:
     return keras.models.load_model(path, compile=False)
 
 
-def trained_row(row: Row, seed: int, data: datasets.Dataset, work: Path) -> dict[str, Any]:
-    """Train, freeze, convert, and run the test set on the device's kernels."""
-    model = float_model(seed, data, work)
+def trained(row: Row, seed: int, data: datasets.Dataset, path: Path) -> dict[str, Any]:
+    """Train a row from the float model of its seed, and keep it in a file."""
+    model = float_model(seed, data, path.parent)
     if row.weights is not None:
         keras.utils.set_random_seed(seed)
         model = kc.quantize_model(model, row.weights, row.activations, rules=ENDS)
     seconds = fit(model, data, ROW_EPOCHS, row.learning_rate, seed)
-    trained = accuracy(model.predict(data.x_test, batch_size=500, verbose=0), data.y_test)
-    result = {"row": row.name, "bits": row.bits, "seed": seed, "accuracy": trained, "epoch_s": seconds}
-    if row.weights is None:
-        return result
+    model.save(path)
+    found = accuracy(model.predict(data.x_test, batch_size=500, verbose=0), data.y_test)
+    return {"row": row.name, "bits": row.bits, "seed": seed, "accuracy": found, "epoch_s": seconds}
+
+
+def on_the_device(row: Row, path: Path, data: datasets.Dataset) -> dict[str, Any]:
+    """Freeze and convert a trained row, and run the test set on the device's kernels."""
+    model = keras.models.load_model(path, compile=False)
     artifact = kc.convert(model, representative_dataset=data.x_train[:CALIBRATION_IMAGES])
     frozen = artifact.frozen.predict(data.x_test, batch_size=500, verbose=0)
     outputs = deployed.run(runner_of("xnnpack"), artifact.content, [data.x_test], row.name)[0]
     return {
-        **result,
         "frozen_accuracy": accuracy(frozen, data.y_test),
         "deployed_accuracy": accuracy(outputs, data.y_test),
+        "argmax_agreement": float((outputs.argmax(-1) == frozen.argmax(-1)).mean()),
         "raw_bytes": artifact.stats.raw_bytes,
         "gzip_bytes": artifact.stats.gzip_bytes,
     }
@@ -159,10 +164,17 @@ def accuracy_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
         for row in chosen:
             if row.goal is None and seed != seeds[0]:
                 continue
-            name = row.name.replace(" ", "_").replace("/", "-")
-            path = work / f"{name}_{seed}.json"
-            found.append(once(path, lambda row=row, seed=seed: trained_row(row, seed, data, work)))
-            print(found[-1], flush=True)
+            path = work / f"{row.name.replace(' ', '_').replace('/', '-')}_{seed}.keras"
+            result = once(
+                path.with_suffix(".trained.json"), lambda row=row, seed=seed, path=path: trained(row, seed, data, path)
+            )
+            if row.weights is not None and not _TRAIN_ONLY.value:
+                result |= once(
+                    path.with_suffix(".device.json"), lambda row=row, path=path: on_the_device(row, path, data)
+                )
+            found.append(result)
+            print(result, flush=True)
+            keras.backend.clear_session()
     return found
 
 
@@ -235,6 +247,9 @@ def main(argv: list[str]) -> None:
         rows = step_rows(data)
         goals = [at_most(f"{r['quantizer']}: step over float", r["ratio"], LARGEST_STEP_RATIO) for r in rows]
         write_results("quantizer_steps", rows, goals, seeds=[0], settings=settings, directory=directory)
+    elif _TRAIN_ONLY.value:
+        accuracy_rows(data, work)
+        return
     else:
         found = accuracy_rows(data, work)
         goals = goals_of(found)

@@ -17,6 +17,7 @@ from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
 from keras_compress.convert.flatten import Flat, flatten
+from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import graph
@@ -126,9 +127,10 @@ class _Freezer:
     _grids: dict[int, Grid] = field(default_factory=dict)
     _folded: set[int] = field(default_factory=set)
     _tables: dict[int, Grid] = field(default_factory=dict)
-    _steps: dict[int, float] = field(default_factory=dict)
     _fixed: dict[int, Grid] = field(default_factory=dict)
     _signs: set[int] = field(default_factory=set)
+    # Outputs of layers with weights -> input scale, and weight scale of each channel.
+    _sums: dict[int, tuple[float, NDArray[np.float32]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
@@ -150,6 +152,8 @@ class _Freezer:
         if kind is Kind.SAME:
             for output in keras.tree.flatten(outputs):
                 self._carry(call.args[0], output)
+        if kind is Kind.CLAMP and id(call.args[0]) in self._sums:
+            self._sums[id(outputs)] = self._sums[id(call.args[0])]
         return outputs
 
     def _fix(self, operation: Any, kind: Kind, outputs: Any) -> None:
@@ -174,12 +178,13 @@ class _Freezer:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
             grid = FixedGrid(_float32(table.scale / 256), 0, bits=16)
-        grid = (
-            grid or table or _no_finer(final_grid(layer.quantizer, self.activation_bits), self._steps.get(id(tensor)))
-        )
+        step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0] if id(tensor) in self._sums else None
+        grid = grid or table or _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
         return self._on_grid(tensor, grid, layer.name, layer.stands_for)
 
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
+        if id(tensor) in self._sums and grid.bits == 8 and self.storage.target == "tflm":
+            grid = TwiceRoundedGrid.behind(grid, *self._sums[id(tensor)])
         outputs = QuantizeActivation(grid, stands_for=stands_for, name=name)(tensor)
         self._grids[id(outputs)] = grid
         return outputs
@@ -240,7 +245,15 @@ class _Freezer:
             outputs = keras.layers.Reshape(shape, name=f"{name}.restored")(outputs)
         if signs:
             self._signs.add(id(outputs))
+        else:
+            self._remember_sums(outputs, tensor, frozen)
         return outputs
+
+    def _remember_sums(self, outputs: Any, inputs: Any, layer: Compressed) -> None:
+        grid = self._grids.get(id(inputs))
+        if grid is not None:
+            scale = np.broadcast_to(integer_weight(layer, "kernel").scale.reshape(-1), outputs.shape[-1:])
+            self._sums[id(outputs)] = grid.scale, scale
 
     def _weighted(self, call: graph.Call) -> Any:
         layer = call.operation
@@ -270,7 +283,7 @@ class _Freezer:
         if signs:
             return self._sums_to_signs(layer.name, outputs, weight)
         if grid is not None:
-            self._steps[id(outputs)] = grid.scale * float(integer_weight(wrapper, "kernel").scale.max())
+            self._remember_sums(outputs, call.args[0], wrapper)
         return outputs
 
     def _sums_to_signs(self, name: str, outputs: Any, weight: IntegerWeight) -> Any:

@@ -1,7 +1,5 @@
 """What int8 kernels compute, in NumPy: weighted operators to the last bit, for proofs that need no runtime.
 
-With `(f, e) = frexp(M)`, the factor `M = input scale * weight scale / output scale` is taken for `q * 2^(e - 31)`,
-`q = round(f * 2^31)`.
 TFLite-Micro, and LiteRT's reference convolutions, round twice: to 32 bits, then to the output. LiteRT's reference
 FULLY_CONNECTED rounds once.
 
@@ -20,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from keras_compress.convert.flatbuffer import Graph, read_model
+from keras_compress.convert.kernel_rounding import multiplier_of
 
 Array = NDArray[Any]
 KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -30,28 +29,19 @@ _LIMITS = {
 }
 
 
-def multiplier_of(scale: Array) -> tuple[Array, Array]:
-    """`(q, e)` of positive factors: `scale ~ q * 2^(e - 31)`, `2^30 <= q < 2^31`."""
-    fraction, exponent = np.frexp(np.asarray(scale, np.float64))
-    integers = np.rint(fraction * 2.0**31).astype(np.int64)
-    full = integers == 2**31
-    return np.where(full, integers // 2, integers), exponent.astype(np.int64) + full
-
-
 def round_twice(sums: Array, scale: Array) -> Array:
     """`sums * scale` as TFLite-Micro rounds: a doubling high product, ties upwards, then a shift, ties away from zero.
 
     >>> round_twice(np.array([6, -6, 5]), np.array([0.25, 0.25, 0.25])).tolist()
-    [2, -2, 1]
+    [2, -2, 2]
     """
     factor, exponent = multiplier_of(scale)
     product = (sums.astype(np.int64) << np.maximum(exponent, 0)) * factor
-    nudge = np.where(product >= 0, 1 << 30, 1 - (1 << 30))
-    high = _divided(product + nudge, 31)
+    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    high = np.sign(nudged) * (np.abs(nudged) >> 31)
     shift = np.maximum(-exponent, 0)
     mask = (np.int64(1) << shift) - 1
-    threshold = (mask >> 1) + (high < 0)
-    rounded: Array = (high >> shift) + ((high & mask) > threshold)
+    rounded: Array = (high >> shift) + ((high & mask) > (mask >> 1) + (high < 0))
     return rounded
 
 
@@ -65,12 +55,6 @@ def round_once(sums: Array, scale: Array) -> Array:
     shift = 31 - exponent
     rounded: Array = (sums.astype(np.int64) * factor + (np.int64(1) << (shift - 1))) >> shift
     return rounded
-
-
-def _divided(product: Array, bits: int) -> Array:
-    """Division by a power of two, towards zero, in integers."""
-    quotient: Array = np.sign(product) * (np.abs(product) >> bits)
-    return quotient
 
 
 def run(content: bytes, inputs: Array, rounding: Callable[[Array, Array], Array] = round_twice) -> Array:
@@ -92,9 +76,9 @@ def run(content: bytes, inputs: Array, rounding: Callable[[Array, Array], Array]
         raise ValueError(f"Expected one operator out of {KERNELS}. Received: {len(weighted)}, and {sorted(others)}")
     (op,) = weighted
     values = inputs.reshape(len(inputs), *graph.shape(op.inputs[0])[1:]).astype(np.int64)
-    return _requantized(graph, op, _sums(graph, op, values), rounding).reshape(
-        len(inputs), *graph.shape(graph.outputs[0])[1:]
-    )
+    outputs = _requantized(graph, op, _sums(graph, op, values), rounding)
+    shaped: Array = outputs.reshape(len(inputs), *graph.shape(graph.outputs[0])[1:])
+    return shaped
 
 
 def _sums(graph: Graph, op: Any, values: Array) -> Array:
@@ -115,7 +99,8 @@ def _sums(graph: Graph, op: Any, values: Array) -> Array:
             repeated = np.repeat(windows, weight.shape[3] // windows.shape[3], axis=3)
             sums = np.einsum("nhwcij,ijc->nhwc", repeated, weight[0], optimize=True)
     bias = graph.constant(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
-    return sums if bias is None else sums + bias.astype(np.int64)
+    total: Array = sums if bias is None else sums + bias.astype(np.int64)
+    return total
 
 
 def _windows(options: Any, values: Array, size: tuple[int, int]) -> Array:

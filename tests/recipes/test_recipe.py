@@ -16,8 +16,8 @@ from keras_compress.pruning.pruner import Pruner
 from keras_compress.recipes.recipe import Recipe, Stage, compress
 
 RECIPES = [
-    "cluster", "cluster_per_channel", "cqat", "pcqat", "pqat", "prune", "prune_2_4", "prune_block", "prune_global",
-    "ptq", "qat", "qat_w4a8",
+    "bwn", "cluster", "cluster_per_channel", "cqat", "dorefa_w2a2", "pact_w4a4", "pcqat", "pqat", "prune", "prune_2_4",
+    "prune_block", "prune_global", "ptq", "qat", "qat_w4a8", "ttq", "twn", "xnor",
 ]  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def test_packaged_recipe_by_name_whatever_the_folder_holds(tmp_path: Path, monke
 
 
 def test_unknown_name_lists_the_recipes() -> None:
-    with pytest.raises(ValueError, match=r"Expected a recipe out of \['cluster', .*'qat_w4a8'\].*Received: 'pcqatt'"):
+    with pytest.raises(ValueError, match=r"Expected a recipe out of \['bwn', .*'xnor'\].*Received: 'pcqatt'"):
         Recipe.load("pcqatt")
 
 
