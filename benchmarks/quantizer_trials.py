@@ -14,7 +14,9 @@ from keras_compress.core import registry
 from keras_compress.runtime import integer_model
 from keras_compress.runtime.verify import runner_of
 
-KERNELS = ("tflm", "reference", "xnnpack")
+# Target -> kernels that run its file.
+RUNTIMES = {"litert": "xnnpack", "tflm": "tflm"}
+NUMPY_MODELS = ("tflm", "reference")
 ENDS = [{"layers": "first", "weights": "int8"}, {"layers": "last", "weights": "int8", "activations": "int8"}]
 # Largest share of an operator's values that may differ from the frozen model, each by one level.
 SHARE, SHARE_OF_TWO_BITS = 0.005, 0.0005
@@ -75,40 +77,52 @@ def tried(kind: str, name: str, bits: int | None, data: datasets.Dataset, epochs
     """What became of one quantizer.
 
     Returns:
-        `status` `"ok"`, `"beyond"` a bound, or `"refused"` with a `reason`; for each kernel the largest share of an
-        operator's values that differ from the frozen model, and by how many levels; whether the kernels are the NumPy
-        model of their arithmetic to the last bit; accuracy of the simulation and of the device.
+        `status` `"ok"`, `"beyond"` a bound, or `"refused"` with a `reason`; for each runtime the largest share of an
+        operator's values that differ from the frozen model, and by how many levels; whether TFLite-Micro and LiteRT's
+        reference kernels are the NumPy model of their arithmetic to the last bit; distinct integers of a weight.
     """
     quantizer = made(kind, name, bits)
     pair = (quantizer, "int8") if kind == "weight_transform" else ("int8", quantizer)
     row: dict[str, Any] = {"kind": kind, "name": name, "bits": bits}
     model = trained(*pair, data, epochs)
     try:
-        artifact = kc.convert(model, "tflm", io="int8")
+        artifacts = {target: kc.convert(model, target, io="int8") for target in RUNTIMES}
     except ValueError as error:
         return {**row, "status": "refused", "reason": str(error)}
-    result = kc.verify(artifact, None, data.x_test, kernels=KERNELS, op_samples=len(data.x_test), strict=False)
-    weighted = pieces(artifact)
-    shares = {
-        kernel: {
-            "share": max(r.fraction_differing for r in result.rows if r.kernel == kernel),
-            "levels": max(r.max_lsb for r in result.rows if r.kernel == kernel),
-        }
-        for kernel in KERNELS
+    runtimes = {
+        target: differences(artifacts[target], data.x_test, kernel, _bound(kind, bits))
+        for target, kernel in RUNTIMES.items()
     }
-    exact = {kernel: all(is_numpy_model(c, point, kernel) for point, c in weighted.items()) for kernel in KERNELS[:2]}
-    bound = SHARE_OF_TWO_BITS if kind == "activation_quantizer" and (bits or 1) <= 2 else SHARE
-    within = all(cell["share"] <= bound and cell["levels"] <= 1 for cell in shares.values())
-    outputs = [np.concatenate([row.reshape(1, -1) for row in model.predict(data.x_test, verbose=0)])]
+    weighted = pieces(artifacts["tflm"])
+    exact = {kernel: all(is_numpy_model(c, point, kernel) for point, c in weighted.items()) for kernel in NUMPY_MODELS}
+    within = all(runtime["within"] for runtime in runtimes.values())
+    simulated = accuracy(model.predict(data.x_test, verbose=0), data.y_test)
     return {
         **row,
         "status": "ok" if within and all(exact.values()) else "beyond",
-        "kernels": shares,
+        "runtimes": runtimes,
         "numpy_model": exact,
-        "levels_in_file": levels_in(artifact),
-        "accuracy": float((outputs[0].argmax(-1) == data.y_test).mean()),
-        "argmax_agreement": {row.kernel: row.argmax_agreement for row in result.outputs},
+        "levels_in_file": max(weight.distinct_values for weight in artifacts["tflm"].stats.weights[1:-1]),
+        "accuracy": simulated,
     }
+
+
+def _bound(kind: str, bits: int | None) -> float:
+    return SHARE_OF_TWO_BITS if kind == "activation_quantizer" and (bits or 1) <= 2 else SHARE
+
+
+def differences(artifact: kc.Artifact, x: Array, kernel: str, bound: float) -> dict[str, Any]:
+    """Operators on the frozen model's own integers, all in one: the largest share that differs, and by how much."""
+    result = kc.verify(artifact, None, x, kernels=[kernel], op_samples=len(x), strict=False)
+    share = max(row.fraction_differing for row in result.rows)
+    levels = max(row.max_lsb for row in result.rows)
+    agreement = min(row.argmax_agreement for row in result.outputs)
+    within = bool(share <= bound and levels <= 1)
+    return {"share": share, "levels": levels, "argmax_agreement": agreement, "within": within}
+
+
+def accuracy(outputs: Array, labels: Array) -> float:
+    return float((outputs.argmax(-1) == labels).mean())
 
 
 def pieces(artifact: kc.Artifact) -> dict[str, bytes]:
@@ -134,9 +148,3 @@ def is_numpy_model(content: bytes, point: str, kernel: str) -> bool:
     once = kernel == "reference" and "FULLY_CONNECTED" in kc.inspect_tflite(content).operators
     expected = integer_model.run(content, integers, integer_model.round_once if once else integer_model.round_twice)
     return bool(np.array_equal(runner.run(content, [integers], point)[0], expected))
-
-
-def levels_in(artifact: kc.Artifact) -> int:
-    """Most distinct integers in a weight between the two ends, as read from the file."""
-    inner = artifact.stats.weights[1:-1]
-    return max(weight.distinct_values for weight in inner)
