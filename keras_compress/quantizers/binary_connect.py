@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import Any
 
@@ -28,7 +29,7 @@ def hard_sigmoid(values: Tensor) -> Tensor:
 
 
 def draw(weight: Tensor, key: Tensor) -> Tensor:
-    """+1 with the probability that follows the weight, else -1; the same with XLA and without.
+    """+1 with the probability that follows the weight, in steps of 2^-16, else -1; the same with XLA and without.
 
     Args:
         weight: float32 tensor.
@@ -36,9 +37,13 @@ def draw(weight: Tensor, key: Tensor) -> Tensor:
     """
     # Only the bits of Philox agree: XLA makes other floats out of them than TensorFlow's own kernels, and picks another
     # generator where none is named.
-    bits = tf.random.stateless_uniform(weight.shape, key, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
-    uniform = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
-    return tf.where(uniform < hard_sigmoid(weight), tf.ones_like(weight), -tf.ones_like(weight))
+    count = math.prod(weight.shape)
+    bits = tf.random.stateless_uniform([-(-count // 2)], key, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
+    # 16 bits for each weight: Philox is what the draw spends its time on.
+    uniform = tf.cast(tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[:count], tf.float32) * 2.0**-16
+    return tf.where(
+        tf.reshape(uniform, weight.shape) < hard_sigmoid(weight), tf.ones_like(weight), -tf.ones_like(weight)
+    )
 
 
 _STOCHASTIC = kernels.Kernel(draw)

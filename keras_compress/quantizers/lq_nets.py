@@ -24,22 +24,31 @@ RIDGE = 1e-5
 INITIAL_ITERATIONS = 20
 
 
-def _codes(bits: int) -> Tensor:
-    """All codes, one a row: `[2^bits, bits]` of -1 and +1."""
-    return tf.constant(list(itertools.product((-1.0, 1.0), repeat=bits)))
+def _levels(basis: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The positive levels of a basis `[bits, *scales]`, ascending, and the code of each: `[levels, bits, *scales]`.
 
-
-def _levels(basis: Tensor) -> Tensor:
-    """Levels for a basis `[bits, *scales]`: `[2^bits, *scales]`, in the order of the codes."""
-    return tf.tensordot(_codes(basis.shape[0]), basis, 1)
+    The negative ones are their mirror image, code and all. Positions are counted, not sorted: that is a single pass
+    over tensors the size of the table.
+    """
+    bits, rank = basis.shape[0], len(basis.shape) - 1
+    signs = tf.constant([(1.0, *more) for more in itertools.product((-1.0, 1.0), repeat=bits - 1)])
+    levels = tf.tensordot(signs, basis, 1)
+    codes = tf.reshape(signs, [*signs.shape, *[1] * rank]) * tf.where(levels < 0.0, -1.0, 1.0)[:, tf.newaxis]
+    levels = tf.abs(levels)
+    count = signs.shape[0]
+    earlier = tf.reshape(tf.constant(np.tri(count, k=-1, dtype=bool)), [count, count, *[1] * rank])
+    before = (levels < levels[:, tf.newaxis]) | (earlier & (levels == levels[:, tf.newaxis]))
+    position = tf.reduce_sum(tf.cast(before, tf.int32), axis=1)
+    at = tf.cast(position == tf.reshape(tf.range(count), [count, *[1] * (rank + 1)]), tf.float32)
+    return tf.unstack(tf.reduce_sum(at * levels, axis=1)), tf.reduce_sum(at[:, :, tf.newaxis] * codes, axis=1)
 
 
 def _quantize(weight: Tensor, basis: Tensor) -> Tensor:
-    levels = tf.unstack(tf.sort(_levels(basis), axis=0))
+    levels, magnitude = _levels(basis)[0], tf.abs(weight)
     nearest = levels[0] * tf.ones_like(weight)
     for low, high in itertools.pairwise(levels):
-        nearest = tf.where(weight > 0.5 * (low + high), high, nearest)
-    return nearest
+        nearest = tf.where(magnitude > 0.5 * (low + high), high, nearest)
+    return tf.where(weight < 0.0, -nearest, nearest)
 
 
 _KERNEL = Kernel(_quantize)
@@ -54,29 +63,30 @@ def best_basis(axes: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
     """
 
     def solve(weight: Tensor, basis: Tensor) -> Tensor:
-        bits, levels = basis.shape[0], _levels(basis)
-        order = tf.argsort(levels, axis=0, stable=True)
-        codes = tf.unstack(tf.gather(_codes(bits), order), axis=-1)
-        shares, means = _statistics(weight, tf.unstack(tf.sort(levels, axis=0)), axes)
+        levels, table = _levels(basis)
+        shares, means = _statistics(tf.abs(weight), levels, axes)
+        codes, old = tf.unstack(table, axis=1), tf.unstack(basis)
         matrix = [[tf.reduce_sum(shares * a * b, axis=0) + RIDGE * (a is b) for b in codes] for a in codes]
-        right = [
-            tf.reduce_sum(means * a, axis=0) + RIDGE * old for a, old in zip(codes, tf.unstack(basis), strict=True)
-        ]
+        right = [tf.reduce_sum(means * a, axis=0) + RIDGE * v for a, v in zip(codes, old, strict=True)]
         return tf.stack(_solve(matrix, right))
 
     return compiled(solve)
 
 
-def _statistics(weight: Tensor, levels: list[Tensor], axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """For each level, the share of the weights nearest to it, and their sum over the number of all weights."""
-    one, zero = tf.ones_like(weight), tf.zeros_like(weight)
-    above = [(one, weight)]
-    for low, high in itertools.pairwise(levels):
-        beyond = weight > 0.5 * (low + high)
-        above.append((tf.where(beyond, one, zero), tf.where(beyond, weight, zero)))
-    above.append((zero, zero))
-    shares, means = ([tf.reduce_mean(t, axis=axes, keepdims=True) for t in pair] for pair in zip(*above, strict=True))
-    return tuple(tf.stack([a - b for a, b in itertools.pairwise(found)]) for found in (shares, means))
+def _statistics(magnitude: Tensor, levels: list[Tensor], axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """For each level, the share of the weights nearest to it, and the sum of their magnitudes over the number of all.
+
+    What is nearest to a level is what lies beyond its lower threshold, without what lies beyond its upper one.
+    """
+
+    def differences(beyond: list[Tensor]) -> Tensor:
+        found = [tf.reduce_mean(tensor, axis=axes, keepdims=True) for tensor in beyond]
+        return tf.stack([a - b for a, b in itertools.pairwise([*found, tf.zeros_like(found[0])])])
+
+    one, zero = tf.ones_like(magnitude), tf.zeros_like(magnitude)
+    beyond = [magnitude > 0.5 * (low + high) for low, high in itertools.pairwise(levels)]
+    shares = differences([one, *(tf.where(where, one, zero) for where in beyond)])
+    return shares, differences([magnitude, *(tf.where(where, magnitude, zero) for where in beyond)])
 
 
 def _solve(matrix: list[list[Tensor]], right: list[Tensor]) -> list[Tensor]:
@@ -104,8 +114,8 @@ class LQNets(WeightQuantizer):
     behind them.
 
     Args:
-        bits: K, 1 to 4. Each bit doubles the comparisons that a weight takes in every step, and with 16 levels what the
-            shape of the levels can gain over an even grid is nearly spent; the paper goes no further than 4 either.
+        bits: K, 1 to 4. Each bit doubles the comparisons that a weight takes in every step, and training must not
+            become slow; the paper's tables go to 4 as well.
         per_channel: One basis for each output channel, as in the paper, or one for the tensor.
         momentum: Share of the old basis that a step keeps, in [0, 1).
 
