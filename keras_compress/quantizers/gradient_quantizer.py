@@ -18,25 +18,29 @@ from keras_compress.core.ste import compiled, value_of
 Tensor = Any
 
 
-def uniform_noise(shape: Tensor, seeds: Tensor) -> Tensor:
-    """Numbers from [-1/2, 1/2), in steps of 2^-24.
+@compiled
+def uniform_noise(like: Tensor, seeds: Tensor) -> Tensor:
+    """Numbers from [-1/2, 1/2) in steps of 2^-16, in the shape of `like`.
 
-    They are made of integers: from those XLA and TensorFlow draw the same, from floats they do not.
+    They are made of integers: from those XLA and TensorFlow draw the same, from floats they do not. Each integer gives
+    two, and they are a program of their own: fused into another one, XLA draws them several times.
     """
-    integers = tf.random.stateless_uniform(shape, seeds, None, None, "uint32", alg="philox")
-    return tf.cast(tf.bitwise.right_shift(integers, tf.constant(8, "uint32")), "float32") * 2.0**-24 - 0.5
+    count = tf.size(like)
+    integers = tf.random.stateless_uniform([(count + 1) // 2], seeds, None, None, "uint32", alg="philox")
+    high, low = tf.bitwise.right_shift(integers, 16), tf.bitwise.bitwise_and(integers, 0xFFFF)
+    halves = tf.cast(tf.concat([high, low], 0)[:count], "float32")
+    return tf.reshape(halves * 2.0**-16 - 0.5, tf.shape(like))
 
 
 @functools.cache
-def _backward(bits: int) -> Callable[..., Tensor]:
+def _rounding(bits: int) -> Callable[[Tensor, Tensor], Tensor]:
     spec = affine.QuantSpec(bits=bits, signed=False, symmetric=False, narrow_range=False)
     top = float(spec.maximum)
 
-    def quantized(upstream: Tensor, seeds: Tensor) -> Tensor:
+    def quantized(upstream: Tensor, noise: Tensor) -> Tensor:
         gradient = tf.cast(upstream, "float32")
         largest = tf.reduce_max(tf.abs(gradient), axis=list(range(1, gradient.shape.rank)), keepdims=True)
         divisor = tf.where(largest == 0.0, tf.ones_like(largest), 2.0 * largest)
-        noise = uniform_noise(tf.shape(gradient), seeds)
         # quantize_k(r + noise / top) is round(top * r + noise) / top.
         integers = affine.quantize_to_int(top * (gradient / divisor + 0.5) + noise, 1.0, 0.0, spec)
         return tf.cast(2.0 * largest * (integers / top - 0.5), upstream.dtype)
@@ -99,11 +103,11 @@ class DoReFaGradient(keras.layers.Layer):
         seeds = tf.stack([tf.constant(self.seed, "int64"), step])
         if first_time_in_call(self):
             assign(self.step, step + 1)
-        backward = _backward(self.bits)
+        rounding = _rounding(self.bits)
 
         @tf.custom_gradient
         def apply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-            return tf.identity(x), lambda upstream: backward(upstream, seeds)
+            return tf.identity(x), lambda upstream: rounding(upstream, uniform_noise(upstream, seeds))
 
         return apply(ops.convert_to_tensor(inputs))
 

@@ -131,7 +131,7 @@ class SwishSignActivation(SignActivation):
     Raises:
         ValueError: For a `beta` that is not positive.
 
-    **Reference**: Darabi et al., "BNN+: Improved Binary Network Training" (2018), section 3.1.
+    **Reference**: Darabi et al., "BNN+: Improved Binary Network Training" (2018), the derivative of SignSwish.
     """
 
     def __init__(self, beta: float = 5.0, **kwargs: Any) -> None:
