@@ -52,8 +52,9 @@ def unpack(data: NDArray[np.uint8], bits: int) -> NDArray[np.int8]:
     >>> unpack(np.array([241, 7], np.uint8), 4).tolist()
     [1, -1, 7, 0]
     """
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    # To the top of the byte and back: the shift of a signed integer repeats its sign.
-    raised: NDArray[np.uint8] = data[:, np.newaxis] << (8 - bits - shifts)
-    integers: NDArray[np.int8] = raised.view(np.int8).reshape(-1) >> (8 - bits)
-    return integers
+    per_byte = 8 // bits
+    integers = np.empty((data.size, per_byte), np.int8)
+    for place in range(per_byte):
+        # To the top of the byte and back: the shift of a signed integer repeats its sign.
+        integers[:, place] = (data << np.uint8(8 - bits - place * bits)).view(np.int8) >> (8 - bits)
+    return integers.reshape(-1)

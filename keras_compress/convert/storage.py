@@ -1,8 +1,8 @@
 """In how many bits each weight is stored: what was asked, what the integers need, and what the runtime takes.
 
 Found by loading and timing files of one operator with int8 activations, the packed and the int8 file in turns
-(ai-edge-litert 2.3.0 on x86-64 with AVX2, tflite-micro 0.dev20261023182759 on the same host). Packed weights compute
-what the same integers as int8 compute on the same kernel. Times are those of the packed file over the int8 one.
+(ai-edge-litert 2.3.0 on x86-64 with AVX-512 VNNI, tflite-micro 0.dev20261023182759 on the same host). Packed weights
+compute what the same integers as int8 compute on the same kernel. Times are those of the packed file over the int8 one.
 
 - LiteRT FULLY_CONNECTED: INT4 0.83 (512 to 256 features), 0.57 (1024 to 1024), 1.0 (64 to 64). XNNPACK leaves an odd
   number of inputs to the built-in kernel: 9. INT2 1.1 to 1.6; 11 with one scale for the tensor.
@@ -50,11 +50,6 @@ _KERNELS: dict[tuple[str, str, int], _Kernel] = {
     ("tflm", "DEPTHWISE_CONV_2D", 4): _Kernel(slow=_UNPACKED),
     ("tflm", "FULLY_CONNECTED", 4): _Kernel(slow=_UNPACKED),
 }
-
-
-def takes(target: str, operator: str, bits: int) -> bool:
-    """Whether a runtime computes an operator with int8 activations and weights of `bits` bits."""
-    return bits == 8 or (target, operator, bits) in _KERNELS
 
 
 def runs_as_convolution(target: str, operator: str, bits: int, scales: int) -> bool:
