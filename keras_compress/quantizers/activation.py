@@ -249,6 +249,8 @@ class MovingAverageRange(_RangeQuantizer):
     the first training batch sets the range. 0.0 always has an integer.
     **Gradient** 1 inside the range, 0 outside.
 
+    **Levels** `2^bits` evenly spaced, 0 among them.
+
     With `trainable=False` the range stays as it is in training too, like the averages of a frozen BatchNormalization;
     if there is none yet, the first training batch sets it.
 
@@ -309,6 +311,8 @@ class LearnedRange(_RangeQuantizer):
 
     **Forward** as `MovingAverageRange`; the first training batch sets the ends to its lowest and highest value.
     **Gradient** `dy/dx` is 1 inside, 0 outside; `dy/dlow` is 1 where `x < low`; `dy/dhigh` is 1 where `x > high`.
+
+    **Levels** `2^bits` evenly spaced, 0 among them.
 
     Args:
         bits: 1 to 8, or 16 (symmetric).

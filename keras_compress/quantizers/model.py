@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -178,8 +179,15 @@ def _with_weights(
         added.extend(path for _ in new)
         return new
 
+    numbers = itertools.count()
+
     def held() -> dict[str, Any]:
-        return {} if gradients is None else {"gradients": _fresh(resolve("gradient_quantizer", gradients))}
+        if gradients is None:
+            return {}
+        made = resolve("gradient_quantizer", gradients)
+        config = {key: value for key, value in made.get_config().items() if key != "name"}
+        # Layers of the same shape are not to draw the same noise.
+        return {"gradients": type(made)(**{**config, "seed": config["seed"] + next(numbers)})}
 
     quantized = add_transforms(
         model,
