@@ -56,6 +56,7 @@ if TYPE_CHECKING or not _is_the_command():
     )
     from keras_compress.quantizers.model import quantize_model
     from keras_compress.quantizers.uniform import UniformQuantizer
+    from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 
 if TYPE_CHECKING:
     from keras_compress.convert.artifact import Artifact
@@ -97,6 +98,7 @@ _LAZY = {
     "UniformQuantizer": "quantizers.uniform",
     "Verification": "runtime.verify",
     "VerificationError": "runtime.verify",
+    "WeightQuantizer": "quantizers.weight_quantizer",
     "WeightTransform": "core.transform",
     "cluster_weights": "clustering.centroids",
     "compress": "recipes.recipe",
@@ -145,6 +147,7 @@ __all__ = [
     "UniformQuantizer",
     "Verification",
     "VerificationError",
+    "WeightQuantizer",
     "WeightTransform",
     "cluster_weights",
     "compress",
@@ -176,7 +179,7 @@ def _registered() -> dict[str, Any]:
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         found = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    elif not name.startswith("_") and name in (registered := _registered()):
+    elif name[:1].isupper() and name in (registered := _registered()):
         found = registered[name]
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
