@@ -330,7 +330,7 @@ def test_data_files_that_are_no_npz(files: Path, tmp_path: Path, capsys: pytest.
 def test_recipes_are_checked_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--model=none.keras", "--data=none.npz", "--recipe=nonsense", f"--out={tmp_path}"]
     line = error_of(capsys, "compress", *arguments)
-    assert "Expected a recipe out of ['cluster'" in line
+    assert "Expected a recipe out of ['bwn'" in line
 
 
 def task(last: str | None, classes: int, y: Any, loss: Any = None) -> cli_data.Task:
