@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # The code beside the benchmarks is what is measured, whatever is installed.
 sys.path.insert(0, str(REPOSITORY))
 
+from keras_compress import datasets  # noqa: E402
 from keras_compress.convert.files import write_atomic  # noqa: E402
 from keras_compress.runtime.target import cpu_name  # noqa: E402
 
@@ -55,6 +56,16 @@ def below(name: str, value: float, bound: float) -> Goal:
 def at_least(name: str, value: float, bound: float) -> Goal:
     """`value >= bound`."""
     return Goal(name, value, f">= {bound:.6g}", bool(value >= bound))
+
+
+def fashion_mnist(quick: bool) -> datasets.Dataset:
+    """Fashion-MNIST, or a little of it."""
+    data = datasets.load("fashion_mnist")
+    if not quick:
+        return data
+    return datasets.Dataset(
+        data.name, data.x_train[:1280], data.y_train[:1280], data.x_test[:200], data.y_test[:200], data.num_classes
+    )
 
 
 def machine() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 from absl import app, flags
-from common import RESULTS, Goal, at_least, at_most, once, print_goals, write_results
+from common import RESULTS, Goal, at_least, at_most, fashion_mnist, once, print_goals, write_results
 
 import keras_compress as kc
 from keras_compress import datasets, models
@@ -36,15 +36,6 @@ _OP_SAMPLES = flags.DEFINE_integer("op_samples", 200, "Test images for the compa
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_exactness", "Folder of what is finished already.")
 _QUICK = flags.DEFINE_bool("quick", False, "Little data, to check the script; results stay in --work.")
 Array = np.ndarray[Any, Any]
-
-
-def load() -> datasets.Dataset:
-    data = datasets.load("fashion_mnist")
-    if not _QUICK.value:
-        return data
-    return datasets.Dataset(
-        data.name, data.x_train[:1280], data.y_train[:1280], data.x_test[:200], data.y_test[:200], data.num_classes
-    )
 
 
 def fitted(model: keras.Model, data: datasets.Dataset, epochs: int) -> keras.Model:
@@ -149,7 +140,7 @@ def operator_rows(name: str, artifact: kc.Artifact, frozen: keras.Model, x: Arra
 
 def rows_of(name: str, work: Path) -> list[dict[str, Any]]:
     """All rows of one model."""
-    data = load()
+    data = fashion_mnist(_QUICK.value)
     pair = trained(name, data, work)
     artifact = kc.convert(pair["compressed"], mode="int8", representative_dataset=data.x_train[:CALIBRATION_IMAGES])
     frozen = artifact.frozen

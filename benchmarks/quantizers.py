@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 from absl import app, flags
-from common import RESULTS, Goal, at_most, once, print_goals, write_results
+from common import RESULTS, Goal, at_most, fashion_mnist, once, print_goals, write_results
 from timing import in_turns, summarize
 
 import keras_compress as kc
@@ -91,15 +91,6 @@ def _rows() -> list[Row]:
         Row("XNOR 1/1", "BWN", "approx_sign", 4.0, bits="1/1"),
         Row("DoReFa 1/1", _named("DoReFa", bits=1), _named("DoReFaActivation", bits=1), bits="1/1"),
     ]
-
-
-def load() -> datasets.Dataset:
-    data = datasets.load("fashion_mnist")
-    if not _QUICK.value:
-        return data
-    return datasets.Dataset(
-        data.name, data.x_train[:1280], data.y_train[:1280], data.x_test[:200], data.y_test[:200], data.num_classes
-    )
 
 
 def fit(model: keras.Model, data: datasets.Dataset, epochs: int, learning_rate: float, seed: int) -> float:
@@ -240,7 +231,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"Expected flags only. Received: {argv[1:]}")
     work = Path(_WORK.value) / ("quick" if _QUICK.value else "full")
     work.mkdir(parents=True, exist_ok=True)
-    data = load()
+    data = fashion_mnist(_QUICK.value)
     directory = work if _QUICK.value else RESULTS
     settings = {"model": "vgg 16-32-64", "batch_size": BATCH_SIZE}
     if _STEPS_ONLY.value:

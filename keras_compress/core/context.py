@@ -37,6 +37,18 @@ def first_time_in_call(owner: object) -> bool:
     return True
 
 
+def counter(layer: Any, name: str, start: int = 0) -> Any:
+    """A variable of a layer that counts training batches: the same number on every replica."""
+    return layer.add_weight(
+        name=name,
+        shape=(),
+        dtype="int64",
+        initializer="ones" if start else "zeros",
+        trainable=False,
+        aggregation="only_first_replica",
+    )
+
+
 def assign(variable: Any, value: Any) -> None:
     """Assign a value to a Keras variable inside a call, on every replica of a distribution strategy."""
     with _losses_kept():

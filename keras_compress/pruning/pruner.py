@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_compress.core.context import counter
 from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import resolve
 from keras_compress.core.schedule import Schedule
@@ -54,9 +55,15 @@ class Pruner(WeightTransform):
         self.regrow = bool(regrow)
 
     def create_variables(self) -> None:
-        shared = {"trainable": False, "aggregation": "only_first_replica"}
-        self.mask = self.add_weight(name="mask", shape=self.weight_shape, dtype="bool", initializer="ones", **shared)
-        self.step = self.add_weight(name="step", shape=(), dtype="int64", initializer="zeros", **shared)
+        self.mask = self.add_weight(
+            name="mask",
+            shape=self.weight_shape,
+            dtype="bool",
+            initializer="ones",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+        self.step = counter(self, "step")
 
     def scores(self, weight: Tensor) -> Tensor:
         """How much each weight matters; pruned weights come last unless they may regrow."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core import affine
-from keras_compress.core.context import assign, first_time_in_call
+from keras_compress.core.context import assign, counter, first_time_in_call
 from keras_compress.core.registry import PACKAGE, register
 from keras_compress.core.ste import compiled, fake_quantize_range, gradient_inside, straight_through, value_of
 
@@ -140,14 +140,7 @@ class TrainedQuantizer(ActivationQuantizer):
     known_from_start: bool = False
 
     def create_variables(self) -> None:
-        self.batches = self.add_weight(
-            name="batches",
-            shape=(),
-            dtype="int64",
-            initializer="ones" if self.known_from_start else "zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-        )
+        self.batches = counter(self, "batches", start=int(self.known_from_start))
 
     def trained(self) -> bool:
         return int(value_of(self.batches)) > 0

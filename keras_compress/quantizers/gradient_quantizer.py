@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core import affine
-from keras_compress.core.context import assign, first_time_in_call
+from keras_compress.core.context import assign, counter, first_time_in_call
 from keras_compress.core.registry import register
 from keras_compress.core.ste import compiled, value_of
 
@@ -81,14 +81,7 @@ class DoReFaGradient(keras.layers.Layer):
             raise ValueError(f"Expected `seed` to be an integer from 0. Received: seed={seed}")
         self.bits, self.seed = bits, seed
         self.supports_masking = True
-        self.step = self.add_weight(
-            name="step",
-            shape=(),
-            dtype="int64",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-        )
+        self.step = counter(self, "step")
         self.built = True
 
     @classmethod

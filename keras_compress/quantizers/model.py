@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 import warnings
@@ -13,13 +14,12 @@ import keras
 
 from keras_compress.core import graph, parts
 from keras_compress.core.model import add_transforms, candidates, input_points_apart
-from keras_compress.core.registry import register, resolve
+from keras_compress.core.registry import lookup, register, resolve
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import ActivationQuantizer, MovingAverageRange, Place
 from keras_compress.quantizers.placement import PlacePoints
-from keras_compress.quantizers.uniform import UniformQuantizer
 from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 
 _Layer = TypeVar("_Layer", WeightQuantizer, ActivationQuantizer)
@@ -38,10 +38,7 @@ def weight_quantizer(identifier: Any, per_channel: bool | None = None) -> Weight
     if identifier is None:
         return None
     if isinstance(identifier, str):
-        match = re.fullmatch(r"int(\d+)", identifier)
-        granularity = {} if per_channel is None else {"per_channel": per_channel}
-        if match:
-            return UniformQuantizer(int(match[1]), **granularity)
+        identifier = _by_name(identifier, per_channel)
     made = resolve("weight_transform", identifier)
     if not isinstance(made, WeightQuantizer):
         raise ValueError(
@@ -49,6 +46,17 @@ def weight_quantizer(identifier: Any, per_channel: bool | None = None) -> Weight
         )
     # Every weight gets an object of its own.
     return _fresh(made)
+
+
+def _by_name(name: str, per_channel: bool | None) -> dict[str, Any]:
+    """The configuration that a name stands for; `per_channel` where the method has a choice."""
+    match = re.fullmatch(r"int(\d+)", name)
+    class_name = "UniformQuantizer" if match else name
+    config: dict[str, Any] = {"bits": int(match[1])} if match else {}
+    chooses = "per_channel" in inspect.signature(lookup("weight_transform", class_name)).parameters
+    if per_channel is not None and chooses:
+        config["per_channel"] = per_channel
+    return {"class_name": class_name, "config": config}
 
 
 def weight_transforms(identifier: Any, per_channel: bool | None = None, grid: Any = "int8") -> list[WeightTransform]:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_compress.core.context import assign, first_time_in_call
+from keras_compress.core.context import assign, counter, first_time_in_call
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
 
@@ -66,14 +66,7 @@ class XnorScale(keras.layers.Layer):
         self.average = self.add_weight(
             name="average", shape=(), initializer="zeros", trainable=False, aggregation="mean"
         )
-        self.batches = self.add_weight(
-            name="batches",
-            shape=(),
-            dtype="int64",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-        )
+        self.batches = counter(self, "batches")
         self.built = True
 
     @classmethod
