@@ -5,19 +5,17 @@ python benchmarks/quantizer_exactness.py
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import keras
 from absl import app, flags
-from common import REPOSITORY, RESULTS, Goal, once, print_goals, write_results
-from quantizer_table import markdown
+from common import Goal, once, print_goals, write_results
+from quantizer_table import write_page
 from quantizer_trials import RUNTIMES, SHARE, SHARE_OF_TWO_BITS, methods, tried
 
 from keras_compress import datasets
-from keras_compress.convert.files import write_atomic
 
 _ONLY = flags.DEFINE_multi_string("only", None, "Try these methods only, by class name; the page is not written.")
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_quantizer_exactness", "Folder of what is finished already.")
@@ -50,9 +48,8 @@ def main(argv: list[str]) -> None:
     goals = goals_of(rows)
     if not _ONLY.value:
         settings = {"images": len(data.x_test), "share": SHARE, "share_of_two_bits": SHARE_OF_TWO_BITS}
-        path = write_results("quantizer_exactness", rows, goals, seeds=[0], settings=settings, directory=RESULTS)
-        page = markdown(json.loads(path.read_text()))
-        write_atomic(REPOSITORY / "docs" / "quantizers.md", page.encode())
+        write_results("quantizer_exactness", rows, goals, seeds=[0], settings=settings)
+        write_page()
     print_goals(goals)
 
 

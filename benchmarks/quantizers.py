@@ -21,6 +21,7 @@ import keras
 import numpy as np
 from absl import app, flags
 from common import RESULTS, Goal, at_most, fashion_mnist, once, print_goals, write_results
+from quantizer_table import write_page
 from timing import in_turns, summarize
 
 import keras_compress as kc
@@ -33,7 +34,12 @@ BATCH_SIZE = 128
 FLOAT_EPOCHS, ROW_EPOCHS = 8, 3
 CALIBRATION_IMAGES = 500
 LARGEST_STEP_RATIO = 1.5
-ENDS = [{"layers": "first", "weights": "int8"}, {"layers": "last", "weights": "int8", "activations": "int8"}]
+# The first and the last layer, and what enters them.
+ENDS = [
+    {"layers": "first", "weights": "int8"},
+    {"layers": "last", "weights": "int8", "activations": "int8"},
+    {"layers": "stage3_conv2", "activations": "int8"},
+]
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of rows with a goal; the others take the first.")
 _ROWS = flags.DEFINE_multi_string("row", None, "Rows to run, by name; all by default.")
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_quantizers", "Folder of what is finished already.")
@@ -195,6 +201,9 @@ def summary_rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if values:
                 line[key] = mean(values)
                 line[f"{key}_spread"] = pstdev(values)
+        base = [r["accuracy"] for r in found if r["row"] == "float" and r["seed"] in {m["seed"] for m in mine}]
+        if "deployed_accuracy" in line and len(base) == len(mine):
+            line["points_lost"] = 100 * (mean(base) - line["deployed_accuracy"])
         made.append(line)
     return made
 
@@ -208,17 +217,17 @@ def step_rows(data: datasets.Dataset) -> list[dict[str, Any]]:
     """Time of a training step with each quantizer over the float step, a few at a time in turns with it."""
     x, y = data.x_train[:BATCH_SIZE], data.y_train[:BATCH_SIZE]
     rows = []
-    methods = [("weight_transform", name) for name in registry.entries("weight_transform")]
-    methods += [("activation_quantizer", name) for name in registry.entries("activation_quantizer")]
+    kinds = ("weight_transform", "activation_quantizer", "gradient_quantizer")
+    methods = [(kind, name) for kind in kinds for name in registry.entries(kind)]
     for kind, name in methods:
         cls = registry.lookup(kind, name)
-        if not issubclass(cls, (kc.WeightQuantizer, kc.ActivationQuantizer)) or name == "FixedGrid":
+        if kind == "weight_transform" and not issubclass(cls, kc.WeightQuantizer) or name == "FixedGrid":
             continue
         keras.utils.set_random_seed(0)
         plain = models.vgg()
         made = cls(**cls.samples()[0])
-        pair = (made, None) if kind == "weight_transform" else (None, made)
-        quantized = kc.quantize_model(plain, *pair)
+        argument = {"weight_transform": "weights", "activation_quantizer": "activations"}.get(kind, "gradients")
+        quantized = kc.quantize_model(plain, **{"weights": None, "activations": None, argument: made})
         times = in_turns({"float": step_of(plain, x, y), name: step_of(quantized, x, y)}, 10, 4 if _QUICK.value else 12)
         rows.append({"kind": kind, "quantizer": name, **summarize(times)[name]})
         print(rows[-1], flush=True)
@@ -249,6 +258,8 @@ def main(argv: list[str]) -> None:
         write_results(
             "quantizers", rows, goals, seeds=[int(s) for s in _SEEDS.value], settings=settings, directory=directory
         )
+    if not _QUICK.value:
+        write_page()
     print_goals(goals)
 
 
