@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
@@ -30,7 +30,8 @@ from keras_compress.core import registry
 from keras_compress.runtime import deployed
 from keras_compress.runtime.verify import runner_of
 
-BATCH_SIZE = 128
+FLOAT_BATCH_SIZE = STEP_BATCH_SIZE = 128
+ROW_BATCH_SIZE = 64
 FLOAT_EPOCHS, ROW_EPOCHS = 8, 3
 CALIBRATION_IMAGES = 500
 LARGEST_STEP_RATIO = 1.5
@@ -40,6 +41,7 @@ ENDS = [
     {"layers": "last", "weights": "int8", "activations": "int8"},
     {"layers": "stage3_conv2", "activations": "int8"},
 ]
+WEIGHT_ENDS = [{"layers": ["first", "last"], "weights": "int8"}]
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of rows with a goal; the others take the first.")
 _ROWS = flags.DEFINE_multi_string("row", None, "Rows to run, by name; all by default.")
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_quantizers", "Folder of what is finished already.")
@@ -55,59 +57,68 @@ class Row:
 
     Attributes:
         name: As `--row` takes it.
+        bits: Of weights and activations, for the reader.
         weights: Weight quantizer for `quantize_model`.
         activations: Activation quantizer likewise.
         goal: Most points of accuracy lost beside the float row; `None` for none, and one seed.
-        learning_rate: At the start; it falls to 0 as a cosine.
+        learning_rate: At the start; it falls to 0 as a cosine. The fewer bits, the further weights have to go.
+        activations_first: Epochs with quantized activations and float weights, of all that the row trains.
     """
 
     name: str
+    bits: str
     weights: Any = None
     activations: Any = None
     goal: float | None = None
     learning_rate: float = 1e-3
-    bits: str = field(default="")
+    activations_first: int = 0
 
 
 def _named(name: str, **config: Any) -> dict[str, Any]:
     return {"class_name": name, "config": config}
 
 
-def _both(name: str, bits: int, weights: Any, activations: Any, goal: float | None = None) -> Row:
-    return Row(f"{name} {bits}/{bits}", weights, activations, goal, bits=f"{bits}/{bits}")
+def _both(bits: int, goal: float | None) -> list[Row]:
+    """Weights and activations of as many bits."""
+    lsq = _named("LSQActivation", bits=bits)
+    pairs = {
+        "PACT": (_named("DoReFa", bits=bits), _named("Pact", bits=bits), goal),
+        "LSQ": (_named("LSQ", bits=bits, per_channel=True), lsq, goal),
+        "DoReFa": (_named("DoReFa", bits=bits), _named("DoReFaActivation", bits=bits), None),
+    }
+    if bits <= 4:
+        pairs["LQ-Nets"] = (_named("LQNets", bits=bits), lsq, None)
+    rate = 4e-3 if bits == 2 else 1e-3
+    return [Row(f"{name} {bits}/{bits}", f"{bits}/{bits}", *pair, rate) for name, pair in pairs.items()]
 
 
 def _rows() -> list[Row]:
-    found = [Row("float", goal=0.0, bits="32/32")]
-    for bits, goal in ((8, None), (4, 0.3), (2, 1.0)):
-        found += [
-            _both("PACT", bits, _named("DoReFa", bits=bits), _named("Pact", bits=bits), goal),
-            _both("LSQ", bits, _named("LSQ", bits=bits), _named("LSQActivation", bits=bits), goal),
-            _both("DoReFa", bits, _named("DoReFa", bits=bits), _named("DoReFaActivation", bits=bits)),
-        ]
-        if bits <= 4:
-            found.append(_both("LQ-Nets", bits, _named("LQNets", bits=bits), _named("LSQActivation", bits=bits)))
     return [
-        *found,
-        Row("BWN 1/32", "BWN", None, 1.0, bits="1/32"),
-        Row("TWN ternary/32", "TWN", None, 0.8, bits="ternary/32"),
-        Row("TTQ ternary/32", "TTQ", None, 0.8, bits="ternary/32"),
-        Row("BWN + PACT 1/2", "BWN", _named("Pact", bits=2), bits="1/2"),
-        Row("DoReFa 1/2", _named("DoReFa", bits=1), _named("DoReFaActivation", bits=2), bits="1/2"),
-        Row("XNOR 1/1", "BWN", "approx_sign", 4.0, bits="1/1"),
-        Row("DoReFa 1/1", _named("DoReFa", bits=1), _named("DoReFaActivation", bits=1), bits="1/1"),
+        Row("float", "32/32", goal=0.0),
+        *_both(4, 0.3),
+        *_both(2, 1.0),
+        Row("BWN 1/32", "1/32", "BWN", None, 1.0, 2e-3),
+        Row("TWN ternary/32", "ternary/32", "TWN", None, 0.8, 2e-3),
+        Row("TTQ ternary/32", "ternary/32", "TTQ", None, 0.8, 2e-3),
+        Row("XNOR 1/1", "1/1", "BWN", "approx_sign", 4.0, 1e-2, activations_first=1),
+        *_both(8, None),
+        Row("BWN + PACT 1/2", "1/2", "BWN", _named("Pact", bits=2), None, 4e-3),
+        Row("DoReFa 1/2", "1/2", _named("DoReFa", bits=1), _named("DoReFaActivation", bits=2), None, 4e-3),
+        Row("DoReFa 1/1", "1/1", _named("DoReFa", bits=1), _named("DoReFaActivation", bits=1), None, 4e-3),
     ]
 
 
-def fit(model: keras.Model, data: datasets.Dataset, epochs: int, learning_rate: float, seed: int) -> float:
+def fit(
+    model: keras.Model, data: datasets.Dataset, epochs: int, learning_rate: float, seed: int, batch_size: int
+) -> float:
     """Train with a learning rate that falls to 0 as a cosine; returns seconds for each epoch."""
     epochs = 1 if _QUICK.value else epochs
-    steps = epochs * -(-len(data.x_train) // BATCH_SIZE)
+    steps = epochs * -(-len(data.x_train) // batch_size)
     keras.utils.set_random_seed(seed)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     begin = time.perf_counter()
-    model.fit(data.x_train, data.y_train, batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
+    model.fit(data.x_train, data.y_train, batch_size=batch_size, epochs=epochs, verbose=0)
     return (time.perf_counter() - begin) / epochs
 
 
@@ -121,18 +132,21 @@ def float_model(seed: int, data: datasets.Dataset, work: Path) -> keras.Model:
     if not path.is_file():
         keras.utils.set_random_seed(seed)
         model = models.vgg()
-        fit(model, data, FLOAT_EPOCHS, 2e-3, seed)
+        fit(model, data, FLOAT_EPOCHS, 2e-3, seed, FLOAT_BATCH_SIZE)
         model.save(path)
     return keras.models.load_model(path, compile=False)
 
 
 def trained(row: Row, seed: int, data: datasets.Dataset, path: Path) -> dict[str, Any]:
     """Train a row from the float model of its seed, and keep it in a file."""
-    model = float_model(seed, data, path.parent)
+    model, activations = float_model(seed, data, path.parent), row.activations
+    keras.utils.set_random_seed(seed)
+    if row.activations_first:
+        model, activations = kc.quantize_model(model, None, activations, rules=ENDS), None
+        fit(model, data, row.activations_first, row.learning_rate, seed, ROW_BATCH_SIZE)
     if row.weights is not None:
-        keras.utils.set_random_seed(seed)
-        model = kc.quantize_model(model, row.weights, row.activations, rules=ENDS)
-    seconds = fit(model, data, ROW_EPOCHS, row.learning_rate, seed)
+        model = kc.quantize_model(model, row.weights, activations, rules=ENDS if activations else WEIGHT_ENDS)
+    seconds = fit(model, data, ROW_EPOCHS - row.activations_first, row.learning_rate, seed, ROW_BATCH_SIZE)
     model.save(path)
     found = accuracy(model.predict(data.x_test, batch_size=500, verbose=0), data.y_test)
     return {"row": row.name, "bits": row.bits, "seed": seed, "accuracy": found, "epoch_s": seconds}
@@ -215,7 +229,7 @@ def step_of(model: keras.Model, x: Any, y: Any) -> Callable[[], object]:
 
 def step_rows(data: datasets.Dataset) -> list[dict[str, Any]]:
     """Time of a training step with each quantizer over the float step, a few at a time in turns with it."""
-    x, y = data.x_train[:BATCH_SIZE], data.y_train[:BATCH_SIZE]
+    x, y = data.x_train[:STEP_BATCH_SIZE], data.y_train[:STEP_BATCH_SIZE]
     rows = []
     kinds = ("weight_transform", "activation_quantizer", "gradient_quantizer")
     methods = [(kind, name) for kind in kinds for name in registry.entries(kind)]
@@ -242,7 +256,7 @@ def main(argv: list[str]) -> None:
     work.mkdir(parents=True, exist_ok=True)
     data = fashion_mnist(_QUICK.value)
     directory = work if _QUICK.value else RESULTS
-    settings = {"model": "vgg 16-32-64", "batch_size": BATCH_SIZE}
+    settings: dict[str, Any] = {"model": "vgg 16-32-64", "batch_size": ROW_BATCH_SIZE}
     if _STEPS_ONLY.value:
         rows = step_rows(data)
         goals = [at_most(f"{r['quantizer']}: step over float", r["ratio"], LARGEST_STEP_RATIO) for r in rows]
