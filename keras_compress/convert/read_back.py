@@ -65,9 +65,9 @@ def _weighted_tensors(graph: Graph) -> Iterator[tuple[int, int, int]]:
 
 
 def _operands(graph: Graph) -> Iterator[int]:
-    """Constants that are looked up in, added or multiplied."""
+    """Constants that are looked up in, added, multiplied, or made floats again."""
     for op in graph.operators:
-        if graph.kind(op) in ("GATHER", "ADD", "MUL"):
+        if graph.kind(op) in ("GATHER", "ADD", "MUL", "DEQUANTIZE"):
             yield from (t for t in op.inputs if t >= 0 and graph.is_constant(t))
 
 

@@ -34,6 +34,17 @@ def test_every_mode_computes_the_model(plain, mode):
     assert artifact.float_ops == () or mode == "dynamic"
 
 
+@pytest.mark.parametrize("layer", [L.Conv2D(4, 3), L.DepthwiseConv2D(3), L.Conv2DTranspose(4, 3), L.Dense(4)])
+def test_dynamic_takes_weights_with_one_scale(layer):
+    """The hybrid depthwise kernel reads a scale for each channel even where there is one."""
+    model = keras.Sequential([keras.Input((6, 6, 3)), layer])
+    model = kc.quantize_model(model, kc.LSQ(4), activations=None)
+    x = np.random.default_rng(0).normal(size=(8, 6, 6, 3)).astype(np.float32)
+    expected = np.array(model(x))
+    outputs = LiteRT().run(kc.convert(model, mode="dynamic").content, [x])[0]
+    np.testing.assert_allclose(outputs, expected, atol=0.02 * np.ptp(expected))
+
+
 def test_sizes_shrink_from_mode_to_mode():
     model = keras.Sequential([keras.Input((64,)), L.Dense(256, activation="relu"), L.Dense(64)])
     sizes = [kc.convert(model, mode=m).stats.weight_payload_bytes for m in ("float32", "float16", "dynamic")]

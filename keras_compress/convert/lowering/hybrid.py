@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.convert.lowering.constants import find_weight, store_weight
@@ -29,7 +30,12 @@ def store_hybrid(state: Lowering) -> list[tuple[str, str, str]]:
             if find_weight(state, op.inputs[rule.weight]) is None:
                 left.append((kind, graph.name(op.outputs[0]), "the plan has no integers for its weights"))
             else:
-                store_weight(state, op, rule.weight, rule.channel_axis)
+                scale = store_weight(state, op, rule.weight, rule.channel_axis)
+                if kind == "DEPTHWISE_CONV_2D":
+                    # The hybrid kernel reads a scale for each channel, whether there is one or not.
+                    weight = op.inputs[rule.weight]
+                    each = np.broadcast_to(scale, (graph.shape(weight)[rule.channel_axis],))
+                    graph.set_quantization(weight, each, 0, rule.channel_axis)
                 if kind not in _HYBRID_KERNELS:
                     op.inputs[rule.weight] = _widen(state, op.inputs[rule.weight], widened, operators)
                     left.append((kind, graph.name(op.outputs[0]), f"{kind} has no hybrid kernel"))
