@@ -56,6 +56,21 @@ def assign(variable: Any, value: Any) -> None:
 
 
 @contextmanager
+def outside_of_tracing() -> Iterator[None]:
+    """Make and set variables at once, though Keras only traces the model now, as `fit` and loading do to build it."""
+    names = ("stateless_scope", "symbolic_scope")
+    kept = {name: global_state.get_global_attribute(name) for name in names}
+    for name in names:
+        global_state.set_global_attribute(name, None)
+    try:
+        with tf.init_scope():
+            yield
+    finally:
+        for name, scope in kept.items():
+            global_state.set_global_attribute(name, scope)
+
+
+@contextmanager
 def _losses_kept() -> Iterator[None]:
     """Bring back the losses that this replica's call has added so far.
 

@@ -439,21 +439,33 @@ def by_message(pairs: Iterable[tuple[str, str]]) -> list[str]:
 def strip(model: keras.Model) -> keras.Model:
     """A plain Keras model with the same outputs: transformed weights put into the layers, wrappers gone.
 
-    Points that quantize activations become plain Keras operations. Says which schedules had not ended.
+    Points that quantize activations become plain Keras operations. Says which schedules had not ended. What a `call`
+    of the user's computes has no place for an operation: a ready layer with an `input_quantizer` in there keeps its
+    wrapper, for that alone.
 
     Args:
         model: A model that this library made. A plain one is copied.
     """
     check_model(model)
     warn_of_pending(model, stacklevel=3)
+    apart: set[int] = set()
 
     def visit(call: graph.Call) -> Any:
         if hasattr(call.operation, "plain_operations"):
             return _plain(call.operation, call.args[0])
         point = getattr(call.operation, "input_point", None)
-        return copies(call if point is None else replace(call, args=(_plain(point, call.args[0]), *call.args[1:])))
+        if point is None:
+            return copies(call)
+        apart.add(id(call.operation))
+        return copies(replace(call, args=(_plain(point, call.args[0]), *call.args[1:])))
 
-    copies = LayerCopies(lambda path, layer: strip_layer(layer), visit)
+    def make(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:
+        plain = strip_layer(layer)
+        if not isinstance(layer, Compressed) or layer.input_point is None or id(layer) in apart:
+            return plain
+        return Compressed(plain, {}, input_point=copy_layer(layer.input_point))
+
+    copies = LayerCopies(make, visit)
     return copied(model, copies)
 
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from keras_compress.core.context import assign, first_time_in_call
+from keras_compress.core.context import assign, first_time_in_call, outside_of_tracing
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import Slot, slots_of
 from keras_compress.core.ste import value_of
@@ -158,16 +157,12 @@ class Compressed(keras.layers.Wrapper):
         if self.layer.built:
             self.built = True
             return
-        if keras.src.backend.in_stateless_scope() or not tf.executing_eagerly():
-            raise ValueError(
-                "Expected a layer whose weights can be made now: give the model an `Input`, or call it on data before "
-                f"`fit`. Received: {self.name!r}, in a model that `fit` is building."
-            )
-        self.layer.build(input_shape)
-        self.layer.built = True
-        self._prepare()
-        for transform in self.transform_list:
-            self.initialize(transform)
+        with outside_of_tracing():
+            self.layer.build(input_shape)
+            self.layer.built = True
+            self._prepare()
+            for transform in self.transform_list:
+                self.initialize(transform)
 
     def get_build_config(self) -> dict[str, Any] | None:
         return None

@@ -131,3 +131,42 @@ def test_unknown_names() -> None:
         kc.QuantDense(4, kernel_constraint="clip_it")
     with pytest.raises(ValueError, match="Expected a weight quantizer"):
         kc.QuantDense(4, kernel_quantizer=kc.MagnitudePruner(kc.ConstantSparsity(0.5, begin_step=0)))
+
+
+@keras.saving.register_keras_serializable()
+class Written(keras.Model):
+    """Ready layers in a model that a user wrote."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.first = kc.QuantConv2D(4, 3, kernel_quantizer="lsq")
+        self.norm = layers.BatchNormalization()
+        self.second = kc.BinaryConv2D(4, 3, input_quantizer="ste_sign")
+        self.flat = layers.Flatten()
+        self.last = kc.TernaryDense(4)
+
+    def call(self, x, training=None):
+        return self.last(self.flat(self.second(self.norm(self.first(x), training=training))))
+
+
+def test_a_written_model_is_built_by_fit_loads_and_strips(tmp_path) -> None:
+    model = Written()
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X, Y, verbose=0)
+    step = float(np.array(model.first.transform_list[0].learned).item())
+    kernel = np.array(model.first.latent("kernel"))
+    np.testing.assert_allclose(step, 2.0 * np.abs(kernel).mean() / np.sqrt(7.0), rtol=0.2)  # not the 1 it is made with
+    outputs = np.array(model(X))
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_array_equal(np.array(keras.models.load_model(tmp_path / "m.keras")(X)), outputs)
+    plain = kc.strip(model)
+    np.testing.assert_array_equal(np.array(plain(X)), outputs)
+    assert type(plain.first) is layers.Conv2D
+    assert plain.second.transform_list == []
+
+
+def test_a_sequential_model_without_an_input_is_built_by_fit() -> None:
+    model = keras.Sequential([kc.BinaryDense(4), kc.QuantDense(4, kernel_quantizer="ttq")])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X.reshape(32, -1), Y, verbose=0)
+    assert float(np.array(model.layers[1].transform_list[0].positive).item()) < 0.9
