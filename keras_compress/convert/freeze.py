@@ -25,7 +25,7 @@ from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.model import check_model, foldable, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
-from keras_compress.quantizers.activation import FixedGrid, Place, QuantizeActivation
+from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
 from keras_compress.quantizers.placement import PlacePoints
 
@@ -44,8 +44,8 @@ def points_in(model: keras.Model) -> list[QuantizeActivation]:
 
 
 def has_points(model: keras.Model) -> bool:
-    """Whether activations of a model are quantized somewhere."""
-    return bool(points_in(model))
+    """Whether activations of a model have ranges somewhere. Signs have none, and want integers before them."""
+    return any(not point.quantizer.replaces_relu for point in points_in(model))
 
 
 def freeze(
@@ -131,6 +131,10 @@ class _Freezer:
     _signs: set[int] = field(default_factory=set)
     # Outputs of layers with weights -> input scale, and weight scale of each channel.
     _sums: dict[int, tuple[float, NDArray[np.float32]]] = field(default_factory=dict)
+    # Tensors on a grid -> lowest and highest multiple of its scale that they hold.
+    _steps: dict[int, tuple[int, int]] = field(default_factory=dict)
+    # Sums of tensors on one scale -> that scale, lowest and highest multiple.
+    _lattices: dict[int, tuple[float, int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
@@ -154,7 +158,21 @@ class _Freezer:
                 self._carry(call.args[0], output)
         if kind is Kind.CLAMP and id(call.args[0]) in self._sums:
             self._sums[id(outputs)] = self._sums[id(call.args[0])]
+        self._add(call, outputs)
         return outputs
+
+    def _add(self, call: graph.Call, outputs: Any) -> None:
+        """Remember what a sum of few levels is made of, and a ReLU of one."""
+        if activation_name(call.operation) == "relu" and id(call.args[0]) in self._lattices:
+            scale, low, high = self._lattices[id(call.args[0])]
+            self._lattices[id(outputs)] = scale, max(low, 0), max(high, 0)
+        tensors = keras.tree.flatten(call.args) if type(call.operation).__name__ == "Add" else []
+        if not tensors or any(id(tensor) not in self._steps for tensor in tensors):
+            return
+        scales = {self._grids[id(tensor)].scale for tensor in tensors}
+        low, high = (sum(ends) for ends in zip(*(self._steps[id(tensor)] for tensor in tensors), strict=True))
+        if len(scales) == 1 and high - low <= 255:
+            self._lattices[id(outputs)] = scales.pop(), low, high
 
     def _fix(self, operation: Any, kind: Kind, outputs: Any) -> None:
         """Remember the grid that a kernel writes on, whatever range training saw behind it."""
@@ -167,6 +185,8 @@ class _Freezer:
     def _carry(self, source: Any, target: Any) -> None:
         if id(source) in self._grids:
             self._grids[id(target)] = self._grids[id(source)]
+        if id(source) in self._steps:
+            self._steps[id(target)] = self._steps[id(source)]
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
@@ -180,13 +200,22 @@ class _Freezer:
             grid = FixedGrid(_float32(table.scale / 256), 0, bits=16)
         step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0] if id(tensor) in self._sums else None
         grid = grid or table or _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
-        return self._on_grid(tensor, grid, layer.name, layer.stands_for)
+        if id(tensor) not in self._lattices or grid.bits != 8 or not _only_describes(layer.quantizer):
+            return self._on_grid(tensor, grid, layer.name, layer.stands_for)
+        # On another scale every other multiple could lie on a tie.
+        scale, *steps = self._lattices[id(tensor)]
+        grid = FixedGrid(scale, 127 - steps[1])
+        outputs = self._on_grid(tensor, grid, layer.name, layer.stands_for)
+        self._steps[id(outputs)] = steps[0], steps[1]
+        return outputs
 
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
         if id(tensor) in self._sums and grid.bits == 8 and self.storage.target == "tflm":
             grid = TwiceRoundedGrid.behind(grid, *self._sums[id(tensor)])
         outputs = QuantizeActivation(grid, stands_for=stands_for, name=name)(tensor)
         self._grids[id(outputs)] = grid
+        if grid.bits == 8:
+            self._steps[id(outputs)] = grid.lowest - grid.zero_point, 127 - grid.zero_point
         return outputs
 
     def _sign(self, point: QuantizeActivation, tensor: Any) -> Any:
@@ -209,7 +238,9 @@ class _Freezer:
             offset = np.zeros(tensor.shape[-1])
             tensor = self._per_channel(f"{point.name}.sign", tensor, weight, offset, signs=True)
         clipped = graph.rename_between(tensor, ops.clip(tensor, -1.0, 1.0), point.name + ".clip")
-        return self._on_grid(clipped, FixedGrid(1.0, 0), point.name, point.stands_for)
+        outputs = self._on_grid(clipped, FixedGrid(1.0, 0), point.name, point.stands_for)
+        self._steps[id(outputs)] = -1, 1
+        return outputs
 
     def _gives_signs(self, node: Any) -> bool:
         """Whether all that reads a call's output is one sign."""
@@ -364,6 +395,11 @@ def _no_finer(grid: Grid, step: float | None) -> Grid:
         return grid
     lowest = (-128 - grid.zero_point) * grid.scale
     return FixedGrid(_float32(step), int(np.clip(np.rint(-128 - lowest / step), -128, 127)))
+
+
+def _only_describes(quantizer: Any) -> bool:
+    """Whether an 8-bit range says what the values are, rather than what they shall be."""
+    return quantizer.bits == 8 and isinstance(quantizer, (MeasuredRange, MovingAverageRange))
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, ...]:

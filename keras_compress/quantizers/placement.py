@@ -198,7 +198,9 @@ def _input_readers(model: keras.Model) -> list[tuple[Any, list[Node]]]:
 
 
 def _has_point(readers: list[Node]) -> bool:
-    return any(isinstance(node.operation, QuantizeActivation) for node in readers)
+    """Whether a point of their own gives inputs integers; a sign takes them from integers."""
+    points = [node.operation for node in readers if isinstance(node.operation, QuantizeActivation)]
+    return bool(points) and not any(point.quantizer.replaces_relu for point in points)
 
 
 def _reads_numbers(node: Node) -> bool:

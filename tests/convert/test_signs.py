@@ -170,9 +170,44 @@ def test_16_bit_activations_are_refused() -> None:
 
 def test_a_sign_of_what_has_no_integers_is_refused() -> None:
     x = keras.Input((8,))
-    y = kc.QuantizeActivation(kc.SteSignActivation(), name="sign")(layers.Softmax(name="softmax")(x))
+    point = kc.QuantizeActivation(kc.MovingAverageRange(), name="point")(x)
+    y = kc.QuantizeActivation(kc.SteSignActivation(), name="sign")(layers.Softmax(name="softmax")(point))
     with pytest.raises(ValueError, match=r"in front of a sign. Received: neither at 'sign'"):
         kc.freeze(keras.Model(x, layers.Dense(2)(y)), np.ones((3, 8), np.float32))
+
+
+@pytest.mark.parametrize("activations", ["ste_sign", kc.DoReFaActivation(2)])
+@pytest.mark.parametrize("target", ["litert", "tflm"])
+def test_sums_of_few_levels_are_exact(activations, target: str) -> None:
+    """On the range that training saw, -2 to 2, a step of 4 / 255 puts 2 on a tie."""
+    x = inputs = keras.Input(SHAPE)
+    x = layers.Conv2D(6, 3, padding="same", activation="relu")(x)
+    y = layers.Conv2D(6, 3, padding="same", activation="relu")(x)
+    x = layers.Add(name="add")([x, y])
+    x = layers.Conv2D(4, 3, name="conv3")(x)
+    model = kc.quantize_model(keras.Model(inputs, layers.Flatten()(x)), activations=activations)
+    for _ in range(2):
+        model(DATA, training=True)
+    artifact = kc.convert(model, target)
+    frozen = artifact.frozen
+    sums = np.array(keras.Model(frozen.input, frozen.get_layer("add_quantized").output)(DATA))
+    levels = np.unique(sums) if activations == "ste_sign" else np.unique(np.round(sums * 3.0))
+    assert set(levels) <= ({-2.0, 0.0, 2.0} if activations == "ste_sign" else set(range(7)))
+    assert len(levels) >= 3
+    rows = [row for row in kc.verify(artifact, None, DATA, strict=False).rows if row.name == "add_quantized"]
+    assert rows and all(row.fraction_differing == 0.0 for row in rows)
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_a_sign_of_the_inputs_takes_it_from_integers(explicit: bool) -> None:
+    x = inputs = keras.Input(SHAPE)
+    if explicit:
+        x = kc.BinaryConv2D(4, 3)(kc.QuantizeActivation(kc.SteSignActivation())(x))
+    else:
+        x = kc.BinaryConv2D(4, 3, input_quantizer="ste_sign")(x)
+    artifact = converted(keras.Model(inputs, layers.Flatten()(x)))
+    assert not artifact.float_ops
+    kc.verify(artifact, None, DATA)
 
 
 @pytest.mark.parametrize("mode", ["float32", "dynamic"])
