@@ -8,6 +8,9 @@ mean a large M, a small n, and more of them.
 Where the accumulators are few and alike, chance does not describe them: a product of two int8 tensors is often an odd
 number of half steps (a SiLU near 0 multiplies by 128 / 256), and in a 1x1 depthwise convolution with one weight all
 values may lie at the same distance from a tie.
+
+With 16-bit activations the kernels keep 15 bits of q (the accumulator takes 48): an output y is off by `y * r`, r the
+relative error of that, up to 2^-15, and crosses a middle between two steps with that chance.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ import numpy as np
 
 from keras_compress.convert.flatbuffer import Graph, read_model
 
+# Mean magnitude that 16-bit outputs are taken to have; ranges are wider than what values mostly are.
+_MEAN_OUTPUT_16 = 2.0**13
 _PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "MUL", "BATCH_MATMUL")
 # Measured on the networks of `benchmarks/zoo.py`: up to 3.9 % of the products of two tensors.
 PRODUCT_OF_TENSORS = 0.02
@@ -41,7 +46,9 @@ def expected_share(content: bytes, kernel: str) -> float:
 
 
 def _left(graph: Graph, op: Any) -> bool:
-    """Whether XNNPACK leaves an operator to the built-in kernel, for its packed weights."""
+    """Whether XNNPACK leaves an operator to the built-in kernel, for its packed weights or 16-bit activations."""
+    if any(tensor >= 0 and graph.dtype(tensor) == "int16" for tensor in op.inputs):
+        return True
     dtype = graph.dtype(op.inputs[1])
     if dtype not in ("int4", "int2"):
         return False
@@ -61,7 +68,10 @@ def _share(graph: Graph, op: Any) -> float:
     if _scales_alike(graph, op):
         return 0.5
     source, weight, target = (found[0].astype(np.float64) for found in scales if found is not None)
-    _, exponent = np.frexp(source[0] * weight / target[0])
+    fraction, exponent = np.frexp(source[0] * weight / target[0])
+    if graph.dtype(data) == "int16":
+        reduced = np.minimum(np.rint(fraction * 2.0**15), 2.0**15 - 1) / 2.0**15
+        return float(np.minimum(_MEAN_OUTPUT_16 * np.abs(reduced / fraction - 1.0), 0.5).mean())
     shift = np.maximum(-exponent, 0)
     share = float(np.where(shift > 0, 2.0 ** -(shift + 1.0), 0.0).mean())
     of_tensors = graph.kind(op) == "MUL" and not any(graph.is_constant(t) for t in op.inputs)

@@ -9,7 +9,7 @@ from tests_zoo import NETS, build, data
 
 import keras_compress as kc
 from keras_compress.runtime.rounding import expected_share
-from keras_compress.runtime.verify import verify
+from keras_compress.runtime.verify import _counts, _different, verify
 
 KERNELS = ("xnnpack", "reference", "tflm")
 
@@ -113,3 +113,23 @@ def test_two_float_inputs_each_get_their_own_data():
     x = [rng.normal(size=(16, n)).astype(np.float32) for n in (3, 5)]
     found = kc.verify(kc.convert(model, representative_dataset=x), model, x, kernels=["reference"])
     assert {"one_quantized", "two_quantized"} <= {row.name for row in found.rows}
+
+
+def test_few_different_values_are_few_throws_of_the_dice():
+    """What is at either end is cut off there: no rounding moves it."""
+    few = _counts(np.array([[-128], [0], [0], [64], [64], [127]], np.int8))
+    assert _different(few) == 6**2 / (2**2 + 2**2)
+    two_channels = _counts(np.array([[-128, 3], [5, 4], [6, 127]], np.int8))
+    assert _different(two_channels) == 6**2 / 4
+    assert _different(0) == np.inf
+
+
+def test_16_bit_activations_are_held_to_what_their_kernels_can():
+    """15 bits of the multiplier: a large output is one step off as often as not."""
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype(np.float32)
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.DepthwiseConv2D(3)])
+    artifact = kc.convert(model, mode="16x8", representative_dataset=x)
+    result = kc.verify(artifact, None, x)
+    assert max(row.fraction_differing for row in result.rows) > 0.01
+    assert max(row.bound for row in result.rows) < 0.6
