@@ -195,7 +195,8 @@ def test_sums_of_few_levels_are_exact(activations, target: str) -> None:
     assert set(levels) <= ({-2.0, 0.0, 2.0} if activations == "ste_sign" else set(range(7)))
     assert len(levels) >= 3
     rows = [row for row in kc.verify(artifact, None, DATA, strict=False).rows if row.name == "add_quantized"]
-    assert rows and all(row.fraction_differing == 0.0 for row in rows)
+    assert rows
+    assert all(row.fraction_differing == 0.0 for row in rows)
 
 
 @pytest.mark.parametrize("explicit", [False, True])
