@@ -16,6 +16,7 @@ from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
 from keras_compress.convert.storage import STORAGES, Storage, as_notes
 from keras_compress.core import graph, progress
+from keras_compress.core.context import float32_policy
 from keras_compress.core.model import check_model, input_points_apart, strip_layer, warn_of_pending
 from keras_compress.quantizers.activation import QuantizeActivation
 
@@ -26,6 +27,7 @@ _MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES)}
 
 
 @progress.shown("converting")
+@float32_policy()
 def convert(
     model: keras.Model,
     target: str = "litert",
@@ -63,7 +65,7 @@ def convert(
     check_model(model)
     mode = _chosen_mode(model, mode, representative_dataset)
     _check_arguments(target, mode, io, weights_storage)
-    warn_of_pending(model, stacklevel=4)
+    warn_of_pending(model, stacklevel=5)
     if mode in ("float32", "float16"):
         progress.step("running TensorFlow's converter")
         lowered = lower(float_model(_float_model(model, representative_dataset), model), LoweringPlan(mode, io))

@@ -21,6 +21,7 @@ from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import graph
+from keras_compress.core.context import float32_policy
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.model import check_model, foldable, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
@@ -48,6 +49,7 @@ def has_points(model: keras.Model) -> bool:
     return any(not point.quantizer.replaces_relu for point in points_in(model))
 
 
+@float32_policy()
 def freeze(
     model: keras.Model,
     representative_dataset: Any = None,

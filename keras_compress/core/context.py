@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
@@ -68,6 +69,17 @@ def outside_of_tracing() -> Iterator[None]:
     finally:
         for name, scope in kept.items():
             global_state.set_global_attribute(name, scope)
+
+
+@contextmanager
+def float32_policy() -> Iterator[None]:
+    """New layers compute in float32, whatever policy a program has set to train with; also a decorator."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 @contextmanager

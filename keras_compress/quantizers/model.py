@@ -148,6 +148,8 @@ def quantize_model(
     """
     weight_transforms(weights, per_channel, grid)
     activation_quantizer(activations)
+    if gradients is not None and not isinstance(resolve("gradient_quantizer", gradients), keras.layers.Layer):
+        raise ValueError(f"Expected a gradient quantizer, such as DoReFaGradient(6). Received: gradients={gradients!r}")
     other = activation_quantizer(other_activations)
     if other is not None and not other.stands_at(Place.ANYWHERE):
         raise ValueError(
@@ -194,8 +196,10 @@ def _with_weights(
             return {}
         made = resolve("gradient_quantizer", gradients)
         config = {key: value for key, value in made.get_config().items() if key != "name"}
-        # Layers of the same shape are not to draw the same noise.
-        return {"gradients": type(made)(**{**config, "seed": config["seed"] + next(numbers)})}
+        if "seed" in config:
+            # Layers of the same shape are not to draw the same noise.
+            config["seed"] += next(numbers)
+        return {"gradients": type(made)(**config)}
 
     quantized = add_transforms(
         model,

@@ -217,3 +217,15 @@ def test_what_training_did_not_finish_is_said():
     )
     with pytest.warns(UserWarning, match="body: pruning has not begun"):
         kc.convert(model, mode="float32")
+
+
+def test_the_policy_that_a_program_trains_with_does_not_matter():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = keras.Sequential([keras.Input((6, 6, 3)), L.Conv2D(4, 3, activation="relu"), L.Flatten(), L.Dense(3)])
+        x = np.random.default_rng(0).normal(size=(8, 6, 6, 3)).astype(np.float32)
+        artifact = kc.convert(model, representative_dataset=x)
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert artifact.content == kc.convert(model, representative_dataset=x).content

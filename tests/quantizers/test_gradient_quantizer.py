@@ -169,3 +169,9 @@ def test_configuration_and_names() -> None:
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kc.DoReFaGradient(**arguments)
+
+
+def test_anything_else_is_refused() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="Expected a gradient quantizer.*Received: gradients=6"):
+        kc.quantize_model(model, gradients=6)
