@@ -52,11 +52,13 @@ class Late(keras.Model):
         return self.late(inputs)
 
 
-def test_a_layer_that_fit_builds_while_it_traces_is_refused() -> None:
+def test_a_layer_that_fit_builds_while_it_traces_begins_with_its_weight() -> None:
     model = Late()
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="give the model an `Input`.*Received: 'late'"):
-        model.fit(np.zeros((4, 6)), np.zeros((4, 5)), verbose=0)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.fit(np.zeros((4, 6)), np.zeros((4, 5)), verbose=0)
+    expected = model.late.transform_list[0](model.late.latent("kernel").value)
+    np.testing.assert_array_equal(np.array(model.late.weight("kernel")), np.array(expected))
+    assert np.ptp(np.array(expected)) > 0
 
 
 class Doubling(layers.Layer):
