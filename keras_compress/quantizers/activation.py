@@ -179,6 +179,9 @@ class TrainedQuantizer(ActivationQuantizer):
 class _RangeQuantizer(TrainedQuantizer):
     """A quantizer with a range that training batches determine."""
 
+    # One bit is 0 and one other value: of a range that is no grid for values of both signs.
+    allowed_bits = (*range(2, 9), 16)
+
     learns_range = False
 
     def create_variables(self) -> None:
@@ -248,7 +251,7 @@ class MovingAverageRange(_RangeQuantizer):
     if there is none yet, the first training batch sets it.
 
     Args:
-        bits: 1 to 8, or 16 (symmetric).
+        bits: 2 to 8, or 16 (symmetric).
         decay: In (0, 1).
 
     **Reference**: Jacob et al. (2018), section 3.1; bias correction as in Adam (Kingma and Ba, 2015).
@@ -308,7 +311,7 @@ class LearnedRange(_RangeQuantizer):
     **Levels** `2^bits` evenly spaced, 0 among them.
 
     Args:
-        bits: 1 to 8, or 16 (symmetric).
+        bits: 2 to 8, or 16 (symmetric).
 
     **Reference**: `tf.quantization.fake_quant_with_min_max_vars`, whose gradients these are.
     """
