@@ -87,7 +87,7 @@ def _both(bits: int, goal: float | None) -> list[Row]:
         "DoReFa": (_named("DoReFa", bits=bits), _named("DoReFaActivation", bits=bits), None),
     }
     if bits <= 4:
-        pairs["LQ-Nets"] = (_named("LQNets", bits=bits), lsq, None)
+        pairs["LQ-Nets"] = (_named("LQNets", bits=bits), lsq, goal)
     rate = 4e-3 if bits == 2 else 1e-3
     return [Row(f"{name} {bits}/{bits}", f"{bits}/{bits}", *pair, rate) for name, pair in pairs.items()]
 
