@@ -35,10 +35,13 @@ reference kernels equal a NumPy model of their requantization bit for bit.
 
 """
 _ACCURACY = """Fashion-MNIST, VGG 16-32-64, `benchmarks/quantizers.py`: one float model for each seed
-({float_epochs} epochs), from which every row trains {row_epochs} more, the float row too; with sign activations the
-first of these with float weights. The first and the last layer, and what enters them, have 8 bits. *Simulated*: the
-frozen model. *Device*: LiteRT with XNNPACK, int8 (rows with 32-bit activations train without quantized ones, and run
-with 8 bits). Mean over the seeds, +- standard deviation; points lost are beside the float row of the same seeds."""
+({float_epochs} epochs), from which every row trains {row_epochs} more, the float row too; with sign
+activations the first of these with float weights. The first and the last layer, and what enters
+them, have 8 bits. *Simulated*: the frozen model. *Device*: LiteRT with XNNPACK, int8 (rows with
+32-bit activations train without quantized ones, and run with 8 bits). PACT has DoReFa's weights,
+LQ-Nets LSQ's activations; XNOR is BWN's weights with signs (Bi-Real's gradient) in the place of
+ReLUs, without K. Mean over the seeds, +- standard deviation; points lost are beside the float row
+of the same seeds."""
 _STEP = """Over the float step of the same network (VGG 16-32-64, batch 128, graph mode), measured in turns: ratio of
 the medians of blocks, and of the fastest ones. `benchmarks/quantizers.py --steps_only`."""
 _COLUMNS = ("method", "bits", "levels", "gradient", "lowers to", "LiteRT", "TFLM", "kernel model", "paper")

@@ -33,6 +33,10 @@ from keras_compress.quantizers.placement import PlacePoints
 Grid = FixedGrid
 
 
+class UnknownRangesError(ValueError):
+    """Activation ranges that neither training nor data have set; the message names the points."""
+
+
 def is_frozen(model: keras.Model) -> bool:
     """Whether a model came out of `freeze`."""
     wrappers = [layer for layer in model.layers if isinstance(layer, Compressed)]
@@ -111,7 +115,7 @@ def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:
     if not unknown:
         return
     if representative_dataset is None:
-        raise ValueError(
+        raise UnknownRangesError(
             "Expected a model whose activation ranges were trained, or a `representative_dataset`. "
             f"Received: ranges never trained at {[point.name for point in unknown][:10]}"
         )

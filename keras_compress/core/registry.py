@@ -55,7 +55,8 @@ def lookup(kind: str, name: str) -> Any:
         return found[name]
     by_alias = {_alias(key, kind): key for key in found}
     if not isinstance(name, str) or _alias(name, kind) not in by_alias:
-        raise ValueError(f"Expected a {kind} out of {sorted(found)}. Received: {name!r}")
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise ValueError(f"Expected {article} {kind} out of {sorted(found)}. Received: {name!r}")
     return found[by_alias[_alias(name, kind)]]
 
 

@@ -88,10 +88,17 @@ def _place_of(node: Node) -> Place:
     """What is known of the values that a call makes."""
     if activation_name(node.operation) in FUSED_ACTIVATIONS:
         return Place.RELU
+    if _is_bounded_relu(node.operation):
+        return Place.NON_NEGATIVE
     passes = kind_of(node.operation) in (Kind.SAME, Kind.AVERAGE, Kind.JOIN) and node.input_tensors
     if passes and all(_place_of(_producer(t)) is not Place.ANYWHERE for t in node.input_tensors):
         return Place.NON_NEGATIVE
     return Place.ANYWHERE
+
+
+def _is_bounded_relu(operation: Any) -> bool:
+    """A ReLU with another upper end than 6: no kernel fuses it, but its values are not negative."""
+    return isinstance(operation, keras.layers.ReLU) and operation.negative_slope == 0 and operation.threshold == 0
 
 
 def _producer(tensor: Any) -> Node:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.freeze import freeze, is_frozen, points_in
+from keras_compress.convert.freeze import UnknownRangesError, freeze, is_frozen, points_in
 from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.segments import Segments
 from keras_compress.core import progress
@@ -210,7 +210,13 @@ def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
         if remembered is None:
             raise ValueError("Expected the model that was converted. Received: None")
         return remembered
-    return freeze(model, activation_bits=16 if artifact.mode == "16x8" else 8, storage=artifact.storage)
+    try:
+        return freeze(model, activation_bits=16 if artifact.mode == "16x8" else 8, storage=artifact.storage)
+    except UnknownRangesError:
+        # Inside layers that training saw as a whole (attention, separable) ranges came from the data too.
+        if remembered is None:
+            raise
+        return remembered
 
 
 def _inputs(x: Any, frozen: keras.Model) -> list[Array]:

@@ -257,3 +257,13 @@ def test_the_users_quantizer_object_is_a_template() -> None:
     assert used is not weights
     assert (used.bits, used.per_channel) == (5, False)
     assert all(q is not activations and q.bits == 6 for q in points(made).values())
+
+
+def test_quantizers_of_non_negative_values_stand_behind_bounded_relus_too() -> None:
+    x = image()
+    y = layers.ReLU(max_value=1.0, name="bounded")(conv(x, "conv1"))
+    y = layers.MaxPooling2D(name="pool")(layers.ReLU(name="relu")(conv(y, "conv2")))
+    found = points(kc.quantize_model(keras.Model(x, conv(y, "conv3")), None, kc.Pact(4)))
+    kinds = {name: type(made).__name__ for name, made in found.items()}
+    assert kinds["bounded"] == kinds["relu"] == "Pact"
+    assert kinds["in"] == kinds["conv3"] == "MovingAverageRange"

@@ -133,3 +133,14 @@ def test_16_bit_activations_are_held_to_what_their_kernels_can():
     result = kc.verify(artifact, None, x)
     assert max(row.fraction_differing for row in result.rows) > 0.01
     assert max(row.bound for row in result.rows) < 0.6
+
+
+def test_ranges_inside_a_layer_come_with_the_artifact() -> None:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = np.random.default_rng(0).normal(size=(20, 6, 6, 2)).astype(np.float32)
+    model = keras.Sequential([keras.Input((6, 6, 2)), layers.SeparableConv2D(3, 3, name="separable")])
+    model = kc.quantize_model(model)
+    model(x, training=True)
+    artifact = kc.convert(model, representative_dataset=x)
+    assert kc.verify(artifact, model, x).ok
