@@ -41,13 +41,19 @@ class LearnedScale(TrainedQuantizer):
     Class attributes:
         learned_name: Name of the number.
         start: Its first value; `None` lets the first training batch decide.
+        relative: Train the number over its first value, with its gradient divided by that: SGD moves the number the
+            same, and Adam, for which the size of a gradient does not count, by a share of itself.
     """
 
     allowed_bits = tuple(range(1, 9))
     learned_name: str
     start: float | None = None
+    relative: bool = False
 
     def create_variables(self) -> None:
+        self.unit: Any = 1.0
+        if self.relative:
+            self.unit = self.add_weight(name="first", shape=(), initializer="ones", trainable=False, aggregation="mean")
         first = keras.initializers.Constant(1.0 if self.start is None else self.start)
         self.learned = self.add_weight(name=self.learned_name, shape=(), initializer=first, aggregation="mean")
         super().create_variables()
@@ -67,8 +73,12 @@ class LearnedScale(TrainedQuantizer):
         """Integer of 0.0."""
         return self.spec.minimum
 
+    def number(self) -> Tensor:
+        """The number now, float scalar."""
+        return value_of(self.learned) * value_of(self.unit) if self.relative else value_of(self.learned)
+
     def parameters(self) -> tuple[Tensor, Tensor]:
-        scale = scale_of(value_of(self.learned), self.divisor)
+        scale = scale_of(self.number(), self.divisor)
         return scale, ops.full_like(scale, float(self.zero_point))
 
     def unrounded(self, inputs: Any) -> Any:
@@ -85,9 +95,14 @@ class LearnedScale(TrainedQuantizer):
     def train(self, values: Tensor) -> Tensor:
         batches, now = value_of(self.batches), value_of(self.learned)
         fresh = batches == 0
+        unit = value_of(self.unit) if self.relative else tf.ones_like(now)
         # As in `LearnedRange`: no gradient may enter the condition, and the number has one in every batch.
         first = ops.stop_gradient(ops.cond(fresh, lambda: self.first_value(values), lambda: now))
-        used = ops.where(fresh, ops.where(first > 0, first, ops.ones_like(first)), now)
+        first = ops.where(first > 0, first, ops.ones_like(first))
+        if self.relative:
+            unit, first = ops.where(fresh, first, unit), tf.ones_like(now)
+            assign(self.unit, ops.stop_gradient(unit))
+        used = ops.where(fresh, first, now)
         assign(self.learned, ops.stop_gradient(used))
         assign(self.batches, batches + 1 if self.trainable else ops.maximum(batches, 1))
         self.penalize(used)
@@ -95,7 +110,11 @@ class LearnedScale(TrainedQuantizer):
 
         @tf.custom_gradient
         def apply(x: Tensor, learned: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
-            return forward(x, learned), lambda upstream: tuple(backward(x, learned, upstream))
+            def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
+                of_values, of_number = backward(x, learned * unit, upstream)
+                return of_values, of_number / unit
+
+            return forward(x, learned * unit), gradient
 
         return apply(values, used)
 
@@ -104,8 +123,11 @@ class LearnedScale(TrainedQuantizer):
 
     def set_learned(self, value: float) -> None:
         """Set the number exactly; training goes on from there."""
-        self.learned.assign(value if value > 0 else 1.0)
+        first = value if value > 0 else 1.0
+        if self.relative:
+            self.unit.assign(first)
+        self.learned.assign(1.0 if self.relative else first)
         self.batches.assign(1)
 
     def summary_values(self) -> dict[str, float]:
-        return {self.learned_name: float(value_of(self.learned))}
+        return {self.learned_name: float(self.number())}

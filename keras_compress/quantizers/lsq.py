@@ -24,18 +24,18 @@ def _grid(spec: affine.QuantSpec) -> IntegerGrid:
     def inside(steps: Tensor) -> Tensor:
         return ops.logical_and(steps > low, steps < high)
 
-    def to_integers(weight: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        scale = positive(step)
+    def to_integers(weight: Tensor, relative: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        scale = positive(relative * first)
         return affine.quantize_to_int(weight, scale, 0.0, spec), scale
 
-    def weight_gradient(upstream: Tensor, weight: Tensor, step: Tensor) -> Tensor:
-        return ops.where(inside(weight / positive(step)), upstream, ops.zeros_like(upstream))
+    def weight_gradient(upstream: Tensor, weight: Tensor, relative: Tensor, first: Tensor) -> Tensor:
+        return ops.where(inside(weight / positive(relative * first)), upstream, ops.zeros_like(upstream))
 
-    def state_gradients(upstream: Tensor, weight: Tensor, step: Tensor) -> tuple[Tensor]:
-        steps = weight / positive(step)
+    def state_gradients(upstream: Tensor, weight: Tensor, relative: Tensor, first: Tensor) -> tuple[Tensor, None]:
+        steps = weight / positive(relative * first)
         of_each = ops.where(inside(steps), ops.round(steps) - steps, ops.clip(steps, low, high))
-        gradient_scale = 1.0 / math.sqrt(group_size(weight, step) * high)
-        return (sum_of_groups(upstream * of_each, step) * gradient_scale,)
+        gradient_scale = 1.0 / math.sqrt(group_size(weight, first) * high)
+        return sum_of_groups(upstream * of_each, first) * gradient_scale / first, None
 
     return IntegerGrid(to_integers, weight_gradient, state_gradients)
 
@@ -49,6 +49,9 @@ class LSQ(TrainedScaleQuantizer):
     **Gradient** `dy/dw = 1` where `-Qn < w / s < Qp`, else 0; `dy/ds = g * (round(w / s) - w / s)` there, `-g * Qn`
     below and `g * Qp` above, `g = 1 / sqrt(N * Qp)` for the `N` weights that share `s`.
 
+    The trained number is `s` over its first value `s0`, with the gradient of `s` divided by `s0`: SGD moves `s` as in
+    the paper, and Adam, for which the size of a gradient does not count, moves it by a share of itself.
+
     **Levels** `-Qn .. Qp`, evenly spaced.
 
     Args:
@@ -60,11 +63,12 @@ class LSQ(TrainedScaleQuantizer):
         ValueError: For bits out of range.
 
     **Reference**: Esser et al., "Learned Step Size Quantization" (2020), equations 1 to 5, sections 2.1 and 2.2.
-    **Deviations**: with 8 bits `Qn = 127`, as TFLite has no weight of -128. Where training carries `s` under 1e-8, the
-    forward pass computes with that. A channel of zeros starts with the largest step of its tensor.
+    **Deviations**: the number that is trained, see above. With 8 bits `Qn = 127`, as TFLite has no weight of -128.
+    Where training carries `s` under 1e-8, the forward pass computes with that. A channel of zeros starts with the
+    largest step of its tensor.
     """
 
-    learned_name = "step_size"
+    learned_name = "relative_step"
 
     def __init__(self, bits: int = 4, *, per_channel: bool = False, **kwargs: Any) -> None:
         super().__init__(bits, per_channel=per_channel, **kwargs)
@@ -78,9 +82,33 @@ class LSQ(TrainedScaleQuantizer):
         """Integer format."""
         return affine.QuantSpec(bits=self.bits, narrow_range=self.bits == 8)
 
+    def create_variables(self) -> None:
+        super().create_variables()
+        self.first_step = self.add_weight(
+            name="first_step", shape=tuple(self.scale_shape), initializer="ones", trainable=False, aggregation="mean"
+        )
+
+    def initialize(self, weight: Tensor) -> None:
+        super().initialize(weight)
+        self.set_step(self.learned)
+
+    def set_step(self, step: Tensor) -> None:
+        """Set the step exactly, in the shape of the scale; training goes on from there."""
+        self.first_step.assign(step)
+        self.learned.assign(ops.ones(self.scale_shape))
+
+    @property
+    def step(self) -> Tensor:
+        """The step now, in the shape of the scale."""
+        return value_of(self.learned) * value_of(self.first_step)
+
     def first_value(self, weight: Tensor) -> Tensor:
         mean = ops.mean(ops.abs(weight), axis=self.reduced_axes, keepdims=True)
         return 2.0 / math.sqrt(self.spec.maximum) * mean
 
+    def summary_values(self) -> dict[str, float]:
+        step = ops.convert_to_numpy(self.step)
+        return {"lowest_step": float(step.min()), "highest_step": float(step.max())}
+
     def grid(self) -> tuple[IntegerGrid, tuple[Tensor, ...]]:
-        return _grid(self.spec), (value_of(self.learned),)
+        return _grid(self.spec), (value_of(self.learned), value_of(self.first_step))

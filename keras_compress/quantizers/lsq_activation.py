@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_compress.core import affine
@@ -55,6 +54,7 @@ class LSQActivation(LearnedScale):
     `Qp = 2^(bits-1) - 1`. The first training batch sets `s = 2 * mean|x| / sqrt(Qp)`.
     **Gradient** `dy/dx` is 1 for `-Qn < x/s < Qp`, else 0; `dy/ds` is `round(x/s) - x/s` there, `-Qn` below and `Qp`
     above, times `1 / sqrt(N * Qp)` with N the number of elements of one sample.
+    The trained number is `s` over its first value, as in `LSQ`.
     **Levels** `-Qn * s .. Qp * s`, evenly spaced.
 
     Args:
@@ -68,6 +68,7 @@ class LSQActivation(LearnedScale):
     """
 
     learned_name = "step"
+    relative = True
 
     def __init__(self, bits: int = 4, signed: bool = False, **kwargs: Any) -> None:
         if signed and bits == 1:
@@ -85,9 +86,9 @@ class LSQActivation(LearnedScale):
         return not self.signed
 
     @property
-    def step(self) -> keras.Variable:
-        """The step."""
-        return self.learned
+    def step(self) -> Tensor:
+        """The step now."""
+        return self.number()
 
     @property
     def zero_point(self) -> int:

@@ -20,8 +20,9 @@ def gradients(quantizer, x, upstream) -> tuple[np.ndarray, float]:
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         loss = tf.reduce_sum(quantizer(inputs, training=True) * tf.constant(upstream, "float32"))
-    to_x, to_step = tape.gradient(loss, [inputs, quantizer.step.value])
-    return to_x.numpy(), float(to_step)
+    to_x, to_relative = tape.gradient(loss, [inputs, quantizer.learned.value])
+    # What is trained is the step over its first value, with the gradient of the step divided by that.
+    return to_x.numpy(), float(to_relative) * float(quantizer.unit)
 
 
 def test_literal_values_unsigned_and_signed() -> None:
@@ -74,7 +75,7 @@ def test_features_are_the_elements_of_one_sample() -> None:
 
 def test_a_step_below_zero_is_led_back() -> None:
     quantizer = started(4, 1.0)
-    quantizer.step.assign(-1.0)
+    quantizer.learned.assign(-1.0)
     to_x, to_step = gradients(quantizer, [[1.0]], [[1.0]])
     assert to_x.tolist() == [[0]]
     assert to_step == pytest.approx(15 / 15**0.5)
