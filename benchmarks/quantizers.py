@@ -62,6 +62,7 @@ class Row:
         activations: Activation quantizer likewise.
         goal: Most points of accuracy lost beside the float row; `None` for none, and one seed.
         learning_rate: At the start; it falls to 0 as a cosine. The fewer bits, the further weights have to go.
+        batch_size: Of its training.
         activations_first: Epochs with quantized activations and float weights, of all that the row trains.
     """
 
@@ -71,6 +72,7 @@ class Row:
     activations: Any = None
     goal: float | None = None
     learning_rate: float = 1e-3
+    batch_size: int = ROW_BATCH_SIZE
     activations_first: int = 0
 
 
@@ -100,7 +102,7 @@ def _rows() -> list[Row]:
         Row("BWN 1/32", "1/32", "BWN", None, 1.0, 2e-3),
         Row("TWN ternary/32", "ternary/32", "TWN", None, 0.8, 2e-3),
         Row("TTQ ternary/32", "ternary/32", "TTQ", None, 0.8, 2e-3),
-        Row("XNOR 1/1", "1/1", "BWN", "approx_sign", 4.0, 1e-2, activations_first=1),
+        Row("XNOR 1/1", "1/1", "BWN", "approx_sign", 4.0, 7e-3, batch_size=32, activations_first=1),
         *_both(8, None),
         Row("BWN + PACT 1/2", "1/2", "BWN", _named("Pact", bits=2), None, 4e-3),
         Row("DoReFa 1/2", "1/2", _named("DoReFa", bits=1), _named("DoReFaActivation", bits=2), None, 4e-3),
@@ -143,10 +145,10 @@ def trained(row: Row, seed: int, data: datasets.Dataset, path: Path) -> dict[str
     keras.utils.set_random_seed(seed)
     if row.activations_first:
         model, activations = kc.quantize_model(model, None, activations, rules=ENDS), None
-        fit(model, data, row.activations_first, row.learning_rate, seed, ROW_BATCH_SIZE)
+        fit(model, data, row.activations_first, row.learning_rate, seed, row.batch_size)
     if row.weights is not None:
         model = kc.quantize_model(model, row.weights, activations, rules=ENDS if activations else WEIGHT_ENDS)
-    seconds = fit(model, data, ROW_EPOCHS - row.activations_first, row.learning_rate, seed, ROW_BATCH_SIZE)
+    seconds = fit(model, data, ROW_EPOCHS - row.activations_first, row.learning_rate, seed, row.batch_size)
     model.save(path)
     found = accuracy(model.predict(data.x_test, batch_size=500, verbose=0), data.y_test)
     return {"row": row.name, "bits": row.bits, "seed": seed, "accuracy": found, "epoch_s": seconds}
