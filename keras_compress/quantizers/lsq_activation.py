@@ -54,7 +54,9 @@ class LSQActivation(LearnedScale):
     `Qp = 2^(bits-1) - 1`. The first training batch sets `s = 2 * mean|x| / sqrt(Qp)`.
     **Gradient** `dy/dx` is 1 for `-Qn < x/s < Qp`, else 0; `dy/ds` is `round(x/s) - x/s` there, `-Qn` below and `Qp`
     above, times `1 / sqrt(N * Qp)` with N the number of elements of one sample.
+
     The trained number is `s` over its first value, as in `LSQ`.
+
     **Levels** `-Qn * s .. Qp * s`, evenly spaced.
 
     Args:
