@@ -68,8 +68,8 @@ def test_build_passes_classes_and_shape_on() -> None:
     ("arguments", "message"),
     [
         (
-            {"name": "vgg"},
-            r"Expected one of \['digits_cnn', 'lenet300', .*\]. Received: name='vgg'",
+            {"name": "alexnet"},
+            r"Expected one of \['digits_cnn', 'lenet300', .*\]. Received: name='alexnet'",
         ),
         ({"name": "lenet5", "num_classes": 1}, "Expected num_classes >= 2. Received: num_classes=1"),
         (
