@@ -26,6 +26,7 @@ Y = np.random.default_rng(1).integers(0, 4, 32)
     ],
 )
 def test_each_is_the_wrapper_around_its_layer(make, inner: type, transform: type) -> None:
+    keras.utils.set_random_seed(0)
     made = make()
     assert type(made) is kc.Compressed
     assert type(made.layer) is inner
@@ -112,6 +113,7 @@ def test_layers_that_have_a_quantizer_keep_it() -> None:
 
 
 def test_free_levels_have_the_grid_behind_them_unless_told() -> None:
+    keras.utils.set_random_seed(0)
     x = X.reshape(32, -1)
     with_grid, free = (kc.QuantDense(4, kernel_quantizer="ttq", grid=grid) for grid in ("int8", None))
     with_grid(x)
