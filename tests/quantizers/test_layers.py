@@ -155,7 +155,7 @@ def test_a_written_model_is_built_by_fit_loads_and_strips(tmp_path) -> None:
     model = Written()
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(X, Y, verbose=0)
-    step = float(np.array(model.first.transform_list[0].learned).item())
+    step = float(np.array(model.first.transform_list[0].step).item())
     kernel = np.array(model.first.latent("kernel"))
     np.testing.assert_allclose(step, 2.0 * np.abs(kernel).mean() / np.sqrt(7.0), rtol=0.2)  # not the 1 it is made with
     outputs = np.array(model(X))
