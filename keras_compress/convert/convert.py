@@ -17,7 +17,8 @@ from keras_compress.convert.read_back import check_integers
 from keras_compress.convert.storage import STORAGES, Storage, as_notes
 from keras_compress.core import graph, progress
 from keras_compress.core.context import float32_policy
-from keras_compress.core.model import check_model, input_points_apart, strip_layer, warn_of_pending
+from keras_compress.core.input_points import input_points_apart
+from keras_compress.core.model import check_model, strip_layer, warn_of_pending
 from keras_compress.quantizers.activation import QuantizeActivation
 
 TARGETS = ("litert", "tflm")

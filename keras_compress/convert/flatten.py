@@ -12,7 +12,7 @@ import numpy as np
 from keras_compress.convert import expand  # noqa: F401  (fills the table of expansions)
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.core import graph
-from keras_compress.core.model import input_points_apart
+from keras_compress.core.input_points import input_points_apart
 
 
 @dataclass(frozen=True)

@@ -319,8 +319,7 @@ class _Freezer:
         outputs = call.run(wrapper)
         if signs:
             return self._sums_to_signs(layer.name, outputs, weight)
-        if grid is not None:
-            self._remember_sums(outputs, call.args[0], wrapper)
+        self._remember_sums(outputs, call.args[0], wrapper)
         return outputs
 
     def _sums_to_signs(self, name: str, outputs: Any, weight: IntegerWeight) -> Any:
@@ -346,16 +345,14 @@ class _Freezer:
         channel_axes: tuple[int, ...],
         signs: bool = False,
     ) -> Compressed:
-        transforms = {}
-        if signs and grid is not None:
+        transforms, integers = {}, None
+        if grid is not None and signs:
             weight, integers = fold.sign_form(weight, bias, grid.scale, channel_axes)
         else:
             weight = self._as_stored(layer, weight)
-        if signs and grid is not None:
-            transforms["bias"] = [FrozenGrid.of(integers)]
-            bias = integers.floats().astype(np.float64)
-        elif grid is not None:
-            weight, integers = fold.bias_grid(bias, grid.scale, weight, channel_axes)
+            if grid is not None:
+                weight, integers = fold.bias_grid(bias, grid.scale, weight, channel_axes)
+        if integers is not None:
             transforms["bias"] = [FrozenGrid.of(integers)]
             bias = integers.floats().astype(np.float64)
         transforms["kernel"] = [FrozenGrid.of(weight)]

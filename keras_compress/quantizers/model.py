@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import keras
 
 from keras_compress.core import graph, parts
-from keras_compress.core.model import add_transforms, candidates, input_points_apart
+from keras_compress.core.input_points import input_points_apart
+from keras_compress.core.model import add_transforms, candidates
 from keras_compress.core.registry import lookup, register, resolve
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.transform import WeightTransform

@@ -78,7 +78,7 @@ class SignQuantizer(WeightQuantizer):
         return 2
 
     def get_config(self) -> dict[str, Any]:
-        return {key: value for key, value in super().get_config().items() if key not in ("bits", "per_channel")}
+        return {key: value for key, value in super().get_config().items() if key != "per_channel"}
 
 
 @register("weight_transform")

@@ -129,5 +129,4 @@ class TTQ(WeightQuantizer):
         return {f"mean_{name}_level": float(ops.mean(value_of(level))) for name, level in levels.items()}
 
     def get_config(self) -> dict[str, Any]:
-        config = {key: value for key, value in super().get_config().items() if key != "bits"}
-        return {**config, "threshold": self.threshold}
+        return {**super().get_config(), "threshold": self.threshold}

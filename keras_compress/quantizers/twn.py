@@ -61,6 +61,3 @@ class TWN(WeightQuantizer):
 
     def grid(self) -> tuple[IntegerGrid, tuple[Tensor, ...]]:
         return _grid(self.reduced_axes), ()
-
-    def get_config(self) -> dict[str, Any]:
-        return {key: value for key, value in super().get_config().items() if key != "bits"}

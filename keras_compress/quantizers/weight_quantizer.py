@@ -142,4 +142,6 @@ class WeightQuantizer(WeightTransform):
         return [1 if axis in self.reduced_axes else n for axis, n in enumerate(self.weight_shape)]
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "bits": self.bits, "per_channel": self.per_channel}
+        # A method with one width has no such argument.
+        bits = {"bits": self.bits} if len(self.allowed_bits) > 1 else {}
+        return {**super().get_config(), **bits, "per_channel": self.per_channel}
