@@ -11,6 +11,7 @@ from keras import ops
 from keras_compress.core import affine
 from keras_compress.core.registry import register
 from keras_compress.core.ste import compiled
+from keras_compress.quantizers import signs
 from keras_compress.quantizers.activation import ActivationQuantizer, in_float32
 
 Tensor = Any
@@ -73,16 +74,17 @@ class SignActivation(ActivationQuantizer):
 
 @compiled
 def _clipped_slope(values: Tensor, upstream: Tensor) -> Tensor:
-    return tf.where(tf.abs(values) <= 1.0, upstream, tf.zeros_like(upstream))
+    return upstream * signs.clipped_identity(values)
 
 
 @compiled
 def _triangular_slope(values: Tensor, upstream: Tensor) -> Tensor:
-    return upstream * tf.maximum(2.0 - 2.0 * tf.abs(values), 0.0)
+    return upstream * signs.approx_sign_slope(values)
 
 
 @compiled
 def _swish_slope(values: Tensor, upstream: Tensor, beta: Tensor) -> Tensor:
+    # Not the form of `signs.swish_sign_slope`: activations are not clipped, and far out this one is exactly 0.
     # 1 + cosh(z) = 2 cosh(z/2)^2, and 1 / cosh^2 = 1 - tanh^2, which cannot overflow.
     z = beta * values
     tanh = tf.tanh(0.5 * z)

@@ -131,6 +131,7 @@ class TermQuantizer(WeightQuantizer):
     left alone.
     """
 
+    allowed_bits = (8,)
     preserves = frozenset({"zeros"})
     # Not so where it drops the largest weight, from which the scale follows.
     idempotent = False
@@ -161,6 +162,4 @@ class TermQuantizer(WeightQuantizer):
         return _grid(groups, self.terms, self.group_axes), ()
 
     def get_config(self) -> dict[str, Any]:
-        config = {**super().get_config(), "terms": self.terms, "group_size": self.group_size}
-        config.pop("bits")
-        return config
+        return {**super().get_config(), "terms": self.terms, "group_size": self.group_size}
