@@ -23,7 +23,7 @@ from keras_compress import datasets, models
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"keras-compress (?:demo|\w+ --)[^`|\n]*", README)))
 # Installing and testing is what .ci/run does; see test_packaging.
-ELSEWHERE = {"pip install . && keras-compress demo --out=out", "pip install '.[test]' && pytest"}
+ELSEWHERE = {"pip install . && keras-compress demo --out=out", "pip install '.[test]' && pytest -n 2 --dist worksteal"}
 FASHION = "--dataset=fashion_mnist"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
