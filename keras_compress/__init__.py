@@ -57,6 +57,8 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.quantizers.model import quantize_model
     from keras_compress.quantizers.uniform import UniformQuantizer
     from keras_compress.quantizers.weight_quantizer import WeightQuantizer
+    from keras_compress.structured.dependency import channel_graph
+    from keras_compress.structured.prune import cut_channels, prune_channels
 
 if TYPE_CHECKING:
     from keras_compress.convert.artifact import Artifact
@@ -100,13 +102,16 @@ _LAZY = {
     "VerificationError": "runtime.verify",
     "WeightQuantizer": "quantizers.weight_quantizer",
     "WeightTransform": "core.transform",
+    "channel_graph": "structured.dependency",
     "cluster_weights": "clustering.centroids",
     "compress": "recipes.recipe",
     "convert": "convert.convert",
+    "cut_channels": "structured.prune",
     "freeze": "convert.freeze",
     "inspect_tflite": "convert.inspection",
     "measure": "runtime.measure",
     "measure_all": "runtime.measure",
+    "prune_channels": "structured.prune",
     "prune_low_magnitude": "pruning.magnitude",
     "quantize_model": "quantizers.model",
     "strip": "core.model",
@@ -149,13 +154,16 @@ __all__ = [
     "VerificationError",
     "WeightQuantizer",
     "WeightTransform",
+    "channel_graph",
     "cluster_weights",
     "compress",
     "convert",
+    "cut_channels",
     "freeze",
     "inspect_tflite",
     "measure",
     "measure_all",
+    "prune_channels",
     "prune_low_magnitude",
     "quantize_model",
     "strip",
@@ -165,8 +173,11 @@ __all__ = [
 
 
 # Registered classes are found here without being listed: a new method is one file.
-_METHODS = ("pruning", "clustering", "quantizers")
-_KINDS = ("schedule", "weight_transform", "activation_quantizer", "gradient_quantizer", "constraint", "layer")
+_METHODS = ("pruning", "clustering", "quantizers", "structured")
+_KINDS = (
+    *("schedule", "weight_transform", "activation_quantizer", "gradient_quantizer", "constraint", "layer"),
+    *("channel_criterion", "cost"),
+)
 
 
 def _registered() -> dict[str, Any]:

@@ -178,4 +178,4 @@ def test_ci_runs_the_readme_command() -> None:
     script = CHECKOUT / ".ci" / "run"
     if not script.is_file():
         pytest.skip("no checkout around these tests")
-    assert "pip install '.[test]' && pytest\n" in script.read_text(encoding="utf-8")
+    assert "pip install '.[test]' && pytest -n 2 --dist worksteal\n" in script.read_text(encoding="utf-8")

@@ -130,12 +130,14 @@ class Rebuild:
         flat: Put the contents of nested models in line. Otherwise they become nested models again.
         batch_size: Batch size of the new inputs.
         enter: Called for each input of the outermost model; returns the tensor to go on with.
+        input_shape: Gives the shape of the new input for each input, of nested models too; the old one by default.
     """
 
     visit: Visitor
     flat: bool = False
     batch_size: int | None = None
     enter: Callable[[KerasTensor], KerasTensor] | None = None
+    input_shape: Callable[[KerasTensor], tuple[int | None, ...]] | None = None
     _models: dict[int, keras.Model] = field(default_factory=dict)
     _counts: dict[int, int] = field(default_factory=dict)
 
@@ -160,8 +162,9 @@ class Rebuild:
         return made
 
     def _input(self, tensor: KerasTensor) -> KerasTensor:
-        batch = tensor.shape[0] if self.batch_size is None else self.batch_size
-        return keras.Input(batch_shape=(batch, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name)
+        shape = tensor.shape if self.input_shape is None else self.input_shape(tensor)
+        batch = shape[0] if self.batch_size is None else self.batch_size
+        return keras.Input(batch_shape=(batch, *shape[1:]), dtype=tensor.dtype, name=tensor.name)
 
     def run(self, model: keras.Model, inputs: list[KerasTensor], prefix: str, depth: int) -> Any:
         """Run the graph of `model` on new tensors."""

@@ -15,11 +15,11 @@ _ENTRIES: dict[str, dict[str, Any]] = {}
 
 
 def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Registered]:
-    """Decorator that enters a class or function under `kind`, and makes a class known to Keras's loader.
+    """Decorator that enters a class or function under `kind`; Keras's loader learns of classes with `get_config`.
 
     Args:
         kind: `"schedule"`, `"weight_transform"`, `"activation_quantizer"`, `"gradient_quantizer"`, `"constraint"`,
-            `"layer"` or `"entry_point"`.
+            `"layer"`, `"channel_rule"`, `"channel_criterion"`, `"cost"` or `"entry_point"`.
         name: Name in recipes; the object's own name by default.
 
     Raises:
@@ -32,7 +32,7 @@ def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Reg
         if key in entries:
             raise ValueError(f"Expected a new {kind} name. Received: {key!r}, which is registered already.")
         entries[key] = registered
-        if isinstance(registered, type):
+        if hasattr(registered, "get_config"):
             keras.saving.register_keras_serializable(package=PACKAGE)(registered)
         return registered
 

@@ -1,0 +1,22 @@
+"""L1 norm of the filters."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.core.registry import register
+from keras_compress.structured.criteria.criterion import Scores, WeightCriterion
+
+
+@register("channel_criterion")
+class L1(WeightCriterion):
+    """`sum |w|` over the weights that make a channel.
+
+    **Reference**: Li et al., "Pruning filters for efficient ConvNets" (2017), section 3.1.
+    **Deviations**: where several layers make a channel together (a residual sum), the mean of theirs.
+    """
+
+    def channel_scores(self, channels: NDArray[np.float32]) -> Scores:
+        scores: Scores = np.abs(channels).sum(axis=1, dtype=np.float64)
+        return scores

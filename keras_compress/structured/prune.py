@@ -1,0 +1,215 @@
+"""`prune_channels`: from a model to a smaller one, at once, step by step, or down to a budget."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_compress.core.model import by_message, check_model
+from keras_compress.core.progress import ProgressLine
+from keras_compress.core.registry import register, resolve
+from keras_compress.core.schedule import Schedule
+from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, ChannelGroup, Removed
+from keras_compress.structured.channel_ids import Ids
+from keras_compress.structured.cost import cost_of, within_budget
+from keras_compress.structured.criteria.criterion import Criterion
+from keras_compress.structured.dependency import channel_graph
+from keras_compress.structured.examples import Examples
+from keras_compress.structured.selection import GroupLimits, Selection
+from keras_compress.structured.surgery import cut
+
+FineTune = Callable[[keras.Model], Any]
+
+
+@register("entry_point")
+def prune_channels(
+    model: keras.Model,
+    ratio: float | None = None,
+    *,
+    criterion: Criterion | str | Mapping[str, Any] = "l1",
+    target: Mapping[Any, float] | None = None,
+    data: Any = None,
+    loss: Any = None,
+    scope: str = "local",
+    max_ratio: float = 0.9,
+    round_to: int = 8,
+    iterations: int = 1,
+    pruning_schedule: Schedule | None = None,
+    fine_tune: FineTune | None = None,
+    filters: Selector | None = None,
+    rules: Sequence[Mapping[str, Any]] | None = None,
+    allow_inexact: bool = False,
+) -> keras.Model:
+    """A new, plain model with whole channels gone: smaller and faster on every runtime.
+
+    Channels that belong together (through additions, depthwise convolutions, concatenations, ...) go together. Inputs
+    and outputs keep their shapes. What is left computes what it did; train the result to regain accuracy.
+
+    Args:
+        model: Built Functional or Sequential model.
+        ratio: Share of the channels to remove, in (0, 1).
+        criterion: What channels are ranked by: `"l1"`, `"l2"`, `"taylor"`, ... or an object.
+        target: Instead of `ratio`: a cost and the fraction of it to keep, `{"macs": 0.5}`, `"params"`, `"bytes"`,
+            `"latency"`.
+        data: `(x, y)` or batches of them, for criteria that need data.
+        loss: Loss for criteria that need gradients; the model's compiled one by default.
+        scope: `"local"`: the share of each group of channels; `"global"`: of all together, by one ranking.
+        max_ratio: Largest share to remove from one group.
+        round_to: Numbers of channels left are multiples of it, in groups of at least four multiples.
+        iterations: In how many steps to prune, each followed by `fine_tune`.
+        pruning_schedule: Iteration -> share of the way, from 0 to 1, or with `ratio` the ratio itself; equal steps by
+            default. Only its values at 1, ..., `iterations` count.
+        fine_tune: `fine_tune(model)` trains a model in place; called after each step but the last one is yours.
+        filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
+        rules: Exceptions: `{"layers": selector, "skip": True}`, or with `"ratio"` or `"max_ratio"`.
+        allow_inexact: Prune channels over which a normalization takes its statistics too.
+
+    Returns:
+        A new model, not compiled. The one given stays as it is.
+
+    Raises:
+        ValueError: For a ratio out of (0, 1), a target that cannot be reached, a criterion without the data it needs, a
+            rule that matches nothing, a model without a graph, or one whose channels are all frozen.
+    """
+    criterion = _checked_criterion(criterion)
+    _check_settings(ratio, target, scope, max_ratio, round_to, iterations, fine_tune)
+    check_model(model)
+    examples = Examples.for_model(model, data, loss, criterion.needs, f"criterion {type(criterion).__name__}")
+    graph = channel_graph(model, allow_inexact=allow_inexact)
+    limits = _limits(graph, max_ratio, filters, rules)
+    _warn_of_frozen(graph)
+    goal = _Goal(ratio, target, graph)
+    with ProgressLine("pruning channels") as line:
+        for step in range(1, iterations + 1):
+            line.step(f"step {step} of {iterations}")
+            share = step / iterations if pruning_schedule is None else float(pruning_schedule(step))
+            scores = criterion.scores(graph, examples)
+            selection = Selection(graph, scores, limits, round_to, criterion.comparable)
+            removed = goal.removed(selection, scope, share, is_ratio=pruning_schedule is not None)
+            pruned = cut(graph, removed)
+            if step < iterations and fine_tune is not None:
+                fine_tune(pruned)
+                graph = channel_graph(pruned, allow_inexact=allow_inexact)
+    return pruned
+
+
+class _Goal:
+    """What is to be reached at the end, and how far to go in each step."""
+
+    def __init__(self, ratio: float | None, target: Mapping[Any, float] | None, graph: ChannelGraph) -> None:
+        self._ratio = ratio
+        self._budget = None if target is None else cost_of(target)
+        self._whole = 0.0 if self._budget is None else self._budget[0].value(graph, graph.none_removed())
+
+    def removed(self, selection: Selection, scope: str, share: float, is_ratio: bool) -> Removed:
+        choose = selection.together if scope == "global" else selection.local
+        if self._budget is None:
+            return choose(share if is_ratio or self._ratio is None else self._ratio * share)
+        cost, fraction = self._budget
+        goal = self._whole * (1.0 - (1.0 - fraction) * share)
+        return within_budget(choose, lambda removed: cost.value(selection.graph, removed), goal, cost.evaluations)
+
+
+def _checked_criterion(criterion: Any) -> Criterion:
+    found = resolve("channel_criterion", criterion)
+    if not isinstance(found, Criterion):
+        raise ValueError(f"Expected a channel criterion, such as 'l1'. Received: criterion={criterion!r}")
+    return found
+
+
+def _check_settings(
+    ratio: Any, target: Any, scope: str, max_ratio: float, round_to: int, iterations: int, fine_tune: Any
+) -> None:
+    if (ratio is None) == (target is None):
+        raise ValueError(f"Expected either `ratio` or `target`. Received: ratio={ratio}, target={target}")
+    for name, value in (("ratio", ratio), ("max_ratio", max_ratio)):
+        if value is not None and not 0.0 < value < 1.0:
+            raise ValueError(
+                f"Expected `{name}` in (0, 1): at least one channel of each group stays. Received: {name}={value}"
+            )
+    if scope not in ("local", "global"):
+        raise ValueError(f"Expected `scope` as 'local' or 'global'. Received: scope={scope!r}")
+    for name, count in (("round_to", round_to), ("iterations", iterations)):
+        if not isinstance(count, (int, np.integer)) or count < 1:
+            raise ValueError(f"Expected `{name}` as an integer >= 1. Received: {name}={count}")
+    if (iterations > 1) != (fine_tune is not None):
+        raise ValueError(
+            "Expected `fine_tune` together with `iterations` > 1: what trains the model between the steps. "
+            f"Received: iterations={iterations}, fine_tune={fine_tune}"
+        )
+
+
+def _limits(
+    graph: ChannelGraph, max_ratio: float, filters: Selector | None, rules: Sequence[Mapping[str, Any]] | None
+) -> dict[str, GroupLimits]:
+    """Limits of the groups to prune. A group is left alone where one of its layers is."""
+    layers = {each.path: each.layer for each in graph.weights if each.role == "out"}
+    listed = [(path, layers[path]) for group in graph.prunable for path in group.layers]
+    if not listed:
+        raise ValueError(
+            "Expected a model with channels that can be removed. Received: "
+            + "; ".join(by_message((group.name, str(group.reason)) for group in graph.frozen))
+        )
+    settings = settings_by_path(listed, {"ratio": None, "max_ratio": max_ratio}, filters, rules)
+    return {
+        group.name: _group_limits(group, [settings[path] for path in group.layers])
+        for group in graph.prunable
+        if all(path in settings for path in group.layers)
+    }
+
+
+def _group_limits(group: ChannelGroup, settings: Sequence[Mapping[str, Any]]) -> GroupLimits:
+    ratios = [each["ratio"] for each in settings if each["ratio"] is not None]
+    return GroupLimits(len(group), min(ratios, default=None), min(each["max_ratio"] for each in settings))
+
+
+def _warn_of_frozen(graph: ChannelGraph) -> None:
+    """Say which channels stay, but for those that every model has: its outputs."""
+    listed = [(group.name, str(group.reason)) for group in graph.frozen if group.reason != OUTPUT]
+    if listed:
+        warnings.warn(f"Channels left as they are: {'; '.join(by_message(listed))}", stacklevel=3)
+
+
+@register("entry_point")
+def cut_channels(
+    model: keras.Model, channels: Mapping[str, Sequence[int]], *, allow_inexact: bool = False
+) -> keras.Model:
+    """A new, plain model without the given output channels of the given layers, and all that belongs to them.
+
+    Args:
+        model: Built Functional or Sequential model.
+        channels: Path of a layer -> indices of its output channels.
+        allow_inexact: See `prune_channels`.
+
+    Raises:
+        ValueError: For a layer without channels, an index out of range, channels that have to stay, or all channels of
+            a layer.
+    """
+    graph = channel_graph(model, allow_inexact=allow_inexact)
+    return cut(graph, removed_channels(graph, channels))
+
+
+def removed_channels(graph: ChannelGraph, channels: Mapping[str, Sequence[int]]) -> Removed:
+    """What `cut` takes, from output channels of layers by their indices.
+
+    Raises:
+        ValueError: For a layer without channels, or an index out of range.
+    """
+    made: dict[str, Ids] = {}
+    for each in graph.weights:
+        if each.role == "out":
+            made.setdefault(each.path, each.ids)
+    removed = graph.none_removed()
+    for path, indices in channels.items():
+        if path not in made:
+            raise ValueError(f"Expected paths of layers that make channels: {sorted(made)}. Received: {path!r}")
+        wrong = [i for i in indices if not 0 <= i < len(made[path])]
+        if wrong:
+            raise ValueError(f"Expected indices in [0, {len(made[path])}) for {path!r}. Received: {wrong}")
+        removed[graph.units[made[path][list(indices)]]] = True
+    return removed

@@ -1,0 +1,160 @@
+"""What a rule is, and what it is told and can say about one call of an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from keras_compress.core.registry import entries
+from keras_compress.structured.channel_ids import Axes, ChannelIds, Ids
+
+Shape = tuple[int | None, ...]
+
+
+class Record(Protocol):
+    """Where rules write what they find out; see `keras_compress.structured.dependency`."""
+
+    ids: ChannelIds
+    allow_inexact: bool
+
+    def made_by(self, operation: Any, count: int, key: str) -> Ids: ...
+    def weight(self, path: str, layer: Any, variable: Any, axis: int, ids: Ids | None, role: str) -> None: ...
+    def setting(self, operation: Any, key: Any, ids: Ids) -> None: ...
+    def product(self, constant: int, axes: tuple[Ids, ...]) -> None: ...
+    def reading(self, tensor: Any, axis: int, ids: Ids) -> None: ...
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One call of an operation.
+
+    Attributes:
+        operation: Layer or Keras operation.
+        path: Its path.
+        tensors: Symbolic input tensors, flat.
+        inputs: The channel axes of each.
+        outputs: Symbolic output tensors, flat.
+        arguments: All positional arguments, tensors and others, as they were given.
+        keywords: Keyword arguments.
+        record: Where findings go.
+    """
+
+    operation: Any
+    path: str
+    tensors: list[Any]
+    inputs: list[Axes]
+    outputs: list[Any]
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    record: Record
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the first input."""
+        return tuple(self.tensors[0].shape)
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the first output."""
+        return tuple(self.outputs[0].shape)
+
+    @property
+    def last(self) -> Ids | None:
+        """Channels on the last axis of the first input."""
+        return self.inputs[0].get(len(self.shape) - 1)
+
+    def only_last(self, what: str) -> Ids | None:
+        """Channels on the last axis of the first input; those on other axes are frozen, as `what` mixes them."""
+        self.freeze_axes(0, f"{self.path} {what}", but=len(self.shape) - 1)
+        return self.last
+
+    def channels(self, count: int, key: str = "out") -> Ids:
+        """Ids of channels that the layer makes: the same in each call of it."""
+        return self.record.made_by(self.operation, count, key)
+
+    def weight(self, variable: Any, axis: int, ids: Ids | None, role: str) -> None:
+        """Say that indices of an axis of a weight are channels; `None`: that its width is fixed.
+
+        A variable that is `None` (no bias) says nothing.
+        """
+        if variable is not None:
+            self.record.weight(self.path, self.operation, variable, axis % len(variable.shape), ids, role)
+
+    def setting(self, key: Any, ids: Ids | None) -> None:
+        """Say that an entry of the configuration, `"filters"` or `("target_shape", 2)`, counts channels."""
+        if ids is not None:
+            self.record.setting(self.operation, key, ids)
+
+    def product(self, constant: int, *axes: Ids | int | None) -> None:
+        """Count multiplications: `constant` times the number of channels on each axis; fixed widths as numbers."""
+        counted = int(constant)
+        for axis in axes:
+            counted *= axis if isinstance(axis, int) else 1
+        self.record.product(counted, tuple(axis for axis in axes if isinstance(axis, np.ndarray)))
+
+    def read(self, number: int = 0, axis: int = -1) -> None:
+        """Say that the operation sums over the channels of an input."""
+        tensor = self.tensors[number]
+        axis %= len(tensor.shape)
+        if axis in self.inputs[number]:
+            self.record.reading(tensor, axis, self.inputs[number][axis])
+
+    def tie(self, first: Ids, second: Ids) -> None:
+        """Let channels of the same position live and die together."""
+        self.record.ids.tie(first, second)
+
+    def fixed(self, count: int) -> Ids:
+        """Ids of channels that cannot be removed, where an axis of fixed width meets one of channels."""
+        made = self.record.ids.new(count)
+        self.record.ids.freeze(made, f"{self.path} joins it to values of fixed width")
+        return made
+
+    def freeze(self, ids: Ids | None, reason: str) -> None:
+        """Keep channels."""
+        if ids is not None:
+            self.record.ids.freeze(ids, reason)
+
+    def freeze_axes(self, number: int, reason: str, but: int | None = None) -> None:
+        """Keep the channels on all axes of an input, or on all but one."""
+        for axis, ids in self.inputs[number].items():
+            if axis != but:
+                self.freeze(ids, reason)
+
+    def positions(self, shape: Shape) -> int:
+        """Number of positions of a tensor without its batch and channel axes; unknown lengths count as 1."""
+        return int(np.prod([n or 1 for n in shape[1:-1]], dtype=np.int64))
+
+
+class Rule:
+    """What a kind of operation does with channels.
+
+    Class attributes:
+        handles: Names of Keras's own classes of layers and operations, or a user's classes themselves.
+    """
+
+    handles: tuple[str | type, ...] = ()
+
+    def outputs(self, visit: Visit) -> list[Axes]:
+        """The channel axes of each output; what weights, settings and products there are is told to `visit`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `outputs(visit)`.")
+
+
+def rule_of(operation: Any) -> Rule | None:
+    """The rule for an operation, found by its class or the nearest base class that has one."""
+    by_handle = {handle: rule for rule in entries("channel_rule").values() for handle in rule.handles}
+    for cls in type(operation).__mro__:
+        name = cls.__name__ if cls.__module__.startswith("keras.") else cls
+        if name in by_handle:
+            found: Rule = by_handle[name]()
+            return found
+    return None
+
+
+def softmax_axis(activation: Any) -> bool:
+    """Whether an activation mixes the channels of its last axis."""
+    mixing = (keras.activations.softmax, keras.activations.log_softmax, keras.activations.sparsemax)
+    return activation in mixing

@@ -1,0 +1,107 @@
+"""From scores to the channels that go: group by group, or all groups ranked together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Removed
+
+# Groups narrower than this many multiples are not rounded: one multiple more or less would change them too much.
+ROUNDED_FROM = 4
+
+
+@dataclass(frozen=True)
+class GroupLimits:
+    """What may happen to one group.
+
+    Attributes:
+        width: How many channels it had before any pruning: ratios are shares of it.
+        ratio: Share to remove, of its own; `None`: what all get.
+        max_ratio: Largest share to remove.
+    """
+
+    width: int
+    ratio: float | None = None
+    max_ratio: float = 0.9
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Chooses channels, lowest scores first.
+
+    Attributes:
+        graph: Channel graph.
+        scores: A score for each unit.
+        limits: Group name -> its limits. Groups that are not in it stay as they are.
+        round_to: Numbers of channels that are left are multiples of it.
+        comparable: Whether scores of different groups can be compared as they are.
+    """
+
+    graph: ChannelGraph
+    scores: NDArray[np.float64]
+    limits: Mapping[str, GroupLimits]
+    round_to: int = 1
+    comparable: bool = False
+
+    @property
+    def groups(self) -> list[ChannelGroup]:
+        """Groups to choose from."""
+        return [group for group in self.graph.prunable if group.name in self.limits]
+
+    def local(self, ratio: float) -> Removed:
+        """Remove the same share of each group, but where a group has a ratio of its own."""
+        removed = self.graph.none_removed()
+        for group in self.groups:
+            limits = self.limits[group.name]
+            own = ratio if limits.ratio is None else limits.ratio
+            self._remove(group, limits.width * (1.0 - min(own, limits.max_ratio)), removed)
+        return removed
+
+    def together(self, ratio: float) -> Removed:
+        """Remove a share of all channels, by one ranking of them; groups keep what their limits say."""
+        candidates = [self._candidates(group) for group in self.groups]
+        ranked = zip(self.groups, candidates, strict=True)
+        scores = np.concatenate([self._comparable_scores(group)[: len(units)] for group, units in ranked])
+        owner = np.repeat(np.arange(len(candidates)), [len(c) for c in candidates])
+        gone = sum(self.limits[group.name].width - len(group) for group in self.groups)
+        count = round(ratio * sum(self.limits[group.name].width for group in self.groups)) - gone
+        lowest = np.argsort(scores, kind="stable")[: max(count, 0)]
+        losses = np.bincount(owner[lowest], minlength=len(candidates))
+        removed = self.graph.none_removed()
+        for group, loss in zip(self.groups, losses, strict=True):
+            self._remove(group, len(group) - float(loss), removed)
+        return removed
+
+    def _candidates(self, group: ChannelGroup) -> NDArray[np.int64]:
+        """Units of a group that may go, lowest scores first."""
+        limits = self.limits[group.name]
+        most = len(group) - max(1, int(np.ceil(limits.width * (1.0 - limits.max_ratio) - 1e-9)))
+        return self._by_score(group)[: max(most, 0)]
+
+    def _by_score(self, group: ChannelGroup) -> NDArray[np.int64]:
+        return group.units[np.argsort(self.scores[group.units], kind="stable")]
+
+    def _comparable_scores(self, group: ChannelGroup) -> NDArray[np.float64]:
+        """Scores of a group, lowest first, divided by their mean unless they are comparable as they are."""
+        scores = np.sort(self.scores[group.units], kind="stable")
+        mean = scores.mean()
+        return scores if self.comparable or mean == 0 else scores / mean
+
+    def _remove(self, group: ChannelGroup, kept: float, removed: Removed) -> None:
+        count = rounded(kept, self.limits[group.name].width, self.round_to)
+        removed[self._by_score(group)[: max(len(group) - count, 0)]] = True
+
+
+def rounded(kept: float, width: int, round_to: int) -> int:
+    """Number of channels to keep: the nearest multiple, at least one of them; narrow groups are not rounded.
+
+    >>> rounded(45.0, 64, 8), rounded(3.2, 64, 8), rounded(11.2, 16, 8), rounded(0.2, 16, 8)
+    (48, 8, 11, 1)
+    """
+    if width < ROUNDED_FROM * round_to:
+        return max(1, round(kept))
+    return max(round_to, int(np.floor(kept / round_to + 0.5)) * round_to)

@@ -1,0 +1,166 @@
+"""Cut channels out of a model, or set them to zero; and check that the two are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.core import graph as keras_graph
+from keras_compress.core.model import LayerCopies, compressed_layers, copied, copy_layer, inner
+from keras_compress.structured.channel_graph import ROLES, ChannelGraph, Removed, WeightAxis
+
+KerasTensor = Any
+
+
+def cut(graph: ChannelGraph, removed: Removed) -> keras.Model:
+    """A new model without the removed channels, with the values of all that is left.
+
+    Inputs, outputs, layer names and nested models stay; widths and weights shrink.
+
+    Args:
+        graph: Channel graph of the model.
+        removed: For each unit, whether it goes. Of a frozen group, none may.
+
+    Raises:
+        ValueError: For a removed unit that is frozen, or a group that would be left empty.
+    """
+    check_removed(graph, removed)
+    _refuse_transforms(graph.model)
+    made: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    touched = {id(each.layer) for each in graph.weights} | graph.settings.keys()
+
+    def make(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:
+        plain = inner(layer)
+        if id(plain) not in touched:
+            return copy_layer(plain)
+        new = _resized(graph, removed, plain)
+        made.append((plain, new))
+        return new
+
+    def visit(call: keras_graph.Call) -> Any:
+        if isinstance(call.operation, keras.layers.Layer):
+            return copies(call)
+        return call.run(_resized(graph, removed, call.operation))
+
+    copies = LayerCopies(make, visit, inside=False)
+    shapes = {key: _shape_change(graph, axes, removed) for key, axes in graph.inputs.items()}
+    rebuild = keras_graph.Rebuild(visit, input_shape=lambda t: shapes.get(id(t), lambda s: s)(t.shape))
+    result: keras.Model = rebuild.model(graph.model)
+    for old, new in made:
+        _copy_left(graph, removed, old, new)
+    return result
+
+
+def _refuse_transforms(model: keras.Model) -> None:
+    for path, wrapper in compressed_layers(model):
+        if any("channels" not in transform.promises for transform in wrapper.transform_list) or wrapper.input_point:
+            raise ValueError(
+                "Expected a model in which nothing but channel masks is in training: cut channels first, then prune, "
+                f"cluster and quantize; or take `kc.strip(model)`. Received: layer {path!r} with "
+                f"{[type(t).__name__ for t in wrapper.transform_list]}"
+            )
+
+
+def _resized(graph: ChannelGraph, removed: Removed, operation: Any) -> Any:
+    """The operation again, as wide as what is left of its channels."""
+    config = operation.get_config()
+    for key, ids in graph.settings.get(id(operation), {}).items():
+        count = len(graph.kept(ids, removed))
+        if isinstance(key, tuple):
+            entry = list(config[key[0]])
+            entry[key[1]] = count
+            config[key[0]] = tuple(entry)
+        else:
+            config[key] = count
+    made = type(operation).from_config(config)
+    made.name = operation.name  # not in the configuration of an operation before Keras 3.12
+    return made
+
+
+def _shape_change(graph: ChannelGraph, axes: Mapping[int, Any], removed: Removed) -> Callable[[Any], Any]:
+    counts = {axis: len(graph.kept(ids, removed)) for axis, ids in axes.items()}
+    return lambda shape: tuple(counts.get(axis, n) for axis, n in enumerate(shape))
+
+
+def _copy_left(graph: ChannelGraph, removed: Removed, old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    for source, target in zip(old.variables, new.variables, strict=True):
+        value = keras.ops.convert_to_numpy(source)
+        for axis, ids in graph.axes_of(source).items():
+            value = np.take(value, graph.kept(ids, removed), axis=axis)
+        if value.shape != tuple(target.shape):
+            raise ValueError(
+                f"Expected {source.path} to become {tuple(target.shape)} without the removed channels. "
+                f"Received: {value.shape}. The channel rule of {type(old).__name__} does not fit it"
+            )
+        target.assign(value)
+
+
+def check_removed(graph: ChannelGraph, removed: Removed) -> None:
+    """Refuse to remove what is frozen, or all of a group.
+
+    Raises:
+        ValueError: Naming the group, and why.
+    """
+    left = removed.copy()
+    for group in graph.groups:
+        count = graph.removed_of(group, removed)
+        if group.reason is not None and count:
+            raise ValueError(
+                f"Expected channels that can be removed. Received: channels of {group.name!r}, of which {group.reason}"
+            )
+        if count and count == len(group):
+            raise ValueError(
+                f"Expected at least one channel to be left in each layer. Received: all {count} of {group.name!r}"
+            )
+        left[group.units] = False
+    if left.any():
+        raise ValueError(f"Expected channels of groups. Received: units {np.flatnonzero(left)[:10].tolist()} of none")
+
+
+def mask(graph: ChannelGraph, removed: Removed, roles: Collection[str] = ("out", "through")) -> keras.Model:
+    """A copy of the model, as wide as before, in which the removed channels are zero.
+
+    Args:
+        graph: Channel graph of the model.
+        removed: For each unit, whether it goes.
+        roles: Which weights become zero there: `"out"` those that make the channels, `"through"` those that act on each
+            alone (gamma and beta too), `"in"` those that read them. An activation that is not 0 at 0 gives masked
+            channels a value: then `"in"` is needed for a model that equals the cut one.
+    """
+    check_removed(graph, removed)
+    if not set(roles) <= set(ROLES):
+        raise ValueError(f"Expected roles out of {ROLES}. Received: {tuple(roles)}")
+    factors: dict[int, NDArray[np.float32]] = {}
+    for each in graph.weights:
+        if each.role in roles:
+            factors[id(each.variable)] = factors.get(id(each.variable), 1.0) * _factor(graph, removed, each)
+
+    def make(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:
+        copy = copy_layer(layer)
+        for source, target in zip(layer.variables, copy.variables, strict=True):
+            if id(source) in factors:
+                target.assign(target * factors[id(source)])
+        return copy
+
+    masked: keras.Model = copied(graph.model, LayerCopies(make, inside=False))
+    return masked
+
+
+def _factor(graph: ChannelGraph, removed: Removed, axis: WeightAxis) -> NDArray[np.float32]:
+    """Ones, and zeros for removed channels, that broadcast against the weight."""
+    shape = [1] * len(axis.variable.shape)
+    shape[axis.axis] = -1
+    return (~removed[graph.units[axis.ids]]).astype(np.float32).reshape(shape)
+
+
+def largest_difference(first: keras.Model, second: keras.Model, inputs: Any) -> float:
+    """The largest difference of two models' outputs, relative to the largest output of the first in each tensor."""
+    differences = []
+    for one, other in zip(*(keras.tree.flatten(m(inputs, training=False)) for m in (first, second)), strict=True):
+        one, other = keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
+        differences.append(float(np.abs(one - other).max() / max(np.abs(one).max(), np.finfo(np.float32).tiny)))
+    return max(differences)
