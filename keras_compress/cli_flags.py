@@ -75,7 +75,7 @@ def _demo_flags(define: _Definer) -> None:
     define.choice(
         "model",
         None,
-        ["digits_cnn", "lenet5", "lenet300", "resnet20"],
+        ["digits_cnn", "lenet5", "lenet300", "resnet20", "resnet8"],
         "Architecture; by default digits_cnn for digits and lenet5 for fashion_mnist.",
     )
     define.number("seed", 0, 0, "Same seed, same machine: same .tflite files.")

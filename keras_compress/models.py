@@ -84,16 +84,21 @@ def resnet20(input_shape: Shape = (28, 28, 1), num_classes: int = 10, filters: i
     Reference: He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2.
     **Deviations**: shortcuts that change the shape are 1x1 convs with BatchNorm (option B), not padding.
     """
-    inputs = keras.Input(input_shape, name="image")
-    x = _conv_norm(inputs, filters, 3, "stem")
-    x = layers.ReLU(name="stem_relu")(x)
-    for stage in range(3):
-        for block in range(3):
-            strides = 2 if stage > 0 and block == 0 else 1
-            x = _residual_block(x, filters * 2**stage, strides, f"stage{stage + 1}_block{block + 1}")
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    outputs = layers.Dense(num_classes, name="logits")(x)
-    return keras.Model(inputs, outputs, name="resnet20")
+    return _resnet("resnet20", input_shape, num_classes, filters, blocks=3, stem_strides=1)
+
+
+def resnet8(input_shape: Shape = (28, 28, 1), num_classes: int = 10, filters: int = 16) -> keras.Model:
+    """ResNet-8 (three stages of one block) with a stem of stride 2: 78,426 parameters at 28x28x1.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        num_classes: Number of logits.
+        filters: Channels of the first stage; the others have twice and four times as many.
+
+    Reference: as for `resnet20`; one block a stage as in MLPerf Tiny's image classification.
+    **Deviations**: the stem halves height and width, which makes training four times as fast.
+    """
+    return _resnet("resnet8", input_shape, num_classes, filters, blocks=1, stem_strides=2)
 
 
 def vgg(input_shape: Shape = (28, 28, 1), num_classes: int = 10, filters: int = 16) -> keras.Model:
@@ -155,6 +160,22 @@ def _conv_norm(x: keras.KerasTensor, filters: int, size: int, name: str, strides
     return layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_norm")(x)
 
 
+def _resnet(
+    name: str, input_shape: Shape, num_classes: int, filters: int, *, blocks: int, stem_strides: int
+) -> keras.Model:
+    """Three stages of residual blocks, global average pooling, logits."""
+    inputs = keras.Input(input_shape, name="image")
+    x = _conv_norm(inputs, filters, 3, "stem", stem_strides)
+    x = layers.ReLU(name="stem_relu")(x)
+    for stage in range(3):
+        for block in range(blocks):
+            strides = 2 if stage > 0 and block == 0 else 1
+            x = _residual_block(x, filters * 2**stage, strides, f"stage{stage + 1}_block{block + 1}")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = layers.Dense(num_classes, name="logits")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
 def _residual_block(x: keras.KerasTensor, filters: int, strides: int, name: str) -> keras.KerasTensor:
     """Two 3x3 convs and a shortcut, which is projected where the shape changes."""
     shortcut = x
@@ -173,5 +194,6 @@ MODELS: dict[str, tuple[Callable[..., keras.Model], int]] = {
     "lenet5": (lenet5, 16),
     "lenet300": (lenet300, 1),
     "resnet20": (resnet20, 1),
+    "resnet8": (resnet8, 1),
     "vgg": (vgg, 7),
 }

@@ -1,0 +1,236 @@
+"""What is lost with whole channels: criteria and ratios on Fashion-MNIST, trained equally; latency of large nets.
+
+Every row of a seed starts from the same float model, removes a share of the channels of each group by one criterion,
+and trains for the same few epochs.
+
+    python benchmarks/structured.py
+    python benchmarks/structured.py --speed_only     # VGG16, ResNet50, MobileNetV2 at half their MACs
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import Any
+
+import keras
+import numpy as np
+from absl import app, flags
+from common import RESULTS, Goal, at_least, at_most, fashion_mnist, once, print_goals, write_results
+from structured_speed import NETWORKS, speed_row
+from structured_table import write_page
+
+import keras_compress as kc
+from keras_compress import datasets, models
+
+NETS = {"resnet8": models.resnet8, "vgg": models.vgg}
+RATIOS = (0.3, 0.5, 0.7)
+# Those whose goals are means over the seeds; the others take the first seed.
+WITH_GOALS = ("l1", "fpgm", "taylor", "random")
+CRITERIA = (*WITH_GOALS, "l2", "bn_gamma", "singe", "apoz", "pca", "legr")
+FLOAT_EPOCHS, ROW_EPOCHS, SLIMMING_EPOCHS = 8, 3, 2
+FLOAT_BATCH_SIZE, ROW_BATCH_SIZE = 128, 64
+FLOAT_RATE, ROW_RATE = 2e-3, 2e-3
+SCORING_IMAGES = 1024
+MOST_POINTS_LOST = 0.5
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of rows with a goal; the others take the first.")
+_NETS = flags.DEFINE_multi_enum("net", list(NETS), list(NETS), "Networks.")
+_CRITERIA = flags.DEFINE_multi_string("criterion", list(CRITERIA), "Criteria.")
+_WORK = flags.DEFINE_string("work", "/tmp/keras_compress_structured", "Folder of what is finished already.")
+_QUICK = flags.DEFINE_bool("quick", False, "Little data, to check the script; results stay in --work.")
+_SPEED_ONLY = flags.DEFINE_bool("speed_only", False, "Measure the latency of large networks only.")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a network, a criterion, the share of channels removed, a seed."""
+
+    net: str
+    criterion: str
+    ratio: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.net}_{self.criterion}_{self.ratio:.0%}_{self.seed}"
+
+
+def fit(
+    model: keras.Model, data: datasets.Dataset, epochs: int, rate: float, seed: int, batch_size: int = ROW_BATCH_SIZE
+) -> float:
+    """Train with a learning rate that falls to 0 as a cosine; returns seconds for each epoch."""
+    epochs = 1 if _QUICK.value else epochs
+    steps = epochs * -(-len(data.x_train) // batch_size)
+    keras.utils.set_random_seed(seed)
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    begin = time.perf_counter()
+    model.fit(data.x_train, data.y_train, batch_size=batch_size, epochs=epochs, verbose=0)
+    return (time.perf_counter() - begin) / epochs
+
+
+def accuracy(model: keras.Model, data: datasets.Dataset) -> float:
+    outputs = model.predict(data.x_test, batch_size=500, verbose=0)
+    return float((outputs.argmax(-1) == data.y_test).mean())
+
+
+def float_model(net: str, seed: int, data: datasets.Dataset, work: Path) -> keras.Model:
+    """The model that every row of a network and seed starts from."""
+    path = work / f"{net}_{seed}.keras"
+    if not path.is_file():
+        keras.utils.set_random_seed(seed)
+        model = NETS[net]()
+        fit(model, data, FLOAT_EPOCHS, FLOAT_RATE, seed, FLOAT_BATCH_SIZE)
+        model.save(path)
+    return keras.models.load_model(path)
+
+
+def float_row(net: str, seed: int, data: datasets.Dataset, work: Path) -> dict[str, Any]:
+    """The unpruned model, as it is and trained as long as the rows are."""
+    model = float_model(net, seed, data, work)
+    before = accuracy(model, data)
+    seconds = fit(model, data, ROW_EPOCHS, ROW_RATE, seed)
+    row = {"net": net, "criterion": "none", "ratio": 0.0, "seed": seed, "accuracy": before, "epoch_s": seconds}
+    return {**row, "trained_on": accuracy(model, data), **sizes(model)}
+
+
+def sizes(model: keras.Model) -> dict[str, int]:
+    """MACs and parameters, and bytes of the file as it is converted."""
+    artifact = kc.convert(model, mode="float32")
+    return {
+        "macs": kc.channel_graph(model).macs(),
+        "params": model.count_params(),
+        "file_bytes": artifact.stats.raw_bytes,
+    }
+
+
+def pruned_row(row: Row, data: datasets.Dataset, work: Path) -> dict[str, Any]:
+    """Prune the float model of the row's seed and train what is left."""
+    model = float_model(row.net, row.seed, data, work)
+    if row.criterion == "bn_gamma":
+        # Network slimming: gammas learn which channels matter before they are removed.
+        model = kc.add_slimming(model, strength=1e-4)
+        fit(model, data, SLIMMING_EPOCHS, ROW_RATE, row.seed)
+    criterion: Any = row.criterion
+    if criterion == "random":
+        criterion = {"class_name": "Random", "config": {"seed": row.seed}}
+    few = slice(0, SCORING_IMAGES)
+    begin = time.perf_counter()
+    pruned = kc.prune_channels(
+        model, row.ratio, criterion=criterion, data=(data.x_train[few], data.y_train[few]), round_to=1
+    )
+    pruning_s = time.perf_counter() - begin
+    at_once = accuracy(pruned, data)
+    seconds = fit(pruned, data, ROW_EPOCHS, ROW_RATE, row.seed)
+    found = {"net": row.net, "criterion": row.criterion, "ratio": row.ratio, "seed": row.seed}
+    times = {"pruning_s": pruning_s, "epoch_s": seconds}
+    return {**found, "accuracy": accuracy(pruned, data), "at_once": at_once, **times, **sizes(pruned)}
+
+
+def accuracy_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
+    """All rows, those with goals first, each kept when it is finished."""
+    seeds = [int(seed) for seed in _SEEDS.value]
+    found = []
+    for seed in seeds:
+        for net in _NETS.value:
+            path = work / f"{net}_float_{seed}.json"
+            found.append(once(path, lambda net=net, seed=seed: float_row(net, seed, data, work)))
+            print(found[-1], flush=True)
+            for row in _rows_of(net, seed, seeds):
+                found.append(once(work / f"{row.name}.json", lambda row=row: pruned_row(row, data, work)))
+                print(found[-1], flush=True)
+                keras.backend.clear_session()
+    return found
+
+
+def _rows_of(net: str, seed: int, seeds: Sequence[int]) -> list[Row]:
+    chosen = [c for c in _CRITERIA.value if seed == seeds[0] or c in WITH_GOALS]
+    return [Row(net, criterion, ratio, seed) for criterion in chosen for ratio in RATIOS]
+
+
+def summary_rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread over seeds, and the points lost beside the unpruned models of the same seeds."""
+    base = {(r["net"], r["seed"]): r for r in found if r["criterion"] == "none"}
+    made = []
+    for key in dict.fromkeys((r["net"], r["criterion"], r["ratio"]) for r in found):
+        mine = [r for r in found if (r["net"], r["criterion"], r["ratio"]) == key]
+        first = base[mine[0]["net"], mine[0]["seed"]]
+        lost = [100 * (base[r["net"], r["seed"]]["accuracy"] - r["accuracy"]) for r in mine]
+        made.append(
+            {
+                **dict(zip(("net", "criterion", "ratio"), key, strict=True)),
+                "seeds": len(mine),
+                "accuracy": mean(r["accuracy"] for r in mine),
+                "accuracy_spread": pstdev([r["accuracy"] for r in mine]),
+                "points_lost": mean(lost),
+                **({"at_once": mean(r["at_once"] for r in mine)} if "at_once" in mine[0] else {}),
+                **({"trained_on": mean(r["trained_on"] for r in mine)} if "trained_on" in mine[0] else {}),
+                **{f"{size}_share": mine[0][size] / first[size] for size in ("macs", "params", "file_bytes")},
+                "epoch_s": mean(r["epoch_s"] for r in mine),
+            }
+        )
+    return made
+
+
+def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
+    """FPGM and Taylor beside L1, all beside random, and what half of the channels cost."""
+    known = {(r["net"], r["criterion"], r["ratio"]): r["accuracy"] for r in rows}
+    lost = {(r["net"], r["criterion"], r["ratio"]): r["points_lost"] for r in rows}
+    goals = []
+    for net, criterion, ratio in known:
+        name = f"{net}, {ratio:.0%}, {criterion}"
+        if criterion in ("fpgm", "taylor") and (net, "l1", ratio) in known:
+            margin = 100 * (known[net, criterion, ratio] - known[net, "l1", ratio])
+            goals.append(at_least(f"{name}: points over L1", margin, 0.0))
+        if criterion not in ("none", "random") and (net, "random", ratio) in known:
+            margin = 100 * (known[net, criterion, ratio] - known[net, "random", ratio])
+            goals.append(Goal(f"{name}: points over random", margin, "> 0", margin > 0))
+        if criterion in ("l1", "fpgm", "taylor") and ratio == 0.5:
+            goals.append(at_most(f"{name}: points lost", lost[net, criterion, ratio], MOST_POINTS_LOST))
+    return goals
+
+
+def run_speed(work: Path, directory: Path) -> list[Goal]:
+    """Latency of large networks, float32 and int8, beside the unpruned ones."""
+    rows: list[dict[str, Any]] = []
+    for network in NETWORKS:
+        rows += once(work / f"speed_{network.name}.json", lambda n=network: {"rows": speed_row(n, _QUICK.value)})[
+            "rows"
+        ]
+        print(rows[-1], flush=True)
+    goals = [
+        at_least(f"{row['network']} {row['mode']}: times faster at half the MACs", row["speedup"], row["goal"])
+        for row in rows
+    ]
+    write_results("structured_speed", rows, goals, seeds=[0], settings={"threads": 1}, directory=directory)
+    return goals
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        sys.exit(f"Expected flags only. Received: {argv[1:]}")
+    work = Path(_WORK.value) / ("quick" if _QUICK.value else "full")
+    work.mkdir(parents=True, exist_ok=True)
+    directory = work if _QUICK.value else RESULTS
+    np.seterr(all="raise", under="ignore")
+    if _SPEED_ONLY.value:
+        goals = run_speed(work, directory)
+    else:
+        found = accuracy_rows(fashion_mnist(_QUICK.value), work)
+        rows = summary_rows(found)
+        goals = goals_of(rows)
+        epochs = {"float_epochs": FLOAT_EPOCHS, "row_epochs": ROW_EPOCHS, "slimming_epochs": SLIMMING_EPOCHS}
+        settings = {**epochs, "scoring_images": SCORING_IMAGES, "batch_size": ROW_BATCH_SIZE, "learning_rate": ROW_RATE}
+        seeds = [int(seed) for seed in _SEEDS.value]
+        write_results("structured", [*rows, *found], goals, seeds=seeds, settings=settings, directory=directory)
+    if not _QUICK.value:
+        write_page()
+    print_goals(goals)
+
+
+if __name__ == "__main__":
+    app.run(main)
