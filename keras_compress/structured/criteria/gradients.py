@@ -1,51 +1,75 @@
-"""What a gate on each channel would do to the loss: sums of gradient times weight, for all channels in one pass."""
+"""What the loss would do if channels became weaker: gradients in the weights that read them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from keras_compress.structured.channel_graph import ChannelGraph, WeightAxis
 from keras_compress.structured.criteria.criterion import Scores
-from keras_compress.structured.examples import Examples
+from keras_compress.structured.examples import Batch, Loss
 
 
-def gate_gradients(graph: ChannelGraph, examples: Examples) -> Iterator[Scores]:
-    """For each batch, dL/dz of a gate z = 1 that multiplies a unit wherever it is read.
+class Readers:
+    """The weights that read each unit: what its removal sets to zero.
 
-    Reading is linear, so that this is the sum of `gradient * weight` over the weights that read the unit. Removing it
-    sets just those to zero. BatchNormalization and Dropout work as in inference.
+    Every unit has a gate, a factor on its weights. BatchNormalization and Dropout work as in inference.
 
     Args:
         graph: Channel graph.
-        examples: Batches, and the loss.
+        loss: Loss of a batch.
+        of_product: What is summed over a unit's weights, a function of `gradient * weight`.
     """
-    axes = [each for each in graph.weights if each.role == "in"]
-    units = np.concatenate([graph.units[each.ids] for each in axes])
-    function = _compiled(graph.model, examples.loss, axes)
-    for batch in examples:
-        products = keras.ops.convert_to_numpy(function(*keras.tree.map_structure(tf.convert_to_tensor, batch)))
-        yield np.bincount(units, products, graph.unit_count).astype(np.float64)
 
+    def __init__(self, graph: ChannelGraph, loss: Loss | None, of_product: Callable[[Any], Any] = tf.identity) -> None:
+        self._axes = [each for each in graph.weights if each.role == "in"]
+        self._units = [graph.units[each.ids] for each in self._axes]
+        self._count = graph.unit_count
+        self._model, self._loss, self._of_product = graph.model, loss, of_product
+        # The last batch is often smaller: one function for all sizes.
+        self._function = tf.function(self._sums, reduce_retracing=True)
 
-def _compiled(model: keras.Model, loss: Any, axes: list[WeightAxis]) -> Any:
-    variables = [each.variable.value for each in axes]
+    def sums(self, batch: Batch, gates: NDArray[np.float64] | None = None) -> Scores:
+        """The sum over each unit's weights, gated, of a function of `gradient * weight`."""
+        gates = np.ones(self._count) if gates is None else gates
+        inputs, targets = keras.tree.map_structure(tf.convert_to_tensor, batch)
+        found = self._function(inputs, targets, tf.constant(gates, tf.float32))
+        units = np.concatenate([np.zeros(0, np.int64), *self._units])
+        return np.bincount(units, keras.ops.convert_to_numpy(found), self._count).astype(np.float64)
 
-    def products(inputs: Any, targets: Any) -> tf.Tensor:
+    def _sums(self, inputs: Any, targets: Any, gates: tf.Tensor) -> tf.Tensor:
+        gated = self._gated(gates)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variables)
-            value = tf.reduce_mean(loss(targets, model(inputs, training=False)))
-        found = tape.gradient(value, variables, unconnected_gradients="zero")
-        return tf.concat([_sums(g * v, each.axis) for g, v, each in zip(found, variables, axes, strict=True)], 0)
+            tape.watch([tensor for _, tensor in gated.values()])
+            with keras.StatelessScope(state_mapping=list(gated.values())):
+                value = tf.reduce_mean(self._loss(targets, self._model(inputs, training=False)))  # type: ignore[misc]
+        keys = list(gated)
+        gradients = tape.gradient(value, [gated[key][1] for key in keys], unconnected_gradients="zero")
+        products = {key: self._of_product(g * gated[key][1]) for key, g in zip(keys, gradients, strict=True)}
+        sums = [_over_others(products[id(each.variable)], each.axis) for each in self._axes]
+        return tf.concat([tf.zeros(0), *sums], 0)
 
-    # The last batch is often smaller: one graph for all.
-    return tf.function(products, reduce_retracing=True)
+    def _gated(self, gates: tf.Tensor) -> dict[int, tuple[keras.Variable, tf.Tensor]]:
+        """`id(variable) -> (variable, its value times the gates of what it reads)`."""
+        found: dict[int, tuple[keras.Variable, tf.Tensor]] = {}
+        for each, units in zip(self._axes, self._units, strict=True):
+            before = found.get(id(each.variable), (None, tf.convert_to_tensor(each.variable.value)))[1]
+            factor = tf.reshape(tf.cast(tf.gather(gates, units), before.dtype), _along(each))
+            found[id(each.variable)] = (each.variable, before * factor)
+        return found
 
 
-def _sums(products: tf.Tensor, axis: int) -> tf.Tensor:
+def _along(axis: WeightAxis) -> list[int]:
+    """Shape in which a vector along an axis of a weight broadcasts against it."""
+    return [-1 if number == axis.axis else 1 for number in range(len(axis.variable.shape))]
+
+
+def _over_others(products: tf.Tensor, axis: int) -> tf.Tensor:
     """Sums over all axes but one."""
-    return tf.reduce_sum(products, [other for other in range(len(products.shape)) if other != axis])
+    others = [other for other in range(len(products.shape)) if other != axis]
+    return tf.cast(tf.reduce_sum(products, others), tf.float32)

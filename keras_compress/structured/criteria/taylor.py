@@ -7,27 +7,28 @@ import numpy as np
 from keras_compress.core.registry import register
 from keras_compress.structured.channel_graph import ChannelGraph
 from keras_compress.structured.criteria.criterion import Criterion, Scores
-from keras_compress.structured.criteria.gradients import gate_gradients
+from keras_compress.structured.criteria.gradients import Readers
 from keras_compress.structured.examples import Examples
 
 
 @register("channel_criterion")
 class Taylor(Criterion):
-    """`(sum g w)^2`, averaged over batches: the square of what the loss loses with the channel, to first order.
+    """`(sum g w)^2`, averaged over batches: the square of what the loss changes by without the channel, to first order.
 
-    w are the weights that read the channel, g the gradients of the loss in them: what removing the channel sets to
-    zero. That is the paper's gate z on the channel, `(dL/dz)^2` at z = 1; in a network with ReLU the same whether
-    the gate is before the activation (after BatchNormalization, as in the paper) or after it.
+    w are the weights that read the channel, g the gradients of the loss in them: removing the channel sets those to
+    zero. It is the paper's gate z on the channel, `(dL/dz)^2` at z = 1. Before a ReLU (after BatchNormalization, as in
+    the paper) or after it, the gate has the same derivative.
 
-    **Reference**: Molchanov et al., "Importance estimation for neural network pruning" (2019), equations 8 and 10, and
-    section 3.2 on gates.
-    **Deviations**: a plain mean over batches instead of a moving average; BatchNormalization as in inference.
+    **Reference**: Molchanov et al., "Importance estimation for neural network pruning" (2019), section 3: the
+    first-order criterion, summed over a filter before it is squared, with gates.
+    **Deviations**: a plain mean over batches; BatchNormalization as in inference; in a residual sum, one gate where it
+    is read instead of one behind each of its parts.
     """
 
     needs = frozenset({"inputs", "targets"})
     comparable = True
 
     def scores(self, graph: ChannelGraph, examples: Examples) -> Scores:
-        squares = [np.square(products) for products in gate_gradients(graph, examples)]
-        scores: Scores = np.mean(squares, axis=0)
+        readers = Readers(graph, examples.loss)
+        scores: Scores = np.mean([np.square(readers.sums(batch)) for batch in examples], axis=0)
         return scores
