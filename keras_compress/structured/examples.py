@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 
 Batch = tuple[Any, Any]
 Loss = Callable[[Any, Any], Any]
@@ -19,9 +18,11 @@ class Examples:
     """Inputs and targets for criteria that need them.
 
     Attributes:
-        data: `(x, y)` arrays, an array `x` where no targets are needed, or an iterable of such batches that can be
-            gone through more than once (a `tf.data.Dataset`, a list).
-        loss: Keras loss `(y_true, y_pred) -> loss of each example or their mean`.
+        data: `(x, y)`, or `x` where no targets are needed: arrays, or for several inputs or outputs tuples, lists or
+            dicts of them, `x` alone a dict. Or batches `(x, y)` that can be gone through more than once: a
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, a list, a function that returns a generator. Sample weights,
+            third in a tuple, are not used.
+        loss: `(y_true, y_pred) -> loss of each example or their mean`.
     """
 
     data: Any = None
@@ -39,39 +40,98 @@ class Examples:
             who: What needs them, for the message.
 
         Raises:
-            ValueError: If what is needed is not there.
+            ValueError: If what is needed is not there, or can be gone through only once.
         """
-        if "inputs" in needs and data is None:
-            wanted = "data=(x, y)" if "targets" in needs else "data=x"
+        if not needs:
+            return cls(data, None)
+        wanted = "data=(x, y)" if "targets" in needs else "data=x"
+        if data is None:
             raise ValueError(f"Expected `{wanted}`, which {who} needs to score channels. Received: data=None")
-        found = keras.losses.get(loss) if loss is not None else _compiled_loss(model)
+        if isinstance(data, Iterator):
+            raise ValueError(
+                "Expected data that can be gone through more than once: arrays, a dataset, a list of batches, or a "
+                f"function that returns a generator. Received: {type(data).__name__}"
+            )
+        first = next(iter(cls(data)), None)
+        if first is None or _length(first[0]) == 0:
+            raise ValueError(f"Expected `{wanted}` with at least one example, which {who} needs. Received: none")
+        found = None
         if "targets" in needs:
-            if found is None:
-                raise ValueError(
-                    f"Expected a loss, which {who} needs: compile the model, or pass `loss=`. Received: a model without"
-                )
-            first = next(iter(cls(data)), None)
-            if first is None or first[1] is None:
+            found = _loss(model, loss, who)
+            if first[1] is None:
                 raise ValueError(f"Expected `data=(x, y)` with targets, which {who} needs. Received: inputs only")
         return cls(data, found)
 
     def __iter__(self) -> Iterator[Batch]:
         """`(inputs, targets)` of each batch; targets are `None` where there are none."""
-        if isinstance(self.data, np.ndarray) or _is_pair(self.data):
-            x, y = self.data if _is_pair(self.data) else (self.data, None)
-            for start in range(0, len(x), BATCH_SIZE):
-                part = slice(start, start + BATCH_SIZE)
-                yield x[part], None if y is None else y[part]
+        if self.data is None:
             return
-        batches: Iterable[Any] = () if self.data is None else self.data
-        for batch in batches:
-            yield (batch[0], batch[1]) if isinstance(batch, (tuple, list)) else (batch, None)
+        if _is_arrays(self.data):
+            yield from _slices(*_unpacked(self.data))
+            return
+        for batch in _batches(self.data):
+            yield _unpacked(batch)
 
 
-def _is_pair(data: Any) -> bool:
-    return isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data)
+def _is_arrays(data: Any) -> bool:
+    """Whether it is all the data, to be cut into batches, and not batches one by one."""
+    return hasattr(data, "shape") or isinstance(data, (tuple, Mapping))
 
 
-def _compiled_loss(model: keras.Model) -> Loss | None:
-    loss = getattr(model, "loss", None)
-    return None if loss is None or isinstance(loss, (dict, list)) else keras.losses.get(loss)
+def _unpacked(data: Any) -> Batch:
+    """`(x, y)` from what Keras's `fit` takes for a batch."""
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+    return x, y
+
+
+def _batches(data: Any) -> Iterable[Any]:
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[index] for index in range(data.num_batches))
+    data = data() if callable(data) else data
+    if not isinstance(data, Iterable):
+        raise ValueError(
+            "Expected `data` as arrays, a dataset, a list of batches, or a function that returns a generator. "
+            f"Received: {type(data).__name__}"
+        )
+    return data
+
+
+def _slices(x: Any, y: Any) -> Iterator[Batch]:
+    lengths = {_length(each) for each in keras.tree.flatten((x, y)) if each is not None}
+    if len(lengths) > 1:
+        raise ValueError(f"Expected as many inputs as targets. Received: arrays of {sorted(lengths)} examples")
+    for start in range(0, max(lengths, default=0), BATCH_SIZE):
+        part = slice(start, start + BATCH_SIZE)
+        batch = keras.tree.map_structure(lambda each, part=part: None if each is None else each[part], (x, y))
+        yield batch[0], batch[1]
+
+
+def _length(x: Any) -> int:
+    """Number of examples."""
+    return int(next((each.shape[0] for each in keras.tree.flatten(x)), 0))
+
+
+def _loss(model: keras.Model, loss: Any, who: str) -> Loss:
+    if isinstance(loss, (list, dict)):
+        raise ValueError(
+            "Expected `loss` as a loss, its name, or a function of all outputs `(y_true, y_pred)`; or none, and a "
+            f"model compiled with one for each output. Received: loss={loss!r}"
+        )
+    compiled = getattr(model, "loss", None)
+    if loss is None and isinstance(compiled, (list, dict)):
+        return _compiled_loss(model)
+    found: Loss | None = keras.losses.get(compiled if loss is None else loss)
+    if found is None:
+        raise ValueError(
+            f"Expected a loss, which {who} needs: compile the model, or pass `loss=`. Received: a model without"
+        )
+    return found
+
+
+def _compiled_loss(model: keras.Model) -> Loss:
+    """The loss of a model of several outputs, with their weights but without regularizers."""
+
+    def task(targets: Any, outputs: Any) -> Any:
+        return model.compute_loss(y=targets, y_pred=outputs, training=False) - sum(model.losses)
+
+    return task

@@ -47,7 +47,8 @@ class Readers:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([tensor for _, tensor in gated.values()])
             with keras.StatelessScope(state_mapping=list(gated.values())):
-                value = tf.reduce_mean(self._loss(targets, self._model(inputs, training=False)))  # type: ignore[misc]
+                outputs = self._model(inputs, training=False)
+            value = tf.reduce_mean(self._loss(targets, outputs))  # type: ignore[misc]
         keys = list(gated)
         gradients = tape.gradient(value, [gated[key][1] for key in keys], unconnected_gradients="zero")
         products = {key: self._of_product(g * gated[key][1]) for key, g in zip(keys, gradients, strict=True)}
