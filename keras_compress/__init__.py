@@ -59,15 +59,18 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.quantizers.weight_quantizer import WeightQuantizer
     from keras_compress.structured.dependency import channel_graph
     from keras_compress.structured.prune import cut_channels, prune_channels
+    from keras_compress.structured.soft_masks import cut_masked, mask_channels
 
 if TYPE_CHECKING:
     from keras_compress.convert.artifact import Artifact
     from keras_compress.convert.convert import convert
+    from keras_compress.convert.file_bytes import FileBytes
     from keras_compress.convert.freeze import freeze
     from keras_compress.convert.inspection import inspect_tflite
     from keras_compress.recipes.recipe import Recipe, compress
     from keras_compress.report.summary import summary
     from keras_compress.report.tensorboard import TensorBoardSummaries
+    from keras_compress.runtime.latency import Latency
     from keras_compress.runtime.measure import Measurement, measure, measure_all
     from keras_compress.runtime.verify import Verification, VerificationError, verify
 
@@ -81,7 +84,9 @@ _LAZY = {
     "Compressed": "core.wrapper",
     "ConstantSparsity": "core.schedule",
     "CosineDecay": "core.schedule",
+    "FileBytes": "convert.file_bytes",
     "FixedGrid": "quantizers.activation",
+    "Latency": "runtime.latency",
     "LearnedRange": "quantizers.activation",
     "MagnitudePruner": "pruning.magnitude",
     "Measurement": "runtime.measure",
@@ -107,8 +112,10 @@ _LAZY = {
     "compress": "recipes.recipe",
     "convert": "convert.convert",
     "cut_channels": "structured.prune",
+    "cut_masked": "structured.soft_masks",
     "freeze": "convert.freeze",
     "inspect_tflite": "convert.inspection",
+    "mask_channels": "structured.soft_masks",
     "measure": "runtime.measure",
     "measure_all": "runtime.measure",
     "prune_channels": "structured.prune",
@@ -133,7 +140,9 @@ __all__ = [
     "Compressed",
     "ConstantSparsity",
     "CosineDecay",
+    "FileBytes",
     "FixedGrid",
+    "Latency",
     "LearnedRange",
     "MagnitudePruner",
     "Measurement",
@@ -159,8 +168,10 @@ __all__ = [
     "compress",
     "convert",
     "cut_channels",
+    "cut_masked",
     "freeze",
     "inspect_tflite",
+    "mask_channels",
     "measure",
     "measure_all",
     "prune_channels",

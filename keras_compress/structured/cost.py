@@ -1,35 +1,65 @@
-"""What a model costs, as far as its channels tell, and the search for the ratio that meets a budget."""
+"""What a model costs, counted or measured, and the search for the ratio that meets a budget."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import PACKAGE, register, resolve
 from keras_compress.structured.channel_graph import ChannelGraph, Removed
 
+Choose = Callable[[float], Removed]
 # Costs that are read from files and clocks live above this package, and are found by name when they are asked for.
-_ELSEWHERE = {"bytes": "convert.file_bytes", "latency": "runtime.latency"}
+_ELSEWHERE = {"bytes": ("convert.file_bytes", "FileBytes"), "latency": ("runtime.latency", "Latency")}
+# Halvings of the ratio: as fine as float32 can tell ratios apart.
+_HALVINGS = 24
 
 
 class Cost:
-    """A cost of a model.
+    """A cost of a model, for `prune_channels(target={cost: fraction to keep})`.
+
+    A subclass implements `value`; `fraction` too, where the two models are to be measured side by side.
 
     Class attributes:
-        evaluations: How many candidates a search may try: few where each is converted and run.
-        unit: Its unit, for messages.
+        evaluations: How many candidates a search may try where each is converted or run; `None` for a cost that is
+            counted at once.
+        tolerance: How far below its goal a search may stop, as a fraction of the whole cost.
+        unit: What it is counted in, for messages.
     """
 
-    evaluations: int = 40
+    evaluations: int | None = None
+    tolerance: float = 0.0
     unit: str = ""
 
     def value(self, graph: ChannelGraph, removed: Removed) -> float:
         """The cost of the model without the removed channels."""
         raise NotImplementedError(f"{type(self).__name__} must implement `value(graph, removed)`.")
 
+    def whole(self, graph: ChannelGraph) -> Any:
+        """What candidates are compared with, made once from the unpruned model: its cost, by default."""
+        return self.value(graph, graph.none_removed())
 
-@register("cost", "macs")
+    def fraction(self, graph: ChannelGraph, removed: Removed, whole: Any) -> float:
+        """The cost without the removed channels as a fraction of that of the unpruned model.
+
+        Args:
+            graph: Channels of the unpruned model, or of one that was pruned before.
+            removed: For each unit, whether it goes.
+            whole: What `whole` gave.
+        """
+        return self.value(graph, removed) / whole
+
+    def predictor(self, graph: ChannelGraph, removed: Removed) -> float:
+        """A figure that is counted at once and grows with the cost: a measured cost is searched for by it."""
+        return float(graph.params(removed))
+
+
+@register("cost")
 class Macs(Cost):
     """Multiply-accumulates of one sample."""
 
@@ -39,9 +69,9 @@ class Macs(Cost):
         return float(graph.macs(removed))
 
 
-@register("cost", "params")
+@register("cost")
 class Params(Cost):
-    """Number of weights."""
+    """Number of weights, also of those that are not trained."""
 
     unit = "parameters"
 
@@ -58,9 +88,11 @@ def cost_of(target: Mapping[Any, float]) -> tuple[Cost, float]:
     if not isinstance(target, Mapping) or len(target) != 1:
         raise ValueError(f"Expected `target` as one cost and the fraction to keep, {{'macs': 0.5}}. Received: {target}")
     ((identifier, fraction),) = target.items()
+    name = identifier
     if identifier in _ELSEWHERE:
-        importlib.import_module(f"{PACKAGE}.{_ELSEWHERE[identifier]}")
-    cost = resolve("cost", identifier)
+        module, name = _ELSEWHERE[identifier]
+        importlib.import_module(f"{PACKAGE}.{module}")
+    cost = resolve("cost", name)
     if not isinstance(cost, Cost):
         raise ValueError(f"Expected a cost such as 'macs', 'params', 'bytes' or 'latency'. Received: {identifier!r}")
     if not 0.0 < fraction < 1.0:
@@ -68,29 +100,69 @@ def cost_of(target: Mapping[Any, float]) -> tuple[Cost, float]:
     return cost, float(fraction)
 
 
-def within_budget(
-    choose: Callable[[float], Removed], cost: Callable[[Removed], float], goal: float, tries: int
-) -> Removed:
-    """What the smallest ratio that meets a budget removes.
+class Budget:
+    """A target, and the unpruned model that it is a fraction of.
+
+    Args:
+        target: One cost and the fraction of it to keep.
+        graph: Channels of the unpruned model.
+
+    Raises:
+        ValueError: See `cost_of`.
+    """
+
+    def __init__(self, target: Mapping[Any, float], graph: ChannelGraph) -> None:
+        self._cost, self._fraction = cost_of(target)
+        with ProgressLine(f"{self._cost.unit} of the unpruned model"):
+            self._whole = self._cost.whole(graph)
+        self._predicted_whole = self._cost.predictor(graph, graph.none_removed())
+
+    def removed(self, graph: ChannelGraph, choose: Choose, share: float = 1.0) -> Removed:
+        """The least that has to go.
+
+        Args:
+            graph: Channels of the model as it is now.
+            choose: Ratio -> channels to remove; a larger ratio removes more.
+            share: How much of the way to the target to go.
+
+        Raises:
+            ValueError: If the target cannot be reached, whatever the share; says what can.
+        """
+        cost = self._cost
+        goal = 1.0 - (1.0 - self._fraction) * share
+        with ProgressLine(f"{cost.unit} of candidates", cost.evaluations) as line:
+
+            def fraction(removed: Removed) -> float:
+                found = cost.fraction(graph, removed, self._whole)
+                line.advance()
+                return found
+
+            most = choose(1.0)
+            nearest = fraction(most)
+            if nearest > self._fraction:
+                raise ValueError(
+                    "Expected a target that can be reached. Received: the fraction "
+                    f"{self._fraction:g} of the {cost.unit} to keep; the nearest is {nearest:.4g}, with every group "
+                    "pruned up to its `max_ratio`"
+                )
+            if cost.evaluations is None:
+                return within_budget(choose, fraction, goal)
+            search = _Search(choose, fraction, lambda removed: cost.predictor(graph, removed), goal, cost.tolerance)
+            over = _Candidate(graph.none_removed(), self._predicted_whole, 1.0)
+            return search.run(over, _Candidate(most, search.predicted(most), nearest), cost.evaluations - 1)
+
+
+def within_budget(choose: Choose, cost: Callable[[Removed], float], goal: float) -> Removed:
+    """What the smallest ratio that meets a budget removes; what the largest does, if none meets it.
 
     Args:
         choose: Ratio -> channels to remove; a larger ratio removes more.
         cost: Cost of what is left.
         goal: The budget.
-        tries: How many ratios to try.
-
-    Raises:
-        ValueError: If the largest ratio does not meet it; says what it reaches.
     """
     best = choose(1.0)
-    nearest = cost(best)
-    if nearest > goal:
-        raise ValueError(
-            f"Expected a target that can be reached. Received: {goal:,.0f}; the nearest is {nearest:,.0f}, with every "
-            "group pruned up to its `max_ratio`"
-        )
     low, high = 0.0, 1.0
-    for _ in range(tries):
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
         candidate = choose(middle)
         if cost(candidate) <= goal:
@@ -98,3 +170,64 @@ def within_budget(
         else:
             low = middle
     return best
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What goes, what is predicted of the rest, and what it costs as a fraction of the unpruned model."""
+
+    removed: Removed
+    predicted: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Looks for the most expensive candidate within a budget in few evaluations.
+
+    Between one that meets the goal and one that is over it, the cost is taken to be a straight line over what is
+    predicted (of a float32 file it nearly is one); each evaluation moves one of the two ends.
+    """
+
+    choose: Choose
+    cost: Callable[[Removed], float]
+    predicted: Callable[[Removed], float]
+    goal: float
+    tolerance: float
+
+    def run(self, over: _Candidate, meets: _Candidate, tries: int) -> Removed:
+        """The best of some tries.
+
+        Args:
+            over: A candidate over the goal, the unpruned model for one.
+            meets: One that meets it.
+            tries: Evaluations to spend.
+        """
+        for _ in range(tries):
+            if meets.cost >= self.goal - self.tolerance:
+                break
+            removed = self._between(over, meets)
+            if removed is None:
+                break
+            tried = _Candidate(removed, self.predicted(removed), self.cost(removed))
+            if tried.cost <= self.goal:
+                meets = tried
+            else:
+                over = tried
+        return meets.removed
+
+    def _between(self, over: _Candidate, meets: _Candidate) -> Removed | None:
+        """The next to try: where the line meets the goal, else the next larger one; `None` where there is none."""
+        aim = np.interp(self.goal - self.tolerance / 2, (meets.cost, over.cost), (meets.predicted, over.predicted))
+        removed = within_budget(self.choose, self.predicted, float(aim))
+        if self.predicted(removed) <= meets.predicted:
+            removed = self._next_larger(meets.predicted)
+        return removed if meets.predicted < self.predicted(removed) < over.predicted else None
+
+    def _next_larger(self, predicted: float) -> Removed:
+        """What goes with the largest ratio that leaves more than `predicted`."""
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.predicted(self.choose(middle)) > predicted else (low, middle)
+        return self.choose(low)

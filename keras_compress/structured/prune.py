@@ -16,7 +16,7 @@ from keras_compress.core.schedule import Schedule
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, ChannelGroup, Removed
 from keras_compress.structured.channel_ids import Ids
-from keras_compress.structured.cost import cost_of, within_budget
+from keras_compress.structured.cost import Budget
 from keras_compress.structured.criteria.criterion import Criterion
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.examples import Examples
@@ -76,13 +76,13 @@ def prune_channels(
         ValueError: For a ratio out of (0, 1), a target that cannot be reached, a criterion without the data it needs, a
             rule that matches nothing, a model without a graph, or one whose channels are all frozen.
     """
-    criterion = _checked_criterion(criterion)
+    criterion = checked_criterion(criterion)
     _check_settings(ratio, target, scope, max_ratio, round_to, iterations, fine_tune)
     check_model(model)
     examples = Examples.for_model(model, data, loss, criterion.needs, f"criterion {type(criterion).__name__}")
     graph = channel_graph(model, allow_inexact=allow_inexact)
-    limits = _limits(graph, max_ratio, filters, rules)
-    _warn_of_frozen(graph)
+    limits = limits_of(graph, {"ratio": None, "max_ratio": max_ratio}, filters, rules)
+    warn_of_frozen(graph)
     goal = _Goal(ratio, target, graph)
     with ProgressLine("pruning channels") as line:
         for step in range(1, iterations + 1):
@@ -103,19 +103,16 @@ class _Goal:
 
     def __init__(self, ratio: float | None, target: Mapping[Any, float] | None, graph: ChannelGraph) -> None:
         self._ratio = ratio
-        self._budget = None if target is None else cost_of(target)
-        self._whole = 0.0 if self._budget is None else self._budget[0].value(graph, graph.none_removed())
+        self._budget = None if target is None else Budget(target, graph)
 
     def removed(self, selection: Selection, scope: str, share: float, is_ratio: bool) -> Removed:
         choose = selection.together if scope == "global" else selection.local
-        if self._budget is None:
-            return choose(share if is_ratio or self._ratio is None else self._ratio * share)
-        cost, fraction = self._budget
-        goal = self._whole * (1.0 - (1.0 - fraction) * share)
-        return within_budget(choose, lambda removed: cost.value(selection.graph, removed), goal, cost.evaluations)
+        if self._budget is not None:
+            return self._budget.removed(selection.graph, choose, share)
+        return choose(share if is_ratio or self._ratio is None else self._ratio * share)
 
 
-def _checked_criterion(criterion: Any) -> Criterion:
+def checked_criterion(criterion: Any) -> Criterion:
     found = resolve("channel_criterion", criterion)
     if not isinstance(found, Criterion):
         raise ValueError(f"Expected a channel criterion, such as 'l1'. Received: criterion={criterion!r}")
@@ -127,16 +124,10 @@ def _check_settings(
 ) -> None:
     if (ratio is None) == (target is None):
         raise ValueError(f"Expected either `ratio` or `target`. Received: ratio={ratio}, target={target}")
-    for name, value in (("ratio", ratio), ("max_ratio", max_ratio)):
-        if value is not None and not 0.0 < value < 1.0:
-            raise ValueError(
-                f"Expected `{name}` in (0, 1): at least one channel of each group stays. Received: {name}={value}"
-            )
-    if scope not in ("local", "global"):
-        raise ValueError(f"Expected `scope` as 'local' or 'global'. Received: scope={scope!r}")
-    for name, count in (("round_to", round_to), ("iterations", iterations)):
-        if not isinstance(count, (int, np.integer)) or count < 1:
-            raise ValueError(f"Expected `{name}` as an integer >= 1. Received: {name}={count}")
+    check_choice(scope, max_ratio, round_to)
+    if ratio is not None:
+        _check_ratio("ratio", ratio)
+    _check_count("iterations", iterations)
     if (iterations > 1) != (fine_tune is not None):
         raise ValueError(
             "Expected `fine_tune` together with `iterations` > 1: what trains the model between the steps. "
@@ -144,10 +135,44 @@ def _check_settings(
         )
 
 
-def _limits(
-    graph: ChannelGraph, max_ratio: float, filters: Selector | None, rules: Sequence[Mapping[str, Any]] | None
+def check_choice(scope: str, max_ratio: float, round_to: int) -> None:
+    """Check what says how channels are chosen.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
+    _check_ratio("max_ratio", max_ratio)
+    _check_count("round_to", round_to)
+    if scope not in ("local", "global"):
+        raise ValueError(f"Expected `scope` as 'local' or 'global'. Received: scope={scope!r}")
+
+
+def _check_ratio(name: str, value: float) -> None:
+    if not 0.0 < value < 1.0:
+        raise ValueError(
+            f"Expected `{name}` in (0, 1): at least one channel of each group stays. Received: {name}={value}"
+        )
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"Expected `{name}` as an integer >= 1. Received: {name}={value}")
+
+
+def limits_of(
+    graph: ChannelGraph,
+    defaults: Mapping[str, Any],
+    filters: Selector | None = None,
+    rules: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, GroupLimits]:
-    """Limits of the groups to prune. A group is left alone where one of its layers is."""
+    """Limits of the groups to prune. A group is left alone where one of its layers is.
+
+    Args:
+        graph: Channel graph.
+        defaults: What rules may change, of `"ratio"` and `"max_ratio"`.
+        filters: Which layers.
+        rules: Exceptions.
+    """
     layers = {each.path: each.layer for each in graph.weights if each.role == "out"}
     listed = [(path, layers[path]) for group in graph.prunable for path in group.layers]
     if not listed:
@@ -155,7 +180,7 @@ def _limits(
             "Expected a model with channels that can be removed. Received: "
             + "; ".join(by_message((group.name, str(group.reason)) for group in graph.frozen))
         )
-    settings = settings_by_path(listed, {"ratio": None, "max_ratio": max_ratio}, filters, rules)
+    settings = settings_by_path(listed, defaults, filters, rules)
     return {
         group.name: _group_limits(group, [settings[path] for path in group.layers])
         for group in graph.prunable
@@ -164,11 +189,12 @@ def _limits(
 
 
 def _group_limits(group: ChannelGroup, settings: Sequence[Mapping[str, Any]]) -> GroupLimits:
-    ratios = [each["ratio"] for each in settings if each["ratio"] is not None]
-    return GroupLimits(len(group), min(ratios, default=None), min(each["max_ratio"] for each in settings))
+    ratios = [each["ratio"] for each in settings if each.get("ratio") is not None]
+    highest = min((each["max_ratio"] for each in settings if "max_ratio" in each), default=GroupLimits.max_ratio)
+    return GroupLimits(len(group), min(ratios, default=None), highest)
 
 
-def _warn_of_frozen(graph: ChannelGraph) -> None:
+def warn_of_frozen(graph: ChannelGraph) -> None:
     """Say which channels stay, but for those that every model has: its outputs."""
     listed = [(group.name, str(group.reason)) for group in graph.frozen if group.reason != OUTPUT]
     if listed:

@@ -1,0 +1,80 @@
+"""Measured latency, as a cost for channel pruning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_compress.convert.file_bytes import FileBytes
+from keras_compress.core.registry import register
+from keras_compress.runtime.target import Target, target_names
+from keras_compress.runtime.target import target as target_of
+from keras_compress.structured.channel_graph import ChannelGraph, Removed
+from keras_compress.structured.cost import Cost
+
+
+@register("cost")
+class Latency(Cost):
+    """Median time of one invocation on this machine, as a runtime shows it.
+
+    The candidate and the unpruned model take turns in one process, so that a noisy moment hits both, and the fraction
+    is the ratio of their medians in that run. It still scatters, by a few percent on a quiet machine: a candidate just
+    over its goal may be taken for one within it. Measure the result again with `kc.measure(..., baseline=...)`.
+
+    Args:
+        target: `"litert"` or `"tflm"` (whose time is that of its reference kernels on this machine).
+        mode: As for `kc.convert`.
+        threads: Threads of LiteRT.
+        representative_dataset: Data for `mode="int8"`, as for `kc.convert`.
+        runs: Timed invocations of each model.
+        warmup: Invocations before that.
+        time_limit_s: Longest time without progress, in seconds.
+
+    Raises:
+        ValueError: For an unknown target, or threads of one that has none.
+    """
+
+    evaluations = 6
+    tolerance = 0.02
+    unit = "latency"
+
+    def __init__(
+        self,
+        target: str = "litert",
+        mode: str = "float32",
+        threads: int = 1,
+        *,
+        representative_dataset: Any = None,
+        runs: int = 50,
+        warmup: int = 10,
+        time_limit_s: float = 120.0,
+    ) -> None:
+        if target not in target_names():
+            raise ValueError(f"Expected a target out of {', '.join(target_names())}. Received: target={target!r}")
+        if target != "litert" and threads != 1:
+            raise ValueError(f"Expected threads=1 for target {target!r}. Received: threads={threads}")
+        options: dict[str, Any] = {"threads": threads} if target == "litert" else {}
+        self.runner: Target = target_of(target, **options, time_limit_s=time_limit_s)
+        self.file = FileBytes(mode, representative_dataset, target)
+        self.runs, self.warmup = runs, warmup
+
+    def whole(self, graph: ChannelGraph) -> bytes:
+        """The file of the unpruned model."""
+        reason = self.runner.available()
+        if reason is not None:
+            raise RuntimeError(f"Target {self.runner.name!r} cannot be measured here: {reason}")
+        return self.file.content(graph, graph.none_removed())
+
+    def value(self, graph: ChannelGraph, removed: Removed) -> float:
+        """Milliseconds."""
+        return self._medians({"candidate": self.file.content(graph, removed)})["candidate"]
+
+    def fraction(self, graph: ChannelGraph, removed: Removed, whole: bytes) -> float:
+        found = self._medians({"candidate": self.file.content(graph, removed), "unpruned": whole})
+        return found["candidate"] / found["unpruned"]
+
+    def _medians(self, contents: dict[str, bytes]) -> dict[str, float]:
+        times = self.runner.latency(contents, runs=self.runs, warmup=self.warmup)
+        return {label: each.median_ms for label, each in times.items()}
+
+    def predictor(self, graph: ChannelGraph, removed: Removed) -> float:
+        return float(graph.macs(removed))

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_compress as kc
+from keras_compress.structured import cost
+from keras_compress.structured.dependency import channel_graph
+
+
+def net(width: int = 64) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    named = [layers.Dense(width, name="a"), layers.Dense(width, name="b"), layers.Dense(3, name="c")]
+    return keras.Sequential([keras.Input((16,), name="x"), *named], name="net")
+
+
+def share_of_hundred(ratio: float) -> np.ndarray:
+    return np.arange(100) < round(100 * ratio)
+
+
+def test_within_budget_takes_the_smallest_ratio() -> None:
+    removed = cost.within_budget(share_of_hundred, lambda removed: float((~removed).sum()), 37.0)
+    assert removed.sum() == 63
+    assert cost.within_budget(share_of_hundred, lambda removed: 1.0, 0.5).sum() == 100
+
+
+@pytest.mark.parametrize(
+    ("of_left", "most_evaluations"),
+    [
+        (lambda left: 0.1 + 0.009 * left, 3),  # a file: overhead and weights
+        (lambda left: (left / 100) ** 2, 6),
+        (lambda left: 0.3 if left < 57 else 1.0, 8),  # a cliff: what is just below it is found
+    ],
+)
+def test_search_finds_the_largest_that_meets_the_goal(of_left: Any, most_evaluations: int) -> None:
+    tried = []
+
+    def measured(removed: np.ndarray) -> float:
+        tried.append(int((~removed).sum()))
+        return of_left(tried[-1])
+
+    search = cost._Search(share_of_hundred, measured, lambda removed: float((~removed).sum()), 0.5, 0.0)
+    over = cost._Candidate(share_of_hundred(0.0), 100.0, 1.0)
+    found = search.run(over, cost._Candidate(share_of_hundred(0.9), 10.0, of_left(10)), most_evaluations)
+    best = max(left for left in range(101) if of_left(left) <= 0.5)
+    assert (~found).sum() == best
+    assert len(tried) <= most_evaluations
+    assert len(set(tried)) == len(tried)
+
+
+def test_a_measured_cost_stops_within_its_tolerance() -> None:
+    @dataclass
+    class Squares(cost.Cost):
+        evaluations = 6
+        tolerance = 0.05
+        tried: list[float] = field(default_factory=list)
+        __hash__ = object.__hash__
+
+        def value(self, graph: Any, removed: Any) -> float:
+            self.tried.append(float(graph.params(removed)) ** 2)
+            return self.tried[-1]
+
+    squares = Squares()
+    pruned = kc.prune_channels(net(), target={squares: 0.4}, round_to=1)
+    assert 0.35 <= (pruned.count_params() / net().count_params()) ** 2 <= 0.4
+    # It needs fewer than it may, and one for the unpruned model.
+    assert len(squares.tried) < 1 + squares.evaluations
+
+
+def test_an_unreachable_target_says_the_nearest_before_anything_is_trained() -> None:
+    trained: list[Any] = []
+    model = net()
+    nearest = kc.prune_channels(model, 0.5).count_params() / model.count_params()
+    with pytest.raises(ValueError, match="Expected a target that can be reached.*fraction 0.1 of the parameters") as e:
+        kc.prune_channels(
+            model, target={"params": 0.1}, max_ratio=0.5, iterations=2, fine_tune=lambda model: trained.append(model)
+        )
+    assert f"the nearest is {nearest:.4g}" in str(e.value)
+    assert not trained
+
+
+def test_steps_go_equal_parts_of_the_way() -> None:
+    counts = []
+    model = net()
+    kc.prune_channels(
+        model,
+        target={kc.Params(): 0.5},
+        round_to=1,
+        iterations=2,
+        fine_tune=lambda model: counts.append(model.count_params()),
+    )
+    assert counts[0] / model.count_params() == pytest.approx(0.75, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"joules": 0.5}, "Expected a cost out of"),
+        ({"macs": 0.5, "bytes": 0.5}, "Expected `target` as one cost"),
+        ({"macs": 1.0}, r"Expected a fraction in \(0, 1\) of the macs"),
+        ({3: 0.5}, "Expected a cost such as 'macs'"),
+    ],
+)
+def test_bad_targets(target: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cost.cost_of(target)
+
+
+def test_bytes_are_those_of_the_file() -> None:
+    model = net()
+    pruned = kc.prune_channels(model, target={"bytes": 0.5}, round_to=1)
+    sizes = [len(kc.convert(each, mode="float32").content) for each in (pruned, model)]
+    assert 0.45 * sizes[1] <= sizes[0] <= 0.5 * sizes[1]
+
+
+def test_int8_bytes_need_data() -> None:
+    graph = channel_graph(net())
+    data = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
+    whole = kc.FileBytes("int8", data).whole(graph)
+    assert whole == len(kc.convert(graph.model, mode="int8", representative_dataset=data).content)
+    with pytest.raises(ValueError, match="representative_dataset"):
+        kc.prune_channels(graph.model, target={kc.FileBytes("int8"): 0.5})
+
+
+def test_latency_times_candidate_and_unpruned_model_in_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[dict[str, int]] = []
+    latency = kc.Latency("litert")
+
+    def by_size(contents: dict[str, bytes], runs_: int) -> dict[str, Any]:
+        runs.append({label: len(content) for label, content in contents.items()})
+        # A machine that is slower in each run: only ratios within a run mean anything.
+        return {k: kc.runtime.target.Latency(len(v) * 2 ** len(runs), *[0] * 7) for k, v in contents.items()}
+
+    monkeypatch.setattr(latency.runner, "latency", lambda contents, runs, warmup: by_size(contents, runs))
+    pruned = kc.prune_channels(net(), target={latency: 0.5}, round_to=1)
+    assert len(kc.convert(pruned, mode="float32").content) in {run["candidate"] for run in runs}
+    assert {run["unpruned"] for run in runs} == {len(kc.convert(net(), mode="float32").content)}
+    assert 0.45 <= len(kc.convert(pruned, mode="float32").content) / runs[0]["unpruned"] <= 0.5
+
+
+def test_latency_on_a_runtime() -> None:
+    graph = channel_graph(net())
+    latency = kc.Latency("litert", runs=20, warmup=2)
+    assert latency.value(graph, graph.none_removed()) > 0
+    assert latency.fraction(graph, graph.none_removed(), latency.whole(graph)) > 0
+
+
+def test_latency_refuses_what_no_runtime_offers() -> None:
+    with pytest.raises(ValueError, match="Expected a target out of"):
+        kc.Latency("gpu")
+    with pytest.raises(ValueError, match="Expected threads=1 for target 'tflm'"):
+        kc.Latency("tflm", threads=2)
