@@ -49,11 +49,26 @@ class Reading:
         tensor: Symbolic tensor of the model.
         axis: Its channel axis.
         ids: An id for each channel.
+        operation: What reads it; `None` where it leaves the model.
     """
 
     tensor: Any
     axis: int
     ids: Ids
+    operation: Any = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An entry of a configuration that counts channels.
+
+    Attributes:
+        ids: An id for each channel.
+        default: Channels that are counted where the entry is `None`; `None` for a fixed width.
+    """
+
+    ids: Ids
+    default: Ids | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,8 @@ class ChannelGraph:
         units: `id -> unit`.
         reasons: `unit -> why it cannot be removed`.
         weights: Axes of weights that are channels.
-        settings: `id(operation) -> {entry of its configuration: ids it counts}`.
+        settings: `id(operation) -> {entry of its configuration: what it counts}`; an entry inside others is a tuple of
+            keys.
         inputs: `id(tensor) -> axes` for the inputs of nested models.
         products: Multiplications.
         readings: Tensors that are read.
@@ -105,7 +121,7 @@ class ChannelGraph:
         reasons: dict[int, str],
         *,
         weights: Sequence[WeightAxis],
-        settings: dict[int, dict[Any, Ids]],
+        settings: dict[int, dict[Any, Setting]],
         inputs: dict[int, dict[int, Ids]],
         products: Sequence[Product],
         readings: Sequence[Reading],

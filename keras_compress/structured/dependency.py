@@ -10,9 +10,9 @@ from keras import tree
 
 from keras_compress.core import graph
 from keras_compress.core.model import check_model, inner
-from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, Product, Reading, WeightAxis
+from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, Product, Reading, Setting, WeightAxis
 from keras_compress.structured.channel_ids import Axes, ChannelIds, Ids
-from keras_compress.structured.rules.rule import Visit, rule_of
+from keras_compress.structured.rules.rule import Visit, outputs_of
 
 KerasTensor = Any
 
@@ -57,7 +57,7 @@ class _Walk:
     ids: ChannelIds = field(default_factory=ChannelIds)
     # `(id(variable), axis)` -> what is known of it; `None`: its width is fixed.
     weights: dict[tuple[int, int], WeightAxis | None] = field(default_factory=dict)
-    settings: dict[int, dict[Any, Ids]] = field(default_factory=dict)
+    settings: dict[int, dict[Any, Setting]] = field(default_factory=dict)
     inputs: dict[int, Axes] = field(default_factory=dict)
     products: list[Product] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
@@ -81,12 +81,11 @@ class _Walk:
             return self.run(operation, self._entering(operation, inputs, path), path + "/")
         arguments = node.arguments
         visit = Visit(operation, path, node.input_tensors, inputs, node.outputs, arguments.args, arguments.kwargs, self)
-        rule = rule_of(operation)
-        if rule is None:
-            for number in range(len(inputs)):
-                visit.freeze_axes(number, f"{path} is a {type(operation).__name__}, for which there is no channel rule")
-            return [{} for _ in node.outputs]
-        return rule.outputs(visit)
+        results = outputs_of(visit)
+        for axes in results:
+            if 0 in axes:
+                self.ids.freeze(axes.pop(0), f"{path} makes the batch of it")
+        return results
 
     def _entering(self, model: keras.Model, inputs: list[Axes], path: str) -> list[Axes]:
         """Axes of a nested model's inputs: in each call of it the same ones have to go."""
@@ -120,15 +119,15 @@ class _Walk:
             kept: Any = ids if known is None else known.ids
             self.ids.freeze(kept, f"{path} is also called on values of fixed width")
 
-    def setting(self, operation: Any, key: Any, ids: Ids) -> None:
+    def setting(self, operation: Any, key: Any, ids: Ids, default: Ids | None) -> None:
         """Note that an entry of a configuration counts channels."""
-        known = self.settings.setdefault(id(operation), {}).setdefault(key, ids)
-        self.ids.tie(known, ids)
+        known = self.settings.setdefault(id(operation), {}).setdefault(key, Setting(ids, default))
+        self.ids.tie(known.ids, ids)
 
     def product(self, constant: int, axes: tuple[Ids, ...]) -> None:
         """Count multiplications."""
         self.products.append(Product(constant, axes))
 
-    def reading(self, tensor: KerasTensor, axis: int, ids: Ids) -> None:
+    def reading(self, tensor: KerasTensor, axis: int, ids: Ids, operation: Any = None) -> None:
         """Note a tensor whose channels are summed over."""
-        self.readings.append(Reading(tensor, axis, ids))
+        self.readings.append(Reading(tensor, axis, ids, operation))

@@ -67,18 +67,32 @@ def _refuse_transforms(model: keras.Model) -> None:
 
 def _resized(graph: ChannelGraph, removed: Removed, operation: Any) -> Any:
     """The operation again, as wide as what is left of its channels."""
-    config = operation.get_config()
-    for key, ids in graph.settings.get(id(operation), {}).items():
-        count = len(graph.kept(ids, removed))
-        if isinstance(key, tuple):
-            entry = list(config[key[0]])
-            entry[key[1]] = count
-            config[key[0]] = tuple(entry)
-        else:
-            config[key] = count
+    config = _unbuilt(operation.get_config())
+    for key, setting in graph.settings.get(id(operation), {}).items():
+        count = len(graph.kept(setting.ids, removed))
+        usual = len(setting.ids) if setting.default is None else len(graph.kept(setting.default, removed))
+        if not isinstance(key, tuple) and config.get(key) is None and count == usual:
+            continue
+        config = _changed(config, key if isinstance(key, tuple) else (key,), count)
     made = type(operation).from_config(config)
     made.name = operation.name  # not in the configuration of an operation before Keras 3.12
     return made
+
+
+def _unbuilt(config: Any) -> Any:
+    """A configuration in which layers inside say nothing of the shapes they were built for."""
+    if isinstance(config, dict):
+        return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
+    return [_unbuilt(each) for each in config] if isinstance(config, list) else config
+
+
+def _changed(config: Any, keys: tuple[Any, ...], value: int) -> Any:
+    """A configuration with another value at the end of some keys; a number stands for a list of one."""
+    if not keys or isinstance(config, int):
+        return value
+    changed = dict(config) if isinstance(config, dict) else list(config)
+    changed[keys[0]] = _changed(config.get(keys[0]) if isinstance(config, dict) else config[keys[0]], keys[1:], value)
+    return tuple(changed) if isinstance(config, tuple) else changed
 
 
 def _shape_change(graph: ChannelGraph, axes: Mapping[int, Any], removed: Removed) -> Callable[[Any], Any]:

@@ -2,52 +2,77 @@
 
 from __future__ import annotations
 
+import inspect
+
 from keras_compress.core.registry import register
 from keras_compress.structured.channel_ids import Axes
-from keras_compress.structured.rules.rule import Rule, Visit, softmax_axis
+from keras_compress.structured.rules.merges import merged_axes
+from keras_compress.structured.rules.rule import Rule, Visit, shape_of, softmax_axis
 
 
 @register("channel_rule")
 class ElementwiseRule(Rule):
-    """One tensor in, one of the same shape out."""
+    """One tensor in, one of the same shape out. A factor or limit for each channel is of fixed width."""
 
     handles = (
-        *("ActivityRegularization", "AlphaDropout", "Dropout", "ELU", "GaussianDropout", "GaussianNoise"),
-        *("Identity", "LeakyReLU", "Masking", "ReLU", "Rescaling", "StochasticDepth"),
-        *("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),
-        # Keras operations.
-        *("Abs", "Absolute", "Cast", "Celu", "Clip", "Elu", "Exp", "Gelu", "HardShrink", "HardSigmoid", "HardSilu"),
-        *("HardTanh", "LeakyRelu", "Log", "LogSigmoid", "Mish", "Negative", "Relu", "Relu6", "Round", "Rsqrt"),
-        *("Selu", "Sigmoid", "Sign", "Silu", "SoftShrink", "Softplus", "Softsign", "Sqrt", "Square"),
-        *("SquarePlus", "StopGradient", "Tanh", "TanhShrink", "Threshold", "ZerosLike", "OnesLike"),
+        *("ActivityRegularization", "ELU", "GaussianDropout", "GaussianNoise", "Identity", "LeakyReLU", "ReLU"),
+        *("Rescaling", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "StochasticDepth"),
+        # Keras operations of mathematics ...
+        *("Absolute", "Arccos", "Arccosh", "Arcsin", "Arcsinh", "Arctan", "Arctanh", "Array", "BitwiseInvert", "Cast"),
+        *("Cbrt", "Ceil", "Clip", "Conjugate", "ConvertToTensor", "Copy", "Cos", "Cosh", "Deg2rad", "Rad2deg"),
+        *("Erf", "Erfc", "Erfinv", "Exp", "Exp2", "Expm1", "Floor", "Imag", "Isfinite", "Isinf", "Isnan", "Isneginf"),
+        *("Isposinf", "Isreal", "Log", "Log10", "Log1p", "Log2", "LogicalNot", "NanToNum", "Negative", "OnesLike"),
+        *("Real", "Reciprocal", "Round", "Rsqrt", "SaturateCast", "Sign", "Signbit", "Sin", "Sinc", "Sinh", "Sqrt"),
+        *("Square", "StopGradient", "Tan", "Tanh", "Trunc", "ZerosLike"),
+        # ... and of activations.
+        *("Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid"),
+        *("Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softplus", "Softsign", "SparsePlus"),
+        *("SparseSigmoid", "Squareplus", "TanhShrink", "Threshold"),
     )
 
     def outputs(self, visit: Visit) -> list[Axes]:
+        names = inspect.signature(type(visit.operation).__init__).parameters
+        settings = (shape_of(getattr(visit.operation, name, None)) for name in names if name not in ("self", "name"))
+        constants = [*(shape for shape in settings if shape), *visit.constants()]
+        shapes = [visit.shape, *constants]
+        return [merged_axes(visit, [visit.inputs[0], *({} for _ in constants)], shapes)]
+
+
+@register("channel_rule")
+class DropoutRule(Rule):
+    """In training, some values are 0; the shape of the noise may count channels."""
+
+    handles = ("Dropout", "AlphaDropout")
+
+    def outputs(self, visit: Visit) -> list[Axes]:
+        noise = getattr(visit.operation, "noise_shape", None)
+        for axis, ids in visit.inputs[0].items():
+            if noise is not None and noise[axis] not in (None, 1):
+                visit.setting(("noise_shape", axis), ids)
+        return [dict(visit.inputs[0])]
+
+
+@register("channel_rule")
+class MaskingRule(Rule):
+    """A position is left out where all its channels have the masked value: with 0, removed channels do not count."""
+
+    handles = ("Masking",)
+
+    def outputs(self, visit: Visit) -> list[Axes]:
+        if visit.operation.mask_value != 0:
+            visit.freeze_axes(0, f"{visit.path} compares all of it with {visit.operation.mask_value}")
         return [dict(visit.inputs[0])]
 
 
 @register("channel_rule")
 class ActivationRule(Rule):
-    """Any activation function; a softmax freezes the axis it is taken over."""
+    """Any activation function; one that mixes channels freezes the axis it is taken over."""
 
     handles = ("Activation",)
 
     def outputs(self, visit: Visit) -> list[Axes]:
         if softmax_axis(visit.operation.activation):
             visit.freeze(visit.last, f"{visit.path} takes a softmax over it")
-        return [dict(visit.inputs[0])]
-
-
-@register("channel_rule")
-class SoftmaxRule(Rule):
-    """A softmax over some axes, whose channels have to stay."""
-
-    handles = ("Softmax", "LogSoftmax")
-
-    def outputs(self, visit: Visit) -> list[Axes]:
-        axes = visit.operation.axis
-        for axis in axes if isinstance(axes, (list, tuple)) else [axes]:
-            visit.freeze(visit.inputs[0].get(axis % len(visit.shape)), f"{visit.path} takes a softmax over it")
         return [dict(visit.inputs[0])]
 
 

@@ -1,14 +1,24 @@
-"""Operations on several tensors: element by element, or one behind the other."""
+"""Operations on several tensors: element by element, one behind the other, or on a new axis."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from keras_compress.core.registry import register
 from keras_compress.structured.channel_ids import Axes, Ids
-from keras_compress.structured.rules.rule import Rule, Visit
+from keras_compress.structured.rules.rule import Rule, Visit, shape_of
+
+
+def met_channels(visit: Visit, met: list[Ids | None]) -> Ids | None:
+    """What is left of channels that meet: they are tied; `None`, a fixed width, freezes them."""
+    channels = [ids for ids in met if ids is not None]
+    if not channels:
+        return None
+    for ids in channels[1:]:
+        visit.tie(channels[0], ids)
+    if len(channels) < len(met):
+        visit.freeze(channels[0], f"{visit.path} joins it to values of fixed width")
+    return channels[0]
 
 
 def merged_axes(visit: Visit, inputs: list[Axes], shapes: list[tuple[int | None, ...]]) -> Axes:
@@ -25,21 +35,10 @@ def merged_axes(visit: Visit, inputs: list[Axes], shapes: list[tuple[int | None,
             for axes, shape in zip(inputs, shapes, strict=True)
             if axis - rank + len(shape) >= 0 and shape[axis - rank + len(shape)] == width
         ]
-        channels = [ids for ids in met if ids is not None]
-        if not channels:
-            continue
-        for ids in channels[1:]:
-            visit.tie(channels[0], ids)
-        if len(channels) < len(met):
-            visit.freeze(channels[0], f"{visit.path} joins it to values of fixed width")
-        made[axis] = channels[0]
+        ids = met_channels(visit, met)
+        if ids is not None:
+            made[axis] = ids
     return made
-
-
-def _constants(visit: Visit) -> list[tuple[int, ...]]:
-    """Shapes of arrays among the arguments."""
-    others = [a for a in (*visit.arguments, *visit.keywords.values()) if not any(a is t for t in visit.tensors)]
-    return [np.shape(a) for a in others if isinstance(a, np.ndarray) or hasattr(a, "numpy")]
 
 
 @register("channel_rule")
@@ -48,11 +47,16 @@ class MergeRule(Rule):
 
     handles = (
         *("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract", "CustomScaleLayer"),
-        *("Divide", "TrueDivide", "Power"),
+        *("Arctan2", "BitwiseAnd", "BitwiseLeftShift", "BitwiseOr", "BitwiseRightShift", "BitwiseXor", "Divide"),
+        *("DivideNoNan", "Equal", "FloorDivide", "Greater", "GreaterEqual", "Heaviside", "Hypot", "Isclose", "Less"),
+        *("LessEqual", "Logaddexp", "Logaddexp2", "LogicalAnd", "LogicalOr", "LogicalXor", "Mod", "NotEqual", "Power"),
+        *("TrueDivide", "Where"),
     )
 
     def outputs(self, visit: Visit) -> list[Axes]:
-        constants = _constants(visit)
+        if type(visit.operation).__module__.endswith("ops.numpy") and type(visit.operation).__name__ == "Average":
+            return visit.freeze_all("takes a weighted mean over it")
+        constants = visit.constants()
         shapes = [tuple(t.shape) for t in visit.tensors] + constants
         return [merged_axes(visit, [*visit.inputs, *({} for _ in constants)], shapes)]
 
@@ -65,25 +69,43 @@ class ConcatenateRule(Rule):
 
     def outputs(self, visit: Visit) -> list[Axes]:
         axis = visit.operation.axis % len(visit.output_shape)
+        parts = [(visit.axes_of(part), shape_of(part)) for part in visit.parts]
         made: Axes = {}
-        if any(axis in axes for axes in visit.inputs):
-            made[axis] = np.concatenate(
-                [
-                    self._along(visit, axes, tensor, axis)
-                    for axes, tensor in zip(visit.inputs, visit.tensors, strict=True)
-                ]
-            )
-        for other in {a for axes in visit.inputs for a in axes} - {axis}:
-            made[other] = self._beside(visit, other)
+        if any(axis in axes for axes, _ in parts):
+            made[axis] = np.concatenate([axes[axis] if axis in axes else visit.fixed(s[axis]) for axes, s in parts])
+        made.update(_beside(visit, [axes for axes, _ in parts], but=axis))
         return [made]
 
-    def _along(self, visit: Visit, axes: Axes, tensor: Any, axis: int) -> Ids:
-        return axes[axis] if axis in axes else visit.fixed(int(tensor.shape[axis]))
 
-    def _beside(self, visit: Visit, axis: int) -> Ids:
-        met = [axes[axis] for axes in visit.inputs if axis in axes]
-        for ids in met[1:]:
-            visit.tie(met[0], ids)
-        if len(met) < len(visit.inputs):
-            visit.freeze(met[0], f"{visit.path} joins it to values of fixed width")
-        return met[0]
+@register("channel_rule")
+class StackRule(Rule):
+    """Tensors of the same shape on a new axis: their channels are tied."""
+
+    handles = ("Stack",)
+
+    def outputs(self, visit: Visit) -> list[Axes]:
+        new = visit.operation.axis % len(visit.output_shape)
+        joined = _beside(visit, [visit.axes_of(part) for part in visit.parts])
+        return [{axis + (axis >= new): ids for axis, ids in joined.items()}]
+
+
+@register("channel_rule")
+class UnstackRule(Rule):
+    """A tensor for each index on an axis."""
+
+    handles = ("Unstack",)
+
+    def outputs(self, visit: Visit) -> list[Axes]:
+        old = visit.operation.axis % len(visit.shape)
+        visit.freeze(visit.inputs[0].get(old), f"{visit.path} takes it apart")
+        return [{axis - (axis > old): ids for axis, ids in visit.inputs[0].items() if axis != old}] * len(visit.outputs)
+
+
+def _beside(visit: Visit, inputs: list[Axes], but: int | None = None) -> Axes:
+    """Channel axes of tensors that lie side by side."""
+    made: Axes = {}
+    for axis in {axis for axes in inputs for axis in axes} - {but}:
+        ids = met_channels(visit, [axes.get(axis) for axes in inputs])
+        if ids is not None:
+            made[axis] = ids
+    return made

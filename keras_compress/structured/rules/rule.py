@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import keras
 import numpy as np
+from keras import tree
 
 from keras_compress.core.registry import entries
 from keras_compress.structured.channel_ids import Axes, ChannelIds, Ids
@@ -18,14 +20,15 @@ Shape = tuple[int | None, ...]
 class Record(Protocol):
     """Where rules write what they find out; see `keras_compress.structured.dependency`."""
 
-    ids: ChannelIds
-    allow_inexact: bool
-
+    @property
+    def ids(self) -> ChannelIds: ...
+    @property
+    def allow_inexact(self) -> bool: ...
     def made_by(self, operation: Any, count: int, key: str) -> Ids: ...
     def weight(self, path: str, layer: Any, variable: Any, axis: int, ids: Ids | None, role: str) -> None: ...
-    def setting(self, operation: Any, key: Any, ids: Ids) -> None: ...
+    def setting(self, operation: Any, key: Any, ids: Ids, default: Ids | None) -> None: ...
     def product(self, constant: int, axes: tuple[Ids, ...]) -> None: ...
-    def reading(self, tensor: Any, axis: int, ids: Ids) -> None: ...
+    def reading(self, tensor: Any, axis: int, ids: Ids, operation: Any = None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -72,22 +75,51 @@ class Visit:
         self.freeze_axes(0, f"{self.path} {what}", but=len(self.shape) - 1)
         return self.last
 
+    def axes_of(self, tensor: Any) -> Axes:
+        """The channel axes of one of the input tensors; none of anything else."""
+        return next((axes for t, axes in zip(self.tensors, self.inputs, strict=True) if t is tensor), {})
+
+    def argument(self, name: str) -> Any:
+        """What was given for an argument of the operation's `call`, or its default."""
+        bound = inspect.signature(self.operation.call).bind(*self.arguments, **self.keywords)
+        bound.apply_defaults()
+        return bound.arguments[name]
+
+    @property
+    def parts(self) -> list[Any]:
+        """What is in the first argument, where that is a list: tensors, and arrays of fixed widths."""
+        return list(tree.flatten(self.arguments[0] if self.arguments else next(iter(self.keywords.values()))))
+
+    def constants(self) -> list[tuple[int, ...]]:
+        """Shapes of arrays among the arguments, or in lists of them."""
+        others: list[Any] = []
+        for each in (*self.arguments, *self.keywords.values()):
+            flat = tree.flatten(each)
+            mixed = any(isinstance(leaf, keras.KerasTensor) for leaf in flat)
+            others += [leaf for leaf in flat if not isinstance(leaf, keras.KerasTensor)] if mixed else [each]
+        return [shape for shape in map(shape_of, others) if shape]
+
     def channels(self, count: int, key: str = "out") -> Ids:
         """Ids of channels that the layer makes: the same in each call of it."""
         return self.record.made_by(self.operation, count, key)
 
-    def weight(self, variable: Any, axis: int, ids: Ids | None, role: str) -> None:
+    def weight(self, variable: Any, axis: int, ids: Ids | None, role: str, part: str = "") -> None:
         """Say that indices of an axis of a weight are channels; `None`: that its width is fixed.
 
-        A variable that is `None` (no bias) says nothing.
+        A variable that is `None` (no bias) says nothing. `part` names channels inside the layer, which are not those
+        that it gives away.
         """
         if variable is not None:
-            self.record.weight(self.path, self.operation, variable, axis % len(variable.shape), ids, role)
+            path = f"{self.path}/{part}" if part else self.path
+            self.record.weight(path, self.operation, variable, axis % len(variable.shape), ids, role)
 
-    def setting(self, key: Any, ids: Ids | None) -> None:
-        """Say that an entry of the configuration, `"filters"` or `("target_shape", 2)`, counts channels."""
+    def setting(self, key: Any, ids: Ids | None, default: Ids | None = None) -> None:
+        """Say that an entry of the configuration, `"filters"` or `("target_shape", 2)`, counts channels.
+
+        An entry that is `None` stays so where as many channels are left as of its `default`, or as there were.
+        """
         if ids is not None:
-            self.record.setting(self.operation, key, ids)
+            self.record.setting(self.operation, key, ids, default)
 
     def product(self, constant: int, *axes: Ids | int | None) -> None:
         """Count multiplications: `constant` times the number of channels on each axis; fixed widths as numbers."""
@@ -101,7 +133,7 @@ class Visit:
         tensor = self.tensors[number]
         axis %= len(tensor.shape)
         if axis in self.inputs[number]:
-            self.record.reading(tensor, axis, self.inputs[number][axis])
+            self.record.reading(tensor, axis, self.inputs[number][axis], self.operation)
 
     def tie(self, first: Ids, second: Ids) -> None:
         """Let channels of the same position live and die together."""
@@ -124,6 +156,12 @@ class Visit:
             if axis != but:
                 self.freeze(ids, reason)
 
+    def freeze_all(self, reason: str) -> list[Axes]:
+        """Keep the channels of all inputs; the outputs have none."""
+        for number in range(len(self.inputs)):
+            self.freeze_axes(number, f"{self.path} {reason}")
+        return [{} for _ in self.outputs]
+
     def positions(self, shape: Shape) -> int:
         """Number of positions of a tensor without its batch and channel axes; unknown lengths count as 1."""
         return int(np.prod([n or 1 for n in shape[1:-1]], dtype=np.int64))
@@ -144,14 +182,40 @@ class Rule:
 
 
 def rule_of(operation: Any) -> Rule | None:
-    """The rule for an operation, found by its class or the nearest base class that has one."""
+    """The rule for an operation, found by its class or the nearest base class that has one.
+
+    A class that computes by itself, with a `call` or `build` of its own, is not what its base class is.
+    """
     by_handle = {handle: rule for rule in entries("channel_rule").values() for handle in rule.handles}
     for cls in type(operation).__mro__:
         name = cls.__name__ if cls.__module__.startswith("keras.") else cls
         if name in by_handle:
             found: Rule = by_handle[name]()
             return found
+        if "call" in vars(cls) or "build" in vars(cls):
+            return None
     return None
+
+
+def outputs_of(visit: Visit) -> list[Axes]:
+    """What the rule for an operation says; where there is none, its inputs have to stay as they are."""
+    rule = rule_of(visit.operation)
+    if rule is None:
+        return visit.freeze_all(f"is a {type(visit.operation).__name__}, for which there is no channel rule")
+    if getattr(visit.operation, "lora_enabled", False):
+        return visit.freeze_all("has a LoRA, whose factors have no channel rule")
+    return rule.outputs(visit)
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Shape of an argument that is no symbolic tensor: `()` for numbers and all that is no array.
+
+    >>> shape_of(2.0), shape_of([1.0, 2.0]), shape_of("same"), shape_of(None)
+    ((), (2,), (), ())
+    """
+    if hasattr(value, "shape"):
+        return tuple(value.shape)
+    return np.shape(value) if isinstance(value, (list, tuple)) else ()
 
 
 def softmax_axis(activation: Any) -> bool:

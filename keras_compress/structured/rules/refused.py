@@ -1,0 +1,23 @@
+"""Layers that are known to be tied to the channels they were made for, and why."""
+
+from __future__ import annotations
+
+from keras_compress.core.registry import register
+from keras_compress.structured.channel_ids import Axes
+from keras_compress.structured.rules.rule import Rule, Visit
+
+_REASONS = {
+    "Lambda": "runs code of yours, which may count on its width",
+    "Normalization": "has a mean and a variance for each of them, of fixed width",
+    "SpectralNormalization": "divides by a norm of the whole kernel, which every channel changes",
+}
+
+
+@register("channel_rule")
+class RefusedRule(Rule):
+    """Channels that come in, and those that are made, have to stay."""
+
+    handles = tuple(_REASONS)
+
+    def outputs(self, visit: Visit) -> list[Axes]:
+        return visit.freeze_all(_REASONS[type(visit.operation).__name__])
