@@ -18,7 +18,7 @@ from keras_compress.convert.storage import STORAGES, Storage, as_notes
 from keras_compress.core import graph, progress
 from keras_compress.core.context import float32_policy
 from keras_compress.core.input_points import input_points_apart
-from keras_compress.core.model import check_model, strip_layer, warn_of_pending
+from keras_compress.core.model import check_model, check_phases_ended, strip_layer, warn_of_pending
 from keras_compress.quantizers.activation import QuantizeActivation
 
 TARGETS = ("litert", "tflm")
@@ -64,6 +64,7 @@ def convert(
         ConversionError: Where the TFLite converter fails, with the lines of its log that name the cause.
     """
     check_model(model)
+    check_phases_ended(model)
     mode = _chosen_mode(model, mode, representative_dataset)
     _check_arguments(target, mode, io, weights_storage)
     warn_of_pending(model, stacklevel=5)

@@ -23,7 +23,7 @@ from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import graph
 from keras_compress.core.context import float32_policy
 from keras_compress.core.frozen import FrozenGrid
-from keras_compress.core.model import check_model, foldable, inner, slots_in
+from keras_compress.core.model import check_model, check_phases_ended, foldable, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, Place, QuantizeActivation
@@ -82,6 +82,7 @@ def freeze(
         ValueError: For ranges that are not known, or a layer without an integer kernel, by name.
     """
     check_model(model)
+    check_phases_ended(model)
     if is_frozen(model):
         return model
     flat = flatten(model, representative_dataset)

@@ -57,6 +57,21 @@ def check_model(model: Any) -> None:
             )
 
 
+def check_phases_ended(model: keras.Model) -> None:
+    """Refuse a model in a phase of training that a call has to end before anything else is done to it.
+
+    Raises:
+        ValueError: Naming the layer and the call.
+    """
+    for path, wrapper in compressed_layers(model):
+        for transform in wrapper.transform_list:
+            if transform.ended_by is not None:
+                raise ValueError(
+                    f"Expected a model after `{transform.ended_by}` (or `kc.strip(model)`, as wide as it is). "
+                    f"Received: {model.name!r} with a {type(transform).__name__} in layer {path!r}"
+                )
+
+
 def copy_layer(layer: keras.layers.Layer, **overrides: Any) -> keras.layers.Layer:
     """A new layer with the same configuration and values; `overrides` replace entries of the configuration.
 

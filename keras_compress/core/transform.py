@@ -44,14 +44,18 @@ class WeightTransform(keras.layers.Layer):
 
     Class attributes:
         promises: What holds for its output: `"zeros"` (what it made zero is zero), `"codebook"` or `"channel_codebook"`
-            (few distinct values in the tensor, or in each channel), `"grid"` (values on an integer grid).
+            (few distinct values in the tensor, or in each channel), `"grid"` (values on an integer grid), `"channels"`
+            (whole channels are zero, in all weights that make them).
         preserves: Promises of transforms before it that its output keeps.
         idempotent: Whether a transformed weight, transformed again, stays as it is.
+        ended_by: Call that has to end this transform's phase of the training before anything else is done to the
+            model, such as `"kc.cut_masked(model)"`; `None` where there is no such phase.
     """
 
     promises: frozenset[str] = frozenset()
     preserves: frozenset[str] = frozenset()
     idempotent: bool = True
+    ended_by: str | None = None
 
     def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:
         super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)
@@ -196,10 +200,11 @@ def check_order(transforms: Sequence[WeightTransform]) -> frozenset[str]:
     for transform in transforms:
         for promise, earlier in made.items():
             if promise not in transform.preserves:
+                cure = f" Call `{earlier.ended_by}` first." if earlier.ended_by else ""
                 raise ValueError(
                     f"Expected transforms that keep each other's promises, in the order prune, cluster, quantize. "
                     f"Received: {type(transform).__name__} after {type(earlier).__name__}, whose {promise!r} it would "
-                    "break."
+                    f"break.{cure}"
                 )
         made.update({promise: transform for promise in transform.promises if promise not in made})
     return frozenset(made)

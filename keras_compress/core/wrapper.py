@@ -191,8 +191,9 @@ class Compressed(keras.layers.Wrapper):
                 scope.state_mapping.update(outer.state_mapping)
             for variable, value in mapping:
                 scope.add_update((variable, ops.cast(value, variable.dtype)))
+            given = {id(variable): scope.get_current_value(variable) for variable, _ in mapping}
             outputs = self.layer(inputs, *args, **kwargs)
-        self._apply_updates(scope, {id(variable) for variable, _ in mapping})
+        self._apply_updates(scope, given)
         # The losses become this wrapper's own. The layer forgets them, or `stateless_call` would count them twice.
         self.layer._clear_losses()
         for loss in scope.losses:
@@ -203,11 +204,11 @@ class Compressed(keras.layers.Wrapper):
         value = ops.cast(value_of(slot.variable(self.layer)), "float32")
         return apply_all(self.transforms[slot.name], value, training, _assign_update if update else None)
 
-    def _apply_updates(self, scope: keras.StatelessScope, swapped: set[int]) -> None:
-        """Carry what the layer assigned inside the scope (moving averages, seeds) out of it."""
+    def _apply_updates(self, scope: keras.StatelessScope, given: Mapping[int, Tensor]) -> None:
+        """Carry what the layer assigned inside the scope (moving averages, seeds) out of it, not what it was given."""
         for variable in self.layer.variables:
             value = scope.get_current_value(variable)
-            if value is not None and id(variable) not in swapped:
+            if value is not None and value is not given.get(id(variable)):
                 assign(variable, value)
 
     def get_config(self) -> dict[str, Any]:

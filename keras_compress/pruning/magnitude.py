@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_compress.core.context import assign, entry_layer, first_time_in_call
-from keras_compress.core.model import add_transforms, check_model, compressed_layers
+from keras_compress.core.context import assign
+from keras_compress.core.groups import decides_now, members_of, new_group
+from keras_compress.core.model import add_transforms, check_model
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay, Schedule
 from keras_compress.core.selection import Selector
@@ -123,56 +122,11 @@ class MagnitudePruner(Pruner):
         }
 
 
-class _GroupName:
-    """Identity under which a group's decision is marked as made, one for each name."""
-
-    _known: dict[str, _GroupName] = {}
-
-    @classmethod
-    def of(cls, name: str) -> _GroupName:
-        return cls._known.setdefault(name, cls())
-
-
-def group_members(name: str) -> list[tuple[Compressed, str, MagnitudePruner]]:
-    """`(wrapper, slot, pruner)` of every member of a group, found in the model that is being called.
-
-    Raises:
-        ValueError: Outside the model's call: a member on its own cannot know the others.
-    """
-    model = entry_layer()
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"Expected members of the pruning group {name!r} to be trained inside their model. "
-            f"Received: a training call on {getattr(model, 'name', None)!r} alone."
-        )
-    return [
-        (wrapper, slot.name, transform)
-        for _, wrapper in compressed_layers(model)
-        for slot, listed in wrapper.items()
-        for transform in listed
-        if isinstance(transform, MagnitudePruner) and transform.group == name
-    ]
-
-
-def _new_group(model: keras.Model) -> str:
-    """A name of its own for the group of one call, also among models from other sessions: they may meet in one model.
-
-    Made of the model's first weights, so that the same program gives the same file.
-    """
-    digest = zlib.crc32(model.name.encode())
-    for variable in model.variables:
-        first = np.ravel(ops.convert_to_numpy(value_of(variable)))[:64]
-        digest = zlib.crc32(variable.path.encode() + first.tobytes(), digest)
-    name = f"global-{digest:08x}"
-    count = keras.backend.get_uid(name)
-    return name if count == 1 else f"{name}-{count}"
-
-
 def _update_group(name: str) -> None:
     """Rank all members together, once for each step, and give every member its mask. Frozen ones keep theirs."""
-    if not first_time_in_call(_GroupName.of(name)):
+    if not decides_now(name):
         return
-    members = [member for member in group_members(name) if not member[0].frozen]
+    members = [member for member in members_of(name, MagnitudePruner) if not member[0].frozen]
     schedule = members[0][2].schedule
     # A member that was frozen for a while has counted fewer steps than the others.
     step = ops.max(ops.stack([value_of(pruner.step) for _, _, pruner in members]))
@@ -238,7 +192,7 @@ def prune_low_magnitude(
         raise ValueError("Expected one schedule for a global threshold. Received: a rule with its own pruning_schedule")
     default = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
     check_model(model)
-    group = _new_group(model) if scope == "global" else None
+    group = new_group(model, "global") if scope == "global" else None
 
     def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
         schedule = settings["pruning_schedule"]

@@ -14,7 +14,7 @@ import keras
 
 from keras_compress.core import graph, parts
 from keras_compress.core.input_points import input_points_apart
-from keras_compress.core.model import add_transforms, candidates
+from keras_compress.core.model import add_transforms, candidates, check_phases_ended
 from keras_compress.core.registry import lookup, register, resolve
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.transform import WeightTransform
@@ -157,6 +157,7 @@ def quantize_model(
             "Expected `other_activations` that take negative values, such as 'int8'. "
             f"Received: other_activations={other_activations!r}"
         )
+    check_phases_ended(model)
     places = _Places({"weights": weights, "activations": activations}, filters, tuple(rules or ()), strict)
     apart = input_points_apart(model)
     quantized = _with_weights(apart, places, per_channel, grid, gradients)

@@ -113,6 +113,11 @@ class _Goal:
 
 
 def checked_criterion(criterion: Any) -> Criterion:
+    """A criterion from what a user may write for it.
+
+    Raises:
+        ValueError: For anything else.
+    """
     found = resolve("channel_criterion", criterion)
     if not isinstance(found, Criterion):
         raise ValueError(f"Expected a channel criterion, such as 'l1'. Received: criterion={criterion!r}")

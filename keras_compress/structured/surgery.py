@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core import graph as keras_graph
-from keras_compress.core.model import LayerCopies, compressed_layers, copied, copy_layer, inner
+from keras_compress.core.model import LayerCopies, check_phases_ended, compressed_layers, copied, copy_layer, inner
 from keras_compress.structured.channel_graph import ROLES, ChannelGraph, Removed, WeightAxis
 
 KerasTensor = Any
@@ -29,7 +29,7 @@ def cut(graph: ChannelGraph, removed: Removed) -> keras.Model:
         ValueError: For a removed unit that is frozen, or a group that would be left empty.
     """
     check_removed(graph, removed)
-    _refuse_transforms(graph.model)
+    refuse_transforms(graph.model)
     made: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
     touched = {id(each.layer) for each in graph.weights} | graph.settings.keys()
 
@@ -55,12 +55,23 @@ def cut(graph: ChannelGraph, removed: Removed) -> keras.Model:
     return result
 
 
-def _refuse_transforms(model: keras.Model) -> None:
+def refuse_transforms(model: keras.Model, allowed: type | tuple[()] = ()) -> None:
+    """Refuse a model whose weights or activations pass through something that a cut would lose.
+
+    Args:
+        model: Any model.
+        allowed: Class of transforms that may be there.
+
+    Raises:
+        ValueError: Naming the layer, and the cure.
+    """
+    if not allowed:
+        check_phases_ended(model)
     for path, wrapper in compressed_layers(model):
-        if any("channels" not in transform.promises for transform in wrapper.transform_list) or wrapper.input_point:
+        if wrapper.input_point or not all(isinstance(transform, allowed) for transform in wrapper.transform_list):
             raise ValueError(
-                "Expected a model in which nothing but channel masks is in training: cut channels first, then prune, "
-                f"cluster and quantize; or take `kc.strip(model)`. Received: layer {path!r} with "
+                "Expected a model in which nothing is in training: cut channels first, then prune, cluster and "
+                f"quantize; or take `kc.strip(model)`. Received: layer {path!r} with "
                 f"{[type(t).__name__ for t in wrapper.transform_list]}"
             )
 

@@ -6,12 +6,13 @@ import warnings
 
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.core.model import by_message
 from keras_compress.core.registry import register
-from keras_compress.structured.channel_graph import ChannelGraph
-from keras_compress.structured.criteria.criterion import Criterion, Scores
+from keras_compress.structured.channel_graph import ChannelGraph, WeightAxis
+from keras_compress.structured.criteria.criterion import Criterion, Scores, Tensor
 from keras_compress.structured.criteria.l1 import L1
 from keras_compress.structured.examples import Examples
 
@@ -33,10 +34,16 @@ class BNGamma(Criterion):
 
     comparable = True
 
+    def reads(self, axis: WeightAxis) -> bool:
+        return isinstance(axis.layer, keras.layers.BatchNormalization) and axis.variable is axis.layer.gamma
+
+    def tensor_scores(self, rows: Tensor) -> Tensor:
+        return ops.abs(rows[:, 0])
+
     def scores(self, graph: ChannelGraph, examples: Examples) -> Scores:
         total, count = np.zeros(graph.unit_count), np.zeros(graph.unit_count)
         for each in graph.weights:
-            if isinstance(each.layer, keras.layers.BatchNormalization) and each.variable is each.layer.gamma:
+            if self.reads(each):
                 units = graph.units[each.ids]
                 gammas = np.abs(keras.ops.convert_to_numpy(each.variable))
                 total += np.bincount(units, gammas, graph.unit_count)

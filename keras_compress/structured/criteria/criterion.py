@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.structured.channel_graph import ChannelGraph
+from keras_compress.structured.channel_graph import ChannelGraph, WeightAxis
 from keras_compress.structured.examples import Examples
 
 Scores = NDArray[np.float64]
+Tensor = Any
 
 
 class Criterion:
@@ -37,6 +38,17 @@ class Criterion:
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `scores(graph, examples)`.")
 
+    def reads(self, axis: WeightAxis) -> bool:
+        """Whether scores are computed from this weight alone, by `tensor_scores`, and the mean taken over all such."""
+        return False
+
+    def tensor_scores(self, rows: Tensor) -> Tensor:
+        """Scores of the rows of a matrix `(channels, weights of each)`, by operations of a training step.
+
+        Criteria that implement it, and `reads`, can decide on the masks of `mask_channels`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `tensor_scores(rows)`.")
+
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
         return {}
@@ -52,10 +64,13 @@ class WeightCriterion(Criterion):
         """Scores of the rows of a matrix `(channels, weights of each)`."""
         raise NotImplementedError(f"{type(self).__name__} must implement `channel_scores(channels)`.")
 
+    def reads(self, axis: WeightAxis) -> bool:
+        return axis.role == "out" and len(axis.variable.shape) >= 2
+
     def scores(self, graph: ChannelGraph, examples: Examples) -> Scores:
         total, places = np.zeros(graph.unit_count), np.zeros(graph.unit_count)
         for each in graph.weights:
-            if each.role != "out" or len(each.variable.shape) < 2:
+            if not self.reads(each):
                 continue
             rows = channel_rows(keras.ops.convert_to_numpy(each.variable), each.axis)
             units = graph.units[each.ids]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.core.registry import register
-from keras_compress.structured.criteria.criterion import Scores, WeightCriterion
+from keras_compress.structured.criteria.criterion import Scores, Tensor, WeightCriterion
 
 
 @register("channel_criterion")
@@ -21,6 +22,14 @@ class FPGM(WeightCriterion):
     def channel_scores(self, channels: NDArray[np.float32]) -> Scores:
         scores: Scores = distances(channels).sum(axis=1, dtype=np.float64)
         return scores
+
+    def tensor_scores(self, rows: Tensor) -> Tensor:
+        centred = rows - ops.mean(rows, axis=0, keepdims=True)
+        products = ops.matmul(centred, ops.transpose(centred))
+        squares = ops.sum(ops.square(centred), axis=1)
+        squared = ops.maximum(squares[:, None] + squares[None, :] - 2.0 * products, 0.0)
+        # What is left of a distance from itself is rounding.
+        return ops.sum(ops.sqrt(squared * (1.0 - ops.eye(squares.shape[0]))), axis=1)
 
 
 def distances(rows: NDArray[np.float32]) -> NDArray[np.float32]:

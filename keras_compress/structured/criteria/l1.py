@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.core.registry import register
-from keras_compress.structured.criteria.criterion import Scores, WeightCriterion
+from keras_compress.structured.criteria.criterion import Scores, Tensor, WeightCriterion
 
 
 @register("channel_criterion")
@@ -20,3 +21,6 @@ class L1(WeightCriterion):
     def channel_scores(self, channels: NDArray[np.float32]) -> Scores:
         scores: Scores = np.abs(channels).sum(axis=1, dtype=np.float64)
         return scores
+
+    def tensor_scores(self, rows: Tensor) -> Tensor:
+        return ops.sum(ops.abs(rows), axis=1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.core.registry import register
-from keras_compress.structured.criteria.criterion import Scores, WeightCriterion
+from keras_compress.structured.criteria.criterion import Scores, Tensor, WeightCriterion
 
 
 @register("channel_criterion")
@@ -21,3 +22,6 @@ class L2(WeightCriterion):
     def channel_scores(self, channels: NDArray[np.float32]) -> Scores:
         scores: Scores = np.sqrt(np.square(channels, dtype=np.float64).sum(axis=1))
         return scores
+
+    def tensor_scores(self, rows: Tensor) -> Tensor:
+        return ops.sqrt(ops.sum(ops.square(rows), axis=1))

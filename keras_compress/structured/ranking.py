@@ -1,0 +1,88 @@
+"""The choice of `Selection`, made of TensorFlow operations: for masks that a training step decides on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from keras_compress.structured.selection import ROUNDED_FROM
+
+Tensor = Any
+
+
+class Ranking:
+    """Which of some units stay: the lowest scores go, in each pool of units that compete, or of all pools together.
+
+    It gives what `Selection` gives for the same scores and ratio.
+
+    Args:
+        made_by: bool, `(units, makers)`: which layers make a unit. Units of the same makers compete.
+        max_ratios: For each maker, the largest share of its channels that may go.
+        round_to: Numbers of units that stay are multiples of it, in pools of at least four multiples.
+    """
+
+    def __init__(self, made_by: NDArray[np.bool_], max_ratios: Sequence[float], round_to: int = 1) -> None:
+        rows, pools = np.unique(made_by, axis=0, return_inverse=True)
+        self._pools = pools.reshape(-1).astype(np.int32)
+        self._widths = np.bincount(self._pools).astype(np.int32)
+        self._max_ratios = np.where(rows, np.asarray(max_ratios, np.float64), 1.0).min(axis=1)
+        least = np.maximum(1, np.ceil(self._widths * (1.0 - self._max_ratios) - 1e-9))
+        self._most = np.maximum(self._widths - least, 0).astype(np.int32)
+        self._round_to = round_to
+        # Of the units sorted by pool and score: the pool of each place, and its rank in it.
+        self._pool_of = np.repeat(np.arange(len(rows), dtype=np.int32), self._widths)
+        starts = np.cumsum(self._widths) - self._widths
+        self._rank = (np.arange(len(pools)) - np.repeat(starts, self._widths)).astype(np.int32)
+
+    def kept(self, scores: Tensor, ratio: Tensor, *, together: bool, comparable: bool, live: Tensor | None) -> Tensor:
+        """Which units stay, bool.
+
+        Args:
+            scores: float32, one for each unit.
+            ratio: Share to remove.
+            together: Rank all pools together.
+            comparable: Whether scores of different pools can be compared as they are.
+            live: Units that are there still; the others cannot come back, and go first.
+        """
+        # As written, not as float32 has it: 0.1 of 40 are 4.
+        exact = tf.round(tf.cast(ratio, tf.float64) * 1e6) / 1e6
+        live = tf.ones_like(scores, tf.bool) if live is None else live
+        order = self._order(tf.where(live, scores, -tf.ones_like(scores)))
+        if together:
+            lost = self._lost_together(tf.gather(scores, order), tf.gather(live, order), exact, comparable)
+            kept = tf.cast(self._widths, tf.float64) - tf.cast(lost, tf.float64)
+        else:
+            kept = self._widths * (1.0 - tf.minimum(exact, self._max_ratios))
+        stays = self._rank >= tf.gather(self._widths - self._rounded(kept), self._pool_of)
+        return tf.scatter_nd(order[:, None], tf.cast(stays, tf.int32), tf.shape(scores)) > 0
+
+    def _order(self, scores: Tensor) -> Tensor:
+        """Units sorted by pool, and in each by score."""
+        by_score = tf.argsort(scores, stable=True)
+        return tf.gather(by_score, tf.argsort(tf.gather(self._pools, by_score), stable=True))
+
+    def _lost_together(self, scores: Tensor, live: Tensor, ratio: Tensor, comparable: bool) -> Tensor:
+        """How many units of each pool are among the lowest of all; from sorted scores."""
+        pools = len(self._widths)
+        if not comparable:
+            alive = tf.cast(live, tf.float32)
+            sums = tf.math.unsorted_segment_sum(scores * alive, self._pool_of, pools)
+            means = sums / tf.maximum(tf.math.unsorted_segment_sum(alive, self._pool_of, pools), 1.0)
+            scores = scores / tf.gather(tf.where(means > 0, means, tf.ones_like(means)), self._pool_of)
+        may_go = self._rank < self._most[self._pool_of]
+        ranked = tf.where(may_go, tf.where(live, scores, -tf.ones_like(scores)), tf.fill(tf.shape(scores), np.inf))
+        count = tf.cast(tf.round(ratio * len(self._pools)), tf.int32)
+        place = tf.argsort(tf.argsort(ranked, stable=True))
+        lowest = tf.cast((place < count) & may_go, tf.int32)
+        return tf.math.unsorted_segment_sum(lowest, self._pool_of, pools)
+
+    def _rounded(self, kept: Tensor) -> Tensor:
+        """See `selection.rounded`."""
+        to = self._round_to
+        multiples = tf.maximum(tf.floor(kept / to + 0.5), 1.0) * to
+        counts = tf.where(self._widths < ROUNDED_FROM * to, tf.maximum(tf.round(kept), 1.0), multiples)
+        return tf.minimum(tf.cast(counts, tf.int32), self._widths)
