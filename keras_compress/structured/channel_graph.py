@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,7 @@ class ChannelGraph:
         inputs: `id(tensor) -> axes` for the inputs of nested models.
         products: Multiplications.
         readings: Tensors that are read.
+        left_alone: `path -> reason` of layers with weights whose channels are not known: groups of no channels.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class ChannelGraph:
         inputs: dict[int, dict[int, Ids]],
         products: Sequence[Product],
         readings: Sequence[Reading],
+        left_alone: Mapping[str, str],
     ) -> None:
         self.model = model
         self.units = units
@@ -134,7 +136,9 @@ class ChannelGraph:
         self.products = list(products)
         self.readings = list(readings)
         self.unit_count = int(units.max()) + 1 if len(units) else 0
+        none = np.zeros(0, np.int64)
         self.groups = _groups(self, reasons)
+        self.groups += [ChannelGroup(path, (path,), none, reason) for path, reason in left_alone.items()]
         self._axes_of: dict[int, dict[int, Ids]] = {}
         for each in self.weights:
             self._axes_of.setdefault(id(each.variable), {})[each.axis] = each.ids
@@ -175,6 +179,27 @@ class ChannelGraph:
             fixed = [n for axis, n in enumerate(variable.shape) if axis not in axes]
             total += int(np.prod(fixed, dtype=np.int64)) * counts.all(axes.values())
         return total
+
+    def summary(self, removed: Removed | None = None) -> str:
+        """A table of the groups: which layers make them, how many channels they have, and why some have to stay.
+
+        Args:
+            removed: For each unit, whether it goes: the table then says how many are left, too.
+        """
+        rows = [["group", "channels", "layers", "has to stay, as"]]
+        for group in self.groups:
+            count = str(len(group)) if len(group) else "?"
+            if removed is not None and len(group):
+                count += f" -> {len(group) - self.removed_of(group, removed)}"
+            layers = group.layers[0] + (f" and {len(group.layers) - 1} more" if len(group.layers) > 1 else "")
+            rows.append([group.name, count, layers, group.reason or ""])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        rows.insert(1, ["-" * width for width in widths])
+        lines = ["  ".join(each.ljust(n) for each, n in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.append("")
+        for name, cost in (("MACs", self.macs), ("parameters", self.params)):
+            lines.append(f"{name}: {cost():,}" + ("" if removed is None else f" -> {cost(removed):,}"))
+        return "\n".join(lines)
 
     def removed_of(self, group: ChannelGroup, removed: Removed) -> int:
         """How many channels of a group are removed."""

@@ -12,6 +12,7 @@ from keras_compress.core import graph
 from keras_compress.core.model import check_model, inner
 from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, Product, Reading, Setting, WeightAxis
 from keras_compress.structured.channel_ids import Axes, ChannelIds, Ids
+from keras_compress.structured.opened import opened
 from keras_compress.structured.rules.rule import Visit, outputs_of
 
 KerasTensor = Any
@@ -21,14 +22,16 @@ def channel_graph(model: keras.Model, *, allow_inexact: bool = False) -> Channel
     """The channels of a model: what belongs together, what competes, and what has to stay, with the reason.
 
     Args:
-        model: Built Functional or Sequential model, with `channels_last` layers.
+        model: Built model, with `channels_last` layers. Of a subclassed one, the layers and Keras operations that its
+            `call` runs: the graph is then of a Functional copy, `graph.model`.
         allow_inexact: Also channels over which LayerNormalization or GroupNormalization takes its statistics: to
             remove them is not the same as to set them to zero.
 
     Raises:
-        ValueError: For a subclassed model, which has no graph.
+        ValueError: For a subclassed model whose `call` does not run on symbolic tensors.
     """
     check_model(model)
+    model = opened(model)
     walk = _Walk(allow_inexact)
     outer = graph.functional(model)
     found = walk.run(model, [{} for _ in outer.inputs], "")
@@ -46,6 +49,7 @@ def channel_graph(model: keras.Model, *, allow_inexact: bool = False) -> Channel
         inputs=walk.inputs,
         products=walk.products,
         readings=walk.readings,
+        left_alone=walk.left,
     )
 
 
@@ -61,6 +65,7 @@ class _Walk:
     inputs: dict[int, Axes] = field(default_factory=dict)
     products: list[Product] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
     _made: dict[tuple[int, str], Ids] = field(default_factory=dict)
 
     def run(self, model: keras.Model, inputs: list[Axes], prefix: str) -> list[Axes]:
@@ -99,6 +104,10 @@ class _Walk:
                 self.ids.tie(known[axis], axes[axis])
             else:
                 self.ids.freeze(known.get(axis, axes.get(axis)), reason)  # type: ignore[arg-type]
+
+    def left_alone(self, path: str, reason: str) -> None:
+        """Note a layer whose own channels are not known."""
+        self.left.setdefault(path, reason)
 
     def made_by(self, operation: Any, count: int, key: str) -> Ids:
         """Ids of the channels that a layer makes, the same in each of its calls."""

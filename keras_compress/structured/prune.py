@@ -21,8 +21,10 @@ from keras_compress.structured.criteria.criterion import Criterion
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.examples import Examples
 from keras_compress.structured.selection import GroupLimits, Selection
-from keras_compress.structured.surgery import cut
+from keras_compress.structured.surgery import cut, cut_error
 
+# Largest relative difference that float rounding explains.
+EXACT = 1e-4
 FineTune = Callable[[keras.Model], Any]
 
 
@@ -92,10 +94,23 @@ def prune_channels(
             selection = Selection(graph, scores, limits, round_to, criterion.comparable)
             removed = goal.removed(selection, scope, share, is_ratio=pruning_schedule is not None)
             pruned = cut(graph, removed)
+            if allow_inexact:
+                _warn_of_inexact(graph, removed)
             if step < iterations and fine_tune is not None:
                 fine_tune(pruned)
                 graph = channel_graph(pruned, allow_inexact=allow_inexact)
     return pruned
+
+
+def _warn_of_inexact(graph: ChannelGraph, removed: Removed) -> None:
+    """Say what it costs to remove channels that a normalization takes its statistics over."""
+    error = cut_error(graph, removed)
+    if error > EXACT:
+        warnings.warn(
+            f"allow_inexact=True: on random inputs, the outputs are up to {error:.2g} of the largest output away from "
+            "those of the model in which the removed channels are zero.",
+            stacklevel=3,
+        )
 
 
 class _Goal:

@@ -8,7 +8,6 @@ from keras_compress.structured.rules.rule import Rule, Visit
 
 _REASONS = {
     "Lambda": "runs code of yours, which may count on its width",
-    "Normalization": "has a mean and a variance for each of them, of fixed width",
     "SpectralNormalization": "divides by a norm of the whole kernel, which every channel changes",
 }
 
@@ -21,3 +20,14 @@ class RefusedRule(Rule):
 
     def outputs(self, visit: Visit) -> list[Axes]:
         return visit.freeze_all(_REASONS[type(visit.operation).__name__])
+
+
+@register("channel_rule")
+class DataNormalizationRule(Rule):
+    """Means and variances of data, which were measured for these channels."""
+
+    handles = ("Normalization",)
+
+    def outputs(self, visit: Visit) -> list[Axes]:
+        visit.freeze_axes(0, f"{visit.path} has a mean and a variance for each of them, of fixed width")
+        return [{} for _ in visit.outputs]

@@ -42,6 +42,9 @@ class _Inside:
     def allow_inexact(self) -> bool:
         return self.record.allow_inexact
 
+    def left_alone(self, path: str, reason: str) -> None:
+        self.record.left_alone(path, reason)
+
     def made_by(self, operation: Any, count: int, key: str) -> Ids:
         return self.record.made_by(operation, count, key)
 
