@@ -33,22 +33,33 @@ class Readers:
         self._model, self._loss, self._of_product = graph.model, loss, of_product
         # The last batch is often smaller: one function for all sizes.
         self._function = tf.function(self._sums, reduce_retracing=True)
+        self._loss_function = tf.function(self._loss_of, reduce_retracing=True)
 
     def sums(self, batch: Batch, gates: NDArray[np.float64] | None = None) -> Scores:
         """The sum over each unit's weights, gated, of a function of `gradient * weight`."""
-        gates = np.ones(self._count) if gates is None else gates
-        inputs, targets = keras.tree.map_structure(tf.convert_to_tensor, batch)
-        found = self._function(inputs, targets, tf.constant(gates, tf.float32))
+        found = self._function(
+            *_tensors(batch), tf.constant(np.ones(self._count) if gates is None else gates, tf.float32)
+        )
         units = np.concatenate([np.zeros(0, np.int64), *self._units])
         return np.bincount(units, keras.ops.convert_to_numpy(found), self._count).astype(np.float64)
+
+    def loss(self, batch: Batch, gates: NDArray[np.float64]) -> float:
+        """Loss of the gated model. Units with a gate of 0 might as well be cut."""
+        return float(self._loss_function(*_tensors(batch), tf.constant(gates, tf.float32)))
+
+    def _loss_of(self, inputs: Any, targets: Any, gates: tf.Tensor) -> tf.Tensor:
+        return self._gated_loss(inputs, targets, self._gated(gates))
+
+    def _gated_loss(self, inputs: Any, targets: Any, gated: dict[int, tuple[keras.Variable, tf.Tensor]]) -> tf.Tensor:
+        with keras.StatelessScope(state_mapping=list(gated.values())):
+            outputs = self._model(inputs, training=False)
+        return tf.reduce_mean(self._loss(targets, outputs))  # type: ignore[misc]
 
     def _sums(self, inputs: Any, targets: Any, gates: tf.Tensor) -> tf.Tensor:
         gated = self._gated(gates)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([tensor for _, tensor in gated.values()])
-            with keras.StatelessScope(state_mapping=list(gated.values())):
-                outputs = self._model(inputs, training=False)
-            value = tf.reduce_mean(self._loss(targets, outputs))  # type: ignore[misc]
+            value = self._gated_loss(inputs, targets, gated)
         keys = list(gated)
         gradients = tape.gradient(value, [gated[key][1] for key in keys], unconnected_gradients="zero")
         products = {key: self._of_product(g * gated[key][1]) for key, g in zip(keys, gradients, strict=True)}
@@ -63,6 +74,11 @@ class Readers:
             factor = tf.reshape(tf.cast(tf.gather(gates, units), before.dtype), _along(each))
             found[id(each.variable)] = (each.variable, before * factor)
         return found
+
+
+def _tensors(batch: Batch) -> tuple[Any, Any]:
+    inputs, targets = keras.tree.map_structure(tf.convert_to_tensor, batch)
+    return inputs, targets
 
 
 def _along(axis: WeightAxis) -> list[int]:
