@@ -36,6 +36,7 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.core.schedule import ConstantSparsity, CosineDecay, PolynomialDecay, Schedule
     from keras_compress.core.transform import WeightTransform
     from keras_compress.core.wrapper import Compressed
+    from keras_compress.pruning.column_combining import ColumnCombining, combine_columns
     from keras_compress.pruning.magnitude import MagnitudePruner, prune_low_magnitude
     from keras_compress.pruning.n_m import NMPruner
     from keras_compress.quantizers.activation import (
@@ -58,6 +59,8 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.quantizers.uniform import UniformQuantizer
     from keras_compress.quantizers.weight_quantizer import WeightQuantizer
     from keras_compress.structured.dependency import channel_graph
+    from keras_compress.structured.hashing import hash_weights
+    from keras_compress.structured.merging import merge_channels
     from keras_compress.structured.prune import cut_channels, prune_channels
     from keras_compress.structured.soft_masks import cut_masked, mask_channels
 
@@ -81,6 +84,7 @@ _LAZY = {
     "BinaryConv2D": "quantizers.layers",
     "BinaryDense": "quantizers.layers",
     "CentroidClusterer": "clustering.centroids",
+    "ColumnCombining": "pruning.column_combining",
     "Compressed": "core.wrapper",
     "ConstantSparsity": "core.schedule",
     "CosineDecay": "core.schedule",
@@ -109,15 +113,18 @@ _LAZY = {
     "WeightTransform": "core.transform",
     "channel_graph": "structured.dependency",
     "cluster_weights": "clustering.centroids",
+    "combine_columns": "pruning.column_combining",
     "compress": "recipes.recipe",
     "convert": "convert.convert",
     "cut_channels": "structured.prune",
     "cut_masked": "structured.soft_masks",
     "freeze": "convert.freeze",
+    "hash_weights": "structured.hashing",
     "inspect_tflite": "convert.inspection",
     "mask_channels": "structured.soft_masks",
     "measure": "runtime.measure",
     "measure_all": "runtime.measure",
+    "merge_channels": "structured.merging",
     "prune_channels": "structured.prune",
     "prune_low_magnitude": "pruning.magnitude",
     "quantize_model": "quantizers.model",
@@ -137,6 +144,7 @@ __all__ = [
     "BinaryConv2D",
     "BinaryDense",
     "CentroidClusterer",
+    "ColumnCombining",
     "Compressed",
     "ConstantSparsity",
     "CosineDecay",
@@ -165,15 +173,18 @@ __all__ = [
     "WeightTransform",
     "channel_graph",
     "cluster_weights",
+    "combine_columns",
     "compress",
     "convert",
     "cut_channels",
     "cut_masked",
     "freeze",
+    "hash_weights",
     "inspect_tflite",
     "mask_channels",
     "measure",
     "measure_all",
+    "merge_channels",
     "prune_channels",
     "prune_low_magnitude",
     "quantize_model",

@@ -52,7 +52,7 @@ class Cost:
             removed: For each unit, whether it goes.
             whole: What `whole` gave.
         """
-        return self.value(graph, removed) / whole
+        return self.value(graph, removed) / float(whole)
 
     def predictor(self, graph: ChannelGraph, removed: Removed) -> float:
         """A figure that is counted at once and grows with the cost: a measured cost is searched for by it."""
