@@ -16,6 +16,7 @@ from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.hashing import refuse_transforms
+from keras_compress.structured.opened import opened
 from keras_compress.structured.surgery import cut
 from keras_compress.structured.unit_places import Descriptions, Places, UnitPlaces, Values, is_reader, rows_of
 
@@ -63,12 +64,13 @@ def merge_channels(
     **Reference**: Yvinec et al., "RED: Looking for redundancies for data-free structured compression of deep neural
     networks" (2021), merging of similar neurons.
     **Deviations**: a bound on the distance, relative to the layer, not a share of the closest neurons of each layer. Of
-    merged channels the one that is read with the largest weights stays as it is: the error of replacing j is at most
-    `||v_j|| * ||w_j - w_i||` for inputs of norm 1. All merged into one are within the tolerance of it.
+    merged channels the one that is read with the largest weights stays, as it is: the error of replacing j by i is at
+    most `||v_j|| * ||w_j - w_i||` for inputs of norm 1 and a ReLU. Each is merged into the nearest of those that stay,
+    which is within the tolerance of it.
     """
     check_model(model)
     refuse_transforms(model)
-    copy: keras.Model = copied(model, LayerCopies(inside=False))
+    copy: keras.Model = copied(opened(model), LayerCopies(inside=False))
     graph = channel_graph(copy)
     tolerances = _tolerances(graph, tolerance, filters, rules)
     merging = _Merging(graph)
@@ -118,10 +120,10 @@ class _Merging:
         if not alike or not readers or np.any(self._summed[group.units]):
             return
         blocks = self._descriptions.blocks([pair for pair in axes if not is_reader(pair[0])])
-        close = np.max([distances(block) for block in blocks], axis=0) <= max(tolerance, ROUNDING)
+        apart = np.max([distances(block) for block in blocks], axis=0)
         rows = [rows_of(self.values.of(each.variable), each.axis, places) for each, places in readers]
         strength = np.sum([np.square(each, dtype=np.float64).sum(axis=(1, 2)) for each in rows], axis=0)
-        kept = representatives(close, np.argsort(-strength, kind="stable"))
+        kept = representatives(apart, max(tolerance, ROUNDING), np.argsort(-strength, kind="stable"))
         merged = np.flatnonzero(kept != np.arange(len(group)))
         for each, places in readers:
             _add(np.moveaxis(self.values.of(each.variable), each.axis, 0), places[kept[merged]], places[merged])
@@ -163,18 +165,20 @@ def distances(vectors: NDArray[np.float32]) -> Distances:
     return np.sqrt(apart * len(vectors) / total) if total > 0.0 else apart
 
 
-def representatives(close: NDArray[np.bool_], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each item, the one that stands for it: the first in `order` that is close to it and stands for itself.
+def representatives(apart: Distances, tolerance: float, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each item, the nearest of those that stay. In `order`, what is near to none that stays so far stays too.
 
-    >>> close = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], bool)
-    >>> representatives(close, np.array([0, 1, 2])).tolist(), representatives(close, np.array([1, 0, 2])).tolist()
-    ([0, 0, 2], [1, 1, 1])
+    >>> apart = np.abs(np.subtract.outer([0.0, 2.0, 3.0], [0.0, 2.0, 3.0]))
+    >>> [representatives(apart, 2.0, np.array(order)).tolist() for order in ([0, 1, 2], [1, 0, 2])]
+    [[0, 2, 2], [1, 1, 1]]
     """
-    found = np.arange(len(close))
-    free = np.ones(len(close), bool)
+    free = np.ones(len(apart), bool)
+    staying = []
     for item in order:
         if free[item]:
-            members = free & close[item]
-            found[members] = item
-            free &= ~members
-    return found
+            staying.append(item)
+            free &= apart[item] > tolerance
+            free[item] = False
+    nearest: NDArray[np.int64] = np.array(staying)[np.argmin(apart[:, staying], axis=1)]
+    nearest[staying] = staying
+    return nearest

@@ -144,16 +144,19 @@ def _is_norm(layer: Any) -> bool:
 
 def _only_pairs(model: keras.Model) -> dict[int, Any]:
     """`id(layer)` -> the BatchNormalization behind it, where each of the two is called in one place."""
-    uses = Counter(id(node.operation) for node in _nodes(model, set()))
+    uses = Counter(id(node.operation) for node in all_nodes(model))
     pairs = batch_norm_after(model)
     return {key: norm for key, norm in pairs.items() if uses[key] == uses[id(norm)] == 1}
 
 
-def _nodes(model: keras.Model, seen: set[int]) -> Iterator[Any]:
-    if id(model) in seen:
-        return
-    seen.add(id(model))
-    for node in keras_graph.nodes(model):
-        yield node
-        if keras_graph.is_graph(node.operation):
-            yield from _nodes(node.operation, seen)
+def all_nodes(model: keras.Model) -> Iterator[Any]:
+    """The calls in a graph and in the graphs inside it, of each graph once."""
+    seen: set[int] = set()
+    graphs = [model]
+    while graphs:
+        current = graphs.pop()
+        if id(current) not in seen:
+            seen.add(id(current))
+            nodes = keras_graph.nodes(current)
+            graphs += [node.operation for node in nodes if keras_graph.is_graph(node.operation)]
+            yield from nodes
