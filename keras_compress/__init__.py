@@ -59,9 +59,11 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.quantizers.uniform import UniformQuantizer
     from keras_compress.quantizers.weight_quantizer import WeightQuantizer
     from keras_compress.structured.dependency import channel_graph
+    from keras_compress.structured.depthwise_separation import separate_convolutions
     from keras_compress.structured.hashing import hash_weights
     from keras_compress.structured.merging import merge_channels
     from keras_compress.structured.prune import cut_channels, prune_channels
+    from keras_compress.structured.sensitivity import Sensitivity, sensitivity
     from keras_compress.structured.soft_masks import cut_masked, mask_channels
 
 if TYPE_CHECKING:
@@ -103,6 +105,7 @@ _LAZY = {
     "QuantizeActivation": "quantizers.activation",
     "Recipe": "recipes.recipe",
     "Schedule": "core.schedule",
+    "Sensitivity": "structured.sensitivity",
     "TensorBoardSummaries": "report.tensorboard",
     "TernaryConv2D": "quantizers.layers",
     "TernaryDense": "quantizers.layers",
@@ -128,6 +131,8 @@ _LAZY = {
     "prune_channels": "structured.prune",
     "prune_low_magnitude": "pruning.magnitude",
     "quantize_model": "quantizers.model",
+    "separate_convolutions": "structured.depthwise_separation",
+    "sensitivity": "structured.sensitivity",
     "strip": "core.model",
     "summary": "report.summary",
     "verify": "runtime.verify",
@@ -163,6 +168,7 @@ __all__ = [
     "QuantizeActivation",
     "Recipe",
     "Schedule",
+    "Sensitivity",
     "TensorBoardSummaries",
     "TernaryConv2D",
     "TernaryDense",
@@ -188,6 +194,8 @@ __all__ = [
     "prune_channels",
     "prune_low_magnitude",
     "quantize_model",
+    "separate_convolutions",
+    "sensitivity",
     "strip",
     "summary",
     "verify",
