@@ -9,10 +9,11 @@ and trains for the same few epochs.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
@@ -27,14 +28,13 @@ from structured_table import write_page
 import keras_compress as kc
 from keras_compress import datasets, models
 
-NETS = {"resnet8": models.resnet8, "vgg": models.vgg}
+NETS = {"resnet8": models.resnet8, "vgg": functools.partial(models.vgg, filters=32, stem_strides=4)}
 RATIOS = (0.3, 0.5, 0.7)
 # Those whose goals are means over the seeds; the others take the first seed.
 WITH_GOALS = ("l1", "fpgm", "taylor", "random")
 CRITERIA = (*WITH_GOALS, "l2", "bn_gamma", "singe", "apoz", "pca", "legr")
 FLOAT_EPOCHS, ROW_EPOCHS, SLIMMING_EPOCHS = 8, 3, 2
-FLOAT_BATCH_SIZE, ROW_BATCH_SIZE = 128, 64
-FLOAT_RATE, ROW_RATE = 2e-3, 2e-3
+BATCH_SIZE, RATE = 128, 2e-3
 SCORING_IMAGES = 1024
 MOST_POINTS_LOST = 0.5
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of rows with a goal; the others take the first.")
@@ -47,29 +47,28 @@ _SPEED_ONLY = flags.DEFINE_bool("speed_only", False, "Measure the latency of lar
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a network, a criterion, the share of channels removed, a seed."""
+    """One line of the table: a network, a criterion, the share of channels removed of each group or of all, a seed."""
 
     net: str
     criterion: str
+    scope: str
     ratio: float
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.net}_{self.criterion}_{self.ratio:.0%}_{self.seed}"
+        return f"{self.net}_{self.criterion}_{self.scope}_{self.ratio:.0%}_{self.seed}"
 
 
-def fit(
-    model: keras.Model, data: datasets.Dataset, epochs: int, rate: float, seed: int, batch_size: int = ROW_BATCH_SIZE
-) -> float:
+def fit(model: keras.Model, data: datasets.Dataset, epochs: int, seed: int) -> float:
     """Train with a learning rate that falls to 0 as a cosine; returns seconds for each epoch."""
     epochs = 1 if _QUICK.value else epochs
-    steps = epochs * -(-len(data.x_train) // batch_size)
+    steps = epochs * -(-len(data.x_train) // BATCH_SIZE)
     keras.utils.set_random_seed(seed)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps))
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     begin = time.perf_counter()
-    model.fit(data.x_train, data.y_train, batch_size=batch_size, epochs=epochs, verbose=0)
+    model.fit(data.x_train, data.y_train, batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
     return (time.perf_counter() - begin) / epochs
 
 
@@ -84,7 +83,7 @@ def float_model(net: str, seed: int, data: datasets.Dataset, work: Path) -> kera
     if not path.is_file():
         keras.utils.set_random_seed(seed)
         model = NETS[net]()
-        fit(model, data, FLOAT_EPOCHS, FLOAT_RATE, seed, FLOAT_BATCH_SIZE)
+        fit(model, data, FLOAT_EPOCHS, seed)
         model.save(path)
     return keras.models.load_model(path)
 
@@ -93,8 +92,16 @@ def float_row(net: str, seed: int, data: datasets.Dataset, work: Path) -> dict[s
     """The unpruned model, as it is and trained as long as the rows are."""
     model = float_model(net, seed, data, work)
     before = accuracy(model, data)
-    seconds = fit(model, data, ROW_EPOCHS, ROW_RATE, seed)
-    row = {"net": net, "criterion": "none", "ratio": 0.0, "seed": seed, "accuracy": before, "epoch_s": seconds}
+    seconds = fit(model, data, ROW_EPOCHS, seed)
+    row = {
+        "net": net,
+        "criterion": "none",
+        "scope": "-",
+        "ratio": 0.0,
+        "seed": seed,
+        "accuracy": before,
+        "epoch_s": seconds,
+    }
     return {**row, "trained_on": accuracy(model, data), **sizes(model)}
 
 
@@ -114,19 +121,20 @@ def pruned_row(row: Row, data: datasets.Dataset, work: Path) -> dict[str, Any]:
     if row.criterion == "bn_gamma":
         # Network slimming: gammas learn which channels matter before they are removed.
         model = kc.add_slimming(model, strength=1e-4)
-        fit(model, data, SLIMMING_EPOCHS, ROW_RATE, row.seed)
+        fit(model, data, SLIMMING_EPOCHS, row.seed)
     criterion: Any = row.criterion
     if criterion == "random":
         criterion = {"class_name": "Random", "config": {"seed": row.seed}}
     few = slice(0, SCORING_IMAGES)
     begin = time.perf_counter()
+    examples = (data.x_train[few], data.y_train[few])
     pruned = kc.prune_channels(
-        model, row.ratio, criterion=criterion, data=(data.x_train[few], data.y_train[few]), round_to=1
+        model, row.ratio, criterion=criterion, data=examples, scope=row.scope, round_to=1, max_ratio=0.9
     )
     pruning_s = time.perf_counter() - begin
     at_once = accuracy(pruned, data)
-    seconds = fit(pruned, data, ROW_EPOCHS, ROW_RATE, row.seed)
-    found = {"net": row.net, "criterion": row.criterion, "ratio": row.ratio, "seed": row.seed}
+    seconds = fit(pruned, data, ROW_EPOCHS, row.seed)
+    found = asdict(row)
     times = {"pruning_s": pruning_s, "epoch_s": seconds}
     return {**found, "accuracy": accuracy(pruned, data), "at_once": at_once, **times, **sizes(pruned)}
 
@@ -140,57 +148,59 @@ def accuracy_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
             path = work / f"{net}_float_{seed}.json"
             found.append(once(path, lambda net=net, seed=seed: float_row(net, seed, data, work)))
             print(found[-1], flush=True)
-            for row in _rows_of(net, seed, seeds):
-                found.append(once(work / f"{row.name}.json", lambda row=row: pruned_row(row, data, work)))
-                print(found[-1], flush=True)
-                keras.backend.clear_session()
+    for row in _rows(seeds):
+        found.append(once(work / f"{row.name}.json", lambda row=row: pruned_row(row, data, work)))
+        print(found[-1], flush=True)
+        keras.backend.clear_session()
     return found
 
 
-def _rows_of(net: str, seed: int, seeds: Sequence[int]) -> list[Row]:
-    chosen = [c for c in _CRITERIA.value if seed == seeds[0] or c in WITH_GOALS]
-    return [Row(net, criterion, ratio, seed) for criterion in chosen for ratio in RATIOS]
+def _rows(seeds: Sequence[int]) -> list[Row]:
+    """Criteria with goals on all seeds, the others on the first; all groups together only for half of the channels."""
+    with_goals = [c for c in _CRITERIA.value if c in WITH_GOALS]
+    others = [c for c in _CRITERIA.value if c not in WITH_GOALS]
+    pairs = [(net, c, seed) for seed in seeds for net in _NETS.value for c in with_goals]
+    pairs += [(net, c, seeds[0]) for net in _NETS.value for c in others]
+    return [
+        Row(net, criterion, scope, ratio, seed)
+        for net, criterion, seed in pairs
+        for scope, ratios in (("local", RATIOS), ("global", (0.5,)))
+        for ratio in ratios
+    ]
 
 
 def summary_rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and spread over seeds, and the points lost beside the unpruned models of the same seeds."""
     base = {(r["net"], r["seed"]): r for r in found if r["criterion"] == "none"}
+    keys = ("net", "criterion", "scope", "ratio")
     made = []
-    for key in dict.fromkeys((r["net"], r["criterion"], r["ratio"]) for r in found):
-        mine = [r for r in found if (r["net"], r["criterion"], r["ratio"]) == key]
-        first = base[mine[0]["net"], mine[0]["seed"]]
+    for key in dict.fromkeys(tuple(r[k] for k in keys) for r in found):
+        mine = [r for r in found if tuple(r[k] for k in keys) == key]
         lost = [100 * (base[r["net"], r["seed"]]["accuracy"] - r["accuracy"]) for r in mine]
-        made.append(
-            {
-                **dict(zip(("net", "criterion", "ratio"), key, strict=True)),
-                "seeds": len(mine),
-                "accuracy": mean(r["accuracy"] for r in mine),
-                "accuracy_spread": pstdev([r["accuracy"] for r in mine]),
-                "points_lost": mean(lost),
-                **({"at_once": mean(r["at_once"] for r in mine)} if "at_once" in mine[0] else {}),
-                **({"trained_on": mean(r["trained_on"] for r in mine)} if "trained_on" in mine[0] else {}),
-                **{f"{size}_share": mine[0][size] / first[size] for size in ("macs", "params", "file_bytes")},
-                "epoch_s": mean(r["epoch_s"] for r in mine),
-            }
-        )
+        line = {**dict(zip(keys, key, strict=True)), "seeds": len(mine), "points_lost": mean(lost)}
+        line["accuracy_spread"] = pstdev([r["accuracy"] for r in mine])
+        for name in ("accuracy", "at_once", "trained_on", "epoch_s"):
+            if name in mine[0]:
+                line[name] = mean(r[name] for r in mine)
+        for size in ("macs", "params", "file_bytes"):
+            line[f"{size}_share"] = mean(r[size] / base[r["net"], r["seed"]][size] for r in mine)
+        made.append(line)
     return made
 
 
 def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
     """FPGM and Taylor beside L1, all beside random, and what half of the channels cost."""
-    known = {(r["net"], r["criterion"], r["ratio"]): r["accuracy"] for r in rows}
-    lost = {(r["net"], r["criterion"], r["ratio"]): r["points_lost"] for r in rows}
+    lost = {(r["net"], r["criterion"], r["scope"], r["ratio"]): r["points_lost"] for r in rows}
     goals = []
-    for net, criterion, ratio in known:
-        name = f"{net}, {ratio:.0%}, {criterion}"
-        if criterion in ("fpgm", "taylor") and (net, "l1", ratio) in known:
-            margin = 100 * (known[net, criterion, ratio] - known[net, "l1", ratio])
-            goals.append(at_least(f"{name}: points over L1", margin, 0.0))
-        if criterion not in ("none", "random") and (net, "random", ratio) in known:
-            margin = 100 * (known[net, criterion, ratio] - known[net, "random", ratio])
+    for (net, criterion, scope, ratio), points in lost.items():
+        name = f"{net}, {scope} {ratio:.0%}, {criterion}"
+        if criterion in ("fpgm", "taylor") and (net, "l1", scope, ratio) in lost:
+            goals.append(at_least(f"{name}: points over L1", lost[net, "l1", scope, ratio] - points, 0.0))
+        if criterion not in ("none", "random") and (net, "random", scope, ratio) in lost:
+            margin = lost[net, "random", scope, ratio] - points
             goals.append(Goal(f"{name}: points over random", margin, "> 0", margin > 0))
         if criterion in ("l1", "fpgm", "taylor") and ratio == 0.5:
-            goals.append(at_most(f"{name}: points lost", lost[net, criterion, ratio], MOST_POINTS_LOST))
+            goals.append(at_most(f"{name}: points lost", points, MOST_POINTS_LOST))
     return goals
 
 
@@ -224,7 +234,7 @@ def main(argv: list[str]) -> None:
         rows = summary_rows(found)
         goals = goals_of(rows)
         epochs = {"float_epochs": FLOAT_EPOCHS, "row_epochs": ROW_EPOCHS, "slimming_epochs": SLIMMING_EPOCHS}
-        settings = {**epochs, "scoring_images": SCORING_IMAGES, "batch_size": ROW_BATCH_SIZE, "learning_rate": ROW_RATE}
+        settings = {**epochs, "scoring_images": SCORING_IMAGES, "batch_size": BATCH_SIZE, "learning_rate": RATE}
         seeds = [int(seed) for seed in _SEEDS.value]
         write_results("structured", [*rows, *found], goals, seeds=seeds, settings=settings, directory=directory)
     if not _QUICK.value:

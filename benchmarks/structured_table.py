@@ -30,11 +30,11 @@ files in turns in one run; median (10 % to 90 % of the invocations), on {cpu} ({
 """
 _ACCURACY = """## Accuracy
 
-Fashion-MNIST. One float model for each seed ({float_epochs} epochs); each row removes a share of the channels of each
-group and trains {row_epochs} epochs, batches of {batch_size}, learning rate {learning_rate} falling as a cosine.
-*None*: the unpruned model, and in brackets trained as long as the rows. Data-driven criteria see {scoring_images}
-training images. `bn_gamma` trains {slimming_epochs} more epochs with network slimming's regulariser before. *At once*:
-before training. Mean over the seeds, +- standard deviation.
+Fashion-MNIST. One float model for each seed ({float_epochs} epochs); each row removes a share of the channels, of each
+group or of all by one ranking, and trains {row_epochs} epochs, batches of {batch_size}, learning rate {learning_rate}
+falling as a cosine. *None*: the unpruned model, and in brackets trained as long as the rows. Data-driven criteria see
+{scoring_images} training images. `bn_gamma` trains {slimming_epochs} more epochs with network slimming's regulariser
+before. *At once*: before training. Mean over the seeds, +- standard deviation.
 """
 _RED = """## Without data: merging
 
@@ -117,7 +117,7 @@ def _spread(latency: dict[str, Any]) -> str:
 
 
 def _accuracy(results: dict[str, Any]) -> str:
-    columns = ["net", "criterion", "removed", "seeds", "accuracy", "points lost", "at once"]
+    columns = ["net", "criterion", "of", "removed", "seeds", "accuracy", "points lost", "at once"]
     columns += ["MACs", "params", "float32 file", "s per epoch"]
     lines = []
     for r in results["rows"]:
@@ -129,6 +129,7 @@ def _accuracy(results: dict[str, Any]) -> str:
             [
                 r["net"],
                 r["criterion"],
+                {"local": "each group", "global": "all"}.get(r["scope"], "-"),
                 f"{r['ratio']:.0%}",
                 str(r["seeds"]),
                 f"{r['accuracy']:.4f}{spread}{longer}",

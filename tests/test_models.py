@@ -15,7 +15,7 @@ from keras_compress import datasets, models
         ("lenet300", (28, 28, 1), 266_610),
         ("resnet20", (28, 28, 1), 273_754),
         ("resnet20", (32, 32, 3), 274_042),
-        ("resnet8", (28, 28, 1), 78_426),
+        ("resnet8", (28, 28, 1), 309_930),
     ],
 )
 def test_parameter_counts(name: str, input_shape: models.Shape, parameters: int) -> None:
