@@ -67,10 +67,15 @@ class Examples:
         if self.data is None:
             return
         if _is_arrays(self.data):
-            yield from _slices(*_unpacked(self.data))
+            yield from _slices(*_unpacked(self.data), BATCH_SIZE)
             return
         for batch in _batches(self.data):
             yield _unpacked(batch)
+
+    def batches_of(self, size: int) -> Iterator[Batch]:
+        """The same in smaller batches: each is cut into parts of `size` examples, its last one may have fewer."""
+        for x, y in self:
+            yield from _slices(x, y, size)
 
 
 def _is_arrays(data: Any) -> bool:
@@ -96,12 +101,12 @@ def _batches(data: Any) -> Iterable[Any]:
     return data
 
 
-def _slices(x: Any, y: Any) -> Iterator[Batch]:
+def _slices(x: Any, y: Any, size: int) -> Iterator[Batch]:
     lengths = {_length(each) for each in keras.tree.flatten((x, y)) if each is not None}
     if len(lengths) > 1:
         raise ValueError(f"Expected as many inputs as targets. Received: arrays of {sorted(lengths)} examples")
-    for start in range(0, max(lengths, default=0), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
+    for start in range(0, max(lengths, default=0), size):
+        part = slice(start, start + size)
         batch = keras.tree.map_structure(lambda each, part=part: None if each is None else each[part], (x, y))
         yield batch[0], batch[1]
 
