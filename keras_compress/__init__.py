@@ -64,6 +64,7 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.structured.merging import merge_channels
     from keras_compress.structured.prune import cut_channels, prune_channels
     from keras_compress.structured.sensitivity import Sensitivity, sensitivity
+    from keras_compress.structured.slimming import add_slimming
     from keras_compress.structured.soft_masks import cut_masked, mask_channels
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ _LAZY = {
     "VerificationError": "runtime.verify",
     "WeightQuantizer": "quantizers.weight_quantizer",
     "WeightTransform": "core.transform",
+    "add_slimming": "structured.slimming",
     "channel_graph": "structured.dependency",
     "cluster_weights": "clustering.centroids",
     "combine_columns": "pruning.column_combining",
@@ -177,6 +179,7 @@ __all__ = [
     "VerificationError",
     "WeightQuantizer",
     "WeightTransform",
+    "add_slimming",
     "channel_graph",
     "cluster_weights",
     "combine_columns",
