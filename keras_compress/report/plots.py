@@ -34,7 +34,7 @@ def weight_histogram(
     """
     if not weights:
         raise ValueError("Expected at least one weight. Received: none")
-    figure = _figure(9.0, 0.8 + 1.7 * len(weights))
+    figure = figure_of(9.0, 0.8 + 1.7 * len(weights))
     axes = figure.subplots(len(weights), 2, squeeze=False)
     for (before, after), (name, pair) in zip(axes, weights.items(), strict=True):
         values = [_flat(name, weight) for weight in pair]
@@ -42,9 +42,9 @@ def weight_histogram(
         for axis, each, colour in ((before, values[0], _BEFORE), (after, values[1], _AFTER)):
             _distribution(axis, each, colour)
             axis.set_xlim(-limit, limit)
-        before.set_ylabel(_plain(name))
+        before.set_ylabel(plain_text(name))
     for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(_plain(title))
+        axis.set_title(plain_text(title))
     for axis in axes[-1]:
         axis.set_xlabel("weight")
     return figure
@@ -93,7 +93,7 @@ def size_bars(stages: Sequence[Mapping[str, Any]], title: str = "Size of the .tf
     if not stages:
         raise ValueError("Expected at least one stage. Received: none")
     shown = {key: label for key, label in _SIZES.items() if any(stage.get(key) is not None for stage in stages)}
-    figure = _figure(9.0, 1.4 + 0.28 * len(stages) * (len(shown) + 1))
+    figure = figure_of(9.0, 1.4 + 0.28 * len(stages) * (len(shown) + 1))
     axis = figure.subplots()
     rows = np.arange(len(stages))
     height = 0.8 / max(len(shown), 1)
@@ -106,7 +106,7 @@ def size_bars(stages: Sequence[Mapping[str, Any]], title: str = "Size of the .tf
     axis.set_xlabel("bytes")
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.margins(x=0.12)
-    axis.set_title(_plain(title))
+    axis.set_title(plain_text(title))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(loc="lower right", frameon=False)
     return figure
@@ -114,19 +114,21 @@ def size_bars(stages: Sequence[Mapping[str, Any]], title: str = "Size of the .tf
 
 def _stage_name(stage: Mapping[str, Any]) -> str:
     accuracy = stage.get("accuracy")
-    name = _plain(str(stage["name"]))
+    name = plain_text(str(stage["name"]))
     return name if accuracy is None else f"{name}\n{100 * accuracy:.2f} %"
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Names are shown as they are: a dollar sign begins no formula."""
     return text.replace("$", r"\$")
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
     """A figure in inches that belongs to no window: nothing to close, no display needed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("Expected matplotlib: `pip install matplotlib`. Received: none installed") from error
+        raise ImportError(
+            "Expected matplotlib: `pip install matplotlib`, or the extra `report`. Received: none installed"
+        ) from error
     return Figure(figsize=(width, height), layout="constrained")

@@ -75,7 +75,7 @@ def measurement_table(rows: Sequence[Mapping[str, Any]], title: str | None = Non
     """
     if nameless := [dict(row) for row in rows if "name" not in row]:
         raise ValueError(f"Expected rows with a `name`. Received: {nameless[0]!r}")
-    table = _table(title)
+    table = new_table(title)
     table.add_column("stage", overflow="fold")
     shown = [column for column in _COLUMNS if any(column[1] in row for row in rows)]
     for heading, key, _ in shown:
@@ -83,20 +83,23 @@ def measurement_table(rows: Sequence[Mapping[str, Any]], title: str | None = Non
         whole = all(row.get(key) is not None for row in rows)
         table.add_column(heading, justify="right", overflow="fold", no_wrap=whole)
     for row in rows:
-        table.add_row(_shown(str(row["name"])), *(_shown(_cell(row.get(key), show), "\n") for _, key, show in shown))
+        table.add_row(
+            cell_text(str(row["name"])), *(cell_text(_cell(row.get(key), show), "\n") for _, key, show in shown)
+        )
     return table
 
 
-def _table(title: str | None, **options: Any) -> Table:
+def new_table(title: str | None, **options: Any) -> Table:
+    """An empty table in the style that all of them have."""
     from rich import box
     from rich.table import Table
 
     # Narrow: the widest one has ten columns, and many terminals 80 characters.
     shape: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": 0, "pad_edge": False}
-    return Table(title=None if title is None else _shown(title), **shape, **options)
+    return Table(title=None if title is None else cell_text(title), **shape, **options)
 
 
-def _shown(text: str, keep: str = "") -> str:
+def cell_text(text: str, keep: str = "") -> str:
     """Text for a cell: no markup, and nothing that a terminal obeys."""
     from rich.markup import escape
 
@@ -114,7 +117,7 @@ def tensor_table(stats: FileStats, title: str | None = None) -> Table:
         stats: What `inspect_tflite` found. Names come from the file and are shown as they are, without markup.
         title: Line above the table.
     """
-    table = _table(title, show_footer=True)
+    table = new_table(title, show_footer=True)
     elements = sum(weight.elements for weight in stats.weights)
     columns = (
         ("tensor", f"{len(stats.weights)} weights"),
@@ -143,7 +146,7 @@ def tensor_table(stats: FileStats, title: str | None = None) -> Table:
             count(weight.scale_count),
             f"{weight.entropy_bits:.2f}",
         )
-        table.add_row(*map(_shown, cells))
+        table.add_row(*map(cell_text, cells))
     return table
 
 
@@ -158,7 +161,7 @@ def file_line(stats: FileStats) -> str:
 
 def summary_table(summary: ModelSummary) -> Table:
     """The weights of a Keras model, with a last row for all of them. See `keras_compress.report.summary`."""
-    table = _table(f"Compression of {summary.name}", show_footer=True)
+    table = new_table(f"Compression of {summary.name}", show_footer=True)
     columns = (
         ("layer", f"{len(summary.rows)} weights"),
         ("transforms", ""),
@@ -175,7 +178,7 @@ def summary_table(summary: ModelSummary) -> Table:
         text = position < 2
         table.add_column(heading, footer, justify="left" if text else "right", overflow="fold", no_wrap=not text)
     for row in summary.rows:
-        table.add_row(*(_shown(cell, "\n") for cell in _summary_cells(row)))
+        table.add_row(*(cell_text(cell, "\n") for cell in _summary_cells(row)))
     return table
 
 

@@ -169,7 +169,7 @@ def mask(graph: ChannelGraph, removed: Removed, roles: Collection[str] = ("out",
     factors: dict[int, NDArray[np.float32]] = {}
     for each in graph.weights:
         if each.role in roles:
-            factors[id(each.variable)] = factors.get(id(each.variable), 1.0) * _factor(graph, removed, each)
+            factors[id(each.variable)] = factors.get(id(each.variable), 1.0) * mask_factor(graph, removed, each)
 
     def make(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:
         copy = copy_layer(layer)
@@ -182,7 +182,7 @@ def mask(graph: ChannelGraph, removed: Removed, roles: Collection[str] = ("out",
     return masked
 
 
-def _factor(graph: ChannelGraph, removed: Removed, axis: WeightAxis) -> NDArray[np.float32]:
+def mask_factor(graph: ChannelGraph, removed: Removed, axis: WeightAxis) -> NDArray[np.float32]:
     """Ones, and zeros for removed channels, that broadcast against the weight."""
     shape = [1] * len(axis.variable.shape)
     shape[axis.axis] = -1
