@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ class ChannelGroup:
     """Channels that the same layers make, so that they compete with each other.
 
     Attributes:
-        name: Path of the first layer that makes them.
+        name: Path of the first layer that makes them; of all of them, where another group has that name.
         layers: Paths of all the layers that make them.
         units: Numbers of the channels, each with all that is removed with it.
         reason: Why none of them can be removed, or `None`.
@@ -235,9 +235,20 @@ def _groups(graph: ChannelGraph, reasons: dict[int, str]) -> list[ChannelGroup]:
     known: dict[bytes, list[int]] = {}
     for unit in np.flatnonzero(made_by.any(axis=1)):
         known.setdefault(made_by[unit].tobytes(), []).append(int(unit))
-    groups = []
+    groups: list[ChannelGroup] = []
     for units in known.values():
         paths = tuple(dict.fromkeys(makers[number].path for number in np.flatnonzero(made_by[units[0]])))
         reason = next((reasons[unit] for unit in units if unit in reasons), None)
-        groups.append(ChannelGroup(paths[0], paths, np.array(units, np.int64), reason))
+        name = _new_name(paths, {group.name for group in groups})
+        groups.append(ChannelGroup(name, paths, np.array(units, np.int64), reason))
     return groups
+
+
+def _new_name(paths: Sequence[str], taken: Collection[str]) -> str:
+    """A layer may share some of its channels with one layer, some with another, and keep more to itself.
+
+    >>> _new_name(["a", "b"], {"a"}), _new_name(["a"], {"a"})
+    ('a+b', 'a+2')
+    """
+    numbered = (f"{paths[0]}+{number}" for number in range(2, len(taken) + 3))
+    return next(name for name in (paths[0], "+".join(paths), *numbered) if name not in taken)

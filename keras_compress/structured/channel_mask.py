@@ -123,7 +123,8 @@ class ChannelMask(WeightTransform):
 
     def scores(self, weight: Tensor) -> Tensor:
         """Scores of the indices of the axis."""
-        rows = ops.reshape(ops.moveaxis(weight, self.axis, 0), (self.weight_shape[self.axis], -1))
+        rows = ops.moveaxis(tf.convert_to_tensor(weight), self.axis, 0)
+        rows = ops.reshape(rows, (self.weight_shape[self.axis], -1))
         return self.criterion.tensor_scores(rows)
 
     def call(self, weight: Tensor, training: bool = False) -> Tensor:

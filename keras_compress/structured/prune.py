@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ from keras_compress.structured.surgery import cut, cut_error
 
 # Largest relative difference that float rounding explains.
 EXACT = 1e-4
+DEFAULT_RATIO = 0.5
 FineTune = Callable[[keras.Model], Any]
 
 
@@ -54,7 +56,7 @@ def prune_channels(
 
     Args:
         model: Built Functional or Sequential model.
-        ratio: Share of the channels to remove, in (0, 1).
+        ratio: Share of the channels to remove, in (0, 1); 0.5 by default, where there is no `target`.
         criterion: What channels are ranked by: `"l1"`, `"l2"`, `"taylor"`, ... or an object.
         target: Instead of `ratio`: a cost and the fraction of it to keep, `{"macs": 0.5}`, `"params"`, `"bytes"`,
             `"latency"`.
@@ -64,8 +66,8 @@ def prune_channels(
         max_ratio: Largest share to remove from one group.
         round_to: Numbers of channels left are multiples of it, in groups of at least four multiples.
         iterations: In how many steps to prune, each followed by `fine_tune`.
-        pruning_schedule: Iteration -> share of the way, from 0 to 1, or with `ratio` the ratio itself; equal steps by
-            default. Only its values at 1, ..., `iterations` count.
+        pruning_schedule: Iteration, from 1 on -> how far to go in it, relative to the value at the last one; equal
+            steps by default. Without `ratio` and `target`, the value at the last one is the ratio.
         fine_tune: `fine_tune(model)` trains a model in place; called after each step but the last one is yours.
         filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
         rules: Exceptions: `{"layers": selector, "skip": True}`, or with `"ratio"` or `"max_ratio"`.
@@ -79,20 +81,24 @@ def prune_channels(
             rule that matches nothing, a model without a graph, or one whose channels are all frozen.
     """
     criterion = checked_criterion(criterion)
-    _check_settings(ratio, target, scope, max_ratio, round_to, iterations, fine_tune)
+    _check_settings(ratio, target, scope, max_ratio, round_to, iterations, fine_tune, rules)
     check_model(model)
     examples = Examples.for_model(model, data, loss, criterion.needs, f"criterion {type(criterion).__name__}")
     graph = channel_graph(model, allow_inexact=allow_inexact)
     limits = limits_of(graph, {"ratio": None, "max_ratio": max_ratio}, filters, rules)
     warn_of_frozen(graph)
-    goal = _Goal(ratio, target, graph)
+    shares, last = _shares(pruning_schedule, iterations)
+    budget = None if target is None else Budget(target, graph)
     with ProgressLine("pruning channels") as line:
-        for step in range(1, iterations + 1):
+        for step, share in enumerate(shares, start=1):
             line.step(f"step {step} of {iterations}")
-            share = step / iterations if pruning_schedule is None else float(pruning_schedule(step))
             scores = criterion.scores(graph, examples)
-            selection = Selection(graph, scores, limits, round_to, criterion.comparable)
-            removed = goal.removed(selection, scope, share, is_ratio=pruning_schedule is not None)
+            selection = Selection(graph, scores, _so_far(limits, share), round_to, criterion.comparable)
+            choose = selection.together if scope == "global" else selection.local
+            if budget is not None:
+                removed = budget.removed(graph, choose, share)
+            else:
+                removed = choose((last if ratio is None else ratio) * share)
             pruned = cut(graph, removed)
             if allow_inexact:
                 _warn_of_inexact(graph, removed)
@@ -113,18 +119,29 @@ def _warn_of_inexact(graph: ChannelGraph, removed: Removed) -> None:
         )
 
 
-class _Goal:
-    """What is to be reached at the end, and how far to go in each step."""
+def _shares(pruning_schedule: Any, iterations: int) -> tuple[list[float], float]:
+    """Shares of the way after each step, 1 after the last, and the ratio where nothing else says it."""
+    if pruning_schedule is None:
+        return [step / iterations for step in range(1, iterations + 1)], DEFAULT_RATIO
+    schedule = resolve("schedule", pruning_schedule)
+    if not isinstance(schedule, Schedule):
+        raise ValueError(
+            "Expected a Schedule, such as PolynomialDecay(0.1, 0.5, begin_step=1, end_step=3). "
+            f"Received: pruning_schedule={pruning_schedule!r}"
+        )
+    values = [float(schedule(step)) for step in range(1, iterations + 1)]
+    if values[-1] <= 0 or values != sorted(values):
+        raise ValueError(
+            f"Expected a schedule that rises to more than 0 in {iterations} iterations. Received: values {values}"
+        )
+    return [value / values[-1] for value in values], values[-1]
 
-    def __init__(self, ratio: float | None, target: Mapping[Any, float] | None, graph: ChannelGraph) -> None:
-        self._ratio = ratio
-        self._budget = None if target is None else Budget(target, graph)
 
-    def removed(self, selection: Selection, scope: str, share: float, is_ratio: bool) -> Removed:
-        choose = selection.together if scope == "global" else selection.local
-        if self._budget is not None:
-            return self._budget.removed(selection.graph, choose, share)
-        return choose(share if is_ratio or self._ratio is None else self._ratio * share)
+def _so_far(limits: Mapping[str, GroupLimits], share: float) -> dict[str, GroupLimits]:
+    """Limits in which ratios of the groups' own are gone to a part of the way."""
+    return {
+        name: each if each.ratio is None else replace(each, ratio=each.ratio * share) for name, each in limits.items()
+    }
 
 
 def checked_criterion(criterion: Any) -> Criterion:
@@ -140,14 +157,25 @@ def checked_criterion(criterion: Any) -> Criterion:
 
 
 def _check_settings(
-    ratio: Any, target: Any, scope: str, max_ratio: float, round_to: int, iterations: int, fine_tune: Any
+    ratio: Any,
+    target: Any,
+    scope: str,
+    max_ratio: float,
+    round_to: int,
+    iterations: int,
+    fine_tune: Any,
+    rules: Any,
 ) -> None:
-    if (ratio is None) == (target is None):
+    if ratio is not None and target is not None:
         raise ValueError(f"Expected either `ratio` or `target`. Received: ratio={ratio}, target={target}")
     check_choice(scope, max_ratio, round_to)
     if ratio is not None:
-        _check_ratio("ratio", ratio)
+        _check_ratio("ratio", ratio, max_ratio)
     _check_count("iterations", iterations)
+    if scope == "global" and any("ratio" in rule for rule in rules or ()):
+        raise ValueError(
+            "Expected no ratios of layers in one ranking of all. Received: a rule with `ratio`, scope='global'"
+        )
     if (iterations > 1) != (fine_tune is not None):
         raise ValueError(
             "Expected `fine_tune` together with `iterations` > 1: what trains the model between the steps. "
@@ -167,11 +195,13 @@ def check_choice(scope: str, max_ratio: float, round_to: int) -> None:
         raise ValueError(f"Expected `scope` as 'local' or 'global'. Received: scope={scope!r}")
 
 
-def _check_ratio(name: str, value: float) -> None:
+def _check_ratio(name: str, value: float, max_ratio: float = 1.0) -> None:
     if not 0.0 < value < 1.0:
         raise ValueError(
             f"Expected `{name}` in (0, 1): at least one channel of each group stays. Received: {name}={value}"
         )
+    if value > max_ratio:
+        raise ValueError(f"Expected `{name}` <= `max_ratio`. Received: {name}={value}, max_ratio={max_ratio}")
 
 
 def _check_count(name: str, value: Any) -> None:
@@ -209,6 +239,8 @@ def limits_of(
 
 
 def _group_limits(group: ChannelGroup, settings: Sequence[Mapping[str, Any]]) -> GroupLimits:
+    for name, value in ((name, value) for each in settings for name, value in each.items() if value is not None):
+        _check_ratio(name, value)
     ratios = [each["ratio"] for each in settings if each.get("ratio") is not None]
     highest = min((each["max_ratio"] for each in settings if "max_ratio" in each), default=GroupLimits.max_ratio)
     return GroupLimits(len(group), min(ratios, default=None), highest)
@@ -221,7 +253,6 @@ def warn_of_frozen(graph: ChannelGraph) -> None:
         warnings.warn(f"Channels left as they are: {'; '.join(by_message(listed))}", stacklevel=3)
 
 
-@register("entry_point")
 def cut_channels(
     model: keras.Model, channels: Mapping[str, Sequence[int]], *, allow_inexact: bool = False
 ) -> keras.Model:

@@ -81,8 +81,9 @@ class Ranking:
         return tf.math.unsorted_segment_sum(lowest, self._pool_of, pools)
 
     def _rounded(self, kept: Tensor) -> Tensor:
-        """See `selection.rounded`."""
-        to = self._round_to
-        multiples = tf.maximum(tf.floor(kept / to + 0.5), 1.0) * to
-        counts = tf.where(self._widths < ROUNDED_FROM * to, tf.maximum(tf.round(kept), 1.0), multiples)
+        """See `GroupLimits.kept`."""
+        step = np.where(self._widths < ROUNDED_FROM * self._round_to, 1.0, float(self._round_to))
+        nearest = tf.where(step == 1.0, tf.round(kept), tf.floor(kept / step + 0.5) * step)
+        least = self._widths * (1.0 - self._max_ratios) - 1e-9
+        counts = tf.maximum(nearest, np.maximum(np.ceil(least / step), 1.0) * step)
         return tf.minimum(tf.cast(counts, tf.int32), self._widths)

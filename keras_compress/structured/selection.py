@@ -28,6 +28,17 @@ class GroupLimits:
     ratio: float | None = None
     max_ratio: float = 0.9
 
+    def kept(self, kept: float, round_to: int) -> int:
+        """How many channels stay where `kept` would be right: rounded, and no fewer than `max_ratio` allows.
+
+        >>> GroupLimits(40, max_ratio=0.7).kept(11.0, 8), GroupLimits(40, max_ratio=0.9).kept(11.0, 8)
+        (16, 8)
+        """
+        count = rounded(kept, self.width, round_to)
+        short = self.width * (1.0 - self.max_ratio) - 1e-9 - count
+        step = round_to if self.width >= ROUNDED_FROM * round_to else 1
+        return count + step * max(0, int(np.ceil(short / step)))
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -92,7 +103,7 @@ class Selection:
         return scores if self.comparable or mean == 0 else scores / mean
 
     def _remove(self, group: ChannelGroup, kept: float, removed: Removed) -> None:
-        count = rounded(kept, self.limits[group.name].width, self.round_to)
+        count = self.limits[group.name].kept(kept, self.round_to)
         removed[self._by_score(group)[: max(len(group) - count, 0)]] = True
 
 

@@ -28,7 +28,7 @@ from keras_compress.core.schedule import Schedule
 from keras_compress.core.selection import Selector
 from keras_compress.core.slots import slots_of
 from keras_compress.core.wrapper import Compressed
-from keras_compress.structured.channel_graph import ChannelGraph, Removed, WeightAxis
+from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Removed, WeightAxis
 from keras_compress.structured.channel_mask import NO_UNIT, ChannelMask, masks_in
 from keras_compress.structured.criteria.criterion import Criterion
 from keras_compress.structured.dependency import channel_graph
@@ -89,6 +89,11 @@ def mask_channels(
             "Expected a Schedule, such as PolynomialDecay(0.0, 0.5, begin_step=0, end_step=4000). "
             f"Received: pruning_schedule={pruning_schedule!r}"
         )
+    if schedule.final_value() > max_ratio:
+        raise ValueError(
+            f"Expected a schedule that ends with `max_ratio` or less. Received: {schedule.final_value():g}, "
+            f"max_ratio={max_ratio}"
+        )
     check_model(model)
     refuse_transforms(model)
     graph = channel_graph(model)
@@ -140,19 +145,18 @@ class _Masks:
         for each in graph.weights:
             if each.role in MASKED_ROLES and (self._units(each) != NO_UNIT).any():
                 self._axes.setdefault(id(each.layer), []).append(each)
-        self._check_scored(len(units))
+        self._check_scored(groups)
 
     def _units(self, axis: WeightAxis) -> Any:
         return self._numbers[self._graph.units[axis.ids]]
 
-    def _check_scored(self, count: int) -> None:
-        scored = np.zeros(count, bool)
-        for axes in self._axes.values():
-            for each in filter(self._criterion.reads, axes):
-                units = self._units(each)
-                scored[units[units != NO_UNIT]] = True
-        if not scored.all():
-            left = [group.name for group in self._graph.prunable if not scored[self._numbers[group.units]].all()]
+    def _check_scored(self, groups: Sequence[ChannelGroup]) -> None:
+        scored = np.zeros(self._graph.unit_count, bool)
+        for each in self._graph.weights:
+            if self._criterion.reads(each):
+                scored[self._graph.units[each.ids]] = True
+        left = [group.name for group in groups if not scored[group.units].all()]
+        if left:
             raise ValueError(
                 f"Expected channels that {type(self._criterion).__name__} can score. Received: {left}, of which it "
                 "reads no weight; skip these layers by a rule, or take criterion='l1'"
@@ -196,7 +200,7 @@ def _slot_name(layer: keras.layers.Layer, variable: keras.Variable) -> str:
     return name
 
 
-def _found(layer: keras.layers.Layer, variable: keras.Variable) -> str | None:
+def _found(layer: keras.layers.Layer, variable: Any) -> str | None:
     for slot in slots_of(layer):
         if slot.variable(layer) is variable:
             return slot.name
