@@ -128,7 +128,7 @@ class ReductionRule(Rule):
             if type(operation).__name__ == "Sum":
                 visit.read(axis=axis)
             else:
-                visit.freeze(axes[axis], f"{visit.path} is a {type(operation).__name__} over it")
+                visit.freeze(axes[axis], f"{visit.path} takes the {type(operation).__name__} over it")
         left = {axis: ids for axis, ids in axes.items() if axis not in gone}
         if getattr(operation, "keepdims", False):
             return [left]

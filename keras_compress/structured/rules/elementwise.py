@@ -20,7 +20,21 @@ class ElementwiseRule(Rule):
         # Keras operations of mathematics ...
         *("Absolute", "Arccos", "Arccosh", "Arcsin", "Arcsinh", "Arctan", "Arctanh", "Array", "BitwiseInvert", "Cast"),
         *("Cbrt", "Ceil", "Clip", "Conjugate", "ConvertToTensor", "Copy", "Cos", "Cosh", "Deg2rad", "Rad2deg"),
-        *("Erf", "Erfc", "Erfinv", "Exp", "Exp2", "Expm1", "Floor", "Imag", "Isfinite", "Isinf", "Isnan", "Isneginf"),
+        *(
+            "Erf",
+            "Erfc",
+            "Erfinv",
+            "Exp",
+            "Exp2",
+            "Expm1",
+            "Fabs",
+            "Floor",
+            "Imag",
+            "Isfinite",
+            "Isinf",
+            "Isnan",
+            "Isneginf",
+        ),
         *("Isposinf", "Isreal", "Log", "Log10", "Log1p", "Log2", "LogicalNot", "NanToNum", "Negative", "OnesLike"),
         *("Real", "Reciprocal", "Round", "Rsqrt", "SaturateCast", "Sign", "Signbit", "Sin", "Sinc", "Sinh", "Sqrt"),
         *("Square", "StopGradient", "Tan", "Tanh", "Trunc", "ZerosLike"),
@@ -49,18 +63,6 @@ class DropoutRule(Rule):
         for axis, ids in visit.inputs[0].items():
             if noise is not None and noise[axis] not in (None, 1):
                 visit.setting(("noise_shape", axis), ids)
-        return [dict(visit.inputs[0])]
-
-
-@register("channel_rule")
-class MaskingRule(Rule):
-    """A position is left out where all its channels have the masked value: with 0, removed channels do not count."""
-
-    handles = ("Masking",)
-
-    def outputs(self, visit: Visit) -> list[Axes]:
-        if visit.operation.mask_value != 0:
-            visit.freeze_axes(0, f"{visit.path} compares all of it with {visit.operation.mask_value}")
         return [dict(visit.inputs[0])]
 
 

@@ -48,9 +48,9 @@ class MergeRule(Rule):
     handles = (
         *("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract", "CustomScaleLayer"),
         *("Arctan2", "BitwiseAnd", "BitwiseLeftShift", "BitwiseOr", "BitwiseRightShift", "BitwiseXor", "Divide"),
-        *("DivideNoNan", "Equal", "FloorDivide", "Greater", "GreaterEqual", "Heaviside", "Hypot", "Isclose", "Less"),
-        *("LessEqual", "Logaddexp", "Logaddexp2", "LogicalAnd", "LogicalOr", "LogicalXor", "Mod", "NotEqual", "Power"),
-        *("TrueDivide", "Where"),
+        *("DivideNoNan", "Equal", "FloorDivide", "Fmax", "Fmin", "Fmod", "Greater", "GreaterEqual", "Heaviside"),
+        *("Hypot", "Isclose", "Ldexp", "Less", "LessEqual", "Logaddexp", "Logaddexp2", "LogicalAnd", "LogicalOr"),
+        *("LogicalXor", "Mod", "NotEqual", "Power", "TrueDivide", "Where"),
     )
 
     def outputs(self, visit: Visit) -> list[Axes]:

@@ -8,6 +8,7 @@ from keras_compress.structured.rules.rule import Rule, Visit
 
 _REASONS = {
     "Lambda": "runs code of yours, which may count on its width",
+    "Masking": "leaves positions out by the values of all of it",
     "SpectralNormalization": "divides by a norm of the whole kernel, which every channel changes",
 }
 
