@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from keras_compress.structured.channel_graph import ChannelGraph, WeightAxis
 from keras_compress.structured.criteria.criterion import Scores
 from keras_compress.structured.examples import Batch, Loss
+from keras_compress.structured.unit_places import is_reader
 
 
 class Readers:
-    """The weights that read each unit: what its removal sets to zero.
+    """The weights that read each unit: setting them to zero is to remove it.
 
     Every unit has a gate, a factor on its weights. BatchNormalization and Dropout work as in inference.
 
@@ -27,7 +28,7 @@ class Readers:
     """
 
     def __init__(self, graph: ChannelGraph, loss: Loss | None, of_product: Callable[[Any], Any] = tf.identity) -> None:
-        self._axes = [each for each in graph.weights if each.role == "in"]
+        self._axes = _reading(graph)
         self._units = [graph.units[each.ids] for each in self._axes]
         self._count = graph.unit_count
         self._model, self._loss, self._of_product = graph.model, loss, of_product
@@ -37,9 +38,8 @@ class Readers:
 
     def sums(self, batch: Batch, gates: NDArray[np.float64] | None = None) -> Scores:
         """The sum over each unit's weights, gated, of a function of `gradient * weight`."""
-        found = self._function(
-            *_tensors(batch), tf.constant(np.ones(self._count) if gates is None else gates, tf.float32)
-        )
+        gates = np.ones(self._count) if gates is None else gates
+        found = self._function(*_tensors(batch), tf.constant(gates, tf.float32))
         units = np.concatenate([np.zeros(0, np.int64), *self._units])
         return np.bincount(units, keras.ops.convert_to_numpy(found), self._count).astype(np.float64)
 
@@ -74,6 +74,16 @@ class Readers:
             factor = tf.reshape(tf.cast(tf.gather(gates, units), before.dtype), _along(each))
             found[id(each.variable)] = (each.variable, before * factor)
         return found
+
+
+def _reading(graph: ChannelGraph) -> list[WeightAxis]:
+    """The weights that read units; those that make them where none does (queries that meet keys)."""
+    reading = [axis for axis in graph.weights if is_reader(axis)]
+    read = np.zeros(graph.unit_count, bool)
+    for axis in reading:
+        read[graph.units[axis.ids]] = True
+    making = [axis for axis in graph.weights if axis.role in ("out", "through")]
+    return reading + [axis for axis in making if not read[graph.units[axis.ids]].any()]
 
 
 def _tensors(batch: Batch) -> tuple[Any, Any]:
