@@ -117,39 +117,59 @@ class Budget:
             self._whole = self._cost.whole(graph)
         self._predicted_whole = self._cost.predictor(graph, graph.none_removed())
 
-    def removed(self, graph: ChannelGraph, choose: Choose, share: float = 1.0) -> Removed:
+    def removed(
+        self, graph: ChannelGraph, choose: Choose, share: float = 1.0, in_the_end: Choose | None = None
+    ) -> Removed:
         """The least that has to go.
 
         Args:
             graph: Channels of the model as it is now.
             choose: Ratio -> channels to remove; a larger ratio removes more.
             share: How much of the way to the target to go.
+            in_the_end: `choose` of the last step, where that of this one may remove less.
 
         Raises:
             ValueError: If the target cannot be reached, whatever the share; says what can.
         """
-        cost = self._cost
         goal = 1.0 - (1.0 - self._fraction) * share
-        with ProgressLine(f"{cost.unit} of candidates", cost.evaluations) as line:
+        with ProgressLine(f"{self._cost.unit} of candidates", self._cost.evaluations) as line:
 
             def fraction(removed: Removed) -> float:
-                found = cost.fraction(graph, removed, self._whole)
+                found = self._cost.fraction(graph, removed, self._whole)
                 line.advance()
                 return found
 
-            most = choose(1.0)
-            nearest = fraction(most)
-            if nearest > self._fraction:
-                raise ValueError(
-                    "Expected a target that can be reached. Received: the fraction "
-                    f"{self._fraction:g} of the {cost.unit} to keep; the nearest is {nearest:.4g}, with every group "
-                    "pruned up to its `max_ratio`"
-                )
-            if cost.evaluations is None:
+            reach = (in_the_end or choose)(1.0)
+            nearest = fraction(reach)
+            self._check_reached(nearest)
+            if self._cost.evaluations is None:
                 return within_budget(choose, fraction, goal)
-            search = _Search(choose, fraction, lambda removed: cost.predictor(graph, removed), goal, cost.tolerance)
-            over = _Candidate(graph.none_removed(), self._predicted_whole, 1.0)
-            return search.run(over, _Candidate(most, search.predicted(most), nearest), cost.evaluations - 1)
+            most = choose(1.0)
+            cost = nearest if np.array_equal(most, reach) else fraction(most)
+            return most if cost > goal else self._searched(graph, choose, fraction, goal, most, cost)
+
+    def _check_reached(self, nearest: float) -> None:
+        if nearest > self._fraction:
+            raise ValueError(
+                f"Expected a target that can be reached. Received: the fraction {self._fraction:g} of the "
+                f"{self._cost.unit} to keep; the nearest is {nearest:.4g}, with every group pruned up to its `max_ratio`"
+            )
+
+    def _searched(
+        self,
+        graph: ChannelGraph,
+        choose: Choose,
+        fraction: Callable[[Removed], float],
+        goal: float,
+        most: Removed,
+        cost: float,
+    ) -> Removed:
+        search = _Search(
+            choose, fraction, lambda removed: self._cost.predictor(graph, removed), goal, self._cost.tolerance
+        )
+        over = _Candidate(graph.none_removed(), self._predicted_whole, 1.0)
+        tries = (self._cost.evaluations or 1) - 1
+        return search.run(over, _Candidate(most, search.predicted(most), cost), tries)
 
 
 def within_budget(choose: Choose, cost: Callable[[Removed], float], goal: float) -> Removed:

@@ -93,10 +93,10 @@ def prune_channels(
         for step, share in enumerate(shares, start=1):
             line.step(f"step {step} of {iterations}")
             scores = criterion.scores(graph, examples)
-            selection = Selection(graph, scores, _so_far(limits, share), round_to, criterion.comparable)
-            choose = selection.together if scope == "global" else selection.local
+            whole_way = Selection(graph, scores, limits, round_to, criterion.comparable)
+            choose = _choice(replace(whole_way, limits=_so_far(limits, share)), scope)
             if budget is not None:
-                removed = budget.removed(graph, choose, share)
+                removed = budget.removed(graph, choose, share, _choice(whole_way, scope))
             else:
                 removed = choose((last if ratio is None else ratio) * share)
             pruned = cut(graph, removed)
@@ -135,6 +135,10 @@ def _shares(pruning_schedule: Any, iterations: int) -> tuple[list[float], float]
             f"Expected a schedule that rises to more than 0 in {iterations} iterations. Received: values {values}"
         )
     return [value / values[-1] for value in values], values[-1]
+
+
+def _choice(selection: Selection, scope: str) -> Callable[[float], Removed]:
+    return selection.together if scope == "global" else selection.local
 
 
 def _so_far(limits: Mapping[str, GroupLimits], share: float) -> dict[str, GroupLimits]:

@@ -6,7 +6,9 @@ import importlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +43,13 @@ class GroupSensitivity:
 
     Attributes:
         name: Name of the group: the path of the first layer that makes its channels.
+        layers: Paths of all of them.
         width: Number of its channels.
         values: The metric at each ratio that was tried.
     """
 
     name: str
+    layers: tuple[str, ...]
     width: int
     values: tuple[float, ...]
 
@@ -77,16 +81,20 @@ class Sensitivity:
         """
         if not max_drop >= 0:
             raise ValueError(f"Expected `max_drop` >= 0. Received: max_drop={max_drop}")
+        uses = Counter(path for group in self.groups for path in group.layers)
         chosen: dict[str, float] = {}
         for group in self.groups:
             lost = self.unpruned - np.array(group.values)
             # 0.90 - 0.89 is a little more than 0.01.
             kept = [ratio for ratio, drop in zip(self.tried, lost, strict=True) if drop <= max_drop + 1e-9]
-            # Two groups can share their first layer: a rule for it counts for both.
-            chosen[group.name] = min(chosen.get(group.name, 1.0), max(kept, default=0.0))
+            # One layer stands for the group: one that is in no other, if there is one.
+            path = min(group.layers, key=lambda each: uses[each])
+            chosen[path] = min(chosen.get(path, 1.0), max(kept, default=0.0))
         return [
-            {"layers": name, "ratio": ratio} if ratio else {"layers": name, "skip": True}
-            for name, ratio in chosen.items()
+            {"layers": _selector(path, uses), "ratio": ratio}
+            if ratio
+            else {"layers": _selector(path, uses), "skip": True}
+            for path, ratio in chosen.items()
         ]
 
     def table(self) -> Table:
@@ -125,7 +133,10 @@ class Sensitivity:
         """
         try:
             found = json.loads(text)
-            groups = tuple(GroupSensitivity(**{**each, "values": tuple(each["values"])}) for each in found["groups"])
+            groups = tuple(
+                GroupSensitivity(each["name"], tuple(each["layers"]), each["width"], tuple(each["values"]))
+                for each in found["groups"]
+            )
             result = cls(**{**found, "tried": tuple(found["tried"]), "groups": groups})
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"Expected JSON that `Sensitivity.to_json` wrote. Received: {error!r}") from error
@@ -145,6 +156,11 @@ class Sensitivity:
         file = io.StringIO()
         Console(file=file, width=120, color_system=None).print(self.table())
         return file.getvalue()
+
+
+def _selector(path: str, paths: Collection[str]) -> str:
+    """What selects the layer of this path, and no layer of this name in a nested model."""
+    return f"re:^{re.escape(path)}$" if any(other.endswith(f"/{path}") for other in paths) else path
 
 
 def _report() -> Any:
@@ -202,7 +218,7 @@ def sensitivity(
         line.describe("scores")
         scores = criterion.scores(graph, examples)
         scan = _Scan(graph, scores, metric, metric(graph.model), line)
-        found = tuple(GroupSensitivity(each.name, len(each), scan.values(each, tried)) for each in groups)
+        found = tuple(GroupSensitivity(each.name, each.layers, len(each), scan.values(each, tried)) for each in groups)
     return Sensitivity(type(criterion).__name__, scan.unpruned, tried, found)
 
 

@@ -84,6 +84,15 @@ def test_an_unreachable_target_says_the_nearest_before_anything_is_trained() -> 
     assert not trained
 
 
+def test_ratios_of_rules_count_in_full_when_reach_is_told() -> None:
+    counts = []
+    rules = [{"layers": "a", "ratio": 0.8}]
+    target = {"params": 0.1}
+    pruned = kc.prune_channels(net(), target=target, round_to=1, rules=rules, iterations=2, fine_tune=counts.append)
+    assert pruned.count_params() <= 0.1 * net().count_params()
+    assert counts[0].count_params() > 0.5 * net().count_params()
+
+
 def test_steps_go_equal_parts_of_the_way() -> None:
     counts = []
     model = net()

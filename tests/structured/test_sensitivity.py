@@ -19,9 +19,9 @@ FOUND = kc.Sensitivity(
     0.90,
     (0.25, 0.5, 0.75),
     (
-        GroupSensitivity("stem", 16, (0.89, 0.80, 0.10)),
-        GroupSensitivity("block/conv", 32, (0.905, 0.88, 0.885)),
-        GroupSensitivity("head", 8, (0.85, 0.70, 0.20)),
+        GroupSensitivity("stem", ("stem", "proj"), 16, (0.89, 0.80, 0.10)),
+        GroupSensitivity("block/conv", ("block/conv",), 32, (0.905, 0.88, 0.885)),
+        GroupSensitivity("head", ("head",), 8, (0.85, 0.70, 0.20)),
     ),
 )
 
@@ -91,6 +91,18 @@ def test_rules_take_the_largest_ratio_within_the_drop_and_prune() -> None:
     assert [pruned.get_layer(name).kernel.shape[-1] for name in "ab"] == [6, 6]
 
 
+def test_a_rule_is_about_one_group_where_names_allow() -> None:
+    def rules(*groups: tuple[str, ...]) -> list[dict[str, Any]]:
+        # The later, the worse.
+        found = [GroupSensitivity("+".join(paths), paths, 8, (0.9, 1.0 - i)) for i, paths in enumerate(groups)]
+        return kc.Sensitivity("L1", 0.9, (0.25, 0.5), tuple(found)).ratios()
+
+    # `a` makes some channels with `b`, and others alone: what is said of `a` holds for both.
+    assert rules(("a", "b"), ("a",)) == [{"layers": "b", "ratio": 0.5}, {"layers": "a", "ratio": 0.25}]
+    assert rules(("a", "b"), ("a",), ("b",)) == [{"layers": "a", "ratio": 0.25}, {"layers": "b", "ratio": 0.25}]
+    assert [rule["layers"] for rule in rules(("c",), ("in/c",))] == ["re:^c$", "in/c"]
+
+
 def test_what_is_left_out_is_not_scanned() -> None:
     found = kc.sensitivity(net(), lambda model: 1.0, ratios=[0.5], criterion="random", filters="a")
     assert [group.name for group in found.groups] == ["a"]
@@ -123,7 +135,9 @@ def test_table_and_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_many_groups_are_a_map() -> None:
-    many = kc.Sensitivity("L2", 0.9, (0.5,), tuple(GroupSensitivity(f"g{i}", 8, (i / 100,)) for i in range(40)))
+    many = kc.Sensitivity(
+        "L2", 0.9, (0.5,), tuple(GroupSensitivity(f"g{i}", (f"g{i}",), 8, (i / 100,)) for i in range(40))
+    )
     figure = many.plot()
     (axes,) = figure.get_axes()
     assert [label.get_text() for label in axes.get_yticklabels()] == [f"g{i} (8)" for i in range(40)]
