@@ -152,7 +152,8 @@ class Budget:
         if nearest > self._fraction:
             raise ValueError(
                 f"Expected a target that can be reached. Received: the fraction {self._fraction:g} of the "
-                f"{self._cost.unit} to keep; the nearest is {nearest:.4g}, with every group pruned up to its `max_ratio`"
+                f"{self._cost.unit} to keep; the nearest is {nearest:.4g}, with every group pruned up to its "
+                "`max_ratio`"
             )
 
     def _searched(
