@@ -143,12 +143,11 @@ def accuracy_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
     """All rows, those with goals first, each kept when it is finished."""
     seeds = [int(seed) for seed in _SEEDS.value]
     found = []
-    for seed in seeds:
-        for net in _NETS.value:
-            path = work / f"{net}_float_{seed}.json"
-            found.append(once(path, lambda net=net, seed=seed: float_row(net, seed, data, work)))
-            print(found[-1], flush=True)
     for row in _rows(seeds):
+        if not any(r["net"] == row.net and r["seed"] == row.seed for r in found):
+            path = work / f"{row.net}_float_{row.seed}.json"
+            found.append(once(path, lambda row=row: float_row(row.net, row.seed, data, work)))
+            print(found[-1], flush=True)
         found.append(once(work / f"{row.name}.json", lambda row=row: pruned_row(row, data, work)))
         print(found[-1], flush=True)
         keras.backend.clear_session()
@@ -159,8 +158,8 @@ def _rows(seeds: Sequence[int]) -> list[Row]:
     """Criteria with goals on all seeds, the others on the first; all groups together only for half of the channels."""
     with_goals = [c for c in _CRITERIA.value if c in WITH_GOALS]
     others = [c for c in _CRITERIA.value if c not in WITH_GOALS]
-    pairs = [(net, c, seed) for seed in seeds for net in _NETS.value for c in with_goals]
-    pairs += [(net, c, seeds[0]) for net in _NETS.value for c in others]
+    pairs = [(net, c, seeds[0]) for c in (*with_goals, *others) for net in _NETS.value]
+    pairs += [(net, c, seed) for seed in seeds[1:] for c in with_goals for net in _NETS.value]
     return [
         Row(net, criterion, scope, ratio, seed)
         for net, criterion, seed in pairs
