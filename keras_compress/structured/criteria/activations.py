@@ -65,14 +65,20 @@ def _producers(model: keras.Model) -> dict[int, Any]:
 def _looked_through(graph: ChannelGraph, reading: Reading, producers: Mapping[int, Any]) -> Activation:
     tensor, axis, units = reading.tensor, reading.axis, graph.units[reading.ids]
     while axis == len(tensor.shape) - 1 and id(tensor) in producers:
-        node = producers[id(tensor)]
-        source = node.input_tensors[0]
-        width = source.shape[-1]
-        known = type(node.operation).__name__ in LOOKED_THROUGH and width is not None
-        if not known or len(units) % width or np.any(units != np.tile(units[:width], len(units) // width)):
+        source = _source(tensor, producers[id(tensor)])
+        width = None if source is None else source.shape[-1]
+        if not width or len(units) % width or np.any(units != np.tile(units[:width], len(units) // width)):
             break
         tensor, axis, units = source, len(source.shape) - 1, units[:width]
     return Activation(tensor, axis, units)
+
+
+def _source(tensor: Any, node: Any) -> Any:
+    """What the values of a tensor come from without a change that counts; `None` where its own are wanted."""
+    if keras_graph.is_graph(node.operation):
+        number = next(i for i, output in enumerate(node.outputs) if output is tensor)
+        return keras_graph.functional(node.operation).outputs[number]
+    return node.input_tensors[0] if type(node.operation).__name__ in LOOKED_THROUGH else None
 
 
 def summed(
@@ -104,15 +110,16 @@ def _rows(value: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def _values(model: keras.Model, inputs: Any, wanted: set[int]) -> dict[int, list[tf.Tensor]]:
-    """`id(symbolic tensor)` -> its values in inference, one for each call, of tensors that operations take."""
+    """`id(symbolic tensor)` -> its values in inference, one for each call of the model that it is in."""
     found: dict[int, dict[int, tf.Tensor]] = {key: {} for key in wanted}
 
     def visit(call: keras_graph.Call) -> Any:
-        symbolic = tree.flatten((call.node.arguments.args, call.node.arguments.kwargs))
-        for old, new in zip(symbolic, tree.flatten((call.args, call.kwargs)), strict=True):
+        made = call.run()
+        symbolic = tree.flatten((call.node.arguments.args, call.node.arguments.kwargs, call.node.outputs))
+        for old, new in zip(symbolic, tree.flatten((call.args, call.kwargs, made)), strict=True):
             if id(old) in wanted:
                 found[id(old)][id(new)] = new
-        return call.run()
+        return made
 
     keras_graph.Rebuild(visit, flat=True).run(model, _in_order(model, inputs), "", 0)
     return {key: list(values.values()) for key, values in found.items()}

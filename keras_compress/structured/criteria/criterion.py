@@ -53,6 +53,11 @@ class Criterion:
         """Arguments of the constructor."""
         return {}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Criterion:
+        """The criterion with these arguments."""
+        return cls(**config)
+
 
 class WeightCriterion(Criterion):
     """A criterion that looks at the weights that make a channel: kernels, not biases.
