@@ -137,11 +137,15 @@ def _add(value: NDArray[np.float32], to: Places, of: Places) -> None:
 
 
 def _summed_without_weights(graph: ChannelGraph) -> NDArray[np.bool_]:
-    """Units that something sums over without a weight for each: two of them are not one."""
+    """Units that something sums over without a weight for each: two of them are not one.
+
+    A convolution in groups has weights for what it sums over, or groups of one channel, each for itself.
+    """
     weighted = {id(each.layer) for each in graph.weights if is_reader(each)}
     summed = graph.none_removed()
     for reading in graph.readings:
-        if reading.operation is not None and id(reading.operation) not in weighted:
+        operation = reading.operation
+        if operation is not None and id(operation) not in weighted and getattr(operation, "groups", 1) == 1:
             summed[graph.units[reading.ids]] = True
     return summed
 
