@@ -113,6 +113,7 @@ class ChannelGraph:
         products: Multiplications.
         readings: Tensors that are read.
         left_alone: `path -> reason` of layers with weights whose channels are not known: groups of no channels.
+        parts: Channels of which something has to be left, as they are read apart from others of the same maker.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class ChannelGraph:
         products: Sequence[Product],
         readings: Sequence[Reading],
         left_alone: Mapping[str, str],
+        parts: Sequence[Ids] = (),
     ) -> None:
         self.model = model
         self.units = units
@@ -137,7 +139,7 @@ class ChannelGraph:
         self.readings = list(readings)
         self.unit_count = int(units.max()) + 1 if len(units) else 0
         none = np.zeros(0, np.int64)
-        self.groups = _groups(self, reasons)
+        self.groups = _groups(self, reasons, parts)
         self.groups += [ChannelGroup(path, (path,), none, reason) for path, reason in left_alone.items()]
         self._axes_of: dict[int, dict[int, Ids]] = {}
         for each in self.weights:
@@ -226,18 +228,18 @@ class _Counts:
         return len(ids) if self._removed is None else len(self._graph.kept(ids, self._removed))
 
 
-def _groups(graph: ChannelGraph, reasons: dict[int, str]) -> list[ChannelGroup]:
-    """Units in groups of the same makers. A group is frozen where any of its units is."""
+def _groups(graph: ChannelGraph, reasons: dict[int, str], parts: Sequence[Ids]) -> list[ChannelGroup]:
+    """Units in groups of the same makers, and of the same part. A group is frozen where any of its units is."""
     makers = [each for each in graph.weights if each.role == "out"]
-    made_by = np.zeros((graph.unit_count, len(makers)), bool)
-    for number, each in enumerate(makers):
-        made_by[graph.units[each.ids], number] = True
+    made_by = np.zeros((graph.unit_count, len(makers) + len(parts)), bool)
+    for number, ids in enumerate([*(each.ids for each in makers), *parts]):
+        made_by[graph.units[ids], number] = True
     known: dict[bytes, list[int]] = {}
-    for unit in np.flatnonzero(made_by.any(axis=1)):
+    for unit in np.flatnonzero(made_by[:, : len(makers)].any(axis=1)):
         known.setdefault(made_by[unit].tobytes(), []).append(int(unit))
     groups: list[ChannelGroup] = []
     for units in known.values():
-        paths = tuple(dict.fromkeys(makers[number].path for number in np.flatnonzero(made_by[units[0]])))
+        paths = tuple(dict.fromkeys(makers[number].path for number in np.flatnonzero(made_by[units[0], : len(makers)])))
         reason = next((reasons[unit] for unit in units if unit in reasons), None)
         name = _new_name(paths, {group.name for group in groups})
         groups.append(ChannelGroup(name, paths, np.array(units, np.int64), reason))

@@ -50,6 +50,7 @@ def channel_graph(model: keras.Model, *, allow_inexact: bool = False) -> Channel
         products=walk.products,
         readings=walk.readings,
         left_alone=walk.left,
+        parts=walk.parts,
     )
 
 
@@ -66,6 +67,7 @@ class _Walk:
     products: list[Product] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    parts: list[Ids] = field(default_factory=list)
     _made: dict[tuple[int, str], Ids] = field(default_factory=dict)
 
     def run(self, model: keras.Model, inputs: list[Axes], prefix: str) -> list[Axes]:

@@ -143,12 +143,6 @@ def check_removed(graph: ChannelGraph, removed: Removed) -> None:
                 f"Expected at least one channel to be left in each layer. Received: all {count} of {group.name!r}"
             )
         left[group.units] = False
-    for each in graph.weights:
-        if not len(graph.kept(each.ids, removed)):
-            raise ValueError(
-                f"Expected at least one channel to be left for each layer. Received: none for {each.path!r}, which "
-                "reads a part of those of another layer"
-            )
     if left.any():
         raise ValueError(f"Expected channels of groups. Received: units {np.flatnonzero(left)[:10].tolist()} of none")
 

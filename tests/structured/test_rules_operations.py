@@ -10,6 +10,7 @@ from tests_structured import Case, checked, half, headed
 
 from keras_compress.structured import surgery
 from keras_compress.structured.dependency import channel_graph
+from keras_compress.structured.prune import removed_channels
 from keras_compress.structured.rules.shapes import blocks
 
 
@@ -34,8 +35,7 @@ def splits() -> keras.Model:
     x = Input((2, 2, 3))
     a, b = ops.split(conv(x, 12, "equal"), 2, axis=-1)
     c, d, e = ops.split(conv(x, 12, "uneven"), [2, 6], axis=-1)
-    f = ops.glu(conv(x, 8, "gated"))
-    return headed(x, conv(ops.concatenate([a * b, c, d, e, f], axis=-1), 4, "last"))
+    return headed(x, conv(ops.concatenate([a * b, c, d, e], axis=-1), 4, "last"))
 
 
 def moved() -> keras.Model:
@@ -58,7 +58,7 @@ def reduced() -> keras.Model:
 def pixels() -> keras.Model:
     x = Input((2, 2, 3))
     y = ops.depth_to_space(conv(x, 16, "a"), 2)
-    return headed(x, ops.space_to_depth(conv(y, 4, "b"), 2))
+    return headed(x, ops.glu(conv(ops.space_to_depth(conv(y, 4, "b"), 2), 8, "gated")))
 
 
 def elementwise() -> keras.Model:
@@ -88,8 +88,9 @@ CASES = [
     Case(einsum, {"a": 8, "c": 6}, (660 + 200 + 150 + 90, 330 + 100 + 75 + 45)),
     Case(
         splits,
-        {"equal": 6, "uneven": 12, "gated": 4, "last": 4},
-        (4 * 3 * 32 + 4 * 22 * 4 + 48, 4 * 3 * 16 + 4 * 11 * 2 + 24),
+        # Each part of an uneven split keeps some of its channels.
+        {"equal": 6, "uneven": 2, "uneven+2": 4, "uneven+3": 6, "last": 4},
+        (4 * 3 * 24 + 4 * 18 * 4 + 48, 4 * 3 * 12 + 4 * 9 * 2 + 24),
     ),
     Case(moved, {"a": 4}, (16 * 12 + 24 * 16 * 16 + 16 * 3, 16 * 6 + 24 * 8 * 8 + 8 * 3)),
     Case(
@@ -98,7 +99,11 @@ CASES = [
         (4 * 3 * 18 + 16 * 3, 4 * 3 * (2 + 3 + 8) + 12 * 3),
         {"c": "max_1 takes the Max over it"},
     ),
-    Case(pixels, {"a": 4, "b": 4}, (4 * 48 + 16 * 16 + 64 * 3, 4 * 24 + 16 * 4 + 32 * 3)),
+    Case(
+        pixels,
+        {"a": 4, "b": 4, "gated": 4},
+        (4 * 48 + 16 * 16 + 4 * 16 * 8 + 16 * 3, 4 * 24 + 16 * 4 + 4 * 8 * 4 + 8 * 3),
+    ),
     Case(elementwise, {"a": 4}, (48 + 48, 24 + 24)),
     Case(
         fixed,
@@ -119,14 +124,14 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.build.__name__)
 def test_cut_is_masked(case: Case) -> None:
+    if case.build is pixels and not hasattr(ops, "depth_to_space"):
+        pytest.skip("Keras 3.14 brought these operations, and the right shape of a GLU")
     checked(case)
 
 
 def test_uneven_splits_end_where_their_last_channel_does() -> None:
     graph = channel_graph(splits())
-    removed = graph.none_removed()
-    uneven = next(group for group in graph.prunable if group.name == "uneven")
-    removed[uneven.units[[0, 3, 4, 7]]] = True
+    removed = removed_channels(graph, {"uneven": [0, 3, 4, 7]})
     (split,) = [op for op in surgery.cut(graph, removed).operations if op.name == "split_1"]
     assert tuple(split.indices_or_sections) == (1, 3)
 

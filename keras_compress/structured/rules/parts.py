@@ -78,6 +78,7 @@ class SplitRule(Rule):
             for number, end in enumerate(ends):
                 visit.setting(("indices_or_sections", number), ids[:end])
             parts = np.split(ids, ends)
+            visit.record.parts.extend(parts)
         return [{**beside, axis: part} for part in parts]
 
 

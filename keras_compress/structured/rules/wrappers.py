@@ -42,6 +42,10 @@ class _Inside:
     def allow_inexact(self) -> bool:
         return self.record.allow_inexact
 
+    @property
+    def parts(self) -> list[Ids]:
+        return self.record.parts
+
     def left_alone(self, path: str, reason: str) -> None:
         self.record.left_alone(path, reason)
 
