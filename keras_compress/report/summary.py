@@ -220,9 +220,10 @@ def _with_short_groups(rows: Sequence[WeightRow]) -> tuple[WeightRow, ...]:
 
 
 def _is_weight(layer: Any, slot: Slot) -> bool:
-    """Not for the biases that `freeze` puts on a grid: they are no part of what is compressed."""
-    frozen = isinstance(layer, Compressed) and any(isinstance(t, FrozenGrid) for t in layer.transform_list)
-    return not (frozen and len(slot.variable(inner(layer)).shape) == 1)
+    """Not for the biases that `freeze` puts on a grid, or that are masked: they are no part of what is compressed."""
+    listed = layer.transform_list if isinstance(layer, Compressed) else ()
+    with_biases = any(isinstance(t, FrozenGrid) or t.ended_by for t in listed)
+    return not (with_biases and len(slot.variable(inner(layer)).shape) == 1)
 
 
 def _row(path: str, layer: Any, slot: Slot, positions: int | None, activation_bits: int, seen: set[int]) -> WeightRow:

@@ -201,11 +201,12 @@ def _slot_name(layer: keras.layers.Layer, variable: keras.Variable) -> str:
 
 
 def _found(layer: keras.layers.Layer, variable: Any) -> str | None:
+    own = str(variable.name)
     for slot in slots_of(layer):
         if slot.variable(layer) is variable:
             return slot.name
-    if getattr(layer, variable.name, None) is variable:
-        return str(variable.name)
+    if getattr(layer, own, None) is variable:
+        return own
     for reference, part in sub_layers(layer):
         name = _found(part, variable)
         if name is not None:
