@@ -60,7 +60,7 @@ def mask_channels(
     back, until the schedule has ended; without it they are zero for good at once.
 
     Args:
-        model: Built Functional or Sequential model without transforms.
+        model: Built model without transforms.
         pruning_schedule: `step -> share of the channels`; `ConstantSparsity(0.5, begin_step=0)` by default.
         criterion: One that weights alone decide on: `"l1"`, `"l2"`, `"fpgm"`, `"bn_gamma"`.
         scope: `"local"`: the share of each group of channels; `"global"`: of all together, by one ranking.
@@ -109,7 +109,7 @@ def mask_channels(
     }
     masks = _Masks(graph, limits, criterion, settings)
     with ProgressLine("masking channels"):
-        masked: keras.Model = copied(model, LayerCopies(masks.wrapped, inside=False))
+        masked: keras.Model = copied(graph.model, LayerCopies(masks.wrapped, inside=False))
     return masked
 
 

@@ -94,7 +94,7 @@ def test_masked_equals_cut_at_any_step(regrow: bool, plain: dict[str, Any]) -> N
 
 def test_soft_masks_let_kernels_train_on_from_zero_and_come_back() -> None:
     """He et al. (2018), algorithm 1: filters of low norm become zero, train on, and are chosen anew."""
-    model = kc.mask_channels(dense_model(), kc.ConstantSparsity(0.5, begin_step=0, frequency=2))
+    model = kc.mask_channels(dense_model(), kc.ConstantSparsity(0.5, begin_step=0, frequency=3))
     model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
     kernel, x, y = model.get_layer("d").layer.kernel, np.ones((4, 2)), np.ones((4, 3))
     model.train_on_batch(x, y)
