@@ -55,7 +55,7 @@ def prune_channels(
     and outputs keep their shapes. What is left computes what it did; train the result to regain accuracy.
 
     Args:
-        model: Built Functional or Sequential model.
+        model: Built model; a subclassed one becomes a Functional model of what its `call` runs.
         ratio: Share of the channels to remove, in (0, 1); 0.5 by default, where there is no `target`.
         criterion: What channels are ranked by: `"l1"`, `"l2"`, `"taylor"`, ... or an object.
         target: Instead of `ratio`: a cost and the fraction of it to keep, `{"macs": 0.5}`, `"params"`, `"bytes"`,
@@ -78,7 +78,7 @@ def prune_channels(
 
     Raises:
         ValueError: For a ratio out of (0, 1), a target that cannot be reached, a criterion without the data it needs, a
-            rule that matches nothing, a model without a graph, or one whose channels are all frozen.
+            rule that matches nothing, a subclassed model that cannot be traced, or one whose channels are all frozen.
     """
     criterion = checked_criterion(criterion)
     _check_settings(ratio, target, scope, max_ratio, round_to, iterations, fine_tune, rules)
@@ -263,7 +263,7 @@ def cut_channels(
     """A new, plain model without the given output channels of the given layers, and all that belongs to them.
 
     Args:
-        model: Built Functional or Sequential model.
+        model: Built model; a subclassed one becomes a Functional model of what its `call` runs.
         channels: Path of a layer -> indices of its output channels.
         allow_inexact: See `prune_channels`.
 

@@ -127,6 +127,8 @@ class AttentionRule(Rule):
     def outputs(self, visit: Visit) -> list[Axes]:
         given = visit.parts
         queries, values = given[0], given[1]
+        if any(len(tensor.shape) != 3 for tensor in given):
+            return visit.freeze_all("works on more axes than positions and features")
         keys = given[2] if len(given) > 2 else values
         for number, tensor in enumerate(visit.tensors):
             taken = any(tensor is each for each in given)
