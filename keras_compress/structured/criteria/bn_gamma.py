@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-
 import keras
 import numpy as np
 from keras import ops
-from numpy.typing import NDArray
 
-from keras_compress.core.model import by_message
 from keras_compress.core.registry import register
 from keras_compress.structured.channel_graph import ChannelGraph, WeightAxis
 from keras_compress.structured.criteria.criterion import Criterion, Scores, Tensor
-from keras_compress.structured.criteria.l1 import L1
+from keras_compress.structured.criteria.fallback import with_norms
 from keras_compress.structured.examples import Examples
 
 
@@ -48,22 +44,4 @@ class BNGamma(Criterion):
                 gammas = np.abs(keras.ops.convert_to_numpy(each.variable))
                 total += np.bincount(units, gammas, graph.unit_count)
                 count += np.bincount(units, minlength=graph.unit_count)
-        if not any(count[group.units].any() for group in graph.prunable):
-            raise ValueError(
-                "Expected a model whose channels go through BatchNormalization layers with a gamma (scale=True). "
-                "Received: a model without; take criterion='l1' for it"
-            )
-        return self._filled(graph, total / np.maximum(count, 1), count > 0)
-
-    def _filled(self, graph: ChannelGraph, gammas: Scores, known: NDArray[np.bool_]) -> Scores:
-        """Scores of the groups without a gamma too."""
-        without = [group for group in graph.prunable if not known[group.units].all()]
-        if not without:
-            return gammas
-        pairs = ((group.name, "no BatchNormalization with a gamma; ranked by the L1 norm instead") for group in without)
-        warnings.warn(by_message(pairs)[0], stacklevel=4)
-        norms = L1().scores(graph, Examples())
-        for group in without:
-            mean = norms[group.units].mean()
-            gammas[group.units] = norms[group.units] / (mean or 1.0) * gammas[known].mean()
-        return gammas
+        return with_norms(graph, total / np.maximum(count, 1), count > 0, "no BatchNormalization with a gamma")

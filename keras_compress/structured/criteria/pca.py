@@ -12,6 +12,7 @@ from keras_compress.core.registry import register
 from keras_compress.structured.channel_graph import ChannelGraph
 from keras_compress.structured.criteria.activations import activations, summed
 from keras_compress.structured.criteria.criterion import Criterion, Scores
+from keras_compress.structured.criteria.fallback import with_norms
 from keras_compress.structured.examples import Examples
 
 
@@ -31,6 +32,7 @@ class PCA(Criterion):
     its communality: Jolliffe, "Principal component analysis" (2002), section 6.3.
     **Deviations**: channels of the trained model are ranked, where Garg et al. train a new one of that width; values
     are taken where they are read, after the activation and before pooling: the mean where there are several places.
+    Groups that are read inside a layer (heads of an attention) are ranked by the L1 norm, and a warning names them.
     """
 
     needs = frozenset({"inputs"})
@@ -46,7 +48,7 @@ class PCA(Criterion):
         for each, moments in zip(places, summed(graph, examples, places, _moments), strict=True):
             total += np.bincount(each.units, communalities(covariance(*moments), self.energy), graph.unit_count)
             count += np.bincount(each.units, minlength=graph.unit_count)
-        return total / np.maximum(count, 1)
+        return with_norms(graph, total / np.maximum(count, 1), count > 0, "no place where its channels are apart")
 
     def get_config(self) -> dict[str, Any]:
         return {"energy": self.energy}
@@ -77,10 +79,12 @@ def communalities(matrix: NDArray[np.float64], energy: float) -> Scores:
     >>> communalities(np.diag([8.0, 1.0, 1.0]), 0.8).tolist()
     [8.0, 0.0, 0.0]
     """
-    values, vectors = np.linalg.eigh(matrix)
+    # float32: half the time, and small eigenvalues do not count.
+    values, vectors = np.linalg.eigh(matrix.astype(np.float32))
+    values, vectors = values.astype(np.float64), vectors.astype(np.float64)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     held = np.cumsum(values)
-    # One part in 10^12 is rounding.
-    number = int(np.searchsorted(held, energy * held[-1] * (1.0 - 1e-12))) + 1
+    # One part in a million is rounding.
+    number = int(np.searchsorted(held, energy * held[-1] * (1.0 - 1e-6))) + 1
     scores: Scores = np.square(vectors[:, :number]) @ values[:number]
     return scores

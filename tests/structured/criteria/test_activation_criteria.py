@@ -29,8 +29,8 @@ def test_percentage_of_zeros() -> None:
     # relu(x) is 0 for one of four, relu(-x) for three.
     x = [[1.0], [2.0], [-1.0], [3.0]]
     assert _scores(kc.APoZ(), _one_layer([[1.0, -1.0]], "relu"), x) == [0.75, 0.25]
-    with pytest.warns(UserWarning, match="tell nothing. h: no channel is ever exactly 0"):
-        assert _scores(kc.APoZ(), _one_layer([[1.0, -1.0]], None), x) == [1.0, 1.0]
+    with pytest.raises(ValueError, match="of whose layers each has no channel that is ever exactly 0"):
+        _scores(kc.APoZ(), _one_layer([[1.0, -1.0]], None), x)
 
 
 def test_percentage_of_zeros_in_a_nested_model_that_is_called_twice() -> None:
