@@ -24,6 +24,7 @@ from keras_compress.structured.ranking import Ranking
 
 Tensor = Any
 NO_UNIT = -1
+DEFAULT_MAX_RATIO = 0.9
 
 
 @register("weight_transform")
@@ -39,13 +40,13 @@ class ChannelMask(WeightTransform):
         units: For each index of the axis the number of its channel in the group, -1 for one that stays; by default
             they are channels of this weight alone.
         axis: The axis.
-        role: What the axis has to do with the channels, see `channel_graph.ROLES`. Those that make them, `"out"`,
-            say which compete.
+        pools: For each set of channels that compete: number of the first, how many they are, largest share that is
+            masked. By default all channels of this weight, 0.9.
+        role: What the axis has to do with the channels, see `channel_graph.ROLES`.
         scored: Whether scores are computed from this weight.
         criterion: Criterion with `tensor_scores`.
         group: Name shared by masks that one decision is made for; `None`: by itself, without `regrow`.
         scope: `"local"` or `"global"`, see `prune_channels`.
-        max_ratio: Largest share that is masked.
         round_to: Numbers of channels left are multiples of it.
         regrow: Let masked channels come back. Without it, what is masked stays masked.
 
@@ -64,13 +65,13 @@ class ChannelMask(WeightTransform):
         pruning_schedule: Schedule | Mapping[str, Any],
         *,
         units: Sequence[int] | None = None,
+        pools: Sequence[Sequence[float]] | None = None,
         axis: int = -1,
         role: str = "out",
         scored: bool = True,
         criterion: Criterion | Mapping[str, Any] | str = "l1",
         group: str | None = None,
         scope: str = "local",
-        max_ratio: float = 0.9,
         round_to: int = 1,
         regrow: bool = False,
         **kwargs: Any,
@@ -83,9 +84,10 @@ class ChannelMask(WeightTransform):
         self.pruning_schedule: Schedule = resolve("schedule", pruning_schedule)
         self.criterion: Criterion = resolve("channel_criterion", criterion)
         self.units = None if units is None else [int(unit) for unit in units]
+        self.pools = None if pools is None else [[int(start), int(width), float(top)] for start, width, top in pools]
         self.axis, self.role, self.scored = int(axis), role, bool(scored)
         self.group, self.scope, self.regrow = group, scope, bool(regrow)
-        self.max_ratio, self.round_to = float(max_ratio), int(round_to)
+        self.round_to = int(round_to)
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
@@ -164,13 +166,13 @@ class ChannelMask(WeightTransform):
             **super().get_config(),
             "pruning_schedule": _as_config(self.pruning_schedule),
             "units": self.units,
+            "pools": self.pools,
             "axis": self.axis,
             "role": self.role,
             "scored": self.scored,
             "criterion": _as_config(self.criterion),
             "group": self.group,
             "scope": self.scope,
-            "max_ratio": self.max_ratio,
             "round_to": self.round_to,
             "regrow": self.regrow,
         }
@@ -243,11 +245,10 @@ def _numbers(mask: ChannelMask) -> NDArray[np.int64]:
 
 
 def _ranking(masks: Sequence[ChannelMask]) -> Ranking:
-    makers = [mask for mask in masks if mask.role == "out"]
-    made_by = np.zeros((max(_numbers(mask).max() for mask in makers) + 1, len(makers)), bool)
-    for number, mask in enumerate(makers):
-        made_by[_numbers(mask), number] = True
-    return Ranking(made_by, [mask.max_ratio for mask in makers], masks[0].round_to)
+    alone = [[0, len(masks[0].unit_numbers), DEFAULT_MAX_RATIO]]
+    pools = {int(pool[0]): pool for mask in masks for pool in mask.pools or alone}
+    _, widths, max_ratios = zip(*(pools[start] for start in sorted(pools)), strict=True)
+    return Ranking(widths, max_ratios, masks[0].round_to)
 
 
 def _units_now(masks: Sequence[ChannelMask]) -> Tensor:

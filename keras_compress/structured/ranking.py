@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from keras_compress.structured.selection import ROUNDED_FROM
 
@@ -20,23 +19,21 @@ class Ranking:
     It gives what `Selection` gives for the same scores and ratio.
 
     Args:
-        made_by: bool, `(units, makers)`: which layers make a unit. Units of the same makers compete.
-        max_ratios: For each maker, the largest share of its channels that may go.
+        widths: Number of units in each pool. Units are numbered pool by pool.
+        max_ratios: Largest share of each pool that may go.
         round_to: Numbers of units that stay are multiples of it, in pools of at least four multiples.
     """
 
-    def __init__(self, made_by: NDArray[np.bool_], max_ratios: Sequence[float], round_to: int = 1) -> None:
-        rows, pools = np.unique(made_by, axis=0, return_inverse=True)
-        self._pools = pools.reshape(-1).astype(np.int32)
-        self._widths = np.bincount(self._pools).astype(np.int32)
-        self._max_ratios = np.where(rows, np.asarray(max_ratios, np.float64), 1.0).min(axis=1)
+    def __init__(self, widths: Sequence[int], max_ratios: Sequence[float], round_to: int = 1) -> None:
+        self._widths = np.asarray(widths, np.int32)
+        self._max_ratios = np.asarray(max_ratios, np.float64)
         least = np.maximum(1, np.ceil(self._widths * (1.0 - self._max_ratios) - 1e-9))
         self._most = np.maximum(self._widths - least, 0).astype(np.int32)
         self._round_to = round_to
-        # Of the units sorted by pool and score: the pool of each place, and its rank in it.
-        self._pool_of = np.repeat(np.arange(len(rows), dtype=np.int32), self._widths)
+        self._pool_of = np.repeat(np.arange(len(self._widths), dtype=np.int32), self._widths)
+        # Of units sorted by score in each pool, which places then have the same pools: their rank.
         starts = np.cumsum(self._widths) - self._widths
-        self._rank = (np.arange(len(pools)) - np.repeat(starts, self._widths)).astype(np.int32)
+        self._rank = (np.arange(len(self._pool_of)) - np.repeat(starts, self._widths)).astype(np.int32)
 
     def kept(self, scores: Tensor, ratio: Tensor, *, together: bool, comparable: bool, live: Tensor | None) -> Tensor:
         """Which units stay, bool.
@@ -63,7 +60,7 @@ class Ranking:
     def _order(self, scores: Tensor) -> Tensor:
         """Units sorted by pool, and in each by score."""
         by_score = tf.argsort(scores, stable=True)
-        return tf.gather(by_score, tf.argsort(tf.gather(self._pools, by_score), stable=True))
+        return tf.gather(by_score, tf.argsort(tf.gather(self._pool_of, by_score), stable=True))
 
     def _lost_together(self, scores: Tensor, live: Tensor, ratio: Tensor, comparable: bool) -> Tensor:
         """How many units of each pool are among the lowest of all; from sorted scores."""
@@ -75,7 +72,7 @@ class Ranking:
             scores = scores / tf.gather(tf.where(means > 0, means, tf.ones_like(means)), self._pool_of)
         may_go = self._rank < self._most[self._pool_of]
         ranked = tf.where(may_go, tf.where(live, scores, -tf.ones_like(scores)), tf.fill(tf.shape(scores), np.inf))
-        count = tf.cast(tf.round(ratio * len(self._pools)), tf.int32)
+        count = tf.cast(tf.round(ratio * len(self._rank)), tf.int32)
         place = tf.argsort(tf.argsort(ranked, stable=True))
         lowest = tf.cast((place < count) & may_go, tf.int32)
         return tf.math.unsorted_segment_sum(lowest, self._pool_of, pools)

@@ -134,14 +134,15 @@ class _Masks:
     ) -> None:
         self._settings = settings
         self._axes: dict[int, list[WeightAxis]] = {}
+        self._graph, self._criterion = graph, criterion
         groups = [group for group in graph.prunable if group.name in limits]
-        numbers = np.full(graph.unit_count, NO_UNIT, np.int64)
-        units = np.concatenate([group.units for group in groups]) if groups else np.zeros(0, np.int64)
-        numbers[units] = np.arange(len(units))
-        highest = np.ones(len(units))
+        # Numbers of the channels, group by group, and for each the group it competes in.
+        self._numbers = np.full(graph.unit_count, NO_UNIT, np.int64)
+        self._pools: list[list[float]] = []
         for group in groups:
-            highest[numbers[group.units]] = limits[group.name].max_ratio
-        self._graph, self._numbers, self._highest, self._criterion = graph, numbers, highest, criterion
+            start = sum(int(pool[1]) for pool in self._pools)
+            self._numbers[group.units] = start + np.arange(len(group))
+            self._pools.append([start, len(group), limits[group.name].max_ratio])
         for each in graph.weights:
             if each.role in MASKED_ROLES and (self._units(each) != NO_UNIT).any():
                 self._axes.setdefault(id(each.layer), []).append(each)
@@ -184,7 +185,7 @@ class _Masks:
             axis=axis.axis,
             role=axis.role,
             scored=self._criterion.reads(axis),
-            max_ratio=float(self._highest[units[units != NO_UNIT]].min()),
+            pools=[pool for pool in self._pools if ((units >= pool[0]) & (units < pool[0] + pool[1])).any()],
             **self._settings,
         )
 
