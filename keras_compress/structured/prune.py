@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -235,11 +235,25 @@ def limits_of(
             + "; ".join(by_message((group.name, str(group.reason)) for group in graph.frozen))
         )
     settings = settings_by_path(listed, defaults, filters, rules)
-    return {
-        group.name: _group_limits(group, [settings[path] for path in group.layers])
-        for group in graph.prunable
-        if all(path in settings for path in group.layers)
-    }
+    chosen = [group for group in graph.prunable if all(path in settings for path in group.layers)]
+    if not chosen:
+        raise ValueError(
+            f"Expected filters and rules that leave something to prune. Received: filters={filters}, rules={rules}"
+        )
+    _warn_of_tied(graph.prunable, settings)
+    return {group.name: _group_limits(group, [settings[path] for path in group.layers]) for group in chosen}
+
+
+def _warn_of_tied(groups: Sequence[ChannelGroup], chosen: Collection[str]) -> None:
+    """Say which layers stay as wide as they are because others do."""
+    pairs = []
+    for group in groups:
+        out = [path for path in group.layers if path not in chosen]
+        if len(out) < len(group.layers):
+            reason = f"its channels are also those of {', '.join(out)}, which is left out by filters or rules"
+            pairs += [(path, reason) for path in group.layers if out and path in chosen]
+    if pairs:
+        warnings.warn(f"Channels left as they are: {'; '.join(by_message(pairs))}", stacklevel=4)
 
 
 def _group_limits(group: ChannelGroup, settings: Sequence[Mapping[str, Any]]) -> GroupLimits:
