@@ -29,6 +29,7 @@ class APoZ(Criterion):
     """
 
     needs = frozenset({"inputs"})
+    comparable = True
 
     def scores(self, graph: ChannelGraph, examples: Examples) -> Scores:
         zeros, values = np.zeros(graph.unit_count), np.zeros(graph.unit_count)
