@@ -87,6 +87,12 @@ class Bench:
         model.layers[0].kernel.assign(np.random.default_rng(2).normal(size=(6, 8)))
         return keras.Sequential([keras.Input((6,)), model.layers[0], layers.Dense(3, activation="relu", name="e")])
 
+    def normalized(self) -> keras.Model:
+        """With a BatchNormalization too: what an entry point may need."""
+        first, last = self.plain().layers
+        norm = layers.BatchNormalization(name="norm")
+        return keras.Sequential([keras.Input((6,)), first, norm, layers.ReLU(name="relu"), last])
+
     def with_transforms(self, *made: Sample) -> keras.Model:
         """The model with one transform after the other on the kernel of layer `d`."""
         model = self.plain()

@@ -28,7 +28,7 @@ def entry(request):
 
 
 def test_the_original_stays_and_the_new_model_trains_saves_and_strips(entry, bench, tmp_path, recwarn) -> None:
-    plain = bench.plain()
+    plain = bench.normalized()
     before = [np.array(v) for v in plain.variables]
     made = entry(plain)
     assert made is not plain
@@ -50,12 +50,12 @@ def test_the_original_stays_and_the_new_model_trains_saves_and_strips(entry, ben
 def test_a_rule_that_matches_nothing_is_an_error(entry, bench, bad: str) -> None:
     value = "re:^nothing$" if bad == "filters" else [{"layers": "nothing", "skip": True}]
     with pytest.raises(ValueError, match="matches none of"):
-        entry(bench.plain(), **{bad: value})
+        entry(bench.normalized(), **{bad: value})
 
 
 def test_a_rule_with_an_unknown_key_is_an_error(entry, bench) -> None:
     with pytest.raises(ValueError, match=r"Expected a rule with `layers` and any of.*'bitz': 4"):
-        entry(bench.plain(), rules=[{"layers": "first", "bitz": 4}])
+        entry(bench.normalized(), rules=[{"layers": "first", "bitz": 4}])
 
 
 def test_something_that_is_no_model_is_an_error(entry) -> None:
