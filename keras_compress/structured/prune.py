@@ -18,7 +18,7 @@ from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, ChannelGroup, Removed
 from keras_compress.structured.channel_ids import Ids
 from keras_compress.structured.cost import Budget
-from keras_compress.structured.criteria.criterion import Criterion
+from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.examples import Examples
 from keras_compress.structured.selection import GroupLimits, Selection
@@ -92,7 +92,7 @@ def prune_channels(
     with ProgressLine("pruning channels") as line:
         for step, share in enumerate(shares, start=1):
             line.step(f"step {step} of {iterations}")
-            scores = criterion.scores(graph, examples)
+            scores = _finite_scores(criterion, graph, examples)
             whole_way = Selection(graph, scores, limits, round_to, criterion.comparable)
             choose = _choice(replace(whole_way, limits=_so_far(limits, share)), scope)
             if budget is not None:
@@ -106,6 +106,16 @@ def prune_channels(
                 fine_tune(pruned)
                 graph = channel_graph(pruned, allow_inexact=allow_inexact)
     return pruned
+
+
+def _finite_scores(criterion: Criterion, graph: ChannelGraph, examples: Examples) -> Scores:
+    scores = criterion.scores(graph, examples)
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            "Expected weights and data that give finite scores. "
+            f"Received: {type(criterion).__name__} scored {int((~np.isfinite(scores)).sum())} channels NaN or infinite"
+        )
+    return scores
 
 
 def _warn_of_inexact(graph: ChannelGraph, removed: Removed) -> None:

@@ -185,3 +185,12 @@ def test_a_group_that_is_left_alone_belongs_to_a_layer_that_is() -> None:
     with pytest.warns(UserWarning, match="left as they are: a: its channels are also those of b, which is left out"):
         pruned = kc.prune_channels(model, rules=[{"layers": "b", "skip": True}])
     assert [pruned.get_layer(name).units for name in "abc"] == [8, 8, 4]
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    broken = net()
+    kernel = np.array(broken.get_layer("d1").kernel)
+    kernel[0, 3] = np.nan
+    broken.get_layer("d1").kernel.assign(kernel)
+    with pytest.raises(ValueError, match="weights and data that give finite scores. Received: L1 scored 1 channels"):
+        kc.prune_channels(broken)
