@@ -20,6 +20,7 @@ RECIPE = {
     "version": 1,
     "name": "quick",
     "stages": [
+        {"name": "channels", "method": "prune_channels", "config": {"ratio": 0.05}, "epochs": 0},
         {
             "name": "prune",
             "method": "prune_low_magnitude",
@@ -221,7 +222,7 @@ def test_compress_writes_models_and_report(files: Path, tmp_path: Path, capsys: 
     assert compressed["accuracy"] > 0.6
     assert compressed["sparsity"] == pytest.approx(0.75, abs=0.01)
     assert compressed["raw_bytes"] == (out / "model_compressed.tflite").stat().st_size < original["raw_bytes"]
-    keras.models.load_model(out / "model_compressed.keras")
+    assert keras.models.load_model(out / "model_compressed.keras").get_layer("hidden").layer.units == 23
     assert run("report", f"--out={out}") == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" quick")]
     assert len(table) == 1

@@ -16,8 +16,9 @@ from keras_compress.pruning.pruner import Pruner
 from keras_compress.recipes.recipe import Recipe, Stage, compress
 
 RECIPES = [
-    "bwn", "cluster", "cluster_per_channel", "cqat", "dorefa_w2a2", "pact_w4a4", "pcqat", "pqat", "prune", "prune_2_4",
-    "prune_block", "prune_global", "ptq", "qat", "qat_w4a8", "ttq", "twn", "xnor",
+    "bwn", "channels_pcqat", "cluster", "cluster_per_channel", "cqat", "dorefa_w2a2", "pact_w4a4", "pcqat", "pqat",
+    "prune", "prune_2_4", "prune_block", "prune_channels", "prune_global", "ptq", "qat", "qat_w4a8", "soft_channels",
+    "ttq", "twn", "xnor",
 ]  # fmt: skip
 
 
@@ -67,21 +68,28 @@ def test_the_packaged_recipes_are_these() -> None:
     assert Recipe.names() == RECIPES
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# What is cut first is compressed as `pcqat` does it, and trained in `tests/structured/test_composition.py`.
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "channels_pcqat"])
 def test_packaged_recipe_applies_and_trains(name: str) -> None:
     recipe = Recipe.load(name)
     assert recipe.name == name
     assert recipe.description.endswith(".")
     original = small_model(hidden=False)
     before = [np.array(v) for v in original.weights]
-    model = compress(original, name, steps_per_epoch=2)
-    # Eagerly: making a graph of it takes longer than these four steps.
-    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
     rng = np.random.default_rng(0)
     x, y = rng.random((8, 6, 6, 1), "float32"), rng.random((8, 3), "float32")
-    losses = model.fit(x, y, batch_size=4, epochs=2, verbose=0).history["loss"]
-    assert losses[1] != losses[0]
-    assert np.isfinite(losses).all()
+
+    def losses(trained: keras.Model, epochs: int) -> list[float]:
+        # Eagerly: making a graph of it takes longer than these few steps.
+        trained.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+        return trained.fit(x, y, batch_size=4, epochs=epochs, verbose=0).history["loss"]  # type: ignore[no-any-return]
+
+    # What is masked while a stage trains is nothing before.
+    fit = (lambda trained, stage: losses(trained, stage.epochs)) if name == "soft_channels" else None
+    model = compress(original, name, steps_per_epoch=2, fit=fit)
+    first, second = losses(model, 2)
+    assert first != second
+    assert np.isfinite([first, second]).all()
     assert model.get_config() != original.get_config()
     for value, variable in zip(before, original.weights):
         np.testing.assert_array_equal(value, np.array(variable))
@@ -92,6 +100,12 @@ def test_stages_and_their_order() -> None:
     assert transforms_of(model) == {
         path: ["MagnitudePruner", "CentroidClusterer", "UniformQuantizer"] for path in ("conv", "hidden", "logits")
     }
+
+
+def test_channels_are_cut_before_the_other_stages() -> None:
+    model = compress(small_model(), "channels_pcqat", steps_per_epoch=5)
+    assert [model.get_layer(name).layer.kernel.shape[-1] for name in ("conv", "hidden", "logits")] == [4, 8, 3]
+    assert transforms_of(model)["hidden"] == ["MagnitudePruner", "CentroidClusterer", "UniformQuantizer"]
 
 
 def test_first_and_last_layer_keep_8_bits() -> None:
@@ -235,7 +249,7 @@ MISTAKES: list[tuple[list[str | int], Any, str, str]] = [
     ([*STAGE, "epochs"], "6", "a value of type integer at `stages[1].epochs`", "'6'"),
     ([*STAGE, "epochs"], -1, "a number >= 0 at `stages[1].epochs`", "-1"),
     ([*STAGE, "learning_rate"], 0, "a number > 0 at `stages[1].learning_rate`", "0"),
-    ([*STAGE, "method"], "os.system", "a method out of ['cluster_weights', 'prune_low_magnitude', ", "'os.system'"),
+    ([*STAGE, "method"], "os.system", "a method out of ['add_slimming', 'cluster_weights', ", "'os.system'"),
     ([*STAGE, "filters"], 3, "a selector of layers (text, or a list of texts) at `stages[1].filters`", "3"),
     ([*STAGE, "rules"], [{"skip": True}], "the keys ['layers'] at `stages[1].rules[0]`", "['skip']"),
     ([*STAGE, "name"], "prune", "a different `name` for each stage", "['prune', 'prune']"),

@@ -148,7 +148,7 @@ def test_saved_in_the_middle_it_goes_on_bit_equal(tmp_path: Path) -> None:
     assert [masks_of(model, name) for name in ("first", "hidden")] != before
 
 
-def test_trains_compiled_and_under_a_wrapped_call_of_fit() -> None:
+def test_compiled_training_masks_the_same() -> None:
     """XLA, and the same masks as step by step."""
     eager, compiled = (kc.mask_channels(net(), kc.ConstantSparsity(0.5, 0), round_to=1) for _ in range(2))
     compiled.compile(keras.optimizers.SGD(0.05), keras.losses.SparseCategoricalCrossentropy(True), jit_compile=True)
