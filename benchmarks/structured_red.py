@@ -57,16 +57,13 @@ def ascending(model: keras.Model, tolerance: float) -> keras.Model:
     return kc.merge_channels(model, rules=rules)
 
 
-def hashed_and_merged(model: keras.Model, tolerance: float) -> keras.Model:
-    return kc.merge_channels(kc.hash_weights(model, HASH_ERROR_BEFORE_MERGES), tolerance)
-
-
+AFTER_HASHING = f"hash {HASH_ERROR_BEFORE_MERGES}, merge"
 # Method -> what it does, and its settings from weak to strong.
 METHODS: dict[str, tuple[Change, Sequence[float]]] = {
     "hash": (kc.hash_weights, HASH_ERRORS),
     "merge": (kc.merge_channels, TOLERANCES),
     "merge, tolerance ascending": (ascending, TOLERANCES),
-    f"hash {HASH_ERROR_BEFORE_MERGES}, merge": (hashed_and_merged, TOLERANCES),
+    AFTER_HASHING: (kc.merge_channels, TOLERANCES),
     "separate": (kc.separate_convolutions, TOLERANCES),
     "L1, not trained": (lambda model, ratio: kc.prune_channels(model, ratio, criterion="l1", round_to=1), RATIOS),
 }
@@ -101,6 +98,8 @@ def curve(model: keras.Model, method: str, data: datasets.Dataset) -> list[dict[
     before, params = accuracy(model, data), model.count_params()
     macs = kc.channel_graph(model).macs()
     change, settings = METHODS[method]
+    if method == AFTER_HASHING:
+        model = kc.hash_weights(model, HASH_ERROR_BEFORE_MERGES)
     points = []
     for setting in settings:
         begin = time.perf_counter()
