@@ -30,6 +30,8 @@ from keras_compress import datasets, models
 
 NETS = {"resnet8": models.resnet8, "vgg": functools.partial(models.vgg, filters=32, stem_strides=4)}
 RATIOS = (0.3, 0.5, 0.7)
+# What half of the channels of each group leave is about a quarter of the MACs.
+MACS_REMOVED = 0.75
 # Those whose goals are means over the seeds; the others take the first seed.
 WITH_GOALS = ("l1", "fpgm", "taylor", "random")
 CRITERIA = (*WITH_GOALS, "l2", "bn_gamma", "singe", "apoz", "pca", "legr")
@@ -47,7 +49,12 @@ _SPEED_ONLY = flags.DEFINE_bool("speed_only", False, "Measure the latency of lar
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a network, a criterion, the share of channels removed of each group or of all, a seed."""
+    """One line of the table: a network, a criterion, the share of what is removed, a seed.
+
+    Attributes:
+        scope: `"local"`: of the channels of each group; `"global"`: of all channels, by one ranking; `"macs"`: of the
+            multiply-accumulates, by one ranking of all channels.
+    """
 
     net: str
     criterion: str
@@ -122,21 +129,24 @@ def pruned_row(row: Row, data: datasets.Dataset, work: Path) -> dict[str, Any]:
         # Network slimming: gammas learn which channels matter before they are removed.
         model = kc.add_slimming(model, strength=1e-4)
         fit(model, data, SLIMMING_EPOCHS, row.seed)
-    criterion: Any = row.criterion
-    if criterion == "random":
-        criterion = {"class_name": "Random", "config": {"seed": row.seed}}
     few = slice(0, SCORING_IMAGES)
     begin = time.perf_counter()
     examples = (data.x_train[few], data.y_train[few])
-    pruned = kc.prune_channels(
-        model, row.ratio, criterion=criterion, data=examples, scope=row.scope, round_to=1, max_ratio=0.9
-    )
+    share: dict[str, Any] = {"ratio": row.ratio, "scope": row.scope}
+    if row.scope == "macs":
+        share = {"target": {"macs": 1.0 - row.ratio}, "scope": "global"}
+    pruned = kc.prune_channels(model, criterion=_criterion(row), data=examples, round_to=1, **share)
     pruning_s = time.perf_counter() - begin
     at_once = accuracy(pruned, data)
     seconds = fit(pruned, data, ROW_EPOCHS, row.seed)
     found = asdict(row)
     times = {"pruning_s": pruning_s, "epoch_s": seconds}
     return {**found, "accuracy": accuracy(pruned, data), "at_once": at_once, **times, **sizes(pruned)}
+
+
+def _criterion(row: Row) -> Any:
+    settings = {"random": {"seed": row.seed}, "legr": {"macs": 1.0 - MACS_REMOVED}}
+    return {"class_name": row.criterion, "config": settings.get(row.criterion, {})}
 
 
 def accuracy_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
@@ -159,13 +169,16 @@ def _rows(seeds: Sequence[int]) -> list[Row]:
     with_goals = [c for c in _CRITERIA.value if c in WITH_GOALS]
     others = [c for c in _CRITERIA.value if c not in WITH_GOALS]
     half = (("local", 0.5), ("global", 0.5))
-    choices = [(seeds[0], c, (*(("local", ratio) for ratio in RATIOS), half[1])) for c in (*with_goals, *others)]
-    choices += [(seed, c, half) for seed in seeds[1:] for c in with_goals]
+    everything = (*(("local", ratio) for ratio in RATIOS), *half[1:], ("macs", MACS_REMOVED))
+    choices = [(seeds[0], criterion, everything) for criterion in (*with_goals, *others)]
+    choices += [(seed, criterion, half) for seed in seeds[1:] for criterion in with_goals]
     return [
         Row(net, criterion, scope, ratio, seed)
         for seed, criterion, shares in choices
         for net in _NETS.value
         for scope, ratio in shares
+        # LeGR learns a ranking for a budget of MACs.
+        if (criterion, scope) != ("legr", "global")
     ]
 
 
