@@ -64,7 +64,8 @@ def prune_channels(
         loss: Loss for criteria that need gradients; the model's compiled one by default.
         scope: `"local"`: the share of each group of channels; `"global"`: of all together, by one ranking.
         max_ratio: Largest share to remove from one group.
-        round_to: Numbers of channels left are multiples of it, in groups of at least four multiples.
+        round_to: Numbers of channels left are multiples of it; in groups of fewer than four multiples, of its half, a
+            quarter, ... of which there are four.
         iterations: In how many steps to prune, each followed by `fine_tune`.
         pruning_schedule: Iteration, from 1 on -> how far to go in it, relative to the value at the last one; equal
             steps by default. Without `ratio` and `target`, the value at the last one is the ratio.

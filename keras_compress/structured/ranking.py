@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.structured.selection import ROUNDED_FROM
+from keras_compress.structured.selection import step_of
 
 Tensor = Any
 
@@ -21,7 +21,7 @@ class Ranking:
     Args:
         widths: Number of units in each pool. Units are numbered pool by pool.
         max_ratios: Largest share of each pool that may go.
-        round_to: Numbers of units that stay are multiples of it, in pools of at least four multiples.
+        round_to: Numbers of units that stay are multiples of it; see `step_of` for narrow pools.
     """
 
     def __init__(self, widths: Sequence[int], max_ratios: Sequence[float], round_to: int = 1) -> None:
@@ -29,7 +29,7 @@ class Ranking:
         self._max_ratios = np.asarray(max_ratios, np.float64)
         least = np.maximum(1, np.ceil(self._widths * (1.0 - self._max_ratios) - 1e-9))
         self._most = np.maximum(self._widths - least, 0).astype(np.int32)
-        self._round_to = round_to
+        self._steps = np.array([step_of(width, round_to) for width in widths], np.float64)
         self._pool_of = np.repeat(np.arange(len(self._widths), dtype=np.int32), self._widths)
         # Of units sorted by score in each pool, which places then have the same pools: their rank.
         starts = np.cumsum(self._widths) - self._widths
@@ -79,7 +79,7 @@ class Ranking:
 
     def _rounded(self, kept: Tensor) -> Tensor:
         """See `GroupLimits.kept`."""
-        step = np.where(self._widths < ROUNDED_FROM * self._round_to, 1.0, float(self._round_to))
+        step = self._steps
         nearest = tf.where(step == 1.0, tf.round(kept), tf.floor(kept / step + 0.5) * step)
         least = self._widths * (1.0 - self._max_ratios) - 1e-9
         counts = tf.maximum(nearest, np.maximum(np.ceil(least / step), 1.0) * step)

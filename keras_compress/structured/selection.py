@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Removed
 
-# Groups narrower than this many multiples are not rounded: one multiple more or less would change them too much.
-ROUNDED_FROM = 4
+# A group of fewer multiples is rounded to smaller ones: one more or less would change it too much.
+FEWEST_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class GroupLimits:
         """
         count = rounded(kept, self.width, round_to)
         short = self.width * (1.0 - self.max_ratio) - 1e-9 - count
-        step = round_to if self.width >= ROUNDED_FROM * round_to else 1
+        step = step_of(self.width, round_to)
         return count + step * max(0, int(np.ceil(short / step)))
 
 
@@ -48,7 +48,7 @@ class Selection:
         graph: Channel graph.
         scores: A score for each unit.
         limits: Group name -> its limits. Groups that are not in it stay as they are.
-        round_to: Numbers of channels that are left are multiples of it.
+        round_to: Numbers of channels that are left are multiples of it; in narrow groups of its half, a quarter, ...
         comparable: Whether scores of different groups can be compared as they are.
     """
 
@@ -108,11 +108,22 @@ class Selection:
 
 
 def rounded(kept: float, width: int, round_to: int) -> int:
-    """Number of channels to keep: the nearest multiple, at least one of them; narrow groups are not rounded.
+    """Number of channels to keep: the nearest multiple that `step_of` gives, at least one of them.
 
-    >>> rounded(45.0, 64, 8), rounded(3.2, 64, 8), rounded(11.2, 16, 8), rounded(0.2, 16, 8)
-    (48, 8, 11, 1)
+    >>> rounded(45.0, 64, 8), rounded(3.2, 64, 8), rounded(11.2, 16, 8), rounded(0.2, 6, 8)
+    (48, 8, 12, 1)
     """
-    if width < ROUNDED_FROM * round_to:
-        return max(1, round(kept))
-    return max(round_to, int(np.floor(kept / round_to + 0.5)) * round_to)
+    step = step_of(width, round_to)
+    return max(1, round(kept)) if step == 1 else max(step, int(np.floor(kept / step + 0.5)) * step)
+
+
+def step_of(width: int, round_to: int) -> int:
+    """What the width of a group is rounded to: halves of `round_to`, until the group has at least four of them.
+
+    >>> [step_of(width, 8) for width in (64, 24, 12, 6)]
+    [8, 4, 2, 1]
+    """
+    step = round_to
+    while step > 1 and width < FEWEST_STEPS * step:
+        step //= 2
+    return step

@@ -65,7 +65,8 @@ def mask_channels(
         criterion: One that weights alone decide on: `"l1"`, `"l2"`, `"fpgm"`, `"bn_gamma"`.
         scope: `"local"`: the share of each group of channels; `"global"`: of all together, by one ranking.
         max_ratio: Largest share to mask in one group.
-        round_to: Numbers of channels left are multiples of it, in groups of at least four multiples.
+        round_to: Numbers of channels left are multiples of it; in groups of fewer than four multiples, of its half, a
+            quarter, ... of which there are four.
         regrow: Let masked channels come back while the schedule lasts.
         filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
         rules: Exceptions: `{"layers": selector, "skip": True}`, or with `"max_ratio"`.

@@ -39,12 +39,12 @@ def test_half_of_each_layer_by_default_lowest_first() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"ratio": 0.3}, [48, 32, 11]),  # 44.8 and 28.0 to the nearest multiple of 8; 16 is too narrow to round
-        ({"ratio": 0.3, "round_to": 16}, [48, 28, 11]),
+        ({"ratio": 0.3}, [48, 32, 12]),  # 44.8 and 28.0 to the nearest multiple of 8; 11.2 of 16 to one of 4
+        ({"ratio": 0.3, "round_to": 16}, [48, 32, 12]),
         ({"ratio": 0.3, "round_to": 1}, [45, 28, 11]),
-        ({"ratio": 0.7, "max_ratio": 0.7}, [24, 16, 5]),  # 12.0 would round down to 8, below 30 % of 40
+        ({"ratio": 0.7, "max_ratio": 0.7}, [24, 16, 8]),  # 12.0 would round down to 8, below 30 % of 40
         ({"ratio": 0.5, "rules": [{"layers": "d0", "ratio": 0.25}]}, [48, 24, 8]),
-        ({"ratio": 0.5, "rules": [{"layers": "d0", "skip": True}, {"layers": "d2", "max_ratio": 0.1}]}, [64, 24, 15]),
+        ({"ratio": 0.5, "rules": [{"layers": "d0", "skip": True}, {"layers": "d2", "max_ratio": 0.25}]}, [64, 24, 12]),
         ({"ratio": 0.5, "filters": ["d1", "re:d2$"]}, [64, 24, 8]),
         # 120 channels in all, 36 to go. Divided by their means, the lowest are spread over all layers alike.
         ({"ratio": 0.3, "scope": "global", "round_to": 1}, [45, 28, 11]),
