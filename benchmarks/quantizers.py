@@ -10,7 +10,6 @@ Every row starts from the same float model of its seed and trains for the same f
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import training
 from absl import app, flags
 from common import RESULTS, Goal, at_most, fashion_mnist, once, print_goals, write_results
 from quantizer_table import write_page
@@ -113,15 +113,10 @@ def _rows() -> list[Row]:
 def fit(
     model: keras.Model, data: datasets.Dataset, epochs: int, learning_rate: float, seed: int, batch_size: int
 ) -> float:
-    """Train with a learning rate that falls to 0 as a cosine; returns seconds for each epoch."""
+    """Train; returns seconds for each epoch."""
     epochs = 1 if _QUICK.value else epochs
-    steps = epochs * -(-len(data.x_train) // batch_size)
-    keras.utils.set_random_seed(seed)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    begin = time.perf_counter()
-    model.fit(data.x_train, data.y_train, batch_size=batch_size, epochs=epochs, verbose=0)
-    return (time.perf_counter() - begin) / epochs
+    settings = {"learning_rate": learning_rate, "seed": seed, "batch_size": batch_size}
+    return training.fit(model, data, epochs=epochs, **settings)
 
 
 def accuracy(outputs: Array, labels: Array) -> float:

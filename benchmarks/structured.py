@@ -20,6 +20,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import training
 from absl import app, flags
 from common import RESULTS, Goal, at_least, at_most, fashion_mnist, once, print_goals, write_results
 from structured_speed import NETWORKS, speed_row
@@ -68,15 +69,9 @@ class Row:
 
 
 def fit(model: keras.Model, data: datasets.Dataset, epochs: int, seed: int) -> float:
-    """Train with a learning rate that falls to 0 as a cosine; returns seconds for each epoch."""
+    """Train as all rows are trained; returns seconds for each epoch."""
     epochs = 1 if _QUICK.value else epochs
-    steps = epochs * -(-len(data.x_train) // BATCH_SIZE)
-    keras.utils.set_random_seed(seed)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps))
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    begin = time.perf_counter()
-    model.fit(data.x_train, data.y_train, batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
-    return (time.perf_counter() - begin) / epochs
+    return training.fit(model, data, epochs=epochs, learning_rate=RATE, seed=seed, batch_size=BATCH_SIZE)
 
 
 def accuracy(model: keras.Model, data: datasets.Dataset) -> float:
