@@ -198,23 +198,28 @@ def summary_rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def goals_of(found: Sequence[dict[str, Any]]) -> list[Goal]:
     """FPGM and Taylor beside L1, all beside random, and what half of the channels cost; on the same seeds each."""
-    known = {(r["net"], r["scope"], r["ratio"], r["criterion"], r["seed"]): r["accuracy"] for r in found}
-    base = {(r["net"], r["seed"]): r["accuracy"] for r in found if r["criterion"] == "none"}
+    accuracies: dict[tuple[Any, ...], dict[int, float]] = {}
+    for r in found:
+        accuracies.setdefault((r["net"], r["scope"], r["ratio"], r["criterion"]), {})[r["seed"]] = r["accuracy"]
     goals = []
-    for net, scope, ratio, criterion in dict.fromkeys(key[:4] for key in known if key[3] not in ("none", "random")):
-        mine = {key[4]: value for key, value in known.items() if key[:4] == (net, scope, ratio, criterion)}
+    for (net, scope, ratio, criterion), mine in accuracies.items():
         name = f"{net}, {scope} {ratio:.0%}, {criterion} ({len(mine)} seed{'s' * (len(mine) > 1)})"
-
-        def over(other: str, mine: dict[int, float] = mine, place: tuple[Any, ...] = (net, scope, ratio)) -> float:
-            return 100 * mean(mine[seed] - known.get((*place, other, seed), np.nan) for seed in mine)
-
-        if criterion in ("fpgm", "taylor"):
-            goals.append(at_least(f"{name}: points over L1", over("l1"), 0.0))
-        goals.append(Goal(f"{name}: points over random", over("random"), "> 0", over("random") > 0))
+        by_l1 = accuracies.get((net, scope, ratio, "l1"))
+        if criterion in ("fpgm", "taylor") and by_l1:
+            goals.append(at_least(f"{name}: points over L1", _points_over(mine, by_l1), 0.0))
+        by_chance = accuracies.get((net, scope, ratio, "random"))
+        if criterion not in ("none", "random") and by_chance:
+            points = _points_over(mine, by_chance)
+            goals.append(Goal(f"{name}: points over random", points, "> 0", points > 0))
         if criterion in ("l1", "fpgm", "taylor") and ratio == 0.5:
-            lost = 100 * mean(base[net, seed] - mine[seed] for seed in mine)
+            lost = -_points_over(mine, accuracies[net, "-", 0.0, "none"])
             goals.append(at_most(f"{name}: points lost", lost, MOST_POINTS_LOST))
     return goals
+
+
+def _points_over(mine: dict[int, float], other: dict[int, float]) -> float:
+    """Mean difference of accuracies by seed, over the seeds of the first, in points."""
+    return 100 * mean(mine[seed] - other[seed] for seed in mine)
 
 
 def run_speed(work: Path, directory: Path) -> list[Goal]:
