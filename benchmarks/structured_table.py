@@ -19,10 +19,11 @@ works is told in `docs/channels.md`.
 _EXACTNESS = """## Masked equals cut
 
 The channels that were removed set to zero in the model of full width (kernels, biases, gammas, betas), beside the
-model without them: largest difference of the outputs over their largest value, float32, random inputs. *From whole*:
-the same figure beside the unpruned model, so that it is seen that something was removed. Trained: a step of SGD;
-saved: written, read, same outputs; converted with activations and weights in int8, and run. Of ConvNeXt the width of
-the MLPs shrinks.
+model without them: largest difference of the outputs over their largest value, in float32 and in float64, random
+weights and inputs, normalizations with the statistics of what is left. *From whole*: the same figure beside the
+unpruned model, so that it is seen that something was removed; *varies*: how much the outputs depend on the input.
+Trained: a step of SGD; saved: written, read, same outputs; converted with activations and weights in int8, and run. Of
+ConvNeXt the width of the MLPs shrinks.
 """
 _SPEED = """## Latency at half the multiply-accumulates
 
@@ -86,20 +87,36 @@ def _exactness(results: dict[str, Any]) -> str:
 
 
 def _exactness_rows(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    columns = ["network", "removed", "masked against cut", "from whole", "groups", "left as they are", "MACs", "params"]
+    columns = [
+        "network",
+        "removed",
+        "masked against cut",
+        "in float64",
+        "from whole",
+        "varies",
+        "groups",
+        "left as they are",
+        "MACs",
+        "params",
+    ]
     columns += ["trained", "saved", "converted"]
     lines = []
     for r in rows:
         if "error" not in r:
             continue
         converted = f"{r['mode']}, {r['bytes'] / 1e6:.2f} MB"
-        cells = [r["network"], f"{r['ratio']:.0%}", f"{r['error']:.1e}", f"{r['change']:.2f}", str(r["groups"])]
+        cells = [r["network"], f"{r['ratio']:.0%}", f"{r['error']:.1e}", _small(r["error_float64"])]
+        cells += [f"{r['change']:.2f}", f"{r['variation']:.2f}", str(r["groups"])]
         cells += [f"{len(r['frozen'])} groups, normalized over" if r["frozen"] else "-"]
         cells += [_change(r[f"{key}_before"] / 1e6, r[f"{key}_after"] / 1e6, "M") for key in ("macs", "params")]
         cells += [f"{r['kernels_moved']} of {r['kernels']} kernels"]
         cells += ["yes" if r["loaded_difference"] == 0.0 else f"differs by {r['loaded_difference']:.1e}"]
         lines.append([*cells, converted + (f" ({r['note']})" if r["note"] else "")])
     return columns, lines
+
+
+def _small(value: float | None) -> str:
+    return "not run" if value is None else f"{value:.1e}"
 
 
 def _speed(results: dict[str, Any]) -> str:
