@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 Ids = NDArray[np.int64]
 # Axis of a tensor (the batch is axis 0) -> a number for each index on it. An axis that is not in it has a fixed width.
@@ -57,6 +55,9 @@ class ChannelIds:
 
     def units(self) -> tuple[NDArray[np.int32], dict[int, str]]:
         """`id -> unit`, the number of the set of channels that live and die together, and why units are frozen."""
+        from scipy.sparse import coo_array  # scipy is slow to import
+        from scipy.sparse.csgraph import connected_components
+
         first, second = (np.concatenate([np.zeros(0, np.int64), *part]) for part in self._sides())
         links = coo_array((np.ones(len(first), bool), (first, second)), shape=(self._count, self._count))
         units = connected_components(links, directed=False)[1] if self._count else np.zeros(0, np.int32)

@@ -8,8 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks
 
 from keras_compress.core.model import candidates, check_model, compressed_layers, copy_layer, rebuild, slots_in
 from keras_compress.core.progress import ProgressLine
@@ -129,6 +127,9 @@ def hashed(values: NDArray[np.float32], max_error: float) -> NDArray[np.float32]
 
 def hashed_with(flat: NDArray[np.float64], bandwidth: float) -> NDArray[np.float64]:
     """Values replaced by modes of their density with a given bandwidth."""
+    from scipy.ndimage import gaussian_filter1d  # scipy is slow to import
+    from scipy.signal import find_peaks
+
     step = bandwidth / STEPS_IN_A_BANDWIDTH
     if np.ptp(flat) / step > LARGEST_GRID:
         return flat
