@@ -20,7 +20,7 @@ RECIPE = {
     "version": 1,
     "name": "quick",
     "stages": [
-        {"name": "channels", "method": "prune_channels", "config": {"ratio": 0.05}, "epochs": 0},
+        {"name": "channels", "method": "prune_channels", "config": {"ratio": 0.05, "round_to": 1}, "epochs": 0},
         {
             "name": "prune",
             "method": "prune_low_magnitude",
