@@ -64,9 +64,12 @@ class _Definer:
 
     def weights_storage(self) -> None:
         about = (
-            "Weights of int8 models: packed wherever they fit and the runtime takes it, or (auto) where that is free."
+            "Weights of integer models: int4 and int2 pack wherever they fit and the runtime takes it; lut, prune and "
+            "huffman are decoded by TFLite-Micro while it runs; auto takes the smallest of those there, and on LiteRT "
+            "packs where that is free. By default what costs neither time nor memory."
         )
-        self.choice("weights_storage", "auto", ["auto", "int8", "int4", "int2"], about)
+        storages = ["auto", "int8", "int4", "int2", "lut", "prune", "huffman"]
+        self.choice("weights_storage", None, storages, about)
 
 
 def _demo_flags(define: _Definer) -> None:

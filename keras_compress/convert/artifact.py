@@ -29,6 +29,8 @@ class Artifact:
         float_ops: Operators left in float32, with the reason.
         notes: What the conversion did that the Keras model does not show.
         storage: What was asked of the storage of weights, and for which runtime.
+        lowered: The file before dead units were cut out, layers split and weights encoded, where that was done: what
+            `verify` compares operator by operator.
     """
 
     content: bytes
@@ -40,6 +42,12 @@ class Artifact:
     float_ops: tuple[FloatOp, ...] = ()
     notes: tuple[str, ...] = ()
     storage: Storage = INT8
+    lowered: bytes | None = None
+
+    @property
+    def plain(self) -> bytes:
+        """The file with an operator for each of the frozen model's: `lowered`, or `content` where they are one."""
+        return self.content if self.lowered is None else self.lowered
 
     @property
     def stats(self) -> FileStats:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.compressed import CompressedFile, compressed
 from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
 from keras_compress.convert.float_flatbuffer import float_model
@@ -14,7 +15,7 @@ from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.lowering import lower
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
-from keras_compress.convert.storage import STORAGES, Storage, as_notes
+from keras_compress.convert.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
 from keras_compress.core import graph, progress
 from keras_compress.core.context import float32_policy
 from keras_compress.core.input_points import input_points_apart
@@ -36,7 +37,8 @@ def convert(
     mode: str | None = None,
     representative_dataset: Any = None,
     io: str = "float32",
-    weights_storage: str = "auto",
+    weights_storage: str | None = None,
+    max_arena_bytes: int | None = None,
     strict: bool = False,
 ) -> Artifact:
     """Convert a model to `.tflite`.
@@ -50,8 +52,13 @@ def convert(
             mapping of arrays, a `tf.data.Dataset`, or a function that yields batches, as for the TFLite converter.
         io: Type of the model's inputs and outputs: `"float32"`, `"int8"`, `"uint8"`, or `"int16"` for 16x8.
         weights_storage: For int8: `"int8"`; `"int4"` (-7 to 7) or `"int2"` (-1 to 1) packs each weight whose integers
-            fit and whose operator takes it on the target, and notes the others with the reason; `"auto"` packs as INT4
-            where that costs neither time nor memory (dense layers on LiteRT).
+            fit and whose operator takes it on the target, and notes the others with the reason. On TFLite-Micro
+            `"lut"`, `"prune"` and `"huffman"` (16x8 too) store weights and biases in that form where it makes the file
+            smaller, and the runtime decodes each into its arena right before it is used. `"auto"`: there the smallest
+            of the three for each tensor; on LiteRT INT4 where that costs neither time nor memory (dense layers). The
+            default costs neither anywhere: `"auto"` on LiteRT, `"int8"` on TFLite-Micro.
+        max_arena_bytes: For `"tflm"`: largest arena, in bytes, as the host's runtime measures it. Layers whose weights
+            take too much of it are split along their outputs into as few parts as that needs.
         strict: Raise where an operator would be left in float32 for an integer mode, or a weight unpacked that
             `weights_storage` asks to be packed.
 
@@ -61,18 +68,20 @@ def convert(
     Raises:
         ValueError: For arguments out of range, unknown ranges, a layer that cannot be lowered (by name), or integers
             in the file that are not the frozen model's.
+        RuntimeError: For `max_arena_bytes` where TFLite-Micro is not available.
         ConversionError: Where the TFLite converter fails, with the lines of its log that name the cause.
     """
     check_model(model)
     check_phases_ended(model)
     mode = _chosen_mode(model, mode, representative_dataset)
-    _check_arguments(target, mode, io, weights_storage)
+    weights_storage = weights_storage or default_storage(target)
+    _check_arguments(target, mode, io, weights_storage, max_arena_bytes)
     warn_of_pending(model, stacklevel=5)
     if mode in ("float32", "float16"):
         progress.step("running TensorFlow's converter")
         lowered = lower(float_model(_float_model(model, representative_dataset), model), LoweringPlan(mode, io))
         return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
-    storage = Storage(weights_storage if mode == "int8" else "int8", target)
+    storage = _storage(target, mode, weights_storage)
     progress.step("freezing")
     frozen = freeze(
         model,
@@ -94,16 +103,21 @@ def convert(
         raise ValueError(f"Expected integer operators only (strict=True). Received: {listed}")
     progress.step("reading back")
     check_integers(lowered.content, plan, frozen)
+    final = CompressedFile(lowered.content, ())
+    if mode in _INTEGER_MODES:
+        progress.step("compressing")
+        final = compressed(lowered.content, storage.wanted, encode=storage.encodes, max_arena_bytes=max_arena_bytes)
     return Artifact(
-        lowered.content,
+        final.content,
         target,
         mode,
         io,
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*unpacked, *lowered.notes),
+        (*unpacked, *lowered.notes, *final.notes),
         storage,
+        lowered.content if final.content != lowered.content else None,
     )
 
 
@@ -121,7 +135,13 @@ def _chosen_mode(model: keras.Model, mode: str | None, representative_dataset: A
     )
 
 
-def _check_arguments(target: str, mode: str, io: str, weights_storage: str) -> None:
+def _storage(target: str, mode: str, wanted: str) -> Storage:
+    """What is stored how: only int8 activations have kernels for packed weights."""
+    storage = Storage(wanted, target)
+    return storage if mode == "int8" or (mode == "16x8" and storage.encodes) else Storage("int8", target)
+
+
+def _check_arguments(target: str, mode: str, io: str, weights_storage: str, max_arena_bytes: int | None) -> None:
     for name, value, allowed in (
         ("target", target, TARGETS),
         ("mode", mode, MODES),
@@ -134,6 +154,16 @@ def _check_arguments(target: str, mode: str, io: str, weights_storage: str) -> N
         raise ValueError(f"Expected a mode that target {target!r} runs: {_MODES_OF[target]}. Received: mode={mode!r}")
     if mode != "int8" and weights_storage in ("int4", "int2"):
         raise ValueError(f"Expected mode='int8' for weights_storage={weights_storage!r}. Received: mode={mode!r}")
+    if weights_storage in ENCODINGS and (target != "tflm" or mode not in _INTEGER_MODES):
+        raise ValueError(
+            f"Expected target='tflm' and mode 'int8' or '16x8' for weights_storage={weights_storage!r}. "
+            f"Received: target={target!r}, mode={mode!r}"
+        )
+    if max_arena_bytes is not None and (target != "tflm" or mode not in _INTEGER_MODES or max_arena_bytes < 1):
+        raise ValueError(
+            "Expected `max_arena_bytes` >= 1, with target='tflm' and mode 'int8' or '16x8'. "
+            f"Received: max_arena_bytes={max_arena_bytes}, target={target!r}, mode={mode!r}"
+        )
     fitting = {"int8": ("float32", "int8", "uint8"), "16x8": ("float32", "int16")}.get(mode, ("float32",))
     if io not in fitting:
         raise ValueError(f"Expected `io` out of {fitting} for mode={mode!r}. Received: io={io!r}")

@@ -227,7 +227,7 @@ class Graph:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._subgraph = model.subgraphs[0]
-        self._code_numbers: dict[str, int] = {}
+        self._code_numbers: dict[tuple[str, str], int] = {}
         self._names = {self.name(i) for i in range(len(self.tensors))}
 
     @property
@@ -262,6 +262,10 @@ class Graph:
     def kind(self, op: Any) -> str:
         """Name of the operator, such as `"CONV_2D"`."""
         return kind_of(self.model, op)
+
+    def custom_name(self, op: Any) -> str:
+        """Name of a custom operator, `""` for a built-in one."""
+        return (self.model.operatorCodes[op.opcodeIndex].customCode or b"").decode("utf-8", "replace")
 
     def name(self, tensor: int) -> str:
         """Name of a tensor."""
@@ -353,12 +357,21 @@ class Graph:
     def add_constant(self, name: str, values: NDArray[Any]) -> int:
         """Append a tensor with these values; returns its number."""
         index = self.add_tensor(name, values.shape, values.dtype.name)
+        self.set_constant(index, values)
+        return index
+
+    def free_constant(self, tensor: int) -> None:
+        """Make a constant a computed tensor; its values go where nothing else uses them."""
+        self.tensors[tensor].buffer = 0
+
+    def set_constant(self, tensor: int, values: NDArray[Any]) -> None:
+        """Give a tensor these values, of its own type, and their shape."""
         buffer = schema.BufferT()
-        little = np.ascontiguousarray(values, dtype=_NUMPY_TYPES[values.dtype.name])
+        little = np.ascontiguousarray(values, dtype=_NUMPY_TYPES[self.dtype(tensor)])
         buffer.data = little.reshape(-1).view(np.uint8)
         self.model.buffers.append(buffer)
-        self.tensors[index].buffer = len(self.model.buffers) - 1
-        return index
+        self.tensors[tensor].buffer = len(self.model.buffers) - 1
+        self.tensors[tensor].shape = list(values.shape)
 
     def pack_constant(self, tensor: int, bits: int) -> None:
         """Store an int8 constant in 4 or 2 bits a value; several values share a byte.
@@ -400,13 +413,23 @@ class Graph:
         zero_point = 0 if zero_points is None or len(zero_points) == 0 else int(zero_points[0])
         return np.asarray(quantization.scale, dtype=np.float32), zero_point
 
-    def make_operator(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> Any:
-        """A new operator (not yet placed in the graph); `options` is the schema's options object."""
-        if kind not in self._code_numbers:
-            self._code_numbers[kind] = len(self.model.operatorCodes)
-            self.model.operatorCodes.append(_operator_code(kind, 1))
+    def make_operator(
+        self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None, custom: str = ""
+    ) -> Any:
+        """A new operator (not yet placed in the graph).
+
+        Args:
+            kind: Name of the operator; `"CUSTOM"` for one that is named by `custom`.
+            inputs: Tensors; -1 stands for one that is left out.
+            outputs: Tensors.
+            options: The schema's options object.
+            custom: Name of a custom operator.
+        """
+        if (kind, custom) not in self._code_numbers:
+            self._code_numbers[kind, custom] = len(self.model.operatorCodes)
+            self.model.operatorCodes.append(_operator_code(kind, 1, custom.encode() or None))
         op = schema.OperatorT()
-        op.opcodeIndex = self._code_numbers[kind]
+        op.opcodeIndex = self._code_numbers[kind, custom]
         op.inputs, op.outputs = list(inputs), list(outputs)
         if options is not None:
             op.builtinOptions = options

@@ -9,7 +9,7 @@ compute what the same integers as int8 compute on the same kernel. Times are tho
 - LiteRT CONV_2D, DEPTHWISE_CONV_2D: XNNPACK leaves INT4 to the built-in kernels: 2.7 to 6.2.
 - TFLite-Micro CONV_2D, DEPTHWISE_CONV_2D: INT4 1.00 to 1.04, 1.42 where the image is one position. The kernel unpacks
   the weights into the arena at every run: an arena of 17,632 bytes became one of 26,848, by the 9,216 weights. On
-  FULLY_CONNECTED (one scale only) 1.57. So `"auto"`, which is to cost neither time nor RAM, packs nothing there.
+  FULLY_CONNECTED (one scale only) 1.57. Encoded weights cost the same RAM and take fewer bytes: `"auto"` there.
 - TRANSPOSE_CONV: no INT4 anywhere. INT2: FULLY_CONNECTED of LiteRT only.
 """
 
@@ -21,7 +21,10 @@ from dataclasses import dataclass
 from keras_compress.convert.packing import bits_needed, spare_bits
 from keras_compress.convert.plan import ConstantGrid
 
-STORAGES = ("auto", "int8", "int4", "int2")
+# What TFLite-Micro decodes while it runs.
+ENCODINGS = ("lut", "prune", "huffman")
+STORAGES = ("auto", "int8", "int4", "int2", *ENCODINGS)
+_DEFAULTS = {"tflm": "int8"}
 _RUNTIMES = {"litert": "LiteRT", "tflm": "TFLite-Micro"}
 _BUILT_IN = "LiteRT computes it with slow built-in kernels"
 _UNPACKED = "TFLite-Micro unpacks it into the arena at every run"
@@ -52,6 +55,11 @@ _KERNELS: dict[tuple[str, str, int], _Kernel] = {
 }
 
 
+def default_storage(target: str) -> str:
+    """What costs neither time nor memory: nothing on TFLite-Micro, INT4 dense layers on LiteRT."""
+    return _DEFAULTS.get(target, "auto")
+
+
 def runs_as_convolution(target: str, operator: str, bits: int, scales: int) -> bool:
     """Whether a runtime takes packed weights only where the operator is written as a 1x1 convolution."""
     return target == "tflm" and operator == "FULLY_CONNECTED" and bits < 8 and scales > 1
@@ -77,7 +85,14 @@ class Storage:
     @property
     def bits(self) -> int:
         """Width that packed weights have."""
-        return {"int8": 8, "int2": 2}.get(self.wanted, 4)
+        if self.encodes:
+            return 8
+        return {"auto": 4, "int4": 4, "int2": 2}.get(self.wanted, 8)
+
+    @property
+    def encodes(self) -> bool:
+        """Whether weights are stored in a form that the runtime decodes while it runs."""
+        return self.target == "tflm" and self.wanted in ("auto", *ENCODINGS)
 
     def of(self, operator: str, grid: ConstantGrid) -> tuple[int, str | None]:
         """Bits that a weight is stored in, and why not in fewer.

@@ -1,0 +1,113 @@
+"""Files whose weights are stored compressed and executed compressed, and the way back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.flatbuffer import Graph, read_model, write_model
+from keras_compress.convert.inspection import check_structure
+
+try:
+    from keras_compress.convert.passes.drop_dead_units import drop_dead_units
+except ImportError:  # TEMPORARY
+
+    def drop_dead_units(graph: Graph) -> list[str]:
+        """Nothing yet."""
+        return []
+
+
+from keras_compress.convert.passes.encode_weights import encode_weights
+from keras_compress.convert.passes.expand import expand_weights
+
+
+@dataclass(frozen=True)
+class CompressedFile:
+    """What became of a plain file.
+
+    Attributes:
+        content: The file that TFLite-Micro runs.
+        notes: What was cut out, split, or left as it was, a line each.
+    """
+
+    content: bytes
+    notes: tuple[str, ...]
+
+
+def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int | None = None) -> CompressedFile:
+    """Cut dead units out of a plain integer file, split what does not fit the arena, and encode the weights.
+
+    Args:
+        plain: Integer `.tflite` file.
+        storage: `"auto"`, `"lut"`, `"prune"` or `"huffman"`; without effect where `encode` is false.
+        encode: Whether weights are stored compressed: for TFLite-Micro only.
+        max_arena_bytes: Largest arena that TFLite-Micro may need.
+
+    Raises:
+        ValueError: Where the arena cannot be kept within the limit; by how much it misses is said.
+    """
+    graph = Graph(read_model(plain))
+    notes = drop_dead_units(graph)
+    smaller = write_model(graph.model) if notes else plain
+    left: list[str] = []
+
+    def encoded(content: bytes) -> bytes:
+        left[:] = []
+        return _encoded(content, storage, left) if encode else content
+
+    if max_arena_bytes is None:
+        content = encoded(smaller)
+    else:
+        from keras_compress.convert.arena import fit_arena
+
+        content, tiled = fit_arena(smaller, encoded, max_arena_bytes)
+        notes += tiled
+    return CompressedFile(content, (*notes, *left))
+
+
+def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
+    graph = Graph(read_model(content))
+    content = write_model(graph.model)
+    found = encode_weights(graph, storage)
+    encoded = write_model(graph.model)
+    # The runtime checks nothing: what it is given must be the plain file when read by our own decoders.
+    if expanded(encoded) != content:
+        raise ValueError("Expected the encoded file to expand to the plain one. Received: another file")
+    if len(encoded) >= len(content):
+        notes.append("weights stay as they are: encoding would make the file larger")
+        return content
+    notes += [f"not encoded: {line}" for line in found]
+    return encoded
+
+
+def expanded(content: bytes) -> bytes:
+    """The plain file; one without encoded weights as it is.
+
+    Raises:
+        ValueError: For a damaged file.
+    """
+    check_structure(content)
+    graph = Graph(read_model(content))
+    return write_model(graph.model) if expand_weights(graph) else content
+
+
+def expand(model: Artifact | bytes | str | os.PathLike[str]) -> Artifact | bytes:
+    """The plain integer file of one whose weights are stored compressed, so that LiteRT can run it.
+
+    Outputs are the same integers. Units that were cut out, and layers that were split, stay so.
+
+    Args:
+        model: What `convert` returned, the bytes of a `.tflite` file, or its path.
+
+    Returns:
+        An artifact for an artifact, bytes otherwise; a file without encoded weights comes back as it is.
+
+    Raises:
+        ValueError: Not a `.tflite` file, or a damaged stream, by the tensor's name.
+        OSError: The file cannot be read.
+    """
+    if isinstance(model, Artifact):
+        return replace(model, content=expanded(model.content))
+    return expanded(model if isinstance(model, bytes) else Path(model).read_bytes())

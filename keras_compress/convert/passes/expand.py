@@ -1,0 +1,84 @@
+"""The plain file back from one whose weights are stored compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_compress.convert.encoding.codec import HEADER_BYTES, Codec
+from keras_compress.convert.flatbuffer import Graph
+from keras_compress.convert.passes.encode_weights import DECODE, codecs, form_of
+
+# No codec stores a value in less than a bit, so a tensor of more values than its stream has bits is a lie.
+_MOST_VALUES_IN_A_BYTE = 8
+
+
+def expand_weights(graph: Graph) -> int:
+    """Put the values of decoded tensors into the graph, and take the operators that decode them out.
+
+    Returns:
+        How many tensors were decoded.
+
+    Raises:
+        ValueError: For tables or a stream that are damaged, with the tensor's name.
+    """
+    first_of: dict[tuple[int, int], int] = {}
+    same_as: dict[int, int] = {}
+    for encoded, ancillary, output in decoded_tensors(graph):
+        values = decoded_values(graph, encoded, ancillary, output)
+        if same_as.setdefault(output, first_of.setdefault((encoded, ancillary), output)) == output:
+            graph.set_constant(output, values)
+    graph.operators = [op for op in graph.operators if graph.custom_name(op) != DECODE]
+    for op in graph.operators:
+        op.inputs = [same_as.get(tensor, tensor) for tensor in op.inputs]
+    return len(first_of)
+
+
+def decoded_tensors(graph: Graph) -> Iterator[tuple[int, int, int]]:
+    """Stream, ancillary tensor and decoded tensor, in the order of use.
+
+    Raises:
+        ValueError: For an operator with other than two inputs for each output.
+    """
+    for op in graph.operators:
+        if graph.custom_name(op) != DECODE:
+            continue
+        if len(op.inputs) != 2 * len(op.outputs) or min((*op.inputs, *op.outputs), default=-1) < 0:
+            raise ValueError(
+                f"Expected two inputs of {DECODE} for each output. Received: {list(op.inputs)} for {list(op.outputs)}"
+            )
+        yield from zip(op.inputs[::2], op.inputs[1::2], op.outputs, strict=True)
+
+
+def decoded_values(graph: Graph, encoded: int, ancillary: int, output: int) -> Any:
+    """The values of one decoded tensor, by NumPy.
+
+    Raises:
+        ValueError: As `expand_weights`.
+    """
+    data, tables = graph.constant(encoded), graph.constant(ancillary)
+    name, form = graph.name(output), form_of(graph, output)
+    try:
+        if data is None or tables is None or data.dtype != np.uint8 or tables.dtype != np.uint8:
+            raise ValueError("Expected two constant uint8 tensors. Received: others")
+        elements = int(np.prod(form.shape, dtype=np.int64))
+        if not 0 < elements <= _MOST_VALUES_IN_A_BYTE * data.size:
+            raise ValueError(f"Expected values for {data.size} encoded bytes. Received: a tensor of {form.shape}")
+        return codec_of(tables.reshape(-1)).decode(data.reshape(-1), tables.reshape(-1), form)
+    except ValueError as error:
+        raise ValueError(f"Could not decode {name!r}: {error}") from error
+
+
+def codec_of(ancillary: Any) -> Codec:
+    """The codec that an ancillary tensor names.
+
+    Raises:
+        ValueError: If there is none of that number.
+    """
+    code = int(ancillary[0]) if ancillary.size >= HEADER_BYTES else None
+    for codec in codecs().values():
+        if codec.type_code == code:
+            return codec
+    raise ValueError(f"Expected a codec out of {sorted(codecs())}. Received: an ancillary tensor of type {code}")
