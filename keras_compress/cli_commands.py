@@ -23,6 +23,7 @@ from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
 from keras_compress.report.summary import summary
 from keras_compress.report.tables import file_line, measurement_table, tensor_table
+from keras_compress.runtime.c_export import export_c
 from keras_compress.runtime.measure import Measurement, measure_all
 from keras_compress.runtime.target import target
 from keras_compress.runtime.verify import KERNELS
@@ -200,7 +201,7 @@ def inspect(values: flags.FlagValues) -> None:
     if path.suffix == ".keras":
         summary(load_model(path), print_fn=print)
         return
-    stats = inspect_tflite(path)
+    stats = inspect_tflite(path, alternatives=True)
     cli_report.console_for_tables().print(tensor_table(stats, path.name))
     cli_report.say(file_line(stats))
 
@@ -222,3 +223,10 @@ def verify(values: flags.FlagValues) -> int:
     cli_report.console_for_tables().print(cli_report.verification_table(found))
     cli_report.say(*cli_report.verification_entry(found)["lines"], *notes)
     return 0 if found.ok else 1
+
+
+def export(values: flags.FlagValues) -> None:
+    """`keras-compress export`."""
+    options = {key: getattr(values, key) for key in ("name", "arena_bytes", "compile_with")}
+    paths = export_c(values.model, values.out, **options)
+    cli_report.say(*(f"{path}: {path.stat().st_size:,} bytes" for path in paths))

@@ -11,13 +11,15 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.convert.encoding.codec import Form
+from keras_compress.convert.encoding.known import DECODE, codec_of, decoded, sizes
 from keras_compress.convert.packing import unpack
 
 # Operator -> inputs that hold weights, where they are constants with two dimensions or more.
@@ -66,7 +68,12 @@ class TensorStats:
         sparsity: Share of weights that are zero (equal to the zero point), in [0, 1].
         distinct_values: How many different stored values there are, zero counted.
         scale_count: Number of quantization scales: 0 (float), 1 (per tensor) or the channels.
-        entropy_bits: Order-0 entropy of the stored values, bits per weight.
+        entropy_bits: Order-0 entropy of the stored values, bits per weight. No code of one word for each value goes
+            under it.
+        storage: `"raw"`, or how the values are encoded for TFLite-Micro: `"lut"`, `"prune"` or `"huffman"`. `bytes` is
+            then what stream and tables take.
+        alternatives: Storage -> bytes that it would take, for those that can hold the tensor; `None` where that was not
+            asked for.
     """
 
     name: str
@@ -79,6 +86,13 @@ class TensorStats:
     distinct_values: int
     scale_count: int
     entropy_bits: float
+    storage: str = "raw"
+    alternatives: dict[str, int] | None = None
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of the file for each weight, tables included."""
+        return 8 * self.bytes / self.elements
 
 
 @dataclass(frozen=True)
@@ -108,17 +122,19 @@ class FileStats:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts, lists and numbers, for JSON."""
-        return asdict(self) | {"weights": [asdict(weight) for weight in self.weights]}
+        weights = [asdict(weight) | {"bits_per_weight": weight.bits_per_weight} for weight in self.weights]
+        return asdict(self) | {"weights": weights}
 
 
-def inspect_tflite(source: bytes | str | os.PathLike[str]) -> FileStats:
+def inspect_tflite(source: bytes | str | os.PathLike[str], *, alternatives: bool = False) -> FileStats:
     """Reads sizes, sparsity and distinct values back from a .tflite file.
 
     Weights are constants with two dimensions or more that feed conv, dense, embedding and recurrent
-    operators; biases and shape operands are none.
+    operators; biases and shape operands are none. Weights that TFLite-Micro decodes while it runs are decoded.
 
     Args:
         source: The file's bytes, or its path.
+        alternatives: Also find what each weight would take in each storage.
 
     Raises:
         ValueError: Not a .tflite file, cut short or damaged; the message names the file.
@@ -129,7 +145,7 @@ def inspect_tflite(source: bytes | str | os.PathLike[str]) -> FileStats:
     else:
         content, label = Path(source).read_bytes(), os.fspath(source)
     try:
-        return _inspect(content)
+        return _inspect(content, alternatives)
     except Exception as error:
         # The generated schema code answers damage with struct.error, IndexError, TypeError, MemoryError, ...
         raise ValueError(f"Expected a valid .tflite file. Received: {label} ({error})") from error
@@ -149,8 +165,8 @@ def check_structure(content: bytes) -> None:
         raise ValueError(f"Expected a valid .tflite file. Received: {len(content):,} bytes ({error})") from error
 
 
-def _inspect(content: bytes) -> FileStats:
-    file = _File(content)
+def _inspect(content: bytes, alternatives: bool) -> FileStats:
+    file = _File(content, alternatives)
     rows = list(_weight_rows(file))
     # Reversed, so that a shared buffer goes by its first use.
     by_buffer = dict(reversed(rows))
@@ -198,7 +214,7 @@ class _Histogram:
 class _File:
     """The file's tables, each vector's length checked before it is walked."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, alternatives: bool = False) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
         if len(content) < 16 or content[4:8] != _FILE_IDENTIFIER:
@@ -206,6 +222,7 @@ class _File:
         # Bytes that may be walked over: some slack, because buffers may share their bytes.
         self._budget = 4 * len(content)
         self._tables = 0
+        self._alternatives = alternatives
         self._content = content
         self._histograms: dict[tuple[int, str], _Histogram] = {}
         self._types = {value: name for name, value in vars(schema.TensorType).items() if name[0] != "_"}
@@ -288,31 +305,60 @@ class _File:
             and self._buffers[tensor.Buffer()].size > 0
         )
 
+    def may_be_weight(self, tensor: Any) -> bool:
+        """As `is_weight`, for one whose values are encoded elsewhere."""
+        return tensor.ShapeLength() >= 2 and self._types.get(tensor.Type()) in _BITS
+
     def stats(self, tensor: Any, op: str) -> TensorStats:
         """Reads a weight; its buffer must have the size that its shape and type need."""
         dtype, buffer = self._types[tensor.Type()], tensor.Buffer()
-        shape = tuple(int(tensor.Shape(i)) for i in range(self._spend(tensor.ShapeLength(), 4)))
+        shape, scales, dimension, zero_point = self._form(tensor)
         elements, data = math.prod(shape), self._buffers[buffer]
         sparse = tensor.Sparsity() is not None
         needed = -(-elements * _BITS[dtype] // 8)
         if min(shape) < 1 or (data.size > needed if sparse else data.size != needed):
             raise ValueError(f"a {dtype} tensor of shape {shape} has {data.size:,} bytes, not {needed:,}")
         stored = data.size * 8 // _BITS[dtype] if sparse else elements
+        values = _unpacked(data, dtype)[:stored]
         if (buffer, dtype) not in self._histograms:
-            self._histograms[buffer, dtype] = _histogram(_unpacked(data, dtype)[:stored])
+            self._histograms[buffer, dtype] = _histogram(values)
         histogram = self._histograms[buffer, dtype]
+        if sparse:
+            histogram = _with_zeros(histogram, elements - stored, zero_point)
+        stats = self._row(tensor, op, histogram, data.size)
+        if not self._alternatives or sparse:
+            return stats
+        form = Form(shape, dtype.lower(), scales, dimension, zero_point)
+        return replace(stats, alternatives={"raw": data.size, **sizes(values.reshape(shape), form)})
+
+    def decoded_stats(self, tensor: Any, op: str, stream: Any, tables: Any) -> TensorStats:
+        """Reads a weight that TFLite-Micro decodes while it runs."""
+        dtype = self._types[tensor.Type()].lower()
+        shape, scales, dimension, zero_point = self._form(tensor)
+        form = Form(shape, dtype, scales, dimension, zero_point)
+        data, ancillary = self._buffers[stream.Buffer()], self._buffers[tables.Buffer()]
+        values = decoded(data, ancillary, form)
+        stats = self._row(tensor, op, _histogram(values.reshape(-1)), data.size + ancillary.size)
+        others = {"raw": values.nbytes, **sizes(values, form)} if self._alternatives else None
+        return replace(stats, storage=codec_of(ancillary).name, alternatives=others)
+
+    def _form(self, tensor: Any) -> tuple[tuple[int, ...], int, int, int]:
+        """Shape, number of scales, their axis and the zero point."""
+        shape = tuple(int(tensor.Shape(i)) for i in range(self._spend(tensor.ShapeLength(), 4)))
         quantization = tensor.Quantization()
         scales = self._spend(quantization.ScaleLength(), 4) if quantization else 0
         zero_point = quantization.ZeroPoint(0) if quantization and quantization.ZeroPointLength() else 0
-        if sparse:
-            histogram = _with_zeros(histogram, elements - stored, zero_point)
+        return shape, scales, quantization.QuantizedDimension() if quantization else 0, zero_point
+
+    def _row(self, tensor: Any, op: str, histogram: _Histogram, size: int) -> TensorStats:
+        shape, scales, _, zero_point = self._form(tensor)
         return TensorStats(
             name=self._text(tensor.Name()),
             op=op,
             shape=shape,
-            dtype=dtype,
-            bytes=data.size,
-            elements=elements,
+            dtype=self._types[tensor.Type()],
+            bytes=size,
+            elements=math.prod(shape),
             sparsity=histogram.share_of(zero_point),
             distinct_values=histogram.values.size,
             scale_count=scales,
@@ -324,17 +370,31 @@ def _weight_rows(file: _File) -> Iterator[tuple[int, TensorStats]]:
     """Buffer index and statistics of each weight, in the order of use."""
     for graph in file.subgraphs:
         expanded = {op.outputs[0]: op.inputs[0] for op in graph.operators if op.name in _EXPANDING}
+        sources = dict(_decode_sources(graph))
         seen = set()
         for op in graph.operators:
             for position in _WEIGHT_INPUTS.get(op.name, ()):
                 index = op.inputs[position] if position < len(op.inputs) else -1
                 for _ in _EXPANDING:
                     index = expanded.get(index, index)
-                if index < 0 or index in seen or not file.is_weight(graph.tensors[index]):
+                if index < 0 or index in seen:
+                    continue
+                tensor = graph.tensors[index]
+                if index in sources and file.may_be_weight(tensor):
+                    stream, tables = (graph.tensors[i] for i in sources[index])
+                    yield stream.Buffer(), file.decoded_stats(tensor, op.name, stream, tables)
+                elif file.is_weight(tensor):
+                    yield tensor.Buffer(), file.stats(tensor, op.name)
+                else:
                     continue
                 seen.add(index)
-                tensor = graph.tensors[index]
-                yield tensor.Buffer(), file.stats(tensor, op.name)
+
+
+def _decode_sources(graph: _Subgraph) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Decoded tensor -> its stream and tables."""
+    for op in graph.operators:
+        if op.name == DECODE and len(op.inputs) == 2 * len(op.outputs) and -1 not in op.inputs + op.outputs:
+            yield from zip(op.outputs, zip(op.inputs[::2], op.inputs[1::2], strict=True), strict=True)
 
 
 def _unpacked(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from keras_compress.core.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from keras_compress.convert.inspection import FileStats
+    from keras_compress.convert.inspection import FileStats, TensorStats
     from keras_compress.report.summary import ModelSummary, WeightRow
 
 NOT_AVAILABLE = "not available here"
@@ -119,6 +119,7 @@ def tensor_table(stats: FileStats, title: str | None = None) -> Table:
     """
     table = new_table(title, show_footer=True)
     elements = sum(weight.elements for weight in stats.weights)
+    stored = [*dict.fromkeys(key for weight in stats.weights for key in weight.alternatives or ())]
     columns = (
         ("tensor", f"{len(stats.weights)} weights"),
         ("operator", ""),
@@ -130,6 +131,9 @@ def tensor_table(stats: FileStats, title: str | None = None) -> Table:
         ("distinct\nvalues", f"<= {stats.distinct_values}"),
         ("scales", ""),
         ("entropy\nbits", ""),
+        ("bits per\nweight", f"{8 * stats.weight_payload_bytes / elements:.2f}" if elements else ""),
+        ("stored\nas", ""),
+        *((f"as {key}\nbytes", "") for key in stored),
     )
     for position, (heading, footer) in enumerate(columns):
         table.add_column(heading, footer, justify="left" if position < 4 else "right", overflow="fold")
@@ -145,9 +149,18 @@ def tensor_table(stats: FileStats, title: str | None = None) -> Table:
             count(weight.distinct_values),
             count(weight.scale_count),
             f"{weight.entropy_bits:.2f}",
+            f"{weight.bits_per_weight:.2f}",
+            weight.storage,
+            *(_alternative(weight, key) for key in stored),
         )
         table.add_row(*map(cell_text, cells))
     return table
+
+
+def _alternative(weight: TensorStats, storage: str) -> str:
+    """Bytes in another storage; empty where that cannot hold the weight."""
+    size = (weight.alternatives or {}).get(storage)
+    return "" if size is None else count(size)
 
 
 def file_line(stats: FileStats) -> str:

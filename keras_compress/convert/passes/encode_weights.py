@@ -10,20 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.encoding.codec import Codec, Encoded, Form
+from keras_compress.convert.encoding.known import DECODE, codecs
 from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.lowering.rule import rule_of
 from keras_compress.convert.lowering.weighted import Weighted
-from keras_compress.core.registry import entries
 
-DECODE = "TFLM_DECODE"
 # What the file grows by for one encoded tensor beside its payload, measured on files with one to eight of them: two
 # tensors and buffers, their places among the operator's inputs, and padding to 16 bytes.
 _TABLE_BYTES = 176
-
-
-def codecs() -> dict[str, Codec]:
-    """Name -> codec."""
-    return {name: made() for name, made in entries("codec").items()}
 
 
 def form_of(graph: Graph, tensor: int) -> Form:

@@ -7,12 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_compress.convert.encoding.codec import HEADER_BYTES, Codec
+from keras_compress.convert.encoding.known import DECODE, decoded
 from keras_compress.convert.flatbuffer import Graph
-from keras_compress.convert.passes.encode_weights import DECODE, codecs, form_of
-
-# No codec stores a value in less than a bit, so a tensor of more values than its stream has bits is a lie.
-_MOST_VALUES_IN_A_BYTE = 8
+from keras_compress.convert.passes.encode_weights import form_of
 
 
 def expand_weights(graph: Graph) -> int:
@@ -63,22 +60,6 @@ def decoded_values(graph: Graph, encoded: int, ancillary: int, output: int) -> A
     try:
         if data is None or tables is None or data.dtype != np.uint8 or tables.dtype != np.uint8:
             raise ValueError("Expected two constant uint8 tensors. Received: others")
-        elements = int(np.prod(form.shape, dtype=np.int64))
-        if not 0 < elements <= _MOST_VALUES_IN_A_BYTE * data.size:
-            raise ValueError(f"Expected values for {data.size} encoded bytes. Received: a tensor of {form.shape}")
-        return codec_of(tables.reshape(-1)).decode(data.reshape(-1), tables.reshape(-1), form)
+        return decoded(data.reshape(-1), tables.reshape(-1), form)
     except ValueError as error:
         raise ValueError(f"Could not decode {name!r}: {error}") from error
-
-
-def codec_of(ancillary: Any) -> Codec:
-    """The codec that an ancillary tensor names.
-
-    Raises:
-        ValueError: If there is none of that number.
-    """
-    code = int(ancillary[0]) if ancillary.size >= HEADER_BYTES else None
-    for codec in codecs().values():
-        if codec.type_code == code:
-            return codec
-    raise ValueError(f"Expected a codec out of {sorted(codecs())}. Received: an ancillary tensor of type {code}")
