@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from keras_compress.recipes.recipe import Recipe, compress
     from keras_compress.report.summary import summary
     from keras_compress.report.tensorboard import TensorBoardSummaries
+    from keras_compress.runtime.c_export import export_c
     from keras_compress.runtime.latency import Latency
     from keras_compress.runtime.measure import Measurement, measure, measure_all
     from keras_compress.runtime.verify import Verification, VerificationError, verify
@@ -123,6 +124,7 @@ _LAZY = {
     "convert": "convert.convert",
     "cut_channels": "structured.prune",
     "cut_masked": "structured.soft_masks",
+    "export_c": "runtime.c_export",
     "freeze": "convert.freeze",
     "hash_weights": "structured.hashing",
     "inspect_tflite": "convert.inspection",
@@ -187,6 +189,7 @@ __all__ = [
     "convert",
     "cut_channels",
     "cut_masked",
+    "export_c",
     "freeze",
     "hash_weights",
     "inspect_tflite",

@@ -134,6 +134,14 @@ def _inspect_flags(define: _Definer) -> None:
     define.text("model", None, "A .tflite or .keras file.")
 
 
+def _export_flags(define: _Definer) -> None:
+    define.text("model", None, "The .tflite file.")
+    define.text("out", "out", "Folder for the sources; made if it is not there.")
+    define.text("name", "model", "A C identifier: names the files, the array and the constants.")
+    define.number("arena_bytes", None, 1, "Size of the arena; by default measured on this computer, with a margin.")
+    define.text("compile_with", None, "A C++ compiler, with its options, that must take the sources.")
+
+
 COMMANDS: dict[str, Command] = {
     "demo": Command(
         "Train, compress, convert, verify and measure a small model on real images.",
@@ -186,6 +194,15 @@ COMMANDS: dict[str, Command] = {
         f"{PROGRAM} inspect --model=m.tflite",
         "keras_compress.cli_commands:inspect",
         _inspect_flags,
+        ("model",),
+    ),
+    "export": Command(
+        "Write a .tflite file as C++ sources for TFLite-Micro.",
+        "The file as an aligned array, the size of its arena, its inputs and outputs as constants, and a resolver for "
+        "exactly the operators it uses. Without --arena_bytes the model is started in TFLite-Micro here.",
+        f"{PROGRAM} export --model=m.tflite --out=src --name=model",
+        "keras_compress.cli_commands:export",
+        _export_flags,
         ("model",),
     ),
     "report": Command(

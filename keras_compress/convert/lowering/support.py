@@ -26,6 +26,11 @@ _WITHOUT: dict[str, frozenset[str]] = {
 }
 
 
+def has_kernel(kind: str) -> bool:
+    """Whether TFLite-Micro has a kernel for the operator, such as `"CONV_2D"`, in some type."""
+    return kind in _TFLM
+
+
 def check_support(graph: Graph, target: str) -> None:
     """Raise where a file for TFLite-Micro has an operator without a kernel there.
 
