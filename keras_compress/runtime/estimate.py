@@ -1,0 +1,123 @@
+"""`estimate`: what a device that is not here would need, by a model of it. Nothing in it is measured on the device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.inspection import inspect_tflite
+from keras_compress.runtime.deployed import content_of
+
+Model = Artifact | bytes | str | os.PathLike[str]
+# The operator that Vela puts in the place of what it compiled.
+COMPILED = "ethos-u"
+DECODE = "TFLM_DECODE"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a model of a device says of one file.
+
+    Attributes:
+        target: Name of the device's family, such as `"ethos_u"`.
+        kind: What produced the figures, such as `"Vela 5.2.0's performance model, not a measurement"`.
+        options: The device that was asked for: accelerator or core, clock, ...
+        flash_bytes: Read-only memory that the model's constants take.
+        ram_bytes: Memory for activations and scratch; `None` where it is not known.
+        macs: Multiplications with an addition of one inference.
+        cycles: Of one inference.
+        clock_mhz: Clock that times are given for; `None`: no times.
+        figures: What only this target has, by name; the unit ends the name.
+        layers: One row for each operator.
+        cpu_operators: Operators that an accelerator leaves to the processor: kind and name of the output.
+        notes: What the figures leave out, and where they come from.
+    """
+
+    target: str
+    kind: str
+    options: Mapping[str, Any]
+    flash_bytes: int
+    ram_bytes: int | None
+    macs: int
+    cycles: int
+    clock_mhz: float | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    layers: tuple[Mapping[str, Any], ...] = ()
+    cpu_operators: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def time_ms(self) -> float | None:
+        """Time of one inference in milliseconds; `None` without a clock."""
+        return None if self.clock_mhz is None else self.cycles / (1e3 * self.clock_mhz)
+
+    @property
+    def inferences_per_second(self) -> float | None:
+        """How many inferences fit into a second; `None` without a clock or without cycles."""
+        return 1e3 / self.time_ms if self.time_ms else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        times = {"time_ms": self.time_ms, "inferences_per_second": self.inferences_per_second}
+        plain = {"options": dict(self.options), "figures": dict(self.figures), "layers": [dict(r) for r in self.layers]}
+        lists = {"cpu_operators": list(self.cpu_operators), "notes": list(self.notes)}
+        return {**asdict(self), **plain, **lists, **times}
+
+
+Estimator = Callable[..., Estimate]
+_ESTIMATORS: dict[str, Estimator] = {}
+
+
+def register_estimator(name: str, estimator: Estimator) -> None:
+    """Makes `estimate(model, name, **options)` call `estimator(content, label, **options)`."""
+    _ESTIMATORS[name] = estimator
+
+
+def estimator_names() -> tuple[str, ...]:
+    """Names that `estimate` takes as `target`."""
+    # Here, not at the top: these modules import this one.
+    from keras_compress.runtime import cortex_m, ethos_u  # noqa: F401
+
+    return tuple(sorted(_ESTIMATORS))
+
+
+def estimate(model: Model, target: str, **options: Any) -> Estimate:
+    """What a converted model would need on a device, by a model of that device.
+
+    Args:
+        model: What `convert` returned, the bytes of a `.tflite` file, or its path.
+        target: `"ethos_u"`, Arm's microNPU by its compiler Vela, or `"cortex_m"`, a processor by published cycles per
+            multiplication.
+        **options: See `ethos_u.estimate_ethos_u` and `cortex_m.estimate_cortex_m`.
+
+    Raises:
+        ValueError: For an unknown target or option value, a damaged file, one that the target cannot run.
+        RuntimeError: Where the target's tool is missing, dies or hangs.
+        OSError: If the file cannot be read.
+
+    >>> estimator_names()
+    ('cortex_m', 'ethos_u')
+    """
+    names = estimator_names()
+    if target not in names:
+        raise ValueError(f"Expected a target out of {', '.join(names)}. Received: target={target!r}")
+    content, label = content_of(model)
+    return _ESTIMATORS[target](content, label, **options)
+
+
+def checked_operators(content: bytes, label: str) -> dict[str, int]:
+    """Operator -> how many of them; refuses what is damaged or compiled for an accelerator already.
+
+    Raises:
+        ValueError: With the cure.
+    """
+    try:
+        operators = inspect_tflite(content).operators
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from error
+    if COMPILED in operators:
+        raise ValueError(f"Expected the file that Vela was given. Received: {label}, which Vela has compiled already")
+    return operators
