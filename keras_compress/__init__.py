@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from keras_compress.report.summary import summary
     from keras_compress.report.tensorboard import TensorBoardSummaries
     from keras_compress.runtime.c_export import export_c
+    from keras_compress.runtime.estimate import Estimate, estimate
     from keras_compress.runtime.latency import Latency
     from keras_compress.runtime.measure import Measurement, measure, measure_all
     from keras_compress.runtime.verify import Verification, VerificationError, verify
@@ -92,6 +93,7 @@ _LAZY = {
     "Compressed": "core.wrapper",
     "ConstantSparsity": "core.schedule",
     "CosineDecay": "core.schedule",
+    "Estimate": "runtime.estimate",
     "FileBytes": "convert.file_bytes",
     "FixedGrid": "quantizers.activation",
     "Latency": "runtime.latency",
@@ -124,6 +126,7 @@ _LAZY = {
     "convert": "convert.convert",
     "cut_channels": "structured.prune",
     "cut_masked": "structured.soft_masks",
+    "estimate": "runtime.estimate",
     "export_c": "runtime.c_export",
     "freeze": "convert.freeze",
     "hash_weights": "structured.hashing",
@@ -157,6 +160,7 @@ __all__ = [
     "Compressed",
     "ConstantSparsity",
     "CosineDecay",
+    "Estimate",
     "FileBytes",
     "FixedGrid",
     "Latency",
@@ -189,6 +193,7 @@ __all__ = [
     "convert",
     "cut_channels",
     "cut_masked",
+    "estimate",
     "export_c",
     "freeze",
     "hash_weights",

@@ -24,6 +24,7 @@ from keras_compress.recipes.recipe import compress as apply_recipe
 from keras_compress.report.summary import summary
 from keras_compress.report.tables import file_line, measurement_table, tensor_table
 from keras_compress.runtime.c_export import export_c
+from keras_compress.runtime.estimate import estimate as estimate_model
 from keras_compress.runtime.measure import Measurement, measure_all
 from keras_compress.runtime.target import target
 from keras_compress.runtime.verify import KERNELS
@@ -230,3 +231,27 @@ def export(values: flags.FlagValues) -> None:
     options = {key: getattr(values, key) for key in ("name", "arena_bytes", "compile_with")}
     paths = export_c(values.model, values.out, **options)
     cli_report.say(*(f"{path}: {path.stat().st_size:,} bytes" for path in paths))
+
+
+def estimate(values: flags.FlagValues) -> None:
+    """`keras-compress estimate`."""
+    names = (
+        *("accelerator", "system_config", "memory_mode", "optimise", "save_to"),
+        *("core", "clock_mhz"),
+    )
+    options = {name: getattr(values, name) for name in names if getattr(values, name) is not None}
+    found = estimate_model(values.model, values.target, **options)
+    device = ", ".join(f"{key} {value}" for key, value in found.options.items() if value is not None)
+    ram = "RAM not known" if found.ram_bytes is None else f"RAM {found.ram_bytes:,} B"
+    lines = [
+        f"{values.model} on {found.target}: {found.kind}",
+        device,
+        f"flash {found.flash_bytes:,} B, {ram}, {found.macs:,} MACs, {found.cycles:,} cycles",
+    ]
+    if found.time_ms is not None and found.inferences_per_second is not None:
+        lines.append(
+            f"{found.time_ms:.4g} ms at {found.clock_mhz:g} MHz, {found.inferences_per_second:,.1f} inferences a second"
+        )
+    for key, value in found.figures.items():
+        lines.append(f"{key}: {value:,.4g}" if isinstance(value, float) else f"{key}: {value}")
+    cli_report.say(*lines, *(f"On the CPU: {entry}" for entry in found.cpu_operators), *found.notes)

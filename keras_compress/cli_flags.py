@@ -142,6 +142,18 @@ def _export_flags(define: _Definer) -> None:
     define.text("compile_with", None, "A C++ compiler, with its options, that must take the sources.")
 
 
+def _estimate_flags(define: _Definer) -> None:
+    define.text("model", None, "The .tflite file.")
+    define.choice("target", None, ["ethos_u", "cortex_m"], "Arm's microNPU, by its compiler Vela; or a processor.")
+    define.text("accelerator", None, "ethos_u: ethos-u55-32 to -256, ethos-u65-256, -512, ethos-u85-128 to -2048.")
+    define.text("system_config", None, "ethos_u: a section of the vela.ini that comes with Vela.")
+    define.text("memory_mode", None, "ethos_u: the same, such as Sram_Only.")
+    define.choice("optimise", None, ["Performance", "Size"], "ethos_u: what Vela compiles for.")
+    define.text("save_to", None, "ethos_u: where the file that Vela compiled goes.")
+    define.choice("core", None, ["m0+", "m3", "m4", "m7", "m33", "m55"], "cortex_m: by default m4.")
+    define.number("clock_mhz", None, 1, "cortex_m: clock that times are given for.")
+
+
 COMMANDS: dict[str, Command] = {
     "demo": Command(
         "Train, compress, convert, verify and measure a small model on real images.",
@@ -195,6 +207,15 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli_commands:inspect",
         _inspect_flags,
         ("model",),
+    ),
+    "estimate": Command(
+        "Estimate what a .tflite file would need on an Ethos-U or a Cortex-M: flash, RAM, cycles, time.",
+        "Models of the devices, not measurements: Vela's (the extra ethos-u), or published cycles per multiplication. "
+        "docs/estimates.md tells how far to trust them.",
+        f"{PROGRAM} estimate --model=m.tflite --target=ethos_u --accelerator=ethos-u55-128",
+        "keras_compress.cli_commands:estimate",
+        _estimate_flags,
+        ("model", "target"),
     ),
     "export": Command(
         "Write a .tflite file as C++ sources for TFLite-Micro.",

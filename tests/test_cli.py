@@ -69,7 +69,17 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits: datasets.Dataset) ->
 def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 0
     text = capsys.readouterr().out
-    assert set(COMMANDS) == {"demo", "compress", "convert", "measure", "verify", "inspect", "export", "report"}
+    assert set(COMMANDS) == {
+        "demo",
+        "compress",
+        "convert",
+        "measure",
+        "verify",
+        "inspect",
+        "estimate",
+        "export",
+        "report",
+    }
     for name, command in COMMANDS.items():
         assert f"  {name}" in text
         assert command.summary in text

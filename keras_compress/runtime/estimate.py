@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -104,6 +105,9 @@ def estimate(model: Model, target: str, **options: Any) -> Estimate:
     names = estimator_names()
     if target not in names:
         raise ValueError(f"Expected a target out of {', '.join(names)}. Received: target={target!r}")
+    known = list(inspect.signature(_ESTIMATORS[target]).parameters)[2:]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"Expected options of {target} out of {', '.join(known)}. Received: {', '.join(unknown)}")
     content, label = content_of(model)
     return _ESTIMATORS[target](content, label, **options)
 
