@@ -11,7 +11,7 @@ from typing import Any
 from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.cortex_m_costs import CONVOLUTION, CORES, DENSE, DEPTHWISE, Core
-from keras_compress.runtime.estimate import DECODE, Estimate, checked_operators, register_estimator
+from keras_compress.runtime.estimate import DECODE, Estimate, checked_stats, register_estimator
 from keras_compress.runtime.target import target as runtime
 
 KIND = "published cycles per multiplication times this file's multiplications, not a measurement"
@@ -80,7 +80,7 @@ def estimate_cortex_m(
         raise ValueError(f"Expected a core out of {', '.join(CORES)}. Received: core={core!r}")
     if clock_mhz is not None and not 0 < clock_mhz < math.inf:
         raise ValueError(f"Expected a clock above 0 MHz. Received: clock_mhz={clock_mhz}")
-    operators = checked_operators(content, label)
+    operators = checked_stats(content, label).operators
     graph = Graph(read_model(content))
     try:
         _refuse_float(graph, label)

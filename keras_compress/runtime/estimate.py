@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.inspection import inspect_tflite
+from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.runtime.deployed import content_of
 
 Model = Artifact | bytes | str | os.PathLike[str]
@@ -112,16 +112,16 @@ def estimate(model: Model, target: str, **options: Any) -> Estimate:
     return _ESTIMATORS[target](content, label, **options)
 
 
-def checked_operators(content: bytes, label: str) -> dict[str, int]:
-    """Operator -> how many of them; refuses what is damaged or compiled for an accelerator already.
+def checked_stats(content: bytes, label: str) -> FileStats:
+    """What the file holds; refuses what is damaged or compiled for an accelerator already.
 
     Raises:
         ValueError: With the cure.
     """
     try:
-        operators = inspect_tflite(content).operators
+        stats = inspect_tflite(content)
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from error
-    if COMPILED in operators:
+    if COMPILED in stats.operators:
         raise ValueError(f"Expected the file that Vela was given. Received: {label}, which Vela has compiled already")
-    return operators
+    return stats

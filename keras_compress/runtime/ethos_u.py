@@ -19,7 +19,7 @@ from keras_compress.convert.files import write_atomic
 from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.core.printable import printable
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
-from keras_compress.runtime.estimate import COMPILED, DECODE, Estimate, checked_operators, register_estimator
+from keras_compress.runtime.estimate import COMPILED, DECODE, Estimate, checked_stats, register_estimator
 
 _SIZES = {"u55": (32, 64, 128, 256), "u65": (256, 512), "u85": (128, 256, 512, 1024, 2048)}
 ACCELERATORS = tuple(f"ethos-{family}-{macs}" for family, sizes in _SIZES.items() for macs in sizes)
@@ -81,11 +81,11 @@ def estimate_ethos_u(
     device = _device(package, accelerator, system_config, memory_mode, optimise)
     if not time_limit_s > 0:
         raise ValueError(f"Expected a time limit above 0 seconds. Received: time_limit_s={time_limit_s}")
-    operators = checked_operators(content, label)
-    if DECODE in operators:
+    stats = checked_stats(content, label)
+    if DECODE in stats.operators:
         raise ValueError(
             "Expected the plain file, whose weights Vela compresses itself: give kc.expand(...). Received: "
-            f"{label}, with {operators[DECODE]} {DECODE}, which Vela would leave to the CPU"
+            f"{label}, with {stats.operators[DECODE]} {DECODE}, which Vela would leave to the CPU"
         )
     read_model(content)
     found = _compile(content, label, device, time_limit_s)
@@ -98,7 +98,7 @@ def estimate_ethos_u(
         )
     if save_to is not None:
         write_atomic(save_to, found.compiled)
-    return _as_estimate(found, device, cpu)
+    return _as_estimate(found, device, cpu, stats.weight_payload_bytes)
 
 
 def _vela_folder() -> Path:
@@ -237,7 +237,7 @@ def _operators(compiled: bytes) -> list[tuple[str, str]]:
     return [(kind, printable(f"{kind} {name}")) for kind, name in zip(kinds, names, strict=True)]
 
 
-def _as_estimate(found: _Compiled, device: Mapping[str, str], cpu: tuple[str, ...]) -> Estimate:
+def _as_estimate(found: _Compiled, device: Mapping[str, str], cpu: tuple[str, ...], file_weight_bytes: int) -> Estimate:
     summary = found.summary
     memory = {name: round(1024 * float(summary[f"{name}_memory_used"])) for name in _MEMORIES}
     original, encoded = (int(float(summary[f"total_{key}_weights"])) for key in ("original", "npu_encoded"))
@@ -261,6 +261,7 @@ def _as_estimate(found: _Compiled, device: Mapping[str, str], cpu: tuple[str, ..
             "compiled_file_bytes": len(found.compiled),
             "npu_cycles": int(float(summary["cycles_npu"])),
             **cycles,
+            "file_weight_bytes": file_weight_bytes,
             "original_weight_bytes": original,
             "encoded_weight_bytes": encoded,
             "weight_compression": original / encoded if encoded else None,
@@ -273,7 +274,9 @@ def _as_estimate(found: _Compiled, device: Mapping[str, str], cpu: tuple[str, ..
 
 
 def _notes(cpu: tuple[str, ...]) -> tuple[str, ...]:
-    counted = "Vela counts the comparisons and additions of pooling among the MACs"
+    counted = (
+        "Vela counts pooling among the MACs; original_weight_bytes are those of what runs on the NPU, as it counts them"
+    )
     if not cpu:
         return (counted,)
     return (
