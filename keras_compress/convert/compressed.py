@@ -9,16 +9,7 @@ from pathlib import Path
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.inspection import check_structure
-
-try:
-    from keras_compress.convert.passes.drop_dead_units import drop_dead_units
-except ImportError:  # TEMPORARY
-
-    def drop_dead_units(graph: Graph) -> list[str]:
-        """Nothing yet."""
-        return []
-
-
+from keras_compress.convert.passes.drop_dead_units import drop_dead_units
 from keras_compress.convert.passes.encode_weights import encode_weights
 from keras_compress.convert.passes.expand import expand_weights
 

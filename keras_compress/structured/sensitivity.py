@@ -208,8 +208,8 @@ def sensitivity(
     **Deviations**: layers that make channels together are pruned together.
     """
     criterion = checked_criterion(criterion)
-    tried = _checked_ratios(ratios)
-    metric = _metric(evaluate, data)
+    tried = checked_ratios(ratios)
+    metric = metric_of(evaluate, data)
     examples = Examples.for_model(model, data, loss, criterion.needs, f"criterion {type(criterion).__name__}")
     graph = _graph_of_copy(model)
     limits = limits_of(graph, {}, filters, rules)
@@ -222,14 +222,24 @@ def sensitivity(
     return Sensitivity(type(criterion).__name__, scan.unpruned, tried, found)
 
 
-def _checked_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
+def checked_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
+    """Ratios in ascending order.
+
+    Raises:
+        ValueError: For none, or one out of (0, 1).
+    """
     tried = tuple(sorted({float(ratio) for ratio in ratios}))
     if not tried or not 0.0 < tried[0] <= tried[-1] < 1.0:
         raise ValueError(f"Expected `ratios` in (0, 1), at least one. Received: ratios={tuple(ratios)}")
     return tried
 
 
-def _metric(evaluate: Any, data: Any) -> Callable[[keras.Model], float]:
+def metric_of(evaluate: Any, data: Any) -> Callable[[keras.Model], float]:
+    """What a scan takes of a model: `evaluate`, or the accuracy on `data`.
+
+    Raises:
+        ValueError: For neither, or `evaluate` that is no function.
+    """
     if evaluate is not None and not callable(evaluate):
         raise ValueError(
             "Expected `evaluate` as a function `model -> metric`; data go to `data=(x, y)`. "

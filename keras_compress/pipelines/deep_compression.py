@@ -1,0 +1,287 @@
+"""Deep Compression: prune and retrain in rounds, share weights, int8, and a file that runs encoded."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+
+from keras_compress.clustering.centroids import cluster_weights
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.convert import convert
+from keras_compress.core.model import check_model, strip
+from keras_compress.core.schedule import ConstantSparsity
+from keras_compress.pipelines.checkpoints import Checkpoints, fingerprint
+from keras_compress.pipelines.training import Judge, Settings, Trainer
+from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
+from keras_compress.pruning.magnitude import prune_low_magnitude
+from keras_compress.quantizers.model import quantize_model
+from keras_compress.recipes.recipe import Fit
+from keras_compress.runtime.measure import Metric, accuracy
+from keras_compress.structured.prune import prune_channels
+
+SPARSITIES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95)
+EPOCHS = {"channels": 4, "prune": 3, "cluster": 3, "quantize": 2}
+LEARNING_RATES = {"channels": 1e-3, "prune": 1e-3, "cluster": 5e-4, "quantize": 2e-4}
+CALIBRATION_SAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the pipeline, as it was measured on the validation data.
+
+    Attributes:
+        name: Such as `"prune_0.9"` or `"prune_0.9_quantize"`.
+        metric: Of the Keras model; of the deployed file for the last step of a try.
+        raw_bytes: Size of the file, for the last step of a try.
+        within_budget: Whether it loses no more than was allowed.
+    """
+
+    name: str
+    metric: float
+    raw_bytes: int | None
+    within_budget: bool
+
+
+@dataclass(frozen=True)
+class DeepCompression:
+    """What `deep_compression` made.
+
+    Attributes:
+        model: The trained model, with its masks, centroids and ranges.
+        artifact: The file; `artifact.save("model.tflite")`.
+        baseline: The metric of the model that was given, on the validation data.
+        metric: That of the file, on its runtime.
+        met: Whether the file is within the budget.
+        sparsity: Of the last round of pruning that is in it.
+        steps: All steps, in the order they were done.
+        sensitivity: What set the sparsity of each layer.
+    """
+
+    model: keras.Model
+    artifact: Artifact
+    baseline: float
+    metric: float
+    met: bool
+    sparsity: float
+    steps: tuple[Step, ...]
+    sensitivity: WeightSensitivity
+
+    def report(self) -> dict[str, Any]:
+        """What a report says, as JSON types."""
+        return {
+            "baseline": self.baseline,
+            "metric": self.metric,
+            "met": self.met,
+            "sparsity": self.sparsity,
+            "steps": [asdict(step) for step in self.steps],
+            **self.artifact.report(),
+        }
+
+
+def deep_compression(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    validation_data: tuple[Any, Any],
+    loss: Any = None,
+    max_drop: float | None = 0.002,
+    channels: float | None = None,
+    sparsities: Sequence[float] = SPARSITIES,
+    number_of_clusters: int = 16,
+    epochs: Mapping[str, int] | None = None,
+    learning_rates: Mapping[str, float] | None = None,
+    batch_size: int = 128,
+    fit: Fit | None = None,
+    metric: Metric = accuracy,
+    filters: Any = None,
+    target: str = "tflm",
+    weights_storage: str = "auto",
+    io: str = "float32",
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+) -> DeepCompression:
+    """Prune in rounds with retraining between them, share the weights, quantize, and encode what is left.
+
+    Each round sets the smallest weights of each layer to zero, as many as its sensitivity allows at that round's
+    sparsity of the whole, and retrains. Of the rounds within the budget, the sparsest is clustered and quantized,
+    with training, and converted; if the file on its runtime loses more than the budget, the round before is taken.
+
+    To train with a teacher, give its probabilities as `y` and a loss for them: `keras.losses.CategoricalCrossentropy()`
+    of `t * teacher + (1 - t) * labels` is the sum of both losses.
+
+    Args:
+        model: Trained float model. It is not changed.
+        x: Inputs to train on, as for `fit`: arrays, or a `tf.data.Dataset` of batches with their targets.
+        y: Targets.
+        validation_data: `(x, y)` arrays that the budget is about: inputs and labels for `metric`.
+        loss: Loss to train with; the model's compiled one by default.
+        max_drop: Most that the metric may fall below that of `model`, >= 0: 0.002 is 0.2 points of accuracy. `None`:
+            no budget, all rounds are done.
+        channels: Share of the channels (neurons) of each layer to cut out first, by L1, with training; none by default.
+        sparsities: Of all weights together after each round, ascending, in (0, 0.98].
+        number_of_clusters: Different values of each weight tensor, zero counted.
+        epochs: Epochs of training after `"channels"`, each `"prune"` round, `"cluster"` and `"quantize"`; by default
+            4, 3, 3, 2.
+        learning_rates: Of the same, at their start; they fall to 0 as a cosine. By default 0.001, 0.001, 0.0005 and
+            0.0002.
+        batch_size: For arrays.
+        fit: `fit(model, stage)` in place of the training here; see `compress`.
+        metric: `(outputs, y) -> float`, the higher the better; the accuracy by default.
+        filters: Layers to prune and to cluster; all by default.
+        target: `"tflm"` or `"litert"`.
+        weights_storage: As for `convert`.
+        io: As for `convert`.
+        seed: Of shuffling and of the centroids' start.
+        folder: Where finished steps are kept: a killed run called again goes on behind its last one, to the same file.
+
+    Returns:
+        The model, the file, and what each step did. A budget that no round met is said: `met` is false, and a warning.
+
+    Raises:
+        ValueError: For arguments out of range, or a folder that holds other work.
+
+    **Reference**: Han, Mao and Dally, "Deep Compression: compressing deep neural networks with pruning, trained
+    quantization and Huffman coding" (2016); rounds and sensitivity: Han et al. (2015), section 3.
+    **Deviations**: weights are int8 of at most `number_of_clusters` values, and biases int32, where the paper has
+    float32 centroids; indices are not relative; the code is decoded by the runtime, layer by layer.
+    """
+    check_model(model)
+    settings = Settings(
+        {**EPOCHS, **(epochs or {})}, {**LEARNING_RATES, **(learning_rates or {})}, batch_size, loss, seed, fit
+    )
+    _check(max_drop, channels, sparsities, settings)
+    work = [model, x, y, *validation_data, channels, number_of_clusters, filters, loss]
+    work += [settings.epochs, settings.learning_rates, batch_size, seed]
+    run = _Run(
+        model,
+        Trainer(settings, x, y, model),
+        Judge(*validation_data, metric, max_drop),
+        Checkpoints(folder, fingerprint(work)),
+        {"target": target, "weights_storage": weights_storage, "io": io},
+        number_of_clusters,
+        filters,
+    )
+    return run.result(channels, sorted(sparsities))
+
+
+def _check(max_drop: float | None, channels: float | None, sparsities: Sequence[float], settings: Settings) -> None:
+    if max_drop is not None and not max_drop >= 0:
+        raise ValueError(f"Expected `max_drop` >= 0, or None. Received: max_drop={max_drop}")
+    if channels is not None and not 0 < channels < 1:
+        raise ValueError(f"Expected `channels` in (0, 1), or None. Received: channels={channels}")
+    if not sparsities or not all(0 < each <= 0.98 for each in sparsities):
+        raise ValueError(f"Expected `sparsities` in (0, 0.98], at least one. Received: {tuple(sparsities)}")
+    for name, given, known in (
+        ("epochs", settings.epochs, EPOCHS),
+        ("learning_rates", settings.learning_rates, LEARNING_RATES),
+    ):
+        if set(given) - set(known) or not all(value > 0 for value in given.values()):
+            raise ValueError(f"Expected `{name}` > 0 for stages out of {sorted(known)}. Received: {given}")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The steps, each kept when it is done."""
+
+    model: keras.Model
+    train: Trainer
+    judge: Judge
+    kept: Checkpoints
+    conversion: dict[str, Any]
+    number_of_clusters: int
+    filters: Any
+
+    def result(self, channels: float | None, sparsities: Sequence[float]) -> DeepCompression:
+        baseline = self.judge.of_model(self.model)
+        start = self.model if channels is None else self._channels(channels)
+        sensitivity = weight_sensitivity(start, self.judge.of_model, filters=self.filters)
+        steps: list[Step] = []
+        rounds = self._rounds(start, sensitivity, sparsities, baseline, steps)
+        for sparsity in reversed(rounds):
+            model, artifact, value = self._finished(sparsity)
+            met = self.judge.within(value, baseline)
+            steps.append(Step(f"{_round(sparsity)}_quantize", value, len(artifact.content), met))
+            if met:
+                break
+        else:
+            warnings.warn(
+                f"No round is within the budget: the file has {value:.4g}, the model given {baseline:.4g}. "
+                "Give lower `sparsities`, more `epochs`, or a larger `max_drop`.",
+                stacklevel=3,
+            )
+        return DeepCompression(model, artifact, baseline, value, met, sparsity, tuple(steps), sensitivity)
+
+    def _channels(self, ratio: float) -> keras.Model:
+        def make() -> tuple[keras.Model, dict[str, Any]]:
+            made = self.train(prune_channels(self.model, ratio=ratio), "channels", "channels")
+            return made, {}
+
+        self.kept.step("channels", make)
+        return self.kept.model("channels")
+
+    def _rounds(
+        self,
+        model: keras.Model,
+        sensitivity: WeightSensitivity,
+        sparsities: Sequence[float],
+        baseline: float,
+        steps: list[Step],
+    ) -> list[float]:
+        """The sparsities whose models are worth finishing, ascending; at least the lowest."""
+        good: list[float] = []
+        for sparsity in sparsities:
+            before = model if not good else None
+            figures = self.kept.step(_round(sparsity), self._pruning(sparsity, sensitivity, before, good))
+            met = self.judge.within(figures["metric"], baseline)
+            steps.append(Step(_round(sparsity), figures["metric"], None, met))
+            if not met and good:
+                break
+            good.append(sparsity)
+            if not met:
+                break
+        return good
+
+    def _pruning(
+        self, sparsity: float, sensitivity: WeightSensitivity, model: keras.Model | None, good: Sequence[float]
+    ) -> Callable[[], tuple[keras.Model, dict[str, Any]]]:
+        def make() -> tuple[keras.Model, dict[str, Any]]:
+            before = model if model is not None else strip(self.kept.model(_round(good[-1])))
+            rules = [
+                {"layers": path, "pruning_schedule": ConstantSparsity(each, begin_step=0)}
+                for path, each in sensitivity.sparsities(sparsity).items()
+            ]
+            made = prune_low_magnitude(before, filters=self.filters, rules=rules)
+            made = self.train(made, "prune", _round(sparsity))
+            return made, {"metric": self.judge.of_model(made)}
+
+        return make
+
+    def _finished(self, sparsity: float) -> tuple[keras.Model, Artifact, float]:
+        """The clustered and quantized model of a round, its file, and the file's metric."""
+        name = _round(sparsity)
+
+        def clustered() -> tuple[keras.Model, dict[str, Any]]:
+            made = cluster_weights(
+                self.kept.model(name), self.number_of_clusters, seed=self.train.settings.seed, filters=self.filters
+            )
+            return self.train(made, "cluster", f"{name}_cluster"), {}
+
+        def quantized() -> tuple[keras.Model, dict[str, Any]]:
+            made = quantize_model(self.kept.model(f"{name}_cluster"))
+            return self.train(made, "quantize", f"{name}_quantize"), {}
+
+        self.kept.step(f"{name}_cluster", clustered)
+        self.kept.step(f"{name}_quantize", quantized)
+        model = self.kept.model(f"{name}_quantize")
+        artifact = convert(model, **self.conversion)
+        return model, artifact, self.judge.of_file(artifact)
+
+
+def _round(sparsity: float) -> str:
+    return f"prune_{sparsity:g}"

@@ -1,0 +1,83 @@
+"""Training a model for one step of a pipeline, and judging what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_compress.convert.artifact import Artifact
+from keras_compress.recipes.recipe import Fit, Stage
+from keras_compress.runtime import deployed
+from keras_compress.runtime.measure import Metric
+from keras_compress.runtime.target import target
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How steps are trained: by kind of step, epochs and the learning rate at their start."""
+
+    epochs: dict[str, int]
+    learning_rates: dict[str, float]
+    batch_size: int
+    loss: Any
+    seed: int
+    fit: Fit | None
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains a model for one stage."""
+
+    settings: Settings
+    x: Any
+    y: Any
+    source: keras.Model
+
+    def __call__(self, model: keras.Model, kind: str, name: str) -> keras.Model:
+        epochs, rate = self.settings.epochs[kind], self.settings.learning_rates[kind]
+        stage = Stage(name, kind, epochs=epochs, learning_rate=rate)
+        # Set before each stage, so that a run that goes on ends as one that was never stopped.
+        keras.utils.set_random_seed(self.settings.seed)
+        if self.settings.fit is not None:
+            self.settings.fit(model, stage)
+            return model
+        arrays = self.y is not None
+        batch_size = self.settings.batch_size if arrays else None
+        steps = -(-len(keras.tree.flatten(self.x)[0]) // self.settings.batch_size) if arrays else len(self.x)
+        schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
+        model.compile(keras.optimizers.Adam(schedule), self._loss(), jit_compile=False)
+        model.fit(self.x, self.y, batch_size=batch_size, epochs=epochs, verbose=0)
+        return model
+
+    def _loss(self) -> Any:
+        if self.settings.loss is not None:
+            return self.settings.loss
+        compiled = getattr(self.source, "loss", None)
+        if compiled is None:
+            raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
+        return compiled
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Takes the metric on the validation data."""
+
+    x: Any
+    y: Any
+    metric: Metric
+    max_drop: float | None
+
+    def of_model(self, model: keras.Model) -> float:
+        """Of a Keras model."""
+        outputs = model.predict(self.x, batch_size=256, verbose=0)
+        return float(self.metric(keras.tree.flatten(outputs), self.y))
+
+    def of_file(self, artifact: Artifact) -> float:
+        """Of a file, on the runtime it was made for."""
+        return float(self.metric(deployed.run(target(artifact.target), artifact.content, self.x), self.y))
+
+    def within(self, value: float, baseline: float) -> bool:
+        """Whether a value loses no more than was allowed."""
+        return self.max_drop is None or value >= baseline - self.max_drop - 1e-9
