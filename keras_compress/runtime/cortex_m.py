@@ -138,7 +138,8 @@ def _source(core: str) -> list[str]:
     found = CORES[core]
     return [
         f"Cycles per multiplication of the {core}, {found.basis}: {found.source}",
-        "Operators that do not multiply have no cycles of their own: those of whole networks are in the figures",
+        "Operators that do not multiply have no cycles of their own"
+        + ("" if found.basis == "measured" else ": in the networks behind the figures they are part of them"),
     ]
 
 

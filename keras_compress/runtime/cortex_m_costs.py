@@ -88,8 +88,8 @@ class Core:
 
     Attributes:
         cycles: Kind of operator -> cycles per multiplication.
-        basis: `"fitted"` to published measurements on this core, `"scaled"` from them to this core, or `"bounded"`:
-            scaled by the least cycles that the instructions take.
+        basis: `"measured"`: published cycles of single operators; `"fitted"` to published times of whole networks on
+            this core; `"scaled"` from those to this core; `"bounded"`: scaled by the least cycles of the instructions.
         source: Where the figures come from.
     """
 
@@ -137,7 +137,7 @@ CORES: Mapping[str, Core] = {
     # architecture allows 8 int8 multiplications a cycle. Fully-connected layers are not among them.
     "m55": Core(
         _costs(1.03, 3.79, 1.03),
-        "fitted",
+        "measured",
         "executorch issue 17651 (CMSIS-NN on Alif E8, 8 operators of MobileNetV2; none is fully-connected: as "
         "convolution)",
     ),
