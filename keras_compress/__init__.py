@@ -36,6 +36,8 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.core.schedule import ConstantSparsity, CosineDecay, PolynomialDecay, Schedule
     from keras_compress.core.transform import WeightTransform
     from keras_compress.core.wrapper import Compressed
+    from keras_compress.pipelines.deep_compression import DeepCompression, deep_compression
+    from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
     from keras_compress.pruning.column_combining import ColumnCombining, combine_columns
     from keras_compress.pruning.magnitude import MagnitudePruner, prune_low_magnitude
     from keras_compress.pruning.n_m import NMPruner
@@ -69,6 +71,7 @@ if TYPE_CHECKING or not _is_the_command():
 
 if TYPE_CHECKING:
     from keras_compress.convert.artifact import Artifact
+    from keras_compress.convert.compressed import compress_tflite, expand
     from keras_compress.convert.convert import convert
     from keras_compress.convert.file_bytes import FileBytes
     from keras_compress.convert.freeze import freeze
@@ -93,6 +96,7 @@ _LAZY = {
     "Compressed": "core.wrapper",
     "ConstantSparsity": "core.schedule",
     "CosineDecay": "core.schedule",
+    "DeepCompression": "pipelines.deep_compression",
     "Estimate": "runtime.estimate",
     "FileBytes": "convert.file_bytes",
     "FixedGrid": "quantizers.activation",
@@ -117,16 +121,20 @@ _LAZY = {
     "Verification": "runtime.verify",
     "VerificationError": "runtime.verify",
     "WeightQuantizer": "quantizers.weight_quantizer",
+    "WeightSensitivity": "pipelines.weight_sensitivity",
     "WeightTransform": "core.transform",
     "add_slimming": "structured.slimming",
     "channel_graph": "structured.dependency",
     "cluster_weights": "clustering.centroids",
     "combine_columns": "pruning.column_combining",
     "compress": "recipes.recipe",
+    "compress_tflite": "convert.compressed",
     "convert": "convert.convert",
     "cut_channels": "structured.prune",
     "cut_masked": "structured.soft_masks",
+    "deep_compression": "pipelines.deep_compression",
     "estimate": "runtime.estimate",
+    "expand": "convert.compressed",
     "export_c": "runtime.c_export",
     "freeze": "convert.freeze",
     "hash_weights": "structured.hashing",
@@ -138,11 +146,12 @@ _LAZY = {
     "prune_channels": "structured.prune",
     "prune_low_magnitude": "pruning.magnitude",
     "quantize_model": "quantizers.model",
-    "separate_convolutions": "structured.depthwise_separation",
     "sensitivity": "structured.sensitivity",
+    "separate_convolutions": "structured.depthwise_separation",
     "strip": "core.model",
     "summary": "report.summary",
     "verify": "runtime.verify",
+    "weight_sensitivity": "pipelines.weight_sensitivity",
 }
 
 # Loading a sub-package binds its name here. `kc.convert` is the function: load the (empty) package now, drop the name.
@@ -160,6 +169,7 @@ __all__ = [
     "Compressed",
     "ConstantSparsity",
     "CosineDecay",
+    "DeepCompression",
     "Estimate",
     "FileBytes",
     "FixedGrid",
@@ -184,16 +194,20 @@ __all__ = [
     "Verification",
     "VerificationError",
     "WeightQuantizer",
+    "WeightSensitivity",
     "WeightTransform",
     "add_slimming",
     "channel_graph",
     "cluster_weights",
     "combine_columns",
     "compress",
+    "compress_tflite",
     "convert",
     "cut_channels",
     "cut_masked",
+    "deep_compression",
     "estimate",
+    "expand",
     "export_c",
     "freeze",
     "hash_weights",
@@ -205,11 +219,12 @@ __all__ = [
     "prune_channels",
     "prune_low_magnitude",
     "quantize_model",
-    "separate_convolutions",
     "sensitivity",
+    "separate_convolutions",
     "strip",
     "summary",
     "verify",
+    "weight_sensitivity",
 ]
 
 

@@ -12,6 +12,7 @@ from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.passes.drop_dead_units import drop_dead_units
 from keras_compress.convert.passes.encode_weights import encode_weights
 from keras_compress.convert.passes.expand import expand_weights
+from keras_compress.convert.storage import ENCODINGS
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,32 @@ def expanded(content: bytes) -> bytes:
     check_structure(content)
     graph = Graph(read_model(content))
     return write_model(graph.model) if expand_weights(graph) else content
+
+
+def compress_tflite(
+    source: bytes | str | os.PathLike[str], weights_storage: str = "auto", *, max_arena_bytes: int | None = None
+) -> bytes:
+    """An integer `.tflite` file, of this converter or another, with its weights stored compressed for TFLite-Micro.
+
+    Units that add nothing are cut out. Outputs are the same integers, for every input. `convert` does the same for a
+    Keras model.
+
+    Args:
+        source: The file's bytes, or its path.
+        weights_storage: `"auto"` (the smallest for each tensor), `"lut"`, `"prune"` or `"huffman"`.
+        max_arena_bytes: As for `convert`.
+
+    Raises:
+        ValueError: Not a `.tflite` file, an unknown storage, or an arena that cannot be kept within the limit.
+        OSError: The file cannot be read.
+    """
+    if weights_storage not in ("auto", *ENCODINGS):
+        raise ValueError(
+            f"Expected `weights_storage` out of {('auto', *ENCODINGS)}. Received: weights_storage={weights_storage!r}"
+        )
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    plain = expanded(content)
+    return compressed(plain, weights_storage, encode=True, max_arena_bytes=max_arena_bytes).content
 
 
 def expand(model: Artifact | bytes | str | os.PathLike[str]) -> Artifact | bytes:

@@ -36,17 +36,18 @@ class Checkpoints:
         self._work = hashlib.sha1(json.dumps(work, sort_keys=True).encode()).hexdigest()
         self._figures = self._read()
 
-    def step(self, name: str, make: Callable[[], tuple[keras.Model, dict[str, Any]]]) -> dict[str, Any]:
+    def step(self, name: str, make: Callable[[], tuple[keras.Model | None, dict[str, Any]]]) -> dict[str, Any]:
         """The figures of a step, which is done now if it was not done before.
 
         Args:
             name: Name of the step, and of its `.keras` file.
-            make: Gives the step's model and its figures, as JSON types.
+            make: Gives the step's model, if it makes one, and its figures, as JSON types.
         """
         if name not in self._figures:
             model, figures = make()
-            # The model first: a step that is listed is whole.
-            save_keras_atomic(model, self._path(name))
+            if model is not None:
+                # The model first: a step that is listed is whole.
+                save_keras_atomic(model, self._path(name))
             self._figures[name] = figures
             state = {"work": self._work, "steps": self._figures}
             write_atomic(self.folder / _STATE, json.dumps(state, indent=1).encode())
@@ -65,7 +66,7 @@ class Checkpoints:
             return {}
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
-            work, steps = state["work"], dict(state["steps"])
+            work, steps = state["work"], {str(name): dict(figures) for name, figures in state["steps"].items()}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"Expected the steps of an earlier run. Received: {path} ({error})") from error
         if work != self._work:
@@ -73,7 +74,7 @@ class Checkpoints:
                 "Expected a new folder, or the one of the same model, data and arguments. "
                 f"Received: {self.folder}, which holds other work"
             )
-        return {name: figures for name, figures in steps.items() if self._path(name).exists()}
+        return steps
 
 
 def fingerprint(value: Any) -> Any:

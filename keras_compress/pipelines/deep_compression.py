@@ -200,7 +200,7 @@ class _Run:
     def result(self, channels: float | None, sparsities: Sequence[float]) -> DeepCompression:
         baseline = self.judge.of_model(self.model)
         start = self.model if channels is None else self._channels(channels)
-        sensitivity = weight_sensitivity(start, self.judge.of_model, filters=self.filters)
+        sensitivity = self._sensitivity(start)
         steps: list[Step] = []
         rounds = self._rounds(start, sensitivity, sparsities, baseline, steps)
         for sparsity in reversed(rounds):
@@ -224,6 +224,13 @@ class _Run:
 
         self.kept.step("channels", make)
         return self.kept.model("channels")
+
+    def _sensitivity(self, model: keras.Model) -> WeightSensitivity:
+        def make() -> tuple[None, dict[str, Any]]:
+            found = weight_sensitivity(model, self.judge.of_model, filters=self.filters)
+            return None, {"json": found.to_json()}
+
+        return WeightSensitivity.from_json(self.kept.step("sensitivity", make)["json"])
 
     def _rounds(
         self,

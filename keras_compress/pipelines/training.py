@@ -11,6 +11,7 @@ from keras_compress.convert.artifact import Artifact
 from keras_compress.recipes.recipe import Fit, Stage
 from keras_compress.runtime import deployed
 from keras_compress.runtime.measure import Metric
+from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import target
 
 
@@ -60,19 +61,29 @@ class Trainer:
         return compiled
 
 
-@dataclass(frozen=True)
 class Judge:
-    """Takes the metric on the validation data."""
+    """Takes the metric on the validation data.
 
-    x: Any
-    y: Any
-    metric: Metric
-    max_drop: float | None
+    Args:
+        x: Inputs: one array, or a list of them.
+        y: Labels for the metric.
+        metric: `(outputs, y) -> float`, the higher the better.
+        max_drop: Most that a value may fall below the baseline; `None` for no limit.
+    """
+
+    def __init__(self, x: Any, y: Any, metric: Metric, max_drop: float | None) -> None:
+        self.x = x
+        self.y = y
+        self.metric = metric
+        self.max_drop = max_drop
+        self._model: keras.Model | None = None
+        self._simulate: Any = None
 
     def of_model(self, model: keras.Model) -> float:
-        """Of a Keras model."""
-        outputs = model.predict(self.x, batch_size=256, verbose=0)
-        return float(self.metric(keras.tree.flatten(outputs), self.y))
+        """Of a Keras model, which is traced once, whatever its weights become."""
+        if self._model is not model:
+            self._model, self._simulate = model, simulation(model, keras.tree.flatten(model.outputs))
+        return float(self.metric(self._simulate(keras.tree.flatten(self.x)), self.y))
 
     def of_file(self, artifact: Artifact) -> float:
         """Of a file, on the runtime it was made for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -25,6 +25,8 @@ _HALVINGS = 40
 class WeightSensitivity(Sensitivity):
     """What `weight_sensitivity` found: `groups` are weights, `width` is how many numbers each has."""
 
+    unit: ClassVar[str] = "weights"
+
     def sparsities(self, sparsity: float) -> dict[str, float]:
         """The sparsity of each layer that gives the model this sparsity, the same drop of the metric for each layer.
 
@@ -44,6 +46,11 @@ class WeightSensitivity(Sensitivity):
         sizes = np.array([group.width for group in self.groups], np.float64)
         curves = [_monotone(self.unpruned - np.array((self.unpruned, *group.values))) for group in self.groups]
         ratios = np.array((0.0, *self.tried))
+        if self.tried[-1] < _MOST_SPARSE:
+            # Nobody has looked there: taken to lose what the most sensitive layer lost on top.
+            worst = max(float(curve[-1]) for curve in curves)
+            curves = [np.append(curve, curve[-1] + worst) for curve in curves]
+            ratios = np.append(ratios, _MOST_SPARSE)
 
         def at(drop: float) -> NDArray[np.float64]:
             return np.array([_largest_ratio(curve, ratios, drop) for curve in curves])
@@ -57,7 +64,8 @@ class WeightSensitivity(Sensitivity):
 
 
 def _monotone(drops: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum.accumulate(np.maximum(drops, 0.0))
+    rising: NDArray[np.float64] = np.maximum.accumulate(np.maximum(drops, 0.0))
+    return rising
 
 
 def _largest_ratio(curve: NDArray[np.float64], ratios: NDArray[np.float64], drop: float) -> float:
@@ -65,8 +73,7 @@ def _largest_ratio(curve: NDArray[np.float64], ratios: NDArray[np.float64], drop
     place = int(np.searchsorted(curve, drop, side="right"))
     if place == len(curve):
         return _MOST_SPARSE
-    share = (drop - curve[place - 1]) / (curve[place] - curve[place - 1])
-    return float(ratios[place - 1] + share * (ratios[place] - ratios[place - 1]))
+    return float(np.interp(drop, curve[place - 1 : place + 1], ratios[place - 1 : place + 1]))
 
 
 def _scaled(ratios: NDArray[np.float64], sizes: NDArray[np.float64], sparsity: float) -> NDArray[np.float64]:
@@ -75,7 +82,8 @@ def _scaled(ratios: NDArray[np.float64], sizes: NDArray[np.float64], sparsity: f
     if found > wanted:
         return ratios * (wanted / found)
     room = float((_MOST_SPARSE - ratios) @ sizes)
-    return ratios + (_MOST_SPARSE - ratios) * ((wanted - found) / room if room > 0 else 0.0)
+    raised: NDArray[np.float64] = ratios + (_MOST_SPARSE - ratios) * ((wanted - found) / room if room > 0 else 0.0)
+    return raised
 
 
 def weight_sensitivity(

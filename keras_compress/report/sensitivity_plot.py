@@ -27,7 +27,7 @@ def sensitivity_table(result: Sensitivity) -> Table:
     """One row for each group, one column for each ratio."""
     table = new_table(f"Sensitivity, {result.criterion}: {result.unpruned:.4g} unpruned")
     table.add_column("group", overflow="fold")
-    for heading in ("channels", *(f"{ratio:.3g}" for ratio in result.tried)):
+    for heading in (result.unit, *(f"{ratio:.3g}" for ratio in result.tried)):
         table.add_column(heading, justify="right")
     for group in result.groups:
         table.add_row(cell_text(group.name), f"{group.width:,}", *(f"{value:.4g}" for value in group.values))
@@ -56,7 +56,7 @@ def sensitivity_plot(result: Sensitivity, where: Any = None, title: str | None =
         height = 4.2 if curves else 1.5 + 0.2 * len(result.groups)
         axes = figure_of(7.5 if curves else 2.5 + 0.6 * len(result.tried), height).subplots()
     (_draw_curves if curves else _draw_map)(axes, result)
-    axes.set_xlabel("share of the group's channels removed")
+    axes.set_xlabel(f"share of the group's {result.unit} removed")
     axes.set_title(plain_text(title or f"Each group alone, ranked by {result.criterion}"))
     figure: Figure = axes.get_figure()
     if where is not None and not on_axes:
@@ -74,7 +74,7 @@ def _draw_curves(axes: Any, result: Sensitivity) -> None:
     axes.set_ylabel("metric")
     axes.set_xlim(0, 1)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title="group (channels)", frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(title=f"group ({result.unit})", frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _draw_map(axes: Any, result: Sensitivity) -> None:
@@ -90,4 +90,4 @@ def _draw_map(axes: Any, result: Sensitivity) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_xticks(range(len(result.tried)), [f"{ratio:.3g}" for ratio in result.tried], fontsize=8)
     axes.tick_params(length=0)
-    axes.set_ylabel(f"group (channels); {result.unpruned:.3g} unpruned")
+    axes.set_ylabel(f"group ({result.unit}); {result.unpruned:.3g} unpruned")

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import keras
 import numpy as np
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Without its makers, its own scale and its readers a channel is gone, whatever activation stands between them.
 _ROLES = ("out", "through", "in")
+_Found = TypeVar("_Found", bound="Sensitivity")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Sensitivity:
     unpruned: float
     tried: tuple[float, ...]
     groups: tuple[GroupSensitivity, ...]
+    unit: ClassVar[str] = "channels"
 
     def ratios(self, max_drop: float = 0.01) -> list[dict[str, Any]]:
         """Rules for `prune_channels`: for each group the largest ratio tried that loses at most `max_drop`.
@@ -125,7 +127,7 @@ class Sensitivity:
         os.replace(temporary, path)
 
     @classmethod
-    def from_json(cls, text: str) -> Sensitivity:
+    def from_json(cls: type[_Found], text: str) -> _Found:
         """What `to_json` wrote.
 
         Raises:
@@ -145,7 +147,7 @@ class Sensitivity:
         return result
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Sensitivity:
+    def load(cls: type[_Found], path: str | os.PathLike[str]) -> _Found:
         """What `save` wrote."""
         with open(path, encoding="utf-8") as file:
             return cls.from_json(file.read())
