@@ -14,8 +14,10 @@ from keras_compress.convert.dead_units.units import Mask, Units, width
 from keras_compress.convert.dead_units.weighted import Layer, Weighted
 from keras_compress.convert.flatbuffer import Graph
 
-SLICE_BYTES = 0
-GATHER_BYTES = 0
+# What one operator adds to the file beside the indices of GATHER: itself, its kind, its operands and its output. Measured
+# on a dense layer of 784 inputs: SLICE 352 of a vector and 368 of an image, a second one 240; GATHER 252, a second 208.
+SLICE_BYTES = 368
+GATHER_BYTES = 256
 _MOST_AXES_OF_SLICE = 5
 _RULE = Weighted()
 
@@ -121,16 +123,13 @@ def _narrow(layer: Layer, way: Narrowing) -> str:
     """Insert the operator and cut the weight; returns the note."""
     graph, op = layer.graph, layer.op
     before, after = int(way.kept.size), int(way.kept.sum())
+    reader = op if way.source == layer.data else _flatten_before(layer)
     operator = _operator(graph, way)
-    made = operator.outputs[0]
     graph.set_constant(layer.weight, layer.weights[..., way.kept])
-    if way.source == layer.data:
-        reader = op
-    else:
-        reader = _flatten_before(layer)
+    if reader is not op:
         set_shape(graph, layer.data, (*graph.shape(layer.data)[:-1], after))
         set_last_of_shape(graph, reader, after)
-    reader.inputs = [made if t == way.source else t for t in reader.inputs]
+    reader.inputs = [operator.outputs[0] if t == way.source else t for t in reader.inputs]
     place = next(number for number, other in enumerate(graph.operators) if other is reader)
     graph.operators = [*graph.operators[:place], operator, *graph.operators[place:]]
     kind = graph.kind(operator)
@@ -138,16 +137,16 @@ def _narrow(layer: Layer, way: Narrowing) -> str:
 
 
 def _operator(graph: Graph, way: Narrowing) -> Any:
-    source, name = way.source, graph.name(way.source)
+    source = way.source
     shape = graph.shape(source)
     sizes = [*shape[:-1], int(way.kept.sum())] if way.ranges is None else [len(taken) for taken in way.ranges]
-    made = graph.add_tensor(f"{name}/used", sizes, graph.dtype(source))
+    made = graph.add_tensor("used", sizes, graph.dtype(source))
     graph.tensors[made].quantization = graph.tensors[source].quantization
     if way.ranges is None:
         options = schema.GatherOptionsT()
         options.axis = len(shape) - 1
-        places = graph.add_constant(f"{name}/places", np.flatnonzero(way.kept).astype(np.int32))
+        places = graph.add_constant("places", np.flatnonzero(way.kept).astype(np.int32))
         return graph.make_operator("GATHER", [source, places], [made], options)
-    begin = graph.add_constant(f"{name}/begin", np.array([taken.start for taken in way.ranges], np.int32))
-    taken = graph.add_constant(f"{name}/sizes", np.array(sizes, np.int32))
+    begin = graph.add_constant("begin", np.array([taken.start for taken in way.ranges], np.int32))
+    taken = graph.add_constant("sizes", np.array(sizes, np.int32))
     return graph.make_operator("SLICE", [source, begin, taken], [made], schema.SliceOptionsT())
