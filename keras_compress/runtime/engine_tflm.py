@@ -8,6 +8,11 @@ from typing import Any
 
 from .engine import ModelError, known_names, tensor_info
 from .frames import Array, Header
+from .limits import set_alarm
+
+# How an attempt in a process of its own ended; what dies of a signal ends in a negative number.
+_WELL, _REFUSED = 0, 1
+_LONGEST_ATTEMPT_SECONDS = 60
 
 
 class TFLMEngine:
@@ -22,6 +27,7 @@ class TFLMEngine:
         self._runtime = importlib.import_module("tflite_micro.python.tflite_micro.runtime")
         modes = self._runtime.InterpreterConfig
         self._mode = modes.kPreserveAllTensors if preserve else modes.kAllocationRecording
+        self._alternate_bytes = int(options.get("alt_decompression_memory_bytes", 0))
         self._content = content
         self._model = self._runtime.schema_fb.Model.GetRootAsModel(content, 0)
         self._graph = self._model.Subgraphs(0)
@@ -98,15 +104,33 @@ class TFLMEngine:
         return enough
 
     def _starts_in(self, arena_bytes: int) -> bool:
-        try:
-            self._load(arena_bytes)
-        except RuntimeError:
-            return False
-        return True
+        return self._attempt(arena_bytes) == _WELL
+
+    def _attempt(self, arena_bytes: int) -> int:
+        """How loading ends. TFLM dies of some arenas that are too small: it uses persistent memory it did not get."""
+        if not hasattr(os, "fork"):
+            try:
+                self._load(arena_bytes)
+            except RuntimeError:
+                return _REFUSED
+            return _WELL
+        process = os.fork()
+        if process == 0:
+            # Without destructors, and without the caller's alarm, which a fork does not inherit.
+            set_alarm(_LONGEST_ATTEMPT_SECONDS)
+            try:
+                self._load(arena_bytes)
+            except BaseException:
+                os._exit(_REFUSED)
+            os._exit(_WELL)
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
     def _grow(self) -> Any:
         arena_bytes = self.FIRST_ARENA_BYTES
         while True:
+            # The largest is not tried out: a model that dies in it dies of something else, and its caller is told.
+            while arena_bytes < self.LARGEST_ARENA_BYTES and self._attempt(arena_bytes) < 0:
+                arena_bytes = min(4 * arena_bytes, self.LARGEST_ARENA_BYTES)
             start = os.fstat(2).st_size
             try:
                 return self._load(arena_bytes)
@@ -125,7 +149,10 @@ class TFLMEngine:
 
     def _load(self, arena_bytes: int) -> Any:
         return self._runtime.Interpreter.from_bytes(
-            self._content, arena_size=arena_bytes, intrepreter_config=self._mode
+            self._content,
+            arena_size=arena_bytes,
+            intrepreter_config=self._mode,
+            alt_decompression_memory_size=self._alternate_bytes,
         )
 
     def _signature_names(self, kind: str) -> dict[int, str]:

@@ -67,6 +67,7 @@ def measure(
     metric: Metric | None = None,
     time_limit_s: float = 120.0,
     memory_limit_bytes: int | None = None,
+    alt_decompression_memory_bytes: int = 0,
 ) -> Measurement | dict[str, Measurement]:
     """Measure a converted model on its runtime, in a child process with a time limit.
 
@@ -82,6 +83,7 @@ def measure(
         metric: `(outputs, y) -> float` in place of the accuracy; outputs are real-valued arrays.
         time_limit_s: Longest time without progress, in seconds; the timed runs end after ten times that.
         memory_limit_bytes: Address space of the child process; by default 4 GiB, or 16 times the model if that is more.
+        alt_decompression_memory_bytes: Of TFLM: memory beside the arena that encoded weights are decoded to.
 
     Returns:
         A `Measurement`; with a baseline `{"model": ..., "baseline": ...}`.
@@ -92,8 +94,14 @@ def measure(
         RuntimeTimeout: If it does not answer.
     """
     models = {"model": model} if baseline is None else {"model": model, "baseline": baseline}
-    limits: dict[str, Any] = {"time_limit_s": time_limit_s, "memory_limit_bytes": memory_limit_bytes}
-    found = measure_all(models, x, y, target=target, runs=runs, warmup=warmup, threads=threads, metric=metric, **limits)
+    options: dict[str, Any] = {
+        "time_limit_s": time_limit_s,
+        "memory_limit_bytes": memory_limit_bytes,
+        "alt_decompression_memory_bytes": alt_decompression_memory_bytes,
+    }
+    found = measure_all(
+        models, x, y, target=target, runs=runs, warmup=warmup, threads=threads, metric=metric, **options
+    )
     return found["model"] if baseline is None else found
 
 
@@ -110,13 +118,15 @@ def measure_all(
     metric: Metric | None = None,
     time_limit_s: float = 120.0,
     memory_limit_bytes: int | None = None,
+    alt_decompression_memory_bytes: int = 0,
 ) -> dict[str, Measurement]:
     """`measure` for several models, whose timed invocations take turns. Keys are labels; see `measure`."""
     if runs < FEWEST_RUNS:
         raise ValueError(f"Expected `runs` >= {FEWEST_RUNS}. Received: runs={runs}")
     if (x is None) != (y is None):
         raise ValueError("Expected both `x` and `y`, or neither. Received: one of them")
-    runner = _runner(target, threads, time_limit_s=time_limit_s, memory_limit_bytes=memory_limit_bytes)
+    limits = {"time_limit_s": time_limit_s, "memory_limit_bytes": memory_limit_bytes}
+    runner = _runner(target, threads, alt_decompression_memory_bytes, limits)
     contents, sources = {}, {}
     for key, model in models.items():
         contents[key], sources[key] = deployed.content_of(model)
@@ -130,8 +140,16 @@ def measure_all(
     }
 
 
-def _runner(name: str, threads: int, **limits: Any) -> Target:
-    runner = target(name, threads=threads, **limits) if name == "litert" else target(name, **limits)
+def _runner(name: str, threads: int, alternate_bytes: int, limits: dict[str, Any]) -> Target:
+    options: dict[str, Any] = {"threads": threads} if name == "litert" else {}
+    if name == "tflm":
+        options["alt_decompression_memory_bytes"] = alternate_bytes
+    elif alternate_bytes:
+        raise ValueError(
+            f"Expected alt_decompression_memory_bytes=0 for target {name!r}: only TFLite-Micro decodes weights. "
+            f"Received: alt_decompression_memory_bytes={alternate_bytes}"
+        )
+    runner = target(name, **options, **limits)
     reason = runner.available()
     if reason is not None:
         raise RuntimeError(f"Target {name!r} cannot be measured here: {reason}")
