@@ -72,7 +72,8 @@ class IntegerNet:
         return self.add(kind, inputs, self.activation(kind.lower(), shape, *out), options, **fields)
 
     def dense(
-        self, x: int, values: Any, bias: Any = None, *, scales: Any = 0.01, out: tuple[float, int] = (0.1, -5), act: int = 0
+        self, x: int, values: Any, bias: Any = None, *, scales: Any = 0.01, out: tuple[float, int] = (0.1, -5),
+        act: int = 0,
     ) -> int:  # fmt: skip
         weight = values if isinstance(values, int) else self.weight(values, scales)
         outputs = self.graph.shape(weight)[0]
@@ -107,7 +108,8 @@ class IntegerNet:
         _, height, width, channels = self.graph.shape(x)
         return self.same_grid(
             kind, [x], (1, height // 2, width // 2, channels), schema.Pool2DOptionsT(),
-            padding=schema.Padding.VALID, filterHeight=2, filterWidth=2, strideH=2, strideW=2, fusedActivationFunction=0,
+            padding=schema.Padding.VALID, filterHeight=2, filterWidth=2, strideH=2, strideW=2,
+            fusedActivationFunction=0,
         )  # fmt: skip
 
     def flatten(self, x: int) -> int:

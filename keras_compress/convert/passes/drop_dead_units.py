@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras_compress.convert.dead_units  # noqa: F401 (its rules register themselves)
 from keras_compress.convert.dead_units.cut import Cut
 from keras_compress.convert.dead_units.narrowing import narrow_inputs
@@ -49,10 +51,15 @@ def drop_dead_units(graph: Graph, *, bits_per_weight: float = 1.0) -> list[str]:
 def _sizes(graph: Graph) -> dict[int, tuple[int, int]]:
     """Place of an operator with weights -> outputs and columns of its weight."""
     return {
-        place: (width(graph, op.outputs[0]), width(graph, op.inputs[1]))
+        place: (width(graph, op.outputs[0]), _columns(graph, op))
         for place, op in enumerate(graph.operators)
         if graph.kind(op) in WEIGHTED
     }
+
+
+def _columns(graph: Graph, op: Any) -> int:
+    # A depthwise weight has a column for each output.
+    return 1 if graph.kind(op) == "DEPTHWISE_CONV_2D" else width(graph, op.inputs[1])
 
 
 def _notes(graph: Graph, before: dict[int, tuple[int, int]]) -> list[str]:
@@ -61,8 +68,7 @@ def _notes(graph: Graph, before: dict[int, tuple[int, int]]) -> list[str]:
     for place, sizes in _sizes(graph).items():
         if sizes != before[place]:
             op = graph.operators[place]
-            left = f"{sizes[0]} of {before[place][0]} outputs"
-            if graph.kind(op) != "DEPTHWISE_CONV_2D":
-                left += f" and {sizes[1]} of {before[place][1]} inputs"
+            counts = zip(sizes, before[place], ("outputs", "inputs"), strict=True)
+            left = " and ".join(f"{after} of {old} {what}" for after, old, what in counts if after != old)
             notes.append(f"{graph.kind(op)} {graph.name(op.outputs[0])!r}: {left} are left")
     return notes
