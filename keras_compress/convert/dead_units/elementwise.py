@@ -38,7 +38,7 @@ class Clamp(Rule):
 class ZeroAtZero(Rule):
     """Functions that are 0 at 0 on every kernel; elsewhere kernels differ by one step."""
 
-    handles = ("TANH", "HARD_SWISH", "LEAKY_RELU", "ABS", "NEG")
+    handles = ("TANH", "HARD_SWISH", "LEAKY_RELU")
 
     def known(self, units: Units, op: Any) -> Known | None:
         return zero_at_zero(units, op)

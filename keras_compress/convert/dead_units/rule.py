@@ -19,7 +19,7 @@ class Rule:
     """
 
     handles: ClassVar[tuple[str, ...]] = (
-        "LOGISTIC", "ELU", "GELU", "EXP", "LOG", "SQRT", "RSQRT", "SQUARE", "SIN", "COS", "ROUND", "FLOOR", "CEIL",
+        "LOGISTIC", "ABS", "NEG", "ELU", "GELU", "EXP", "LOG", "SQRT", "RSQRT", "SQUARE", "SIN", "COS", "ROUND", "FLOOR", "CEIL",
         "DEQUANTIZE", "CAST", "L2_POOL_2D", "RESIZE_BILINEAR",
     )  # fmt: skip
 
