@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,15 +38,15 @@ def tensor_bytes(graph: Graph, tensor: int) -> int:
     return math.ceil(math.prod(graph.shape(tensor)) * bits / 8)
 
 
-def decoded_tensors_of(graph: Graph) -> list[list[int]]:
-    """Outputs of each operator that decodes constants, in order."""
-    return [list(op.outputs) for op in graph.operators if graph.custom_name(op) == DECODE]
+def decoded_of(graph: Graph) -> list[int]:
+    """Constants that operators decode, in order."""
+    return [tensor for op in graph.operators if graph.custom_name(op) == DECODE for tensor in op.outputs]
 
 
 def largest_decoded(content: bytes) -> tuple[str, int] | None:
     """Name and bytes of the largest constant that the runtime decodes; `None` for a file without any."""
     graph = Graph(read_model(content))
-    sizes = [(graph.name(t), tensor_bytes(graph, t)) for group in decoded_tensors_of(graph) for t in group]
+    sizes = [(graph.name(t), tensor_bytes(graph, t)) for t in decoded_of(graph)]
     return max(sizes, key=lambda entry: entry[1], default=None)
 
 
@@ -59,16 +60,16 @@ def alternate_memory_bytes(content: bytes) -> int:
             runtime would not notice.
     """
     graph = Graph(read_model(content))
-    times = [time for time, op in enumerate(graph.operators) if graph.custom_name(op) == DECODE]
+    groups = [(time, op.outputs) for time, op in enumerate(graph.operators) if graph.custom_name(op) == DECODE]
     last = _last_reads(graph)
-    for group, overwritten in zip(decoded_tensors_of(graph), [*times[1:], math.inf], strict=True):
+    for (_, group), (overwritten, _) in itertools.pairwise(groups):
         for tensor in group:
             if last.get(tensor, -1) > overwritten:
                 raise ValueError(
                     "Expected alt_decompression_memory_bytes=0 for a file that decodes other constants before "
                     f"{graph.name(tensor)!r} was read for the last time. Received: such a file"
                 )
-    return max((sum(aligned(tensor_bytes(graph, t)) for t in g) for g in decoded_tensors_of(graph)), default=0)
+    return max((sum(aligned(tensor_bytes(graph, t)) for t in group) for _, group in groups), default=0)
 
 
 def _last_reads(graph: Graph) -> dict[int, int]:
@@ -132,7 +133,7 @@ class ArenaPlan:
     def __init__(self, plain: bytes, encoded: bytes) -> None:
         graph, decoding = Graph(read_model(plain)), Graph(read_model(encoded))
         alive = _alive(decoding)
-        decoded = {t for group in decoded_tensors_of(decoding) for t in group}
+        decoded = set(decoded_of(decoding))
         computing = [(t, op) for t, op in enumerate(decoding.operators) if decoding.custom_name(op) != DECODE]
         self._layers: list[Layer] = []
         self._floor = 0
