@@ -6,6 +6,7 @@ ancillary tensor (a header of 16 bytes and the codec's tables), and writes the c
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ Bytes = NDArray[np.uint8]
 HEADER_BYTES = 16
 CODEC_VERSION = 1
 _DECODE_VERSION = 1
+# Values that are widened to 64 bits at once.
+BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,22 @@ class Form:
     scale_count: int = 1
     dimension: int = 0
     zero_point: int = 0
+
+    @property
+    def elements(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def axis_refusal(self) -> str | None:
+        """Why LUT and prune cannot know the channels of this tensor: they run along its first or its last axis."""
+        if self.scale_count < 2 and self.dimension == 0:
+            return None
+        if self.scale_count < 2 or self.dimension not in (0, len(self.shape) - 1):
+            return f"its {self.scale_count} scales run along axis {self.dimension} of {self.shape}: not first, not last"
+        if self.shape[self.dimension] != self.scale_count:
+            return f"it has {self.scale_count} scales for {self.shape[self.dimension]} channels"
+        return None
 
 
 @dataclass(frozen=True)
@@ -64,14 +83,34 @@ class Codec(ABC):
     Class attributes:
         name: Name in `weights_storage`.
         type_code: First byte of the ancillary tensor.
+        dtypes: Types that the runtime's kernel writes.
     """
 
     name: str
     type_code: int
+    dtypes: tuple[str, ...]
 
-    @abstractmethod
     def refusal(self, values: NDArray[Any], form: Form) -> str | None:
         """Why this constant cannot be stored so; `None` where it can."""
+        if form.dtype not in self.dtypes:
+            return f"its type is {form.dtype}, and the kernel writes {', '.join(self.dtypes)}"
+        if values.shape != form.shape or values.dtype != form.dtype:
+            return f"its values are {values.dtype} {values.shape}, and the file says {form.dtype} {form.shape}"
+        return "it is empty" if values.size == 0 else self._refusal(values, form)
+
+    def _refusal(self, values: NDArray[Any], form: Form) -> str | None:
+        """What this codec alone refuses."""
+        return None
+
+    def require(self, values: NDArray[Any], form: Form) -> None:
+        """Raises `refusal` as an error.
+
+        Raises:
+            ValueError: Where there is one.
+        """
+        reason = self.refusal(values, form)
+        if reason is not None:
+            raise ValueError(f"Expected a constant that {self.name} can store. Received: {form}: {reason}")
 
     @abstractmethod
     def size(self, values: NDArray[Any], form: Form) -> int:
@@ -110,15 +149,45 @@ def header(type_code: int, *codec_bytes: int) -> Bytes:
     return made
 
 
-def check_header(ancillary: Bytes, type_code: int) -> None:
-    """Refuse an ancillary tensor that is not of this codec and version.
+def split(ancillary: Bytes, codec: Codec, form: Form, used: int = 0) -> tuple[Bytes, list[int]]:
+    """The tables of an ancillary tensor, and the `used` codec's own bytes of its header; all others must be 0.
 
     Raises:
-        ValueError: With what was found.
+        ValueError: If it is not of this codec and version, or if the codec cannot give such a tensor.
     """
-    start = ancillary[:5].tolist()
-    if ancillary.size < HEADER_BYTES or start != header(type_code)[:5].tolist():
+    own = ancillary[5 : 5 + used].tolist()
+    expected = header(codec.type_code, *own)
+    if ancillary.size < HEADER_BYTES or not np.array_equal(ancillary[:HEADER_BYTES], expected):
         raise ValueError(
-            f"Expected an ancillary tensor of at least {HEADER_BYTES} bytes that begins with "
-            f"{header(type_code)[:5].tolist()}. Received: {ancillary.size} bytes, {start}"
+            f"Expected an ancillary tensor that begins with {expected.tolist()}. "
+            f"Received: {ancillary.size} bytes, {ancillary[:HEADER_BYTES].tolist()}"
         )
+    if form.dtype not in codec.dtypes or form.elements == 0:
+        raise ValueError(f"Expected a tensor that {codec.name} can store. Received: {form}")
+    return ancillary[HEADER_BYTES:], own
+
+
+def expect_bytes(what: str, expected: int, received: int) -> None:
+    """Raises:
+    ValueError: If the two differ.
+    """
+    if expected != received:
+        raise ValueError(f"Expected {expected:,} bytes of {what}. Received: {received:,} bytes")
+
+
+def bit_patterns(values: NDArray[Any]) -> NDArray[Any]:
+    """The values as signed integers of the same width, flat: -0.0 is not 0.0, and a NaN equals itself."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return flat.view(f"i{flat.dtype.itemsize}")
+
+
+def histogram(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Distinct values of an int8 or int16 array in ascending order, and how often each occurs."""
+    span = 1 << (8 * patterns.dtype.itemsize)
+    unsigned = patterns.view(f"u{patterns.dtype.itemsize}")
+    counts = np.zeros(span, np.int64)
+    for start in range(0, unsigned.size, BLOCK):
+        counts += np.bincount(unsigned[start : start + BLOCK], minlength=span)
+    counts = np.roll(counts, span // 2)
+    found = np.flatnonzero(counts)
+    return (found - span // 2).astype(patterns.dtype), counts[found]
