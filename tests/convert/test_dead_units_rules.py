@@ -156,7 +156,7 @@ def around(build: Build) -> tuple[bytes, int]:
     last = rng.integers(1, 60, (3, 1, 1, columns)) * rng.choice([-1, 1], (3, 1, 1, columns))
     if net.graph.kind(net.graph.operators[-1]) != "TRANSPOSE_CONV":
         last[..., 5 + 2 * (columns > 8)] = 0
-    return net.file(net.conv(x, last, np.arange(3) * 100, out=(0.4, 4))), columns
+    return net.file(net.conv(x, last, np.arange(3) * 100, out=(2 * net.grid(x)[0], 4))), columns
 
 
 @pytest.mark.parametrize("name", list(OPERATORS))

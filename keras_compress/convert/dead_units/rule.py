@@ -19,8 +19,8 @@ class Rule:
     """
 
     handles: ClassVar[tuple[str, ...]] = (
-        "LOGISTIC", "ABS", "NEG", "ELU", "GELU", "EXP", "LOG", "SQRT", "RSQRT", "SQUARE", "SIN", "COS", "ROUND", "FLOOR", "CEIL",
-        "DEQUANTIZE", "CAST", "L2_POOL_2D", "RESIZE_BILINEAR",
+        "LOGISTIC", "ABS", "NEG", "ELU", "GELU", "EXP", "LOG", "SQRT", "RSQRT", "SQUARE", "SIN", "COS", "ROUND", "FLOOR",
+        "CEIL", "DEQUANTIZE", "CAST", "L2_POOL_2D", "RESIZE_BILINEAR",
     )  # fmt: skip
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
