@@ -20,7 +20,7 @@ class TFLMEngine:
 
     FIRST_ARENA_BYTES = 1 << 18
     LARGEST_ARENA_BYTES = 1 << 30
-    # What TFLM prints when the arena is what was missing; anything else will not get better with more.
+    # What TFLM mostly prints when the arena is what was missing.
     _TOO_SMALL = re.compile(r"missing: \d+|Failed to allocate|too small|Failed starting model allocation")
 
     def __init__(self, content: bytes, options: Header, preserve: bool = False) -> None:
@@ -143,7 +143,8 @@ class TFLMEngine:
     def _missing_bytes(self, start: int) -> int | None:
         """Bytes by which the arena was too small, None if that was not what went wrong."""
         noise = os.pread(2, 1 << 16, start).decode(errors="replace")
-        if not self._TOO_SMALL.search(noise):
+        # Some kernels do not say that memory was what they did not get.
+        if not self._TOO_SMALL.search(noise) and not self._starts_in(self.LARGEST_ARENA_BYTES):
             return None
         return max((int(found) for found in re.findall(r"missing: (\d+)", noise)), default=1)
 

@@ -154,26 +154,30 @@ def test_measuring_with_other_memory(plain):
         kc.measure(plain, target="tflm", alt_decompression_memory_bytes=-1)
 
 
+def pixel_net(inputs, channels):
+    built = IntegerNet(1, 1, 1, inputs)
+    values = np.random.default_rng(0).integers(-9, 10, (channels, 1, 1, inputs))
+    return built.file(built.conv(built.input, values, np.zeros(channels), scales=np.full(channels, 0.01)))
+
+
 @pytest.mark.parametrize(("inputs", "channels"), [(8, 16), (16, 64), (64, 64)])
 def test_arenas_that_kill_the_runtime_do_not_end_the_measurement(inputs, channels):
     """Of a convolution of a 1x1 image, TFLite-Micro dies in arenas between the one in use and the smallest."""
-    built = IntegerNet(1, 1, 1, inputs)
-    values = np.random.default_rng(0).integers(-9, 10, (channels, 1, 1, inputs))
-    content = built.file(built.conv(built.input, values, np.zeros(channels), scales=np.full(channels, 0.01)))
+    content = pixel_net(inputs, channels)
     found = target("tflm").memory(content)
     assert 1000 < found["arena_bytes"] < found["arena_minimum_bytes"] < 4000
     assert found == target("tflm").memory(content)
 
 
-def test_a_first_arena_that_kills_the_runtime_is_followed_by_a_larger_one(plain, tmp_path):
+def test_a_first_arena_that_kills_the_runtime_is_followed_by_a_larger_one(tmp_path):
     """In a process of its own, as the runtime's is, whose noise goes to a file."""
-    (tmp_path / "model.tflite").write_bytes(plain)
+    (tmp_path / "model.tflite").write_bytes(pixel_net(16, 64))
     code = (
         "import sys, types; sys.modules['child'] = types.ModuleType('child')\n"
         "sys.modules['child'].__path__ = [sys.argv[2]]  # without the package above it, which imports Keras\n"
         "from child.engine_tflm import TFLMEngine as E\n"
         "content, died = open(sys.argv[1], 'rb').read(), 0\n"
-        "for E.FIRST_ARENA_BYTES in range(1024, 9216, 512):\n"
+        "for E.FIRST_ARENA_BYTES in range(1024, 3072, 64):\n"
         "    engine = E(content, {})\n"
         "    died += engine._attempt(E.FIRST_ARENA_BYTES) < 0\n"
         "print('deaths', died)\n"
