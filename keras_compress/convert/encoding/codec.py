@@ -48,9 +48,11 @@ class Form:
     @property
     def axis_refusal(self) -> str | None:
         """Why LUT and prune cannot know the channels of this tensor: they run along its first or its last axis."""
-        if self.scale_count < 2 and self.dimension == 0:
+        if self.scale_count == 0 or (self.scale_count == 1 and self.dimension == 0):
             return None
-        if self.scale_count < 2 or self.dimension not in (0, len(self.shape) - 1):
+        if self.scale_count == 1:
+            return f"its one scale is said to run along axis {self.dimension}, which must be 0"
+        if self.dimension not in (0, len(self.shape) - 1):
             return f"its {self.scale_count} scales run along axis {self.dimension} of {self.shape}: not first, not last"
         if self.shape[self.dimension] != self.scale_count:
             return f"it has {self.scale_count} scales for {self.shape[self.dimension]} channels"

@@ -45,13 +45,13 @@ class Code:
     @property
     def codewords(self) -> NDArray[np.uint64]:
         """Codeword of each symbol, in the order of `lengths`, right-aligned."""
-        starts = self.starts
-        return (starts >> (self.depth - self.lengths)).astype(np.uint64)
+        aligned: NDArray[np.uint64] = (self.starts >> (self.depth - self.lengths)).astype(np.uint64)
+        return aligned
 
     @property
     def starts(self) -> NDArray[np.int64]:
         """Codewords, padded with zeros to `depth` bits."""
-        widths = 1 << (self.depth - self.lengths)
+        widths: NDArray[np.int64] = 1 << (self.depth - self.lengths)
         return np.cumsum(widths) - widths
 
 
@@ -146,7 +146,12 @@ class Table:
 
 def tables(code: Code) -> Table:
     """The tables of a code: first the one at the root, then those its branches lead to, and so on."""
-    made = Table(*(np.zeros(code.entries, dtype) for dtype in (bool, np.int64, np.int64)), np.zeros_like(code.lengths))
+    made = Table(
+        is_leaf=np.zeros(code.entries, bool),
+        count=np.zeros(code.entries, np.int64),
+        value=np.zeros(code.entries, np.int64),
+        reach=np.zeros_like(code.lengths),
+    )
     depth, node = np.zeros(1, np.int64), np.zeros(1, np.int64)
     bits, start = code.table_bits[0], np.zeros(1, np.int64)
     while start.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ _JOIN_AFTER = (8, 32, 128, 512)
 
 class Reader:
     """The tables, checked, as intervals of windows: each window of the stream's next bits has one leaf.
+
+    A stream is cut into lanes of equal bits, read side by side. Where the first codeword of a lane begins, no lane
+    knows; so each is read to its end once from every bit that may be the one, joining readers that meet (as those of
+    nearly all codes do at once), and what the lane before ended on picks among them.
 
     Raises:
         ValueError: For tables that overlap, leave entries out, lead outside or back, or take no bits for a value.
@@ -48,28 +53,30 @@ class Reader:
             raise ValueError(f"Expected a stream of whole 32-bit words. Received: {data.size} bytes")
         # What begins before this place cannot look beyond the last word but one.
         limit = max(8 * data.size - 32 - int(self._reach.max()), 0)
-        parts: list[NDArray[Any]] = []
-        position, done = 0, 0
-        for values, position in self._lanes(data, limit, dtype):
-            parts.append(values)
-            done += values.size
-            if done > count:
+        found: list[NDArray[Any]] = []
+        position, left = 0, count
+        for part, edges in _parts(data, limit):
+            values, position = self._values(part, self._entries(part, edges, position), edges[1:], dtype)
+            found.append(values)
+            left -= values.size
+            if left < 0:
                 raise ValueError(f"Expected a stream of {count:,} values. Received: more, in {data.size:,} bytes")
-        parts.append(self._rest(data, position, count - done, dtype))
-        return np.concatenate(parts)
+        return np.concatenate([*found, self._rest(data, position, left, dtype)])
 
     def _leaf(self, windows: NDArray[np.int64]) -> NDArray[Any]:
         return np.searchsorted(self._starts, windows, side="right") - 1
 
     def _packed(self, leaf: NDArray[Any]) -> NDArray[np.int64]:
-        return self._symbols[leaf] << 8 | self._taken[leaf]
+        packed: NDArray[np.int64] = self._symbols[leaf] << 8 | self._taken[leaf]
+        return packed
 
     def _rest(self, data: Bytes, position: int, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """The last values, one by one, with a look at where the stream ends."""
         bits = int.from_bytes(data[position // 8 :].tobytes() + bytes(8), "big")
         end = 8 * data.size
         have = 8 * (data.size - position // 8 + 8)
-        offset, looked_at, symbols = position - position // 8 * 8, position, []
+        offset, looked_at = position % 8, position
+        symbols: list[int] = []
         while len(symbols) < count:
             window = bits >> (have - offset - WINDOW_BITS) & (1 << WINDOW_BITS) - 1
             leaf = int(np.searchsorted(self._starts, window, side="right")) - 1
@@ -81,18 +88,6 @@ class Reader:
         if -(-looked_at // 32) * 4 != data.size:
             raise ValueError(f"Expected {-(-looked_at // 32) * 4:,} bytes of stream. Received: {data.size:,} bytes")
         return np.array(symbols, np.int64).astype(dtype)
-
-    def _lanes(self, data: Bytes, limit: int, dtype: np.dtype[Any]) -> Any:
-        """Values of one part of the stream after the other, each with the place where the next begins."""
-        lane_bits = min(max(int(limit**0.5), _LANE_BITS[0]), _LANE_BITS[1])
-        position = 0
-        for begin in range(0, limit, _LANES * lane_bits):
-            end = min(begin + _LANES * lane_bits, limit)
-            edges = np.append(np.arange(begin, end, lane_bits), end)
-            part = _Part(data, begin, end)
-            entered = self._entries(part, edges, position)
-            values, position = self._values(part, entered, edges[1:], dtype)
-            yield values, position
 
     def _step(self, part: _Part, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Symbol and bits of the codewords that begin there, as one number."""
@@ -164,10 +159,18 @@ class _Part:
     def windows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The next `WINDOW_BITS` at each position."""
         inside = positions - self._begin
-        # One shift to the left drops the sign bit's neighbours that were read already.
         high, low = self._words[inside >> 3].astype(np.uint64), self._words[(inside >> 3) + 4].astype(np.uint64)
         both = (high << np.uint64(32) | low) << (inside & 7).astype(np.uint64)
-        return (both >> np.uint64(64 - WINDOW_BITS)).astype(np.int64)
+        window: NDArray[np.int64] = (both >> np.uint64(64 - WINDOW_BITS)).astype(np.int64)
+        return window
+
+
+def _parts(data: Bytes, limit: int) -> Iterator[tuple[_Part, NDArray[np.int64]]]:
+    """The stream up to bit `limit` in pieces, each with the edges of its lanes."""
+    lane_bits = min(max(int(limit**0.5), _LANE_BITS[0]), _LANE_BITS[1])
+    for begin in range(0, limit, _LANES * lane_bits):
+        end = min(begin + _LANES * lane_bits, limit)
+        yield _Part(data, begin, end), np.append(np.arange(begin, end, lane_bits), end)
 
 
 def _leaves(

@@ -84,12 +84,12 @@ class Lut(Codec):
         if not int(indices.max()) < entries <= 1 << bits:
             raise ValueError(f"Expected at most {1 << bits} entries, all indices below. Received: {entries} entries")
         table = np.ascontiguousarray(payload).view(dtype.newbyteorder("<")).astype(dtype)
-        picked = (
-            table.reshape(tables, entries)[_channels(form), indices.reshape(_split_shape(form))]
-            if tables > 1
-            else table[indices]
-        )
-        return picked.reshape(form.shape)
+        if tables > 1:
+            table = table.reshape(tables, entries)
+            by_channel: NDArray[Any] = table[_channels(form), indices.reshape(_split_shape(form))]
+            return by_channel.reshape(form.shape)
+        one_table: NDArray[Any] = table[indices]
+        return one_table.reshape(form.shape)
 
 
 def _bits_for(entries: int) -> int:
@@ -129,7 +129,8 @@ def _ranked(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     table, _ = histogram(patterns)
     rank = np.zeros(256, np.uint8)
     rank[table.view(np.uint8)] = np.arange(table.size)
-    return table, rank[patterns.view(np.uint8)]
+    codes: NDArray[np.uint8] = rank[patterns.view(np.uint8)]
+    return table, codes
 
 
 def _split_shape(form: Form) -> tuple[int, int, int]:
