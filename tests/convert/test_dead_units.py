@@ -302,6 +302,24 @@ def test_a_shared_weight_is_cut_where_both_readers_agree(second, left):
     assert first == other
 
 
+def test_a_weight_shared_with_what_no_rule_knows_stays_whole():
+    rng = np.random.default_rng(12)
+    net = IntegerNet(1, 5)
+    last = weights(rng, 3, 4)
+    last[:, 1] = 0
+    shared = net.weight(weights(rng, 4, 5), 0.01)
+    outputs = [net.dense(net.dense(net.input, shared, np.arange(4)), last, np.arange(3)), net.dense(net.input, shared)]
+    # A bias that is computed: zeros times zeros.
+    zeros = net.graph.add_constant("zeros", np.zeros(4, np.int32))
+    computed = net.graph.add_tensor("computed", (4,), "int32")
+    net.add("ADD", [zeros, zeros], computed, schema.AddOptionsT())
+    reader = net.graph.operators[2]
+    reader.inputs = [*reader.inputs, computed]
+    graph = Graph(read_model(net.file(*outputs)))
+    assert drop_dead_units(graph) == []
+    assert widths(graph) == [(4, 5), (3, 4), (4, 5)]
+
+
 def test_what_no_rule_knows_stays_whole():
     rng = np.random.default_rng(8)
     for softmax, left in ((True, 4), (False, 3)):

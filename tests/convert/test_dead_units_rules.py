@@ -101,13 +101,13 @@ def beside(net: IntegerNet, x: int) -> int:
     return net.same_grid("CONCATENATION", [x, relu("RELU")(net, x)], (1, 12, 6, 8), options, axis=1)
 
 
-def transposed(net: IntegerNet, x: int) -> int:
+def transposed(net: IntegerNet, x: int, padding: int = schema.Padding.VALID) -> int:
     values = np.random.default_rng(5).integers(1, 50, (8, 2, 2, 8))
     values[..., 5] = 0
     weight, options = net.weight(values, 0.002), schema.TransposeConvOptionsT()
     bias = net.graph.add_constant("b", np.arange(8, dtype=np.int32) * 50)
     net.graph.set_quantization(bias, np.array([0.002 * net.grid(x)[0]], np.float32))
-    options.padding, options.strideH, options.strideW = schema.Padding.VALID, 2, 2
+    options.padding, options.strideH, options.strideW = padding, 2, 2
     out = net.activation("y", (1, 12, 12, 8), 0.3, -3)
     return net.add("TRANSPOSE_CONV", [numbers(net, 1, 12, 12, 8), weight, x, bias], out, options)
 
@@ -141,6 +141,7 @@ OPERATORS: dict[str, tuple[Build, int]] = {
     "reshape": (flat_and_back, ALL),
     "concatenation of rows": (beside, ALL),
     "transposed convolution": (transposed, ZERO),
+    "padded transposed convolution": (lambda net, x: transposed(net, x, schema.Padding.SAME), ZERO),
 }
 
 
@@ -172,6 +173,6 @@ def test_channels_behind(name):
         assert np.ptp(before[kernels][0].astype(int), axis=0).max() > 5
     assert graph.shape(graph.operators[0].outputs[0])[-1] == left
     # Channels of padding are constant, so they go as well.
-    last = 8 if name == "transposed convolution" else left
+    last = 8 if "transposed" in name else left
     assert graph.shape(graph.operators[-1].inputs[1])[-1] == last
     assert columns in (8, 11)

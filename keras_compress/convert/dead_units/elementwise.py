@@ -67,7 +67,10 @@ class Binary(Rule):
 
     def fits(self, units: Units, op: Any) -> bool:
         channels = width(units.graph, op.outputs[0])
-        return len(op.inputs) == 2 and all(width(units.graph, t) in (1, channels) for t in op.inputs)
+        if len(op.inputs) != 2 or not all(width(units.graph, t) in (1, channels) for t in op.inputs):
+            return False
+        constants = [t for t in op.inputs if units.graph.is_constant(t)]
+        return all(grid_of(units.graph, t) is not None for t in constants)
 
     def tie(self, units: Units, op: Any) -> None:
         output = op.outputs[0]

@@ -14,6 +14,8 @@ from keras_compress.convert.lowering.grid import Grid
 # Kernels that compute in float32 take a rounded factor and round the product: together less than this part.
 _FLOAT_ERROR = 2.0**-21
 _MOST = 2.0**31
+# As close as this to a half, an end of a clamp may be rounded either way.
+_HALF = 1e-4
 
 
 class Known(NamedTuple):
@@ -56,6 +58,8 @@ def activation_range(fused: int, grid: Grid) -> tuple[int, int] | None:
     }.get(fused)
     if ends is None:
         return None
+    if any(abs(abs(end) / grid.scale % 1 - 0.5) < _HALF for end in ends if np.isfinite(end)):
+        return None  # kernels may differ in where they clip
     low, high = np.clip(np.rint(np.array(ends) / grid.scale) + grid.zero_point, *limits(grid))
     return int(low), int(high)
 

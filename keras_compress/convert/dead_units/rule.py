@@ -19,8 +19,8 @@ class Rule:
     """
 
     handles: ClassVar[tuple[str, ...]] = (
-        "LOGISTIC", "ABS", "NEG", "ELU", "GELU", "EXP", "LOG", "SQRT", "RSQRT", "SQUARE", "SIN", "COS", "ROUND", "FLOOR",
-        "CEIL", "DEQUANTIZE", "CAST", "L2_POOL_2D", "RESIZE_BILINEAR",
+        "ABS", "CAST", "CEIL", "COS", "DEQUANTIZE", "ELU", "EXP", "FLOOR", "GELU", "L2_POOL_2D", "LOG", "LOGISTIC",
+        "NEG", "RESIZE_BILINEAR", "ROUND", "RSQRT", "SIN", "SQRT", "SQUARE",
     )  # fmt: skip
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -54,6 +54,10 @@ RULES: dict[str, Rule] = dict.fromkeys(Rule.handles, Rule())
 def look(graph: Graph) -> Units:
     """What the rules know of a graph."""
     units = Units(graph)
+    for op in graph.operators:
+        # First of all: a weight that such an operator shares with another must stay whole for both.
+        if rule_for(units, op) is None:
+            units.freeze((*op.inputs, *op.outputs))
     for op in graph.operators:
         rule = rule_for(units, op)
         if rule is None:

@@ -51,8 +51,11 @@ class Units:
         self._open.update(tensors)
 
     def freeze(self, tensors: Iterable[int]) -> None:
-        """Keep tensors whole."""
-        self._frozen.update(t for t in tensors if t >= 0)
+        """Keep tensors whole, and the weights among them."""
+        for tensor in tensors:
+            if tensor >= 0:
+                self._frozen.add(tensor)
+                self._elsewhere.add(self.graph.tensors[tensor].buffer)
 
     def mind(self, places: Ids) -> None:
         """Keep places, because an operator needs what is there."""
@@ -69,7 +72,7 @@ class Units:
         self._known[tensor] = known
 
     def read_elsewhere(self, tensor: int) -> bool:
-        """Whether a constant is read by something else than as a weight, in this graph or another."""
+        """Whether a constant is read otherwise than as a weight that may be cut, in this graph or another."""
         return self.graph.tensors[tensor].buffer in self._elsewhere
 
     def share(self, weight: int, rows: Ids, columns: Ids) -> None:

@@ -40,7 +40,9 @@ class Layer:
         """Whether it computes on int8 or int16 with int8 weights of zero point 0, and constants of its own."""
         graph, held = self.graph, self.graph.tensors[self.weight]
         scales, grids = held.quantization, (grid_of(graph, self.data), grid_of(graph, self.output))
-        if None in grids or scales is None or scales.scale is None or graph.dtype(self.weight) != "int8":
+        if grids[0] is None or grids[1] is None or grids[0].bits != grids[1].bits:
+            return False
+        if scales is None or scales.scale is None or graph.dtype(self.weight) != "int8":
             return False
         outputs = width(graph, self.output)
         zeros = scales.zeroPoint is None or not np.any(scales.zeroPoint)
@@ -174,7 +176,7 @@ class Weighted(Rule):
     def _settled(self, units: Units, layer: Layer) -> Known:
         """Columns whose input is a constant that can go into the bias."""
         known = Known(*(_columns(layer, part) for part in units.known(layer.data)))
-        if layer.padded or not self.uniform:
+        if not self.uniform or layer.padded:
             return known.where(known.values == layer.grid.zero_point)
         worst = np.abs(layer.bias_values) + _folded(_matrix(layer), known, layer.grid, worst=True)
         if worst.max(initial=0) > layer.bias_limit:

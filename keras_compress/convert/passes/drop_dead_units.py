@@ -16,10 +16,10 @@ from keras_compress.convert.lowering.versions import set_versions
 def drop_dead_units(graph: Graph, *, bits_per_weight: float = 1.0) -> list[str]:
     """Remove channels and neurons that are constant or that nothing reads, and inputs that nothing reads.
 
-    A unit without weights gives a constant, which goes into the bias of the layers behind it. What the rules do not know
-    stays whole: an operator of another kind, packed weights, a constant on which the kernels' roundings differ. Each
-    tensor keeps one channel at least, and the graph's inputs and outputs keep all; where a layer ignores some of its
-    inputs that cannot go, a SLICE or GATHER is put before it if that saves bytes.
+    A unit without weights gives a constant, which goes into the bias of the layers behind it. What the rules do not
+    know stays whole: an operator of another kind, packed weights, a constant on which the kernels' roundings differ.
+    Each tensor keeps one channel at least, and the graph's inputs and outputs keep all; where a layer ignores some of
+    its inputs that cannot go, a SLICE or GATHER is put before it if that saves bytes.
 
     Outputs are the same integers for every input, on TFLite-Micro, LiteRT's reference kernels and XNNPACK. LiteRT's
     built-in depthwise kernel rounds a channel in one of two ways, by its place, and so may differ from itself by 1.
