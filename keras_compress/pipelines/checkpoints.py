@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ _STATE = "steps.json"
 
 
 class Checkpoints:
-    """Models and figures of finished steps.
+    """Models and figures of finished steps; a context manager, whose end removes what was kept for one run only.
 
     Args:
         folder: Where they are kept; made if it is not there. `None` keeps them for this run only.
@@ -31,10 +32,17 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, work: Any) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="keras_compress-") if folder is None else None
-        self.folder = make_folder(self._temporary.name if self._temporary else Path(os.fspath(folder)))  # type: ignore[arg-type]
+        self._temporary = tempfile.mkdtemp(prefix="keras_compress-") if folder is None else None
+        self.folder = make_folder(self._temporary or Path(os.fspath(folder or "")))
         self._work = hashlib.sha1(json.dumps(work, sort_keys=True).encode()).hexdigest()
         self._figures = self._read()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def step(self, name: str, make: Callable[[], tuple[keras.Model | None, dict[str, Any]]]) -> dict[str, Any]:
         """The figures of a step, which is done now if it was not done before.
@@ -90,5 +98,7 @@ def fingerprint(value: Any) -> Any:
         return {str(key): fingerprint(each) for key, each in value.items()}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    config = getattr(value, "get_config", None)
-    return [type(value).__name__, repr(config()) if callable(config) else ""]
+    if isinstance(value, keras.losses.Loss):
+        # `get_config` of Keras's wrapped functions leaves their arguments out.
+        return [type(value).__name__, repr(value.get_config()), repr(getattr(value, "_fn_kwargs", ""))]
+    return type(value).__name__

@@ -158,16 +158,11 @@ def deep_compression(
     _check(max_drop, channels, sparsities, settings)
     work = [model, x, y, *validation_data, channels, number_of_clusters, filters, loss]
     work += [settings.epochs, settings.learning_rates, batch_size, seed]
-    run = _Run(
-        model,
-        Trainer(settings, x, y, model),
-        Judge(*validation_data, metric, max_drop),
-        Checkpoints(folder, fingerprint(work)),
-        {"target": target, "weights_storage": weights_storage, "io": io},
-        number_of_clusters,
-        filters,
-    )
-    return run.result(channels, sorted(sparsities))
+    conversion = {"target": target, "weights_storage": weights_storage, "io": io}
+    judge = Judge(*validation_data, metric, max_drop)
+    with Checkpoints(folder, fingerprint(work)) as kept:
+        run = _Run(model, Trainer(settings, x, y, model), judge, kept, conversion, number_of_clusters, filters)
+        return run.result(channels, sorted(sparsities))
 
 
 def _check(max_drop: float | None, channels: float | None, sparsities: Sequence[float], settings: Settings) -> None:

@@ -41,7 +41,7 @@ def test_the_smallest_weights_of_one_layer_go_and_come_back() -> None:
 
 
 def test_layers_get_the_sparsity_that_costs_each_the_same() -> None:
-    # The first layer loses 0.1 at 0.5 and 0.4 at 0.8, the last 0.05 and 0.1: at a drop of 0.1 they may have 0.5 and 0.8.
+    # The first layer loses 0.1 at 0.5 and 0.4 at 0.8, the last 0.05 and 0.1: a drop of 0.1 allows 0.5 and 0.8.
     result = found((0.8, 0.5), (0.85, 0.8))
     assert result.sparsities(0.65) == {"first": pytest.approx(0.5, abs=1e-3), "last": pytest.approx(0.8, abs=1e-3)}
     # Half the drop: 0.25 on the way to 0.5, and exactly 0.5.

@@ -1,0 +1,128 @@
+"""The Deep Compression pipeline: rounds within a budget, and a run that is killed and called again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_compress as kc
+from keras_compress.datasets import Dataset
+from keras_compress.pipelines.checkpoints import Checkpoints, fingerprint
+from keras_compress.recipes.recipe import Stage
+
+EPOCHS = {"channels": 1, "prune": 1, "cluster": 1, "quantize": 1}
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.fixture(scope="module")
+def model(digits: Dataset) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    made = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Flatten(name="flatten"),
+            layers.Dense(64, activation="relu", name="hidden"),
+            layers.Dense(32, activation="relu", name="second"),
+            layers.Dense(10, name="logits"),
+        ]
+    )
+    made.compile("adam", LOSS)
+    made.fit(digits.x_train, digits.y_train, epochs=6, verbose=0)
+    return made
+
+
+def compressed(model: keras.Model, digits: Dataset, **arguments: object) -> kc.DeepCompression:
+    settings = {"epochs": EPOCHS, "batch_size": 32, "sparsities": (0.4, 0.7), "max_drop": 0.1, **arguments}
+    held_out = (digits.x_test, digits.y_test)
+    return kc.deep_compression(model, digits.x_train, digits.y_train, validation_data=held_out, **settings)
+
+
+def test_a_file_within_the_budget_that_holds_all_three_promises(model: keras.Model, digits: Dataset) -> None:
+    before = [np.array(weight) for weight in model.get_weights()]
+    found = compressed(model, digits)
+    assert found.met
+    assert found.sparsity == 0.7
+    assert found.metric >= found.baseline - 0.1
+    assert [step.name for step in found.steps] == ["prune_0.4", "prune_0.7", "prune_0.7_quantize"]
+    stats = kc.inspect_tflite(found.artifact.content)
+    assert stats.sparsity == pytest.approx(0.7, abs=0.02)
+    assert stats.distinct_values <= 16
+    assert {weight.storage for weight in stats.weights} & {"huffman", "prune"}
+    # The layer that minds most has the fewest zeros.
+    zeros = {weight.name: weight.sparsity for weight in stats.weights}
+    assert zeros["logits/kernel"] < zeros["hidden/kernel"]
+    assert found.report()["raw_bytes"] == len(found.artifact.content) == found.steps[-1].raw_bytes
+    for kept, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, now)
+
+
+def test_a_budget_that_no_round_meets_is_said(model: keras.Model, digits: Dataset) -> None:
+    with pytest.warns(UserWarning, match="No round is within the budget: the file has"):
+        found = compressed(model, digits, sparsities=(0.97,), max_drop=0.0)
+    assert not found.met
+    assert [step.within_budget for step in found.steps] == [False, False]
+
+
+def test_a_round_beyond_the_budget_ends_the_rounds(model: keras.Model, digits: Dataset) -> None:
+    found = compressed(model, digits, channels=0.25, sparsities=(0.5, 0.97, 0.98), max_drop=0.1)
+    assert found.model.get_layer("hidden").layer.units == 48
+    assert [step.name for step in found.steps] == ["prune_0.5", "prune_0.97", "prune_0.5_quantize"]
+    assert found.sparsity == 0.5
+
+
+class Killed(BaseException):
+    """What a test stops a run with."""
+
+
+def test_a_killed_run_goes_on_to_the_same_file(model: keras.Model, digits: Dataset, tmp_path: Path) -> None:
+    trained: list[str] = []
+
+    def fit(tried: keras.Model, stage: Stage) -> None:
+        if len(trained) == 1:
+            trained.append("killed")
+            raise Killed
+        trained.append(stage.name)
+        tried.compile("adam", LOSS)
+        tried.fit(digits.x_train[:320], digits.y_train[:320], epochs=1, verbose=0)
+
+    few = {"sparsities": (0.5,), "max_drop": None, "fit": fit}
+    with pytest.raises(Killed):
+        compressed(model, digits, folder=tmp_path, **few)
+    resumed = compressed(model, digits, folder=tmp_path, **few)
+    names = ["prune_0.5", "prune_0.5_cluster", "prune_0.5_quantize"]
+    assert [name for name in trained if name != "killed"] == names
+    trained[:] = ["killed"] * 9
+    whole = compressed(model, digits, **few)
+    assert whole.artifact.content == resumed.artifact.content
+
+
+def test_bad_input(model: keras.Model, digits: Dataset, tmp_path: Path) -> None:
+    for arguments, message in (
+        ({"max_drop": -0.1}, "Expected `max_drop` >= 0"),
+        ({"sparsities": ()}, "Expected `sparsities` in"),
+        ({"sparsities": (0.99,)}, "Expected `sparsities` in"),
+        ({"channels": 1.0}, "Expected `channels` in"),
+        ({"epochs": {"tune": 1}}, "Expected `epochs` > 0 for stages out of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compressed(model, digits, **arguments)
+    folder = tmp_path / "other"
+    Checkpoints(folder, "one").step("first", lambda: (None, {}))
+    with pytest.raises(ValueError, match="Expected a new folder, or the one of the same model"):
+        Checkpoints(folder, "another")
+    (folder / "steps.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="Expected the steps of an earlier run"):
+        Checkpoints(folder, "one")
+
+
+def test_fingerprints_tell_work_apart(model: keras.Model) -> None:
+    same, other = np.arange(6.0), np.arange(6.0) + 1
+    assert fingerprint([same, {"a": 1}]) == fingerprint([same.copy(), {"a": 1}])
+    assert fingerprint(same) != fingerprint(other)
+    assert fingerprint(same) != fingerprint(same.reshape(2, 3))
+    assert fingerprint(model) == fingerprint(model)
+    assert fingerprint(keras.losses.Huber(1.0)) != fingerprint(keras.losses.Huber(2.0))
