@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from keras_compress.convert.arena import fit_arena
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.inspection import check_structure
@@ -52,8 +53,6 @@ def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int
     if max_arena_bytes is None:
         content = encoded(smaller)
     else:
-        from keras_compress.convert.arena import fit_arena
-
         content, tiled = fit_arena(smaller, encoded, max_arena_bytes)
         notes += tiled
     return CompressedFile(content, (*notes, *left))

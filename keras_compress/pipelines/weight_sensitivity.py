@@ -79,11 +79,11 @@ def _largest_ratio(curve: NDArray[np.float64], ratios: NDArray[np.float64], drop
 def _scaled(ratios: NDArray[np.float64], sizes: NDArray[np.float64], sparsity: float) -> NDArray[np.float64]:
     """The ratios, moved so that the whole is exact: a curve that is flat leaves a jump in what a drop allows."""
     wanted, found = sparsity * sizes.sum(), float(ratios @ sizes)
+    to_zero, to_most = ratios, _MOST_SPARSE - ratios
     if found > wanted:
-        return ratios * (wanted / found)
-    room = float((_MOST_SPARSE - ratios) @ sizes)
-    raised: NDArray[np.float64] = ratios + (_MOST_SPARSE - ratios) * ((wanted - found) / room if room > 0 else 0.0)
-    return raised
+        return ratios - to_zero * ((found - wanted) / found)
+    room = float(to_most @ sizes)
+    return ratios + to_most * ((wanted - found) / room if room > 0 else 0.0)
 
 
 def weight_sensitivity(

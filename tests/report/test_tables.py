@@ -73,7 +73,20 @@ def file_stats() -> FileStats:
 def test_tensor_table_shows_what_the_file_holds() -> None:
     text = rendered(tables.tensor_table(file_stats()))
     row = cells(text, "CONV_2D")
-    assert row == ["model/[red]conv", "CONV_2D", "32x3x3x1", "INT8", "288", "288", "25.00", "16", "32", "3.46", "8.00", "raw"]
+    assert row == [
+        "model/[red]conv",
+        "CONV_2D",
+        "32x3x3x1",
+        "INT8",
+        "288",
+        "288",
+        "25.00",
+        "16",
+        "32",
+        "3.46",
+        "8.00",
+        "raw",
+    ]
     assert cells(text, "1 weights") == ["1", "weights", "288", "288", "25.00", "<=", "16", "8.00"]
 
 

@@ -129,8 +129,8 @@ def _ranked(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     table, _ = histogram(patterns)
     rank = np.zeros(256, np.uint8)
     rank[table.view(np.uint8)] = np.arange(table.size)
-    codes: NDArray[np.uint8] = rank[patterns.view(np.uint8)]
-    return table, codes
+    ranked: NDArray[np.uint8] = rank[patterns.view(np.uint8)]
+    return table, ranked
 
 
 def _split_shape(form: Form) -> tuple[int, int, int]:
