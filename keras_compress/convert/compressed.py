@@ -42,7 +42,8 @@ def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int
         ValueError: Where the arena cannot be kept within the limit; by how much it misses is said.
     """
     graph = Graph(read_model(plain))
-    notes = drop_dead_units(graph)
+    # What an ignored input costs decides whether taking it out pays.
+    notes = drop_dead_units(graph, bits_per_weight=1.0 if encode else 8.0)
     smaller = write_model(graph.model) if notes else plain
     left: list[str] = []
 

@@ -94,6 +94,7 @@ def deep_compression(
     channels: float | None = None,
     sparsities: Sequence[float] = SPARSITIES,
     number_of_clusters: int = 16,
+    cluster_rules: Sequence[Mapping[str, Any]] | None = None,
     epochs: Mapping[str, int] | None = None,
     learning_rates: Mapping[str, float] | None = None,
     batch_size: int = 128,
@@ -126,6 +127,7 @@ def deep_compression(
         channels: Share of the channels (neurons) of each layer to cut out first, by L1, with training; none by default.
         sparsities: Of all weights together after each round, ascending, in (0, 0.98].
         number_of_clusters: Different values of each weight tensor, zero counted.
+        cluster_rules: Exceptions, as for `cluster_weights`: fewer values for a large layer, say.
         epochs: Epochs of training after `"channels"`, each `"prune"` round, `"cluster"` and `"quantize"`; by default
             4, 3, 3, 2.
         learning_rates: Of the same, at their start; they fall to 0 as a cosine. By default 0.001, 0.001, 0.0005 and
@@ -156,12 +158,13 @@ def deep_compression(
         {**EPOCHS, **(epochs or {})}, {**LEARNING_RATES, **(learning_rates or {})}, batch_size, loss, seed, fit
     )
     _check(max_drop, channels, sparsities, settings)
-    work = [model, x, y, *validation_data, channels, number_of_clusters, filters, loss]
+    work = [model, x, y, *validation_data, channels, number_of_clusters, cluster_rules, filters, loss]
     work += [settings.epochs, settings.learning_rates, batch_size, seed]
     conversion = {"target": target, "weights_storage": weights_storage, "io": io}
+    clustering = {"number_of_clusters": number_of_clusters, "rules": cluster_rules, "filters": filters, "seed": seed}
     judge = Judge(*validation_data, metric, max_drop)
     with Checkpoints(folder, fingerprint(work)) as kept:
-        run = _Run(model, Trainer(settings, x, y, model), judge, kept, conversion, number_of_clusters, filters)
+        run = _Run(model, Trainer(settings, x, y, model), judge, kept, conversion, clustering, filters)
         return run.result(channels, sorted(sparsities))
 
 
@@ -189,7 +192,7 @@ class _Run:
     judge: Judge
     kept: Checkpoints
     conversion: dict[str, Any]
-    number_of_clusters: int
+    clustering: dict[str, Any]
     filters: Any
 
     def result(self, channels: float | None, sparsities: Sequence[float]) -> DeepCompression:
@@ -269,9 +272,7 @@ class _Run:
         name = _round(sparsity)
 
         def clustered() -> tuple[keras.Model, dict[str, Any]]:
-            made = cluster_weights(
-                self.kept.model(name), self.number_of_clusters, seed=self.train.settings.seed, filters=self.filters
-            )
+            made = cluster_weights(self.kept.model(name), **self.clustering)
             return self.train(made, "cluster", f"{name}_cluster"), {}
 
         def quantized() -> tuple[keras.Model, dict[str, Any]]:

@@ -95,10 +95,15 @@ def _lengths(leaves_before: list[NDArray[Any]], wanted: int, symbols: int) -> ND
     return lengths[::-1].cumsum()[:-1]
 
 
-def with_tables(lengths: NDArray[np.int64]) -> Code:
+def with_tables(lengths: NDArray[np.int64], *, wide: bool = True) -> Code:
     """The canonical code of these lengths with the tables of the fewest entries, found from the leaves up.
 
     A table of t bits has 2^t entries; inner nodes t deeper begin tables of their own.
+
+    Args:
+        lengths: Codeword bits, rising.
+        wide: Of tables of equally many entries take the widest, which are read in fewer steps; else the narrowest,
+            which look less far ahead.
     """
     depth = int(lengths[-1])
     inner = _inner_nodes(lengths, depth)
@@ -114,7 +119,7 @@ def with_tables(lengths: NDArray[np.int64]) -> Code:
             first, end = np.minimum(node << bits, last), np.minimum((node + 1) << bits, last)
             costs.append((1 << bits) + below[end] - below[first])
         table = np.array(costs)
-        table_bits[level] = table.argmin(axis=0) + 1
+        table_bits[level] = len(table) - table[::-1].argmin(axis=0) if wide else table.argmin(axis=0) + 1
         sums[level] = np.concatenate([[0], np.cumsum(table.min(axis=0))])
     return Code(lengths, table_bits, int(sums[0][1]))
 
@@ -198,4 +203,5 @@ def smallest(counts: bytes, entry_bytes: int) -> tuple[Code, ...]:
         code = with_tables(lengths)
         codes.append((stream_bits + entry_bits * code.entries, code))
         least = min(least, codes[-1][0])
-    return tuple(code for bits, code in codes if bits < least + _UNDECIDED_BITS)
+    undecided = [code for bits, code in codes if bits < least + _UNDECIDED_BITS]
+    return (*undecided, *(with_tables(code.lengths, wide=False) for code in undecided))
