@@ -82,3 +82,86 @@ def _scaled(ratios: NDArray[np.float64], sizes: NDArray[np.float64], sparsity: f
     towards: NDArray[np.float64] = np.full_like(ratios, 0.0 if found > wanted else _MOST_SPARSE)
     distance = float((towards - ratios) @ sizes)
     return ratios + (towards - ratios) * ((wanted - found) / distance if distance else 0.0)
+
+
+def weight_sensitivity(
+    model: keras.Model,
+    evaluate: Callable[[keras.Model], float] | None = None,
+    *,
+    data: Any = None,
+    ratios: Sequence[float] = RATIOS,
+    filters: Selector | None = None,
+) -> WeightSensitivity:
+    """How much a model minds the loss of weights, layer by layer: the smallest of each are set to zero, alone.
+
+    Args:
+        model: Built model, plain or made by this library; it is not changed.
+        evaluate: `evaluate(model)` -> a metric, the higher the better. By default the accuracy on `data`.
+        data: `(x, y)`, or batches of them that can be gone through more than once.
+        ratios: Sparsities to try, in (0, 1).
+        filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
+
+    Returns:
+        The metric at each point: `print(result)`, `result.plot("sensitivity.png")`, `result.sparsities(0.9)`.
+
+    Raises:
+        ValueError: Without a metric, for ratios out of (0, 1), or a model without weights to prune.
+
+    **Reference**: Han et al., "Learning both weights and connections for efficient neural networks" (2015), section 3.1
+    and figure 6: the sensitivity of each layer sets its threshold.
+    """
+    tried = checked_ratios(ratios)
+    metric = metric_of(evaluate, data)
+    plain = strip(model)
+    layers = candidates(plain, quiet=True)
+    chosen = settings_by_path(layers, {}, filters)
+    weights = [(path, _kernels(layer)) for path, layer in layers if path in chosen]
+    if not weights:
+        raise ValueError(f"Expected a model with weights to prune. Received: {model.name!r} without")
+    unpruned = metric(plain)
+    with ProgressLine("sensitivity", total=len(weights) * len(tried)) as line:
+        found = tuple(
+            GroupSensitivity(path, (path,), _elements(kernels), _values(plain, kernels, tried, metric, line))
+            for path, kernels in weights
+        )
+    return WeightSensitivity("magnitude", unpruned, tried, found)
+
+
+def _kernels(layer: keras.layers.Layer) -> list[keras.Variable]:
+    return [slot.variable(layer) for slot in slots_in(layer)]
+
+
+def _elements(kernels: Sequence[keras.Variable]) -> int:
+    return sum(int(np.prod(kernel.shape)) for kernel in kernels)
+
+
+def _values(
+    model: keras.Model,
+    kernels: Sequence[keras.Variable],
+    ratios: Sequence[float],
+    metric: Callable[[keras.Model], float],
+    line: ProgressLine,
+) -> tuple[float, ...]:
+    """The metric at each ratio; the weights are put back."""
+    before = [keras.ops.convert_to_numpy(kernel) for kernel in kernels]
+    found = []
+    try:
+        for ratio in ratios:
+            for kernel, values in zip(kernels, before, strict=True):
+                kernel.assign(_without_smallest(values, ratio))
+            found.append(metric(model))
+            line.advance()
+    finally:
+        for kernel, values in zip(kernels, before, strict=True):
+            kernel.assign(values)
+    return tuple(found)
+
+
+def _without_smallest(values: NDArray[Any], ratio: float) -> NDArray[Any]:
+    count = round(ratio * values.size)
+    if not count:
+        return values
+    magnitudes = np.abs(values).reshape(-1)
+    kept = np.ones(values.size, bool)
+    kept[np.argpartition(magnitudes, count - 1)[:count]] = False
+    return values * kept.reshape(values.shape)
