@@ -20,7 +20,7 @@ from keras_compress.convert.encoding.codec import (
     histogram,
     split,
 )
-from keras_compress.convert.encoding.huffman_code import Code, Table, smallest, tables
+from keras_compress.convert.encoding.huffman_code import Code, Table, smallest, tables, with_tables
 from keras_compress.convert.encoding.huffman_reader import Reader
 from keras_compress.core.registry import register
 
@@ -114,12 +114,22 @@ def _plan(patterns: NDArray[Any]) -> _Plan:
     order = np.argsort(-counts, kind="stable")
     symbols, counts = symbols[order], counts[order]
     entry_bytes = 2 * patterns.itemsize
-    plans = []
-    for code in smallest(counts.tobytes(), entry_bytes):
-        table = tables(code)
-        end = int(np.dot(counts, code.lengths)) + _overhang(patterns, symbols, code, table)
-        plans.append(_Plan(symbols, code, table, -(-end // _WORD_BITS)))
-    return min(plans, key=lambda plan: plan.code.entries * entry_bytes + 4 * plan.words)
+    plan, fewest = None, np.iinfo(np.int64).max
+    for wide_code in smallest(counts.tobytes(), entry_bytes):
+        bits = int(np.dot(counts, wide_code.lengths))
+        at_least = wide_code.entries * entry_bytes + 4 * -(-bits // _WORD_BITS)
+        for wide in (True, False):
+            # Tables that look less far ahead can only save the words of looking ahead.
+            if at_least >= fewest:
+                break
+            code = wide_code if wide else with_tables(wide_code.lengths, wide=False)
+            table = tables(code)
+            words = -(-(bits + _overhang(patterns, symbols, code, table)) // _WORD_BITS)
+            if code.entries * entry_bytes + 4 * words < fewest:
+                plan, fewest = _Plan(symbols, code, table, words), code.entries * entry_bytes + 4 * words
+    if plan is None:
+        raise ValueError(f"Expected a constant with values. Received: {patterns.size} values")
+    return plan
 
 
 def _by_symbol(symbols: NDArray[Any], numbers: NDArray[Any]) -> NDArray[Any]:

@@ -185,6 +185,8 @@ def tables(code: Code) -> Table:
 def smallest(counts: bytes, entry_bytes: int) -> tuple[Code, ...]:
     """Codes of which one makes the fewest bytes, tables and stream together; which one, the last symbols decide.
 
+    The likeliest comes first, and all have the widest tables.
+
     Args:
         counts: Of an int64 array, how often each symbol occurs, falling.
         entry_bytes: Bytes of a table's entry.
@@ -203,5 +205,5 @@ def smallest(counts: bytes, entry_bytes: int) -> tuple[Code, ...]:
         code = with_tables(lengths)
         codes.append((stream_bits + entry_bits * code.entries, code))
         least = min(least, codes[-1][0])
-    undecided = [code for bits, code in codes if bits < least + _UNDECIDED_BITS]
-    return (*undecided, *(with_tables(code.lengths, wide=False) for code in undecided))
+    codes.sort(key=lambda pair: pair[0])
+    return tuple(code for bits, code in codes if bits < least + _UNDECIDED_BITS)
