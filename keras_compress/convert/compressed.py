@@ -8,11 +8,13 @@ from pathlib import Path
 
 from keras_compress.convert.arena import fit_arena
 from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.encoding.known import DECODE
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.passes.drop_dead_units import drop_dead_units
 from keras_compress.convert.passes.encode_weights import encode_weights
 from keras_compress.convert.passes.expand import expand_weights
+from keras_compress.convert.passes.slim_scales import restore_scales, slim_scales
 from keras_compress.convert.storage import ENCODINGS
 
 
@@ -60,14 +62,20 @@ def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int
 
 
 def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
-    graph = Graph(read_model(content))
-    content = write_model(graph.model)
-    found = encode_weights(graph, storage)
-    encoded = write_model(graph.model)
-    # The runtime checks nothing: what it is given must be the plain file when read by our own decoders.
-    if expanded(encoded) != content:
+    canonical = write_model(read_model(content))
+    for slim in (True, False):
+        graph = Graph(read_model(content))
+        if slim:
+            slim_scales(graph)
+        found = encode_weights(graph, storage)
+        encoded = write_model(graph.model)
+        # The runtime checks nothing: what it is given must be the plain file when read by our own decoders.
+        if expanded(encoded) == canonical:
+            break
+        # Another converter's file may have no scales where this one would put them back.
+    else:
         raise ValueError("Expected the encoded file to expand to the plain one. Received: another file")
-    if len(encoded) >= len(content):
+    if len(encoded) >= len(canonical) or not any(graph.custom_name(op) == DECODE for op in graph.operators):
         notes.append("weights stay as they are: encoding would make the file larger")
         return content
     notes += [f"not encoded: {line}" for line in found]
@@ -82,7 +90,10 @@ def expanded(content: bytes) -> bytes:
     """
     check_structure(content)
     graph = Graph(read_model(content))
-    return write_model(graph.model) if expand_weights(graph) else content
+    if not expand_weights(graph):
+        return content
+    restore_scales(graph)
+    return write_model(graph.model)
 
 
 def compress_tflite(

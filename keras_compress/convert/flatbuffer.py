@@ -288,6 +288,8 @@ class Graph:
         return name
 
     def _free_name(self, name: str) -> str:
+        if not name:
+            return name  # what no one asks for by name; the file is smaller without
         free, number = name, 0
         while free in self._names:
             number += 1
