@@ -15,14 +15,16 @@ from keras_compress.cli_data import Array, Data, Task, as_input, content_check, 
 from keras_compress.cli_progress import CommandLine
 from keras_compress.cli_report import Deployed
 from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.compressed import expanded
 from keras_compress.convert.convert import convert as convert_model
-from keras_compress.convert.files import make_folder, save_keras_atomic
+from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
 from keras_compress.convert.freeze import has_points
 from keras_compress.convert.inspection import inspect_tflite
+from keras_compress.convert.storage import ENCODINGS
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
 from keras_compress.report.summary import summary
-from keras_compress.report.tables import file_line, measurement_table, tensor_table
+from keras_compress.report.tables import file_line, measurement_table, storage_table, tensor_table
 from keras_compress.runtime.c_export import export_c
 from keras_compress.runtime.estimate import estimate as estimate_model
 from keras_compress.runtime.measure import Measurement, measure_all
@@ -39,6 +41,7 @@ def compress(values: flags.FlagValues) -> None:
     recipe = Recipe.load(values.recipe)
     data = Data.load(values.data)
     model = load_model(values.model)
+    _check_storage(values, model, recipe)
     folder = make_folder(values.out)
     x, y = data.part("train", "")
     x_test, y_test = data.part("test", "train", "")
@@ -51,7 +54,7 @@ def compress(values: flags.FlagValues) -> None:
         original = convert_model(model, mode="float32")
         compressed = _train(model, recipe, x, y, task, values)
         _save_trained(compressed, folder / "model_compressed.keras")
-        artifact = _deployable(compressed, x)
+        artifact = _deployable(compressed, x, values)
         artifact.save(folder / "model_compressed.tflite")
         stages = {
             "original": _deployed(original, model, x_test, y_test, task),
@@ -67,11 +70,24 @@ def compress(values: flags.FlagValues) -> None:
         "task": task.name,
         "loss": task.reason,
         "stages": _named_metric(rows, task, said),
-        "notes": [*said, *notes],
+        "notes": [*said, *artifact.notes, *notes],
     }
     cli_report.save(report, folder)
     cli_report.show(report)
     cli_report.say(f"model_compressed.keras, model_compressed.tflite and report.json are in {folder}.")
+
+
+def _check_storage(values: flags.FlagValues, model: keras.Model, recipe: Recipe) -> None:
+    """Before the training: what the file could not have."""
+    storage = values.weights_storage
+    if storage in ENCODINGS and values.target != "tflm":
+        raise ValueError(f"Expected --target=tflm for --weights_storage={storage}. Received: --target={values.target}")
+    integers = has_points(model) or any(stage.method == "quantize_model" for stage in recipe.stages)
+    if storage not in (None, "int8") and not integers:
+        raise ValueError(
+            f"Expected a recipe with a stage `quantize_model` for --weights_storage={storage}. "
+            f"Received: {recipe.name}, whose file is float32"
+        )
 
 
 def _other_than(taken: str, name: str) -> str:
@@ -106,15 +122,20 @@ def _save_trained(model: keras.Model, path: Path) -> None:
         raise OSError(error.errno, f"{error.strerror}. The trained model was saved as {elsewhere}") from error
 
 
-def _deployable(model: keras.Model, x: Array) -> Artifact:
-    if has_points(model):
-        return convert_model(model, representative_dataset=x[:CALIBRATION_SAMPLES])
-    return convert_model(model, mode="float32")
+def _deployable(model: keras.Model, x: Array, values: flags.FlagValues) -> Artifact:
+    if not has_points(model):
+        return convert_model(model, values.target, mode="float32")
+    return convert_model(
+        model,
+        values.target,
+        representative_dataset=x[:CALIBRATION_SAMPLES],
+        weights_storage=values.weights_storage,
+    )
 
 
 def _deployed(artifact: Artifact, model: keras.Model, x: Array, y: Array, task: Task) -> Deployed:
     outputs = (artifact.frozen or model).predict(x, batch_size=256, verbose=0)
-    return Deployed(artifact.content, task.metric([outputs], y))
+    return Deployed(artifact.content, task.metric([outputs], y), artifact.target)
 
 
 def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> list[dict[str, Any]]:
@@ -135,10 +156,7 @@ def convert(values: flags.FlagValues) -> None:
             "Expected --data= to find the ranges for int8, or --mode=float32, float16 or dynamic, for a plain model. "
             f"Received: neither, for {values.model}"
         )
-    path = Path(values.out)
-    if path.is_dir():
-        raise IsADirectoryError(f"Expected --out as a file such as model.tflite. Received: the folder {path}")
-    make_folder(path.parent)
+    path = _file_to_write(values.out)
     examples = None
     if values.data:
         data = Data.load(values.data)
@@ -151,12 +169,34 @@ def convert(values: flags.FlagValues) -> None:
             representative_dataset=examples,
             io=values.io,
             weights_storage=values.weights_storage,
+            max_arena_bytes=values.max_arena_bytes,
         )
     artifact.save(path)
     cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")
     for op in artifact.float_ops:
         cli_report.say(f"Left in float32: {op.op} at {op.tensor}: {op.reason}")
     cli_report.say(*artifact.notes, *notes)
+
+
+def _file_to_write(out: str) -> Path:
+    path = Path(out)
+    if path.is_dir():
+        raise IsADirectoryError(f"Expected --out as a file such as model.tflite. Received: the folder {path}")
+    make_folder(path.parent)
+    return path
+
+
+def expand(values: flags.FlagValues) -> None:
+    """`keras-compress expand`."""
+    path = _file_to_write(values.out)
+    content = Path(values.model).read_bytes()
+    try:
+        plain = expanded(content)
+    except ValueError as error:
+        raise ValueError(f"{values.model}: {error}") from error
+    write_atomic(path, plain)
+    same = ": no weights were encoded" if plain == content else ""
+    cli_report.say(f"{path}: {len(plain):,} B from {len(content):,} B{same}")
 
 
 def measure(values: flags.FlagValues) -> None:
@@ -168,7 +208,8 @@ def measure(values: flags.FlagValues) -> None:
     x = y = None
     if values.data:
         x, y = Data.load(values.data).part("test", "", "train")
-    found = measure_all(files, x, y, target=values.target, runs=values.runs, threads=values.threads)
+    options = {key: getattr(values, key) for key in ("target", "runs", "threads", "alt_decompression_memory_bytes")}
+    found = measure_all(files, x, y, **options)
     cli_report.console_for_tables().print(measurement_table([_row(entry) for entry in found.values()]))
     cli_report.say(*(_conditions(label, entry) for label, entry in found.items()))
 
@@ -203,7 +244,10 @@ def inspect(values: flags.FlagValues) -> None:
         summary(load_model(path), print_fn=print)
         return
     stats = inspect_tflite(path, alternatives=True)
-    cli_report.console_for_tables().print(tensor_table(stats, path.name))
+    console = cli_report.console_for_tables()
+    console.print(tensor_table(stats, path.name))
+    if stats.weights:
+        console.print(storage_table(stats))
     cli_report.say(file_line(stats))
 
 
@@ -252,6 +296,11 @@ def estimate(values: flags.FlagValues) -> None:
         lines.append(
             f"{found.time_ms:.4g} ms at {found.clock_mhz:g} MHz, {found.inferences_per_second:,.1f} inferences a second"
         )
-    for key, value in found.figures.items():
-        lines.append(f"{key}: {value:,.4g}" if isinstance(value, float) else f"{key}: {value}")
+    lines += [f"{key}: {_figure(value)}" for key, value in found.figures.items()]
     cli_report.say(*lines, *(f"On the CPU: {entry}" for entry in found.cpu_operators), *found.notes)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_figure(entry)}" for key, entry in value.items())
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -95,6 +95,8 @@ def _compress_flags(define: _Definer) -> None:
     define.data("Data to train with; x_test, y_test to measure with.")
     define.text("recipe", "pcqat", "Name of a packaged recipe, or a JSON file.")
     define.text("out", "out", "Folder for the compressed models and report.json; made if it is not there.")
+    define.target()
+    define.weights_storage()
     define.number("batch_size", 64, 1, "Samples in a training batch.")
     define.number("seed", 0, 0, "Seed of the shuffling.")
 
@@ -108,6 +110,8 @@ def _convert_flags(define: _Definer) -> None:
     define.choice("mode", None, modes, "Arithmetic; by default what the model was trained for.")
     define.choice("io", "float32", ["float32", "int8", "uint8", "int16"], "Type of inputs and outputs.")
     define.weights_storage()
+    arena = "tflm: largest arena in bytes, as measured here; layers are split along their outputs until it is enough."
+    define.number("max_arena_bytes", None, 1, arena)
 
 
 def _measure_flags(define: _Definer) -> None:
@@ -117,6 +121,8 @@ def _measure_flags(define: _Definer) -> None:
     define.target()
     define.number("threads", 1, 1, "Threads of LiteRT.")
     define.number("runs", 50, 50, "Timed invocations, at least 50.")
+    alternate = "tflm: bytes of memory beside the arena that encoded weights are decoded to; 0 for none."
+    define.number("alt_decompression_memory_bytes", 0, 0, alternate)
 
 
 def _verify_flags(define: _Definer) -> None:
@@ -132,6 +138,11 @@ def _report_flags(define: _Definer) -> None:
 
 def _inspect_flags(define: _Definer) -> None:
     define.text("model", None, "A .tflite or .keras file.")
+
+
+def _expand_flags(define: _Definer) -> None:
+    define.text("model", None, "A .tflite file whose weights are encoded.")
+    define.text("out", None, "The plain .tflite file to write.")
 
 
 def _export_flags(define: _Definer) -> None:
@@ -168,7 +179,7 @@ COMMANDS: dict[str, Command] = {
         "Compress your own .keras model by a recipe.",
         "Trains each stage of the recipe on your data, and writes model_compressed.keras, model_compressed.tflite and "
         "report.json. Packaged recipes: {recipes}. Loss and metric are the compiled model's, or else follow from the "
-        "labels.",
+        "labels. With --target=tflm --weights_storage=auto the file is for TFLite-Micro alone, its weights encoded.",
         f"{PROGRAM} compress --model=m.keras --data=data.npz --recipe=pcqat --out=out",
         "keras_compress.cli_commands:compress",
         _compress_flags,
@@ -207,6 +218,14 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli_commands:inspect",
         _inspect_flags,
         ("model",),
+    ),
+    "expand": Command(
+        "Write the plain file of one whose weights are encoded, so that LiteRT can run it.",
+        "Outputs are the same integers. Units that were cut out, and layers that were split, stay so.",
+        f"{PROGRAM} expand --model=m.tflite --out=plain.tflite",
+        "keras_compress.cli_commands:expand",
+        _expand_flags,
+        ("model", "out"),
     ),
     "estimate": Command(
         "Estimate what a .tflite file would need on an Ethos-U or a Cortex-M: flash, RAM, cycles, time.",

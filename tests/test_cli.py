@@ -76,6 +76,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "measure",
         "verify",
         "inspect",
+        "expand",
         "estimate",
         "export",
         "report",
@@ -230,7 +231,8 @@ def test_compress_writes_models_and_report(files: Path, tmp_path: Path, capsys: 
     assert [original["name"], compressed["name"]] == ["original", "quick"]
     assert original["accuracy"] > 0.8
     assert compressed["accuracy"] > 0.6
-    assert compressed["sparsity"] == pytest.approx(0.75, abs=0.01)
+    # Units that the zeros left without effect are cut out of the file, and their zeros with them.
+    assert 0.7 < compressed["sparsity"] < 0.76
     assert compressed["raw_bytes"] == (out / "model_compressed.tflite").stat().st_size < original["raw_bytes"]
     assert keras.models.load_model(out / "model_compressed.keras").get_layer("hidden").layer.units == 23
     assert run("report", f"--out={out}") == 0

@@ -119,7 +119,6 @@ def tensor_table(stats: FileStats, title: str | None = None) -> Table:
     """
     table = new_table(title, show_footer=True)
     elements = sum(weight.elements for weight in stats.weights)
-    stored = [*dict.fromkeys(key for weight in stats.weights for key in weight.alternatives or ())]
     columns = (
         ("tensor", f"{len(stats.weights)} weights"),
         ("operator", ""),
@@ -131,9 +130,6 @@ def tensor_table(stats: FileStats, title: str | None = None) -> Table:
         ("distinct\nvalues", f"<= {stats.distinct_values}"),
         ("scales", ""),
         ("entropy\nbits", ""),
-        ("bits per\nweight", f"{8 * stats.weight_payload_bytes / elements:.2f}" if elements else ""),
-        ("stored\nas", ""),
-        *((f"as {key}\nbytes", "") for key in stored),
     )
     for position, (heading, footer) in enumerate(columns):
         table.add_column(heading, footer, justify="left" if position < 4 else "right", overflow="fold")
@@ -149,9 +145,37 @@ def tensor_table(stats: FileStats, title: str | None = None) -> Table:
             count(weight.distinct_values),
             count(weight.scale_count),
             f"{weight.entropy_bits:.2f}",
-            f"{weight.bits_per_weight:.2f}",
+        )
+        table.add_row(*map(cell_text, cells))
+    return table
+
+
+def storage_table(stats: FileStats, title: str | None = None) -> Table:
+    """How each weight of a `.tflite` file is stored, and what it would take in the other storages.
+
+    Args:
+        stats: What `inspect_tflite` found, with `alternatives=True` for the other storages.
+        title: Line above the table.
+    """
+    table = new_table(title, show_footer=True)
+    elements = sum(weight.elements for weight in stats.weights)
+    others = [*dict.fromkeys(key for weight in stats.weights for key in weight.alternatives or ())]
+    columns = (
+        ("tensor", f"{len(stats.weights)} weights"),
+        ("stored\nas", ""),
+        ("bytes", count(stats.weight_payload_bytes)),
+        ("bits per\nweight", f"{8 * stats.weight_payload_bytes / elements:.2f}" if elements else ""),
+        *((f"as {key}\nbytes", "") for key in others),
+    )
+    for position, (heading, footer) in enumerate(columns):
+        table.add_column(heading, footer, justify="left" if position < 2 else "right", overflow="fold")
+    for weight in stats.weights:
+        cells = (
+            weight.name,
             weight.storage,
-            *(_alternative(weight, key) for key in stored),
+            count(weight.bytes),
+            f"{weight.bits_per_weight:.2f}",
+            *(_alternative(weight, key) for key in others),
         )
         table.add_row(*map(cell_text, cells))
     return table

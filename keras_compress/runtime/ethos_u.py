@@ -84,8 +84,8 @@ def estimate_ethos_u(
     stats = checked_stats(content, label)
     if DECODE in stats.operators:
         raise ValueError(
-            "Expected the plain file, whose weights Vela compresses itself: give kc.expand(...). Received: "
-            f"{label}, with {stats.operators[DECODE]} {DECODE}, which Vela would leave to the CPU"
+            "Expected the plain file, whose weights Vela compresses itself: kc.expand, or `keras-compress expand`, "
+            f"gives it. Received: {label}, with {stats.operators[DECODE]} {DECODE}, which Vela would leave to the CPU"
         )
     read_model(content)
     found = _compile(content, label, device, time_limit_s)

@@ -1,7 +1,10 @@
 """LiteRT, the runtime of phones and desktops (formerly TensorFlow Lite)."""
 
 from collections.abc import Sequence
+from typing import NoReturn
 
+from keras_compress.convert.encoding.known import DECODE
+from keras_compress.runtime.child import RequestError
 from keras_compress.runtime.process_target import ProcessTarget
 from keras_compress.runtime.target import Array, register_target
 
@@ -55,6 +58,15 @@ class LiteRT(ProcessTarget):
                 "Expected kernels='reference' or 'builtin' to read intermediate tensors. Received: kernels='xnnpack'"
             )
         return super().tensors(content, inputs, names, label)
+
+    def _refuse(self, error: RequestError, label: str, contents: Sequence[bytes]) -> NoReturn:
+        # What LiteRT says of such a file is about the first tensor or operator that it stumbles over.
+        if error.kind == "model" and any(DECODE.encode() in content for content in contents):
+            raise ValueError(
+                f"Expected a file that LiteRT can run. Received: {label}, whose weights are encoded for TFLite-Micro "
+                "(target tflm); kc.expand, or `keras-compress expand`, gives the plain file"
+            ) from None
+        super()._refuse(error, label, contents)
 
     def _delegate(self, name: str) -> str:
         return _DELEGATES[self.kernels] if name == "none" else name

@@ -160,9 +160,9 @@ class ProcessTarget:
         try:
             return ask(self.name, self._options, header, contents, arrays, fresh=fresh, **limits)
         except RequestError as error:
-            self._refuse(error, label)
+            self._refuse(error, label, contents)
 
-    def _refuse(self, error: RequestError, label: str) -> NoReturn:
+    def _refuse(self, error: RequestError, label: str, contents: Sequence[bytes]) -> NoReturn:
         if error.kind == "unavailable":
             raise RuntimeError(f"{self.title} cannot be loaded: {error}") from None
         if error.kind == "argument":

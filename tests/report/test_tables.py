@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -84,15 +85,24 @@ def test_tensor_table_shows_what_the_file_holds() -> None:
         "16",
         "32",
         "3.46",
-        "8.00",
-        "raw",
     ]
-    assert cells(text, "1 weights") == ["1", "weights", "288", "288", "25.00", "<=", "16", "8.00"]
+    assert cells(text, "1 weights") == ["1", "weights", "288", "288", "25.00", "<=", "16"]
+
+
+def test_storage_table_shows_what_each_storage_would_take() -> None:
+    stats = file_stats()
+    kept = replace(stats.weights[0], bytes=104, storage="lut", alternatives={"raw": 288, "lut": 104, "prune": 232})
+    other = replace(stats.weights[0], name="other", alternatives={"raw": 288, "huffman": 1_500})
+    text = rendered(tables.storage_table(replace(stats, weights=(kept, other))))
+    assert cells(text, "conv") == ["model/[red]conv", "lut", "104", "2.89", "288", "104", "232"]
+    assert cells(text, "other") == ["other", "raw", "288", "8.00", "288", "1,500"]
+    assert cells(rendered(tables.storage_table(stats)), "conv") == ["model/[red]conv", "raw", "288", "8.00"]
 
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_nothing_is_cut_off_on_a_narrow_terminal(width: int) -> None:
     assert "…" not in rendered(tables.tensor_table(file_stats()), width)
+    assert "…" not in rendered(tables.storage_table(file_stats()), width)
     assert "…" not in rendered(tables.measurement_table([STAGE, {**STAGE, "tflm_arena_bytes": None}]), width)
 
 
