@@ -15,13 +15,18 @@ from keras_compress.convert.lowering import FloatOp
 from keras_compress.convert.storage import INT8, Storage
 
 
+def runtime_of(target: str) -> str:
+    """The runtime of a target: an Ethos-U's host runs TFLite-Micro."""
+    return "tflm" if target == "ethos_u" else target
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A converted model.
 
     Attributes:
         content: The `.tflite` file.
-        target: `"litert"` or `"tflm"`.
+        target: `"litert"`, `"tflm"` or `"ethos_u"`.
         mode: `"float32"`, `"float16"`, `"dynamic"`, `"int8"` or `"16x8"`.
         io: Type of inputs and outputs.
         frozen: The Keras model whose integers the file holds; `None` for `"float32"` and `"float16"`.
@@ -43,6 +48,11 @@ class Artifact:
     notes: tuple[str, ...] = ()
     storage: Storage = INT8
     lowered: bytes | None = None
+
+    @property
+    def runtime(self) -> str:
+        """Name of the runtime that the file is for: `"litert"` or `"tflm"`."""
+        return runtime_of(self.target)
 
     @property
     def plain(self) -> bytes:

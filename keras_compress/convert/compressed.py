@@ -62,7 +62,10 @@ def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int
 
 
 def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
-    canonical = write_model(read_model(content))
+    plain = Graph(read_model(content))
+    # Another converter's file may have no scales, or one zero point, where `expanded` puts them.
+    restore_scales(plain)
+    canonical = write_model(plain.model)
     for slim in (True, False):
         graph = Graph(read_model(content))
         if slim:
@@ -72,7 +75,7 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
         # The runtime checks nothing: what it is given must be the plain file when read by our own decoders.
         if expanded(encoded) == canonical:
             break
-        # Another converter's file may have no scales where this one would put them back.
+        # A bias of two layers has the scales of one of them, and `expanded` cannot know of which.
     else:
         raise ValueError("Expected the encoded file to expand to the plain one. Received: another file")
     if len(encoded) >= len(canonical) or not any(graph.custom_name(op) == DECODE for op in graph.operators):

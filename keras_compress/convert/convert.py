@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.artifact import Artifact, runtime_of
 from keras_compress.convert.compressed import CompressedFile, compressed
 from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
@@ -22,10 +22,10 @@ from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import check_model, check_phases_ended, strip_layer, warn_of_pending
 from keras_compress.quantizers.activation import QuantizeActivation
 
-TARGETS = ("litert", "tflm")
+TARGETS = ("litert", "tflm", "ethos_u")
 _INTEGER_MODES = ("int8", "16x8")
 # TFLite-Micro has no kernels for float activations with integer weights, and none for float16 constants.
-_MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES)}
+_MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES), "ethos_u": _INTEGER_MODES}
 
 
 @progress.shown("converting")
@@ -45,7 +45,8 @@ def convert(
 
     Args:
         model: Functional or Sequential model, plain, made by this library, or frozen.
-        target: `"litert"` (phones) or `"tflm"` (microcontrollers).
+        target: `"litert"` (phones), `"tflm"` (microcontrollers), or `"ethos_u"`: the plain integer file that Arm's
+            compiler Vela takes; what its NPU has no operator for runs on TFLite-Micro. See `kc.estimate`.
         mode: `"int8"`, `"16x8"` (int16 activations, int8 weights), `"dynamic"` (int8 weights, float activations),
             `"float16"` or `"float32"`. By default int8, or 16x8 for a model trained with 16-bit activations.
         representative_dataset: Data to calibrate activation ranges that training did not set: an array, a list or
@@ -137,7 +138,7 @@ def _chosen_mode(model: keras.Model, mode: str | None, representative_dataset: A
 
 def _storage(target: str, mode: str, wanted: str) -> Storage:
     """What is stored how: only int8 activations have kernels for packed weights."""
-    storage = Storage(wanted, target)
+    storage = Storage(wanted, runtime_of(target))
     return storage if mode == "int8" or (mode == "16x8" and storage.encodes) else Storage("int8", target)
 
 
@@ -154,6 +155,11 @@ def _check_arguments(target: str, mode: str, io: str, weights_storage: str, max_
         raise ValueError(f"Expected a mode that target {target!r} runs: {_MODES_OF[target]}. Received: mode={mode!r}")
     if mode != "int8" and weights_storage in ("int4", "int2"):
         raise ValueError(f"Expected mode='int8' for weights_storage={weights_storage!r}. Received: mode={mode!r}")
+    if target == "ethos_u" and weights_storage != "int8":
+        raise ValueError(
+            "Expected weights_storage='int8' for target='ethos_u': Vela compresses weights itself. "
+            f"Received: weights_storage={weights_storage!r}"
+        )
     if weights_storage in ENCODINGS and (target != "tflm" or mode not in _INTEGER_MODES):
         raise ValueError(
             f"Expected target='tflm' and mode 'int8' or '16x8' for weights_storage={weights_storage!r}. "

@@ -24,7 +24,7 @@ from keras_compress.convert.plan import ConstantGrid
 # What TFLite-Micro decodes while it runs.
 ENCODINGS = ("lut", "prune", "huffman")
 STORAGES = ("auto", "int8", "int4", "int2", *ENCODINGS)
-_DEFAULTS = {"tflm": "int8"}
+_DEFAULTS = {"litert": "auto"}
 _RUNTIMES = {"litert": "LiteRT", "tflm": "TFLite-Micro"}
 _BUILT_IN = "LiteRT computes it with slow built-in kernels"
 _UNPACKED = "TFLite-Micro unpacks it into the arena at every run"
@@ -56,8 +56,8 @@ _KERNELS: dict[tuple[str, str, int], _Kernel] = {
 
 
 def default_storage(target: str) -> str:
-    """What costs neither time nor memory: nothing on TFLite-Micro, INT4 dense layers on LiteRT."""
-    return _DEFAULTS.get(target, "auto")
+    """What costs neither time nor memory: INT4 dense layers on LiteRT, nothing elsewhere."""
+    return _DEFAULTS.get(target, "int8")
 
 
 def runs_as_convolution(target: str, operator: str, bits: int, scales: int) -> bool:

@@ -87,7 +87,7 @@ class Judge:
 
     def of_file(self, artifact: Artifact) -> float:
         """Of a file, on the runtime it was made for."""
-        return float(self.metric(deployed.run(target(artifact.target), artifact.content, self.x), self.y))
+        return float(self.metric(deployed.run(target(artifact.runtime), artifact.content, self.x), self.y))
 
     def within(self, value: float, baseline: float) -> bool:
         """Whether a value loses no more than was allowed."""

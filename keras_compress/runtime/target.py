@@ -124,7 +124,9 @@ def target(name: str, **options: Any) -> Target:
     """
     names = target_names()
     if name not in names:
-        raise ValueError(f"Expected a target out of {', '.join(names)}. Received: target={name!r}")
+        raise ValueError(
+            f"Expected a target out of {', '.join(names)} (kc.estimate has others). Received: target={name!r}"
+        )
     return _FACTORIES[name](**options)
 
 

@@ -143,7 +143,7 @@ def verify(
     frozen = _frozen(artifact, model)
     inputs = _inputs(x, frozen)
     limits = {"time_limit_s": time_limit_s, "memory_limit_bytes": memory_limit_bytes}
-    contents = _contents(artifact, kernels or KERNELS[artifact.target])
+    contents = _contents(artifact, kernels or KERNELS[artifact.runtime])
     runners, skipped = _runners(contents, limits)
     _check_compressed(artifact, contents, runners, inputs)
     segments = _segments(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})

@@ -208,3 +208,14 @@ def test_computed_weights_packed_ones_and_empty_ones_stay(artifacts):
     notes = encode_weights(graph, "auto")
     assert any("hidden/kernel: it is packed as int4" in note for note in notes)
     assert any("logits/kernel: it is computed, not constant" in note for note in notes)
+
+
+def test_the_file_for_an_ethos_u_is_the_plain_one(model, x, artifacts):
+    artifact = kc.convert(model, "ethos_u", representative_dataset=x)
+    assert artifact.content == artifacts["int8"].content
+    assert (artifact.target, artifact.runtime, artifact.report()["target"]) == ("ethos_u", "tflm", "ethos_u")
+    assert kc.verify(artifact, None, x[:50]).ok
+    with pytest.raises(ValueError, match="Expected weights_storage='int8' for target='ethos_u'"):
+        kc.convert(model, "ethos_u", representative_dataset=x, weights_storage="auto")
+    with pytest.raises(ValueError, match="Expected a mode that target 'ethos_u' runs"):
+        kc.convert(model, "ethos_u", mode="float32")

@@ -149,5 +149,7 @@ def _operator(graph: Graph, way: Narrowing) -> Any:
         places = graph.add_constant("places", np.flatnonzero(way.kept).astype(np.int32))
         return graph.make_operator("GATHER", [source, places], [made], options)
     begin = graph.add_constant("begin", np.array([taken.start for taken in way.ranges], np.int32))
-    taken = graph.add_constant("sizes", np.array(sizes, np.int32))
+    # -1, all there is, and not its length: LiteRT may be told of another number of samples.
+    counts = [-1 if count == whole else count for count, whole in zip(sizes, shape, strict=True)]
+    taken = graph.add_constant("sizes", np.array(counts, np.int32))
     return graph.make_operator("SLICE", [source, begin, taken], [made], schema.SliceOptionsT())
