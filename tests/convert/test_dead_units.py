@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tests_integer_nets import RELU, IntegerNet, run_everywhere, shapes
 
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
@@ -378,6 +379,30 @@ def test_a_slice_takes_the_part_of_the_image_that_is_read():
     assert graph.shape(graph.operators[0].outputs[0]) == (1, 12, 8, 1)
     assert widths(graph) == [(32, 96)]
     assert notes == ["SLICE before FULLY_CONNECTED 'fully_connected': 96 of 400 inputs are used"]
+
+
+def test_a_slice_takes_any_number_of_samples_where_the_file_leaves_it_open():
+    graph = Graph(read_model(image_net(BOX)))
+    reshape = graph.operators[0]
+    graph.set_constant(reshape.inputs[1], np.array([-1, 400], np.int32))
+    reshape.builtinOptions.newShape = [-1, 400]
+    for tensor in (graph.inputs[0], reshape.outputs[0], graph.outputs[0]):
+        graph.tensors[tensor].shapeSignature = [-1, *graph.shape(tensor)[1:]]
+    content = write_model(graph.model)
+    graph, _ = checked(content)
+    assert kinds(graph) == ["SLICE", "RESHAPE", "FULLY_CONNECTED"]
+    four = samples(content, 4)
+    found = []
+    for file in (content, write_model(graph.model)):
+        interpreter = Interpreter(model_content=file, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+        place = interpreter.get_input_details()[0]["index"]
+        interpreter.resize_tensor_input(place, four.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(place, four)
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    assert found[0].shape == (4, 32)
+    np.testing.assert_array_equal(found[1], found[0])
 
 
 def test_a_slice_of_a_vector():

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from tests_integer_nets import IntegerNet
 
 import keras_compress as kc
 from keras_compress.convert.compressed import compressed
@@ -154,6 +155,23 @@ def test_a_third_party_file(artifacts, tmp_path, x):
     assert kc.compress_tflite(artifacts["lut"].content, "huffman") == artifacts["huffman"].content
     with pytest.raises(ValueError, match="Expected `weights_storage` out of"):
         kc.compress_tflite(path, "int4")
+
+
+@pytest.mark.parametrize("missing", ["scales of the bias", "zero points"])
+def test_a_third_party_file_without_what_the_runtime_can_do_without(missing):
+    rng = np.random.default_rng(5)
+    net = IntegerNet(1, 8, 8, 8)
+    values = rng.integers(-60, 60, (32, 3, 3, 8)) * (rng.random((32, 3, 3, 8)) < 0.2)
+    y = net.conv(net.input, values, rng.integers(-500, 500, 32), scales=rng.uniform(0.001, 0.01, 32))
+    whole = net.file(y)
+    weight, bias = (net.graph.tensors[t] for t in net.graph.operators[0].inputs[1:])
+    if missing == "zero points":
+        weight.quantization.zeroPoint = np.zeros(1, np.int64)
+    else:
+        bias.quantization = None
+    encoded = kc.compress_tflite(net.file(y))
+    assert encoded == kc.compress_tflite(whole)
+    assert kc.expand(encoded) == whole
 
 
 def test_verify_notices_a_file_that_is_another(artifacts, model, x):

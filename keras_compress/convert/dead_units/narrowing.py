@@ -143,13 +143,25 @@ def _operator(graph: Graph, way: Narrowing) -> Any:
     sizes = [*shape[:-1], int(way.kept.sum())] if way.ranges is None else [len(taken) for taken in way.ranges]
     made = graph.add_tensor("used", sizes, graph.dtype(source))
     graph.tensors[made].quantization = graph.tensors[source].quantization
+    signature = _signature(graph, source, sizes)
+    if -1 in signature:
+        graph.tensors[made].shapeSignature = signature
     if way.ranges is None:
         options = schema.GatherOptionsT()
         options.axis = len(shape) - 1
         places = graph.add_constant("places", np.flatnonzero(way.kept).astype(np.int32))
         return graph.make_operator("GATHER", [source, places], [made], options)
     begin = graph.add_constant("begin", np.array([taken.start for taken in way.ranges], np.int32))
-    # -1, all there is, and not its length: LiteRT may be told of another number of samples.
-    counts = [-1 if count == whole else count for count, whole in zip(sizes, shape, strict=True)]
-    taken = graph.add_constant("sizes", np.array(counts, np.int32))
+    taken = graph.add_constant("sizes", np.array(signature, np.int32))
     return graph.make_operator("SLICE", [source, begin, taken], [made], schema.SliceOptionsT())
+
+
+def _signature(graph: Graph, source: int, sizes: list[int]) -> list[int]:
+    """The sizes, with -1 for an axis taken whole whose size LiteRT may be told later, as that of the samples."""
+    held = graph.tensors[source].shapeSignature
+    if held is None or len(held) != len(sizes):
+        return sizes
+    return [
+        -1 if old < 0 and size == whole else size
+        for old, size, whole in zip(held, sizes, graph.shape(source), strict=True)
+    ]
