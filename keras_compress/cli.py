@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv if argv is None else argv)[1:]
     if not arguments or arguments[0] in ("help", "-h", "--help", "-help", "--helpfull", "--helpshort"):
-        print(overview())
+        _print(overview())
         return OK if arguments else USAGE
     if arguments[0] == "--version":
-        print(_version())
+        _print(_version())
         return OK
     try:
         name, values = parse(arguments)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Error: {one_line(str(error))}", file=sys.stderr)
         return USAGE
     if values is None:
-        print(help_of(name))
+        _print(help_of(name))
         return OK
     return _run(COMMANDS[name], values)
 
@@ -116,6 +116,18 @@ def help_of(name: str) -> str:
     return "\n".join(lines)
 
 
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _reader_gone()
+
+
+def _reader_gone() -> None:
+    # The reader, such as `head`, has gone; Python would complain again when it flushes at its end.
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 def _recipe_names() -> list[str]:
     from pathlib import Path
 
@@ -141,8 +153,7 @@ def _run(command: Command, values: flags.FlagValues) -> int:
         print("Interrupted: nothing was left half-written.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader, such as `head`, has gone; Python would complain again when it flushes at its end.
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        _reader_gone()
         return OK
     except Exception as error:
         if values.debug:

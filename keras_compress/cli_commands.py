@@ -82,10 +82,16 @@ def _check_storage(values: flags.FlagValues, model: keras.Model, recipe: Recipe)
     storage = values.weights_storage
     if storage in ENCODINGS and values.target != "tflm":
         raise ValueError(f"Expected --target=tflm for --weights_storage={storage}. Received: --target={values.target}")
-    integers = has_points(model) or any(stage.method == "quantize_model" for stage in recipe.stages)
-    if storage not in (None, "int8") and not integers:
+    if values.target == "ethos_u" and storage not in (None, "int8"):
         raise ValueError(
-            f"Expected a recipe with a stage `quantize_model` for --weights_storage={storage}. "
+            "Expected no --weights_storage for --target=ethos_u: Vela compresses weights itself. "
+            f"Received: --weights_storage={storage}"
+        )
+    integers = has_points(model) or any(stage.method == "quantize_model" for stage in recipe.stages)
+    if not integers and (values.target == "ethos_u" or storage not in (None, "int8")):
+        wanted = f"--weights_storage={storage}" if storage else "--target=ethos_u"
+        raise ValueError(
+            f"Expected a recipe with a stage `quantize_model` for {wanted}. "
             f"Received: {recipe.name}, whose file is float32"
         )
 
@@ -135,7 +141,7 @@ def _deployable(model: keras.Model, x: Array, values: flags.FlagValues) -> Artif
 
 def _deployed(artifact: Artifact, model: keras.Model, x: Array, y: Array, task: Task) -> Deployed:
     outputs = (artifact.frozen or model).predict(x, batch_size=256, verbose=0)
-    return Deployed(artifact.content, task.metric([outputs], y), artifact.target)
+    return Deployed(artifact.content, task.metric([outputs], y), artifact.runtime)
 
 
 def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> list[dict[str, Any]]:
@@ -266,7 +272,10 @@ def verify(values: flags.FlagValues) -> int:
         artifact = convert_model(model, values.target, representative_dataset=examples, weights_storage=storage)
         found = verify_model(artifact, None, x, kernels=kernels, strict=False)
     cli_report.console_for_tables().print(cli_report.verification_table(found))
-    cli_report.say(*cli_report.verification_entry(found)["lines"], *notes)
+    cli_report.say(*cli_report.verification_entry(found)["lines"])
+    if artifact.lowered is not None:
+        cli_report.say(f"The compressed file gave the plain one's outputs, bit for bit, on {len(x):,} samples.")
+    cli_report.say(*notes)
     return 0 if found.ok else 1
 
 

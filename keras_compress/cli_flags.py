@@ -62,6 +62,10 @@ class _Definer:
     def target(self) -> None:
         self.choice("target", "litert", ["litert", "tflm"], "Runtime: of phones, or of microcontrollers.")
 
+    def file_target(self) -> None:
+        about = "Runtime: of phones, or of microcontrollers; ethos_u: the plain integer file that Vela compiles."
+        self.choice("target", "litert", ["litert", "tflm", "ethos_u"], about)
+
     def weights_storage(self) -> None:
         about = (
             "Weights of integer models: int4 and int2 pack wherever they fit and the runtime takes it; lut, prune and "
@@ -95,7 +99,7 @@ def _compress_flags(define: _Definer) -> None:
     define.data("Data to train with; x_test, y_test to measure with.")
     define.text("recipe", "pcqat", "Name of a packaged recipe, or a JSON file.")
     define.text("out", "out", "Folder for the compressed models and report.json; made if it is not there.")
-    define.target()
+    define.file_target()
     define.weights_storage()
     define.number("batch_size", 64, 1, "Samples in a training batch.")
     define.number("seed", 0, 0, "Seed of the shuffling.")
@@ -105,7 +109,7 @@ def _convert_flags(define: _Definer) -> None:
     define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
     define.text("out", None, "The .tflite file to write.")
     define.data("Real data to find the ranges of activations with, for int8 and 16x8 of a plain model.")
-    define.target()
+    define.file_target()
     modes = ["int8", "16x8", "dynamic", "float16", "float32"]
     define.choice("mode", None, modes, "Arithmetic; by default what the model was trained for.")
     define.choice("io", "float32", ["float32", "int8", "uint8", "int16"], "Type of inputs and outputs.")

@@ -147,6 +147,14 @@ def test_help_in_a_process_of_its_own() -> None:
     assert done.stderr == ""
 
 
+def test_help_that_nobody_reads_to_its_end() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m keras_compress.cli convert --help | true; exit ${{PIPESTATUS[0]}}"],
+        cwd=Path(cli.__file__).parent.parent, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_truncated_file_in_a_process_of_its_own(files: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "keras_compress.cli", "measure", f"--model={files}/truncated.tflite"],

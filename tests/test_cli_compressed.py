@@ -93,6 +93,16 @@ def test_litert_refuses_encoded_weights_and_names_the_cure(files: Path, capsys: 
     assert "`keras-compress expand`, gives the plain file" in line
 
 
+def test_verify_compares_the_encoded_file_with_the_plain_one(
+    files: Path, digits: datasets.Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("verify", *converted(files)) == 0
+    text = capsys.readouterr().out
+    assert "Verified on tflm" in text
+    samples = len(digits.x_test)
+    assert f"The compressed file gave the plain one's outputs, bit for bit, on {samples} samples." in text
+
+
 def test_measure_with_alternate_memory(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["measure", f"--model={files}/encoded.tflite", f"--data={files}/data.npz"]
     assert run(*common, "--target=tflm", "--alt_decompression_memory_bytes=8192") == 0
@@ -175,6 +185,12 @@ def test_a_storage_that_cannot_be_is_refused_before_the_training(
     assert "Expected --target=tflm for --weights_storage=huffman. Received: --target=litert" in line
     line = error_of(capsys, "compress", *own, f"--recipe={files}/float.json", "--target=tflm", "--weights_storage=auto")
     assert "Expected a recipe with a stage `quantize_model` for --weights_storage=auto. Received: float" in line
+    line = error_of(capsys, "compress", *own, f"--recipe={files}/float.json", "--target=ethos_u")
+    assert "Expected a recipe with a stage `quantize_model` for --target=ethos_u" in line
+    line = error_of(
+        capsys, "compress", *own, f"--recipe={files}/quick.json", "--target=ethos_u", "--weights_storage=auto"
+    )
+    assert "Expected no --weights_storage for --target=ethos_u: Vela compresses weights itself" in line
     assert not (tmp_path / "out").exists()
 
 
