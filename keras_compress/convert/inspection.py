@@ -225,6 +225,9 @@ class _File:
         self._alternatives = alternatives
         self._content = content
         self._histograms: dict[tuple[int, str], _Histogram] = {}
+        # Of a buffer, or of stream and tables, read in one form: many operators may share them.
+        self._sizes: dict[tuple[Any, Form], dict[str, int]] = {}
+        self._decoded: dict[tuple[Any, Form], tuple[_Histogram, dict[str, int] | None]] = {}
         self._types = {value: name for name, value in vars(schema.TensorType).items() if name[0] != "_"}
         self._builtins = {value: name for name, value in vars(schema.BuiltinOperator).items() if name[0] != "_"}
         self._model = schema.Model.GetRootAs(content, 0)
@@ -329,7 +332,10 @@ class _File:
         if not self._alternatives or sparse:
             return stats
         form = Form(shape, dtype.lower(), scales, dimension, zero_point)
-        return replace(stats, alternatives={"raw": data.size, **sizes(values.reshape(shape), form)})
+        if (buffer, form) not in self._sizes:
+            self._spend(data.size // 8, 1)
+            self._sizes[buffer, form] = {"raw": data.size, **sizes(values.reshape(shape), form)}
+        return replace(stats, alternatives=dict(self._sizes[buffer, form]))
 
     def decoded_stats(self, tensor: Any, op: str, stream: Any, tables: Any) -> TensorStats:
         """Reads a weight that TFLite-Micro decodes while it runs."""
@@ -337,10 +343,15 @@ class _File:
         shape, scales, dimension, zero_point = self._form(tensor)
         form = Form(shape, dtype, scales, dimension, zero_point)
         data, ancillary = self._buffers[stream.Buffer()], self._buffers[tables.Buffer()]
-        values = decoded(data, ancillary, form)
-        stats = self._row(tensor, op, _histogram(values.reshape(-1)), data.size + ancillary.size)
-        others = {"raw": values.nbytes, **sizes(values, form)} if self._alternatives else None
-        return replace(stats, storage=codec_of(ancillary).name, alternatives=others)
+        key = (stream.Buffer(), tables.Buffer())
+        if (key, form) not in self._decoded:
+            self._spend(data.size, 1)
+            values = decoded(data, ancillary, form)
+            others = {"raw": values.nbytes, **sizes(values, form)} if self._alternatives else None
+            self._decoded[key, form] = _histogram(values.reshape(-1)), others
+        histogram, others = self._decoded[key, form]
+        stats = self._row(tensor, op, histogram, data.size + ancillary.size)
+        return replace(stats, storage=codec_of(ancillary).name, alternatives=None if others is None else dict(others))
 
     def _form(self, tensor: Any) -> tuple[tuple[int, ...], int, int, int]:
         """Shape, number of scales, their axis and the zero point."""

@@ -7,13 +7,17 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 from tests_integer_nets import IntegerNet
 
 import keras_compress as kc
+from keras_compress.convert import inspection
 from keras_compress.convert.compressed import compressed
-from keras_compress.convert.encoding.known import DECODE
+from keras_compress.convert.encoding.codec import Form
+from keras_compress.convert.encoding.known import DECODE, codecs, decoded
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
+from keras_compress.convert.passes import expand
 from keras_compress.convert.passes.encode_weights import encode_weights
 from keras_compress.runtime.target import target
 
@@ -59,6 +63,22 @@ def artifacts(model, x):
         storage: kc.convert(model, "tflm", representative_dataset=x, weights_storage=storage)
         for storage in ("int8", *STORAGES)
     }
+
+
+def operators_of_one_stream(shapes):
+    """Dense layers that no model has: each decodes the same stream to a weight of its own, of the same scale."""
+    net = IntegerNet(1, 640)
+    values = (np.arange(640) % 100).astype(np.int8).reshape(40, 16)
+    encoded = codecs()["lut"].encode(values, Form(values.shape))
+    output = net.activation("y", (1, 40), 0.1, 0)
+    for number, shape in enumerate(shapes):
+        pair = [net.graph.add_constant("", part) for part in (encoded.data, encoded.ancillary)]
+        weight = net.graph.add_tensor(f"w{number}", shape, "int8")
+        net.graph.set_quantization(weight, np.array([0.01], np.float32))
+        decode = net.graph.make_operator("CUSTOM", pair, [weight], custom=DECODE)
+        net.graph.operators = [*net.graph.operators, decode]
+        net.add("FULLY_CONNECTED", [net.input, weight], output, schema.FullyConnectedOptionsT())
+    return net.file(output)
 
 
 def integers(content, x):
@@ -201,6 +221,31 @@ def test_damaged_streams_are_refused_by_name(artifacts):
         kc.expand(write_model(graph.model))
     with pytest.raises(ValueError, match="Expected a valid .tflite file"):
         kc.inspect_tflite(write_model(graph.model))
+
+
+def test_a_stream_that_many_operators_read_is_decoded_once(monkeypatch):
+    read = []
+
+    def counted(data, ancillary, form):
+        read.append(form)
+        return decoded(data, ancillary, form)
+
+    for module in (inspection, expand):
+        monkeypatch.setattr(module, "decoded", counted)
+    for shapes, readings in (([(40, 16)] * 90, 1), ([(40, 16), (20, 32)] * 45, 2)):
+        content = operators_of_one_stream(shapes)
+        read.clear()
+        stats = kc.inspect_tflite(content, alternatives=True)
+        assert len(read) == readings
+        assert [weight.shape for weight in stats.weights] == shapes
+        assert len({id(weight.alternatives) for weight in stats.weights}) == 90
+        read.clear()
+        plain = kc.expand(content)
+        assert len(read) == readings
+        assert [weight.shape for weight in kc.inspect_tflite(plain).weights] == shapes
+    many = operators_of_one_stream([(rows, 640 // rows) for rows in (1, 2, 4, 5, 8, 10)] * 20)
+    with pytest.raises(ValueError, match="too many other tensors read its stream"):
+        kc.expand(many)
 
 
 def test_bad_arguments(model, x):

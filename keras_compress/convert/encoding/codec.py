@@ -20,6 +20,8 @@ CODEC_VERSION = 1
 _DECODE_VERSION = 1
 # Values that are widened to 64 bits at once.
 BLOCK = 1 << 18
+# Fewer values are sorted: counting them touches every value that there could be.
+_SORTED = 512
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,8 @@ def bit_patterns(values: NDArray[Any]) -> NDArray[Any]:
 
 def histogram(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Distinct values of an int8 or int16 array in ascending order, and how often each occurs."""
+    if patterns.size < _SORTED:
+        return np.unique(patterns, return_counts=True)
     span = 1 << (8 * patterns.dtype.itemsize)
     unsigned = patterns.view(f"u{patterns.dtype.itemsize}")
     counts = np.zeros(span, np.int64)

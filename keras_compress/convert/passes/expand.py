@@ -11,6 +11,10 @@ from keras_compress.convert.encoding.known import DECODE, decoded
 from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.passes.encode_weights import form_of
 
+# A stream is decoded once for each form that it is read in, of which a real file has one or two: what many operators
+# read in many forms would keep a reader busy for hours.
+_MOST_READINGS = 4
+
 
 def expand_weights(graph: Graph) -> int:
     """Put the values of decoded tensors into the graph, and take the operators that decode them out.
@@ -21,12 +25,24 @@ def expand_weights(graph: Graph) -> int:
     Raises:
         ValueError: For tables or a stream that are damaged, with the tensor's name.
     """
-    first_of: dict[tuple[int, int], int] = {}
+    decoded_in: dict[Any, int] = {}
+    first_of: dict[Any, int] = {}
     same_as: dict[int, int] = {}
+    left = _MOST_READINGS * sum(len(buffer.data) for buffer in graph.model.buffers if buffer.data is not None)
     for encoded, ancillary, output in decoded_tensors(graph):
-        values = decoded_values(graph, encoded, ancillary, output)
-        if same_as.setdefault(output, first_of.setdefault((encoded, ancillary), output)) == output:
-            graph.set_constant(output, values)
+        held, found = graph.tensors[output], graph.quantization(output)
+        form = form_of(graph, output)
+        stream = graph.tensors[encoded].buffer
+        key = (stream, graph.tensors[ancillary].buffer, form)
+        if key not in decoded_in:
+            graph.set_constant(output, decoded_values(graph, encoded, ancillary, output))
+            decoded_in[key] = held.buffer
+            left -= len(graph.model.buffers[stream].data)
+            if left < 0:
+                raise ValueError(f"Could not decode {graph.name(output)!r}: too many other tensors read its stream")
+        held.buffer = decoded_in[key]
+        scales = b"" if found is None else found[0].tobytes()
+        same_as.setdefault(output, first_of.setdefault((encoded, ancillary, form, scales), output))
     graph.operators = [op for op in graph.operators if graph.custom_name(op) != DECODE]
     for op in graph.operators:
         op.inputs = [same_as.get(tensor, tensor) for tensor in op.inputs]
