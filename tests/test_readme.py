@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_compress as kc
 from keras_compress import datasets, models
@@ -70,7 +72,7 @@ def run(command: str, folder: Path, limit_s: float) -> float:
 
 def test_readme_names_every_command() -> None:
     named = {command.split()[1] for command in COMMANDS}
-    assert named >= {"demo", "compress", "convert", "measure", "inspect"}
+    assert named >= {"demo", "compress", "convert", "measure", "inspect", "export", "estimate", "expand"}
     blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     lines = [line for block in blocks for line in block.strip().splitlines()]
     assert all(line in ELSEWHERE or line in COMMANDS for line in lines), lines
@@ -111,20 +113,40 @@ def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return workplace
 
 
+@pytest.fixture
+def dense(inside: Path) -> Iterator[keras.Model]:
+    """For the snippet that trains in rounds: a model of two layers, run eagerly, since compiling it takes longest."""
+    data = datasets.load("digits")
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    made = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(64, "relu"), layers.Dense(10)])
+    made.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    made.fit(data.x_train, data.y_train, epochs=3, verbose=0)
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield made
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_snippet(number: int, inside: Path) -> None:
+def test_snippet(number: int, inside: Path, request: pytest.FixtureRequest) -> None:
     data = datasets.load("digits")
     names: dict[str, Any] = {
         "kc": kc,
         "model": keras.models.load_model(inside / "model.keras"),
         "x": data.x_train[:100],
         "y": data.y_train[:100],
+        "x_val": data.x_test[:100],
+        "y_val": data.y_test[:100],
     }
     snippet = SNIPPETS[number].replace('"adam", "sparse_categorical_crossentropy"', "'adam', loss")
+    if "deep_compression" in snippet:
+        names["model"] = request.getfixturevalue("dense")
     names["loss"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     with warnings.catch_warnings():
         # A hundred images are too few steps for the schedule of the example: that is said, as it should be.
         warnings.simplefilter("ignore")
         exec(compile(snippet, f"README snippet {number}", "exec"), names)  # noqa: S102
-    if "artifact" in snippet:
+    if "artifact.save" in snippet:
         assert (inside / "model.tflite").read_bytes() == names["artifact"].content
