@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_compress.convert.arena_plan import largest_decoded
 from keras_compress.convert.files import write_atomic
 from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.convert.lowering import FloatOp
@@ -75,6 +76,7 @@ class Artifact:
     def report(self) -> dict[str, Any]:
         """What a report says of the conversion, as JSON types."""
         stats = self.stats
+        decoded = largest_decoded(self.content)
         return {
             "target": self.target,
             "mode": self.mode,
@@ -83,6 +85,8 @@ class Artifact:
             "gzip_bytes": stats.gzip_bytes,
             "weights_storage": self.storage.wanted,
             "weight_payload_bytes": stats.weight_payload_bytes,
+            # What the arena has to hold at a time, of weights that are decoded while the model runs.
+            "largest_decoded": None if decoded is None else {"tensor": decoded[0], "bytes": decoded[1]},
             "sparsity": stats.sparsity,
             "float_ops": [{"op": op.op, "tensor": op.tensor, "reason": op.reason} for op in self.float_ops],
             "notes": list(self.notes),

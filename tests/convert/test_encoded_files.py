@@ -116,6 +116,11 @@ def test_auto_takes_the_smallest_for_each_tensor(artifacts):
     assert len(artifacts["auto"].content) <= min(len(artifacts[s].content) for s in ("lut", "prune", "huffman"))
 
 
+def test_the_largest_decoded_weight_is_reported(artifacts):
+    assert artifacts["auto"].report()["largest_decoded"] == {"tensor": "hidden/kernel", "bytes": 37 * 6 * 6 * 12}
+    assert artifacts["int8"].report()["largest_decoded"] is None
+
+
 def test_what_stays_is_said(artifacts):
     (note,) = [note for note in artifacts["auto"].notes if "depthwise" in note]
     assert note.startswith("not encoded: depthwise/kernel: 144 bytes as it is, ")
