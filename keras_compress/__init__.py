@@ -36,8 +36,6 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.core.schedule import ConstantSparsity, CosineDecay, PolynomialDecay, Schedule
     from keras_compress.core.transform import WeightTransform
     from keras_compress.core.wrapper import Compressed
-    from keras_compress.pipelines.deep_compression import DeepCompression, deep_compression
-    from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
     from keras_compress.pruning.column_combining import ColumnCombining, combine_columns
     from keras_compress.pruning.magnitude import MagnitudePruner, prune_low_magnitude
     from keras_compress.pruning.n_m import NMPruner
@@ -76,6 +74,8 @@ if TYPE_CHECKING:
     from keras_compress.convert.file_bytes import FileBytes
     from keras_compress.convert.freeze import freeze
     from keras_compress.convert.inspection import inspect_tflite
+    from keras_compress.pipelines.deep_compression import DeepCompression, deep_compression
+    from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
     from keras_compress.recipes.recipe import Recipe, compress
     from keras_compress.report.summary import summary
     from keras_compress.report.tensorboard import TensorBoardSummaries
