@@ -76,7 +76,7 @@ def convert(
     check_phases_ended(model)
     mode = _chosen_mode(model, mode, representative_dataset)
     weights_storage = weights_storage or default_storage(target)
-    _check_arguments(target, mode, io, weights_storage, max_arena_bytes)
+    check_arguments(target, mode, io, weights_storage, max_arena_bytes)
     warn_of_pending(model, stacklevel=5)
     if mode in ("float32", "float16"):
         progress.step("running TensorFlow's converter")
@@ -142,7 +142,12 @@ def _storage(target: str, mode: str, wanted: str) -> Storage:
     return storage if mode == "int8" or (mode == "16x8" and storage.encodes) else Storage("int8", target)
 
 
-def _check_arguments(target: str, mode: str, io: str, weights_storage: str, max_arena_bytes: int | None) -> None:
+def check_arguments(target: str, mode: str, io: str, weights_storage: str, max_arena_bytes: int | None = None) -> None:
+    """Refuses what `convert` cannot do, before the work that leads there.
+
+    Raises:
+        ValueError: For an argument out of range, or two that do not go together.
+    """
     for name, value, allowed in (
         ("target", target, TARGETS),
         ("mode", mode, MODES),

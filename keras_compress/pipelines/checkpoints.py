@@ -86,7 +86,10 @@ class Checkpoints:
 
 
 def fingerprint(value: Any) -> Any:
-    """What stands for a value among a pipeline's work: a digest of arrays and weights, JSON types as they are."""
+    """What stands for a value among a pipeline's work: digests of arrays, weights, functions, JSON types as they are.
+
+    Of other objects, such as a `tf.data.Dataset`, the type alone is compared.
+    """
     if isinstance(value, keras.Model):
         return [fingerprint(keras.ops.convert_to_numpy(weight)) for weight in value.weights]
     if isinstance(value, np.ndarray):
@@ -101,4 +104,9 @@ def fingerprint(value: Any) -> Any:
     if isinstance(value, keras.losses.Loss):
         # `get_config` of Keras's wrapped functions leaves their arguments out.
         return [type(value).__name__, repr(value.get_config()), repr(getattr(value, "_fn_kwargs", ""))]
+    if hasattr(value, "__array__"):
+        return fingerprint(np.asarray(value))
+    if hasattr(value, "__code__"):
+        constants = [each for each in value.__code__.co_consts if isinstance(each, (int, float, str))]
+        return [value.__qualname__, hashlib.sha1(value.__code__.co_code).hexdigest(), constants]
     return type(value).__name__

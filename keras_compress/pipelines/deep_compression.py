@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 
-from keras_compress.clustering.centroids import cluster_weights
+from keras_compress.clustering.centroids import CentroidClusterer, cluster_weights
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.convert import convert
+from keras_compress.convert.convert import check_arguments, convert
 from keras_compress.core.model import check_model, strip
 from keras_compress.core.schedule import ConstantSparsity
 from keras_compress.pipelines.checkpoints import Checkpoints, fingerprint
@@ -27,7 +27,6 @@ from keras_compress.structured.prune import prune_channels
 SPARSITIES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95)
 EPOCHS = {"channels": 4, "prune": 3, "cluster": 3, "quantize": 2}
 LEARNING_RATES = {"channels": 1e-3, "prune": 1e-3, "cluster": 5e-4, "quantize": 2e-4}
-CALIBRATION_SAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,7 @@ def deep_compression(
         io: As for `convert`.
         seed: Of shuffling and of the centroids' start.
         folder: Where finished steps are kept: a killed run called again goes on behind its last one, to the same file.
+            It is not noticed if `fit`, or the content of a `tf.data.Dataset`, has become another.
 
     Returns:
         The model, the file, and what each step did. A budget that no round met is said: `met` is false, and a warning.
@@ -158,7 +158,11 @@ def deep_compression(
         {**EPOCHS, **(epochs or {})}, {**LEARNING_RATES, **(learning_rates or {})}, batch_size, loss, seed, fit
     )
     _check(max_drop, channels, sparsities, settings)
+    # What is used at the end only, so that a slip is told before hours of training.
+    CentroidClusterer(number_of_clusters)
+    check_arguments(target, "int8", io, weights_storage)
     work = [model, x, y, *validation_data, channels, number_of_clusters, cluster_rules, filters, loss]
+    work += [sorted(sparsities), metric]
     work += [settings.epochs, settings.learning_rates, batch_size, seed]
     conversion = {"target": target, "weights_storage": weights_storage, "io": io}
     clustering = {"number_of_clusters": number_of_clusters, "rules": cluster_rules, "filters": filters, "seed": seed}
@@ -197,7 +201,9 @@ class _Run:
 
     def result(self, channels: float | None, sparsities: Sequence[float]) -> DeepCompression:
         baseline = self.judge.of_model(self.model)
-        start = self.model if channels is None else self._channels(channels)
+        # Without the masks, centroids and quantizers of a model that has some: their order would not be this one.
+        plain = strip(self.model)
+        start = plain if channels is None else self._channels(plain, channels)
         sensitivity = self._sensitivity(start)
         steps: list[Step] = []
         rounds = self._rounds(start, sensitivity, sparsities, baseline, steps)
@@ -215,9 +221,9 @@ class _Run:
             )
         return DeepCompression(model, artifact, baseline, value, met, sparsity, tuple(steps), sensitivity)
 
-    def _channels(self, ratio: float) -> keras.Model:
+    def _channels(self, model: keras.Model, ratio: float) -> keras.Model:
         def make() -> tuple[keras.Model, dict[str, Any]]:
-            made = self.train(prune_channels(self.model, ratio=ratio), "channels", "channels")
+            made = self.train(prune_channels(model, ratio=ratio), "channels", "channels")
             return made, {}
 
         self.kept.step("channels", make)

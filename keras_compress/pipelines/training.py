@@ -29,12 +29,20 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains a model for one stage."""
+    """Trains a model for one stage.
+
+    Raises:
+        ValueError: Where there is nothing to train with.
+    """
 
     settings: Settings
     x: Any
     y: Any
     source: keras.Model
+
+    def __post_init__(self) -> None:
+        if self.settings.fit is None:
+            self._loss()
 
     def __call__(self, model: keras.Model, kind: str, name: str) -> keras.Model:
         epochs, rate = self.settings.epochs[kind], self.settings.learning_rates[kind]

@@ -61,8 +61,9 @@ def test_a_file_within_the_budget_that_holds_all_three_promises(model: keras.Mod
 
 
 def test_a_budget_that_no_round_meets_is_said(model: keras.Model, digits: Dataset) -> None:
+    # Centroids that the model has already are taken off.
     with pytest.warns(UserWarning, match="No round is within the budget: the file has"):
-        found = compressed(model, digits, sparsities=(0.97,), max_drop=0.0)
+        found = compressed(kc.cluster_weights(model, 32), digits, sparsities=(0.97,), max_drop=0.0, loss=LOSS)
     assert not found.met
     assert [step.within_budget for step in found.steps] == [False, False]
 
@@ -107,9 +108,14 @@ def test_bad_input(model: keras.Model, digits: Dataset, tmp_path: Path) -> None:
         ({"sparsities": (0.99,)}, "Expected `sparsities` in"),
         ({"channels": 1.0}, "Expected `channels` in"),
         ({"epochs": {"tune": 1}}, "Expected `epochs` > 0 for stages out of"),
+        ({"number_of_clusters": 1}, "Expected `number_of_clusters` to be an integer from 2"),
+        ({"io": "int3"}, "Expected `io` out of"),
+        ({"target": "litert", "weights_storage": "huffman"}, "Expected target='tflm'"),
     ):
         with pytest.raises(ValueError, match=message):
             compressed(model, digits, **arguments)
+    with pytest.raises(ValueError, match="Expected `loss`, `fit`, or a compiled model"):
+        compressed(keras.Model(model.inputs, model.outputs), digits)
     folder = tmp_path / "other"
     Checkpoints(folder, "one").step("first", lambda: (None, {}))
     with pytest.raises(ValueError, match="Expected a new folder, or the one of the same model"):
@@ -126,3 +132,22 @@ def test_fingerprints_tell_work_apart(model: keras.Model) -> None:
     assert fingerprint(same) != fingerprint(same.reshape(2, 3))
     assert fingerprint(model) == fingerprint(model)
     assert fingerprint(keras.losses.Huber(1.0)) != fingerprint(keras.losses.Huber(2.0))
+    assert fingerprint(keras.ops.convert_to_tensor(same)) == fingerprint(keras.ops.convert_to_numpy(same))
+    ones, twos = ((lambda outputs, y: 1.0), (lambda outputs, y: 2.0))
+    assert fingerprint(ones) == fingerprint(lambda outputs, y: 1.0) != fingerprint(twos)
+
+
+def test_a_folder_of_other_rounds_or_another_metric_is_refused(
+    model: keras.Model, digits: Dataset, tmp_path: Path
+) -> None:
+    def fit(tried: keras.Model, stage: Stage) -> None:
+        raise Killed
+
+    few = {"sparsities": (0.5,), "fit": fit, "folder": tmp_path}
+    with pytest.raises(Killed):
+        compressed(model, digits, **few)
+    with pytest.raises(Killed):
+        compressed(model, digits, **few | {"max_drop": None, "io": "int8"})
+    for other in ({"sparsities": (0.3, 0.5)}, {"metric": lambda outputs, y: -1.0}):
+        with pytest.raises(ValueError, match="which holds other work"):
+            compressed(model, digits, **few | other)
