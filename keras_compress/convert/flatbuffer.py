@@ -77,7 +77,7 @@ def read_model(content: bytes) -> Any:
 
 
 def _check_indices(model: Any) -> None:
-    """Raises for an index that leads nowhere, so that what edits the model need not look."""
+    """Raises for an index or a type that leads nowhere, so that what edits the model need not look."""
     if not model.subgraphs:
         raise ValueError("it has no subgraph")
     for code in model.operatorCodes or ():
@@ -88,6 +88,8 @@ def _check_indices(model: Any) -> None:
         count = len(subgraph.tensors)
         for tensor in subgraph.tensors:
             model.buffers[tensor.buffer]
+            if tensor.type not in _TYPE_NAMES:
+                raise ValueError(f"tensor type {tensor.type} is unknown")
         for op in subgraph.operators:
             model.operatorCodes[op.opcodeIndex]
         for indices in (

@@ -101,3 +101,9 @@ def test_constants_keep_type_and_shape(graph):
 def test_names_are_unique(graph):
     assert graph.rename(graph.inputs[0], "y") == "y_1"
     assert graph.rename(graph.inputs[0], "x") == "x"
+
+
+def test_a_tensor_of_an_unknown_type_is_damage(graph):
+    graph.tensors[0].type = 77
+    with pytest.raises(ValueError, match="tensor type 77 is unknown"):
+        read_model(write_model(graph.model))
