@@ -10,7 +10,7 @@ from keras_compress.convert.arena import fit_arena
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.encoding.known import DECODE
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.inspection import check_structure
+from keras_compress.convert.inspection import check_structure, inspect_tflite
 from keras_compress.convert.passes.drop_dead_units import drop_dead_units
 from keras_compress.convert.passes.encode_weights import encode_weights
 from keras_compress.convert.passes.expand import expand_weights
@@ -122,6 +122,8 @@ def compress_tflite(
         )
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     plain = expanded(content)
+    if not any(weight.dtype.startswith("INT") for weight in inspect_tflite(plain).weights):
+        raise ValueError("Expected a file with integer weights. Received: none in it; convert the model in int8 first")
     return compressed(plain, weights_storage, encode=True, max_arena_bytes=max_arena_bytes).content
 
 

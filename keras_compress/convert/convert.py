@@ -12,7 +12,7 @@ from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
 from keras_compress.convert.float_flatbuffer import float_model
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
-from keras_compress.convert.lowering import lower
+from keras_compress.convert.lowering import Lowered, lower
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
 from keras_compress.convert.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
@@ -83,6 +83,29 @@ def convert(
         lowered = lower(float_model(_float_model(model, representative_dataset), model), LoweringPlan(mode, io))
         return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
     storage = _storage(target, mode, weights_storage)
+    frozen, unpacked, lowered = _lowered(model, storage, mode, io, representative_dataset, strict)
+    final = CompressedFile(lowered.content, ())
+    if mode in _INTEGER_MODES:
+        progress.step("compressing")
+        final = compressed(lowered.content, storage.wanted, encode=storage.encodes, max_arena_bytes=max_arena_bytes)
+    return Artifact(
+        final.content,
+        target,
+        mode,
+        io,
+        frozen,
+        lowered.point_tensors,
+        tuple(lowered.float_ops),
+        (*unpacked, *lowered.notes, *final.notes),
+        storage,
+        lowered.content if final.content != lowered.content else None,
+    )
+
+
+def _lowered(
+    model: keras.Model, storage: Storage, mode: str, io: str, representative_dataset: Any, strict: bool
+) -> tuple[keras.Model, tuple[str, ...], Lowered]:
+    """The frozen model, notes of weights that are not packed, and the file with the frozen model's integers."""
     progress.step("freezing")
     frozen = freeze(
         model,
@@ -104,22 +127,7 @@ def convert(
         raise ValueError(f"Expected integer operators only (strict=True). Received: {listed}")
     progress.step("reading back")
     check_integers(lowered.content, plan, frozen)
-    final = CompressedFile(lowered.content, ())
-    if mode in _INTEGER_MODES:
-        progress.step("compressing")
-        final = compressed(lowered.content, storage.wanted, encode=storage.encodes, max_arena_bytes=max_arena_bytes)
-    return Artifact(
-        final.content,
-        target,
-        mode,
-        io,
-        frozen,
-        lowered.point_tensors,
-        tuple(lowered.float_ops),
-        (*unpacked, *lowered.notes, *final.notes),
-        storage,
-        lowered.content if final.content != lowered.content else None,
-    )
+    return frozen, unpacked, lowered
 
 
 def _chosen_mode(model: keras.Model, mode: str | None, representative_dataset: Any) -> str:

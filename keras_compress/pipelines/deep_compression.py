@@ -1,4 +1,10 @@
-"""Deep Compression: prune and retrain in rounds, share weights, int8, and a file that runs encoded."""
+"""Deep Compression: prune and retrain in rounds, share weights, int8, and a file that runs encoded.
+
+**Reference**: Han, Mao and Dally, "Deep Compression: compressing deep neural networks with pruning, trained
+quantization and Huffman coding" (2016); rounds and sensitivity: Han et al. (2015), section 3.
+**Deviations**: weights are int8 of at most `number_of_clusters` values, and biases int32, where the paper has
+float32 centroids; indices are not relative; the code is decoded by the runtime, layer by layer.
+"""
 
 from __future__ import annotations
 
@@ -129,15 +135,12 @@ def deep_compression(
         cluster_rules: Exceptions, as for `cluster_weights`: fewer values for a large layer, say.
         epochs: Epochs of training after `"channels"`, each `"prune"` round, `"cluster"` and `"quantize"`; by default
             4, 3, 3, 2.
-        learning_rates: Of the same, at their start; they fall to 0 as a cosine. By default 0.001, 0.001, 0.0005 and
-            0.0002.
+        learning_rates: Of the same, falling to 0 as a cosine; by default 0.001, 0.001, 0.0005, 0.0002.
         batch_size: For arrays.
         fit: `fit(model, stage)` in place of the training here; see `compress`.
         metric: `(outputs, y) -> float`, the higher the better; the accuracy by default.
         filters: Layers to prune and to cluster; all by default.
-        target: `"tflm"` or `"litert"`.
-        weights_storage: As for `convert`.
-        io: As for `convert`.
+        target, weights_storage, io: As for `convert`.
         seed: Of shuffling and of the centroids' start.
         folder: Where finished steps are kept: a killed run called again goes on behind its last one, to the same file.
             It is not noticed if `fit`, or the content of a `tf.data.Dataset`, has become another.
@@ -147,11 +150,6 @@ def deep_compression(
 
     Raises:
         ValueError: For arguments out of range, or a folder that holds other work.
-
-    **Reference**: Han, Mao and Dally, "Deep Compression: compressing deep neural networks with pruning, trained
-    quantization and Huffman coding" (2016); rounds and sensitivity: Han et al. (2015), section 3.
-    **Deviations**: weights are int8 of at most `number_of_clusters` values, and biases int32, where the paper has
-    float32 centroids; indices are not relative; the code is decoded by the runtime, layer by layer.
     """
     check_model(model)
     settings = Settings(

@@ -172,7 +172,7 @@ def test_a_weight_of_two_layers_is_stored_once_and_decoded_for_each(x):
     assert kc.expand(encoded) == plain
 
 
-def test_a_third_party_file(artifacts, tmp_path, x):
+def test_a_third_party_file(artifacts, model, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(artifacts["int8"].content)
     assert kc.compress_tflite(path) == artifacts["auto"].content
@@ -180,6 +180,8 @@ def test_a_third_party_file(artifacts, tmp_path, x):
     assert kc.compress_tflite(artifacts["lut"].content, "huffman") == artifacts["huffman"].content
     with pytest.raises(ValueError, match="Expected `weights_storage` out of"):
         kc.compress_tflite(path, "int4")
+    with pytest.raises(ValueError, match="Expected a file with integer weights"):
+        kc.compress_tflite(kc.convert(model, mode="float32").content)
 
 
 @pytest.mark.parametrize("missing", ["scales of the bias", "zero points"])
