@@ -15,7 +15,6 @@ from keras_compress.runtime.deployed import content_of
 Model = Artifact | bytes | str | os.PathLike[str]
 # The operator that Vela puts in the place of what it compiled.
 COMPILED = "ethos-u"
-DECODE = "TFLM_DECODE"
 
 
 @dataclass(frozen=True)
