@@ -74,7 +74,7 @@ def _one_step(model: keras.Model, images: Any) -> keras.Model:
 def _equal(encoded: bytes, plain: bytes) -> bool:
     images = np.random.default_rng(1).integers(-128, 128, (EQUAL_IMAGES, SIZE, SIZE, 1)).astype(np.int8)
     ours, theirs = (target("tflm").run(content, [images])[0] for content in (encoded, plain))
-    return bool(np.array_equal(ours, theirs) and np.ptp(ours, axis=0).max() > 0)
+    return bool(np.array_equal(ours, theirs) and (ours != ours[0]).any())
 
 
 def encoding_row() -> dict[str, Any]:

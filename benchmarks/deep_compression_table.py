@@ -31,8 +31,9 @@ _DEPTHWISE = """## A depthwise net
 
 {network}, random weights, {sparsity:.0f} % of them pruned and {distinct_values} values in each tensor: *dense* as it
 was, *plain* int8 after pruning with the channels gone that this left without effect, *encoded* the same with encoded
-weights. TFLite-Micro on the host, files in turns; arena: the smallest in which it starts. Vela's figures are those of
-its performance model for {accelerator}, not measured; it compresses the plain file's weights itself.
+weights, with the plain one's outputs on 200 inputs. TFLite-Micro on the host, files in turns; arena: the smallest in
+which it starts. Vela's figures are those of its performance model for {accelerator}, not measured; it compresses the
+plain file's weights itself.
 """
 _GOALS = """## Goals
 
