@@ -34,11 +34,14 @@ def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence
     def run(inputs: list[tf.Tensor]) -> Any:
         return tf.nest.flatten(watched(inputs, training=False))
 
+    # Called itself, `run` would be counted among all that were traced here before, and TensorFlow would warn.
+    traced = run.get_concrete_function()
+
     def simulate(inputs: Sequence[Array]) -> list[Array]:
         batches = []
         for start in range(0, len(inputs[0]), BATCH_SIZE):
             batch = [array[start : start + BATCH_SIZE] for array in inputs]
-            found = run([tf.convert_to_tensor(a, spec.dtype) for a, spec in zip(batch, signature, strict=True)])
+            found = traced([tf.convert_to_tensor(a, spec.dtype) for a, spec in zip(batch, signature, strict=True)])
             batches.append([np.asarray(values) for values in found])
         return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 

@@ -230,3 +230,14 @@ def test_the_policy_that_a_program_trains_with_does_not_matter():
     finally:
         keras.config.set_dtype_policy("float32")
     assert artifact.content == kc.convert(model, representative_dataset=x).content
+
+
+@pytest.mark.parametrize("target", ["litert", "tflm"])
+def test_a_transposed_convolution_without_bias_takes_its_relu(target):
+    inputs = keras.Input((5, 5, 2))
+    y = keras.layers.Conv2DTranspose(3, 3, strides=2, activation="relu", use_bias=False)(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(y))
+    x = np.random.default_rng(0).random((64, 5, 5, 2), np.float32)
+    artifact = kc.convert(model, target, representative_dataset=x, io="int8", strict=True)
+    assert artifact.stats.operators == {"CONV_2D": 1, "TRANSPOSE_CONV": 1}
+    assert kc.verify(artifact, None, x).ok

@@ -8,6 +8,7 @@ from typing import Any
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.lowering.bias_of_rows import bias_of_rows
 from keras_compress.convert.lowering.boundaries import Boundaries
+from keras_compress.convert.lowering.fuse_relu import fuse_relu
 from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.hybrid import store_hybrid
 from keras_compress.convert.lowering.interface import set_io_types
@@ -88,6 +89,7 @@ def lower(float_model: Any, plan: LoweringPlan) -> Lowered:
 
 def _lower_integer(graph: Graph, plan: LoweringPlan) -> Lowered:
     marked = strip_markers(graph, plan.points)
+    fuse_relu(graph, marked.grids)
     mean_to_pool(graph, marked.grids)
     bias_of_rows(graph, marked.grids)
     spread_grids(graph, marked.grids)
