@@ -24,6 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from keras_compress.core.interrupts import interrupts_delayed
 from keras_compress.runtime.frames import Array, FrameError, Header, read_frame, write_frame
 
 START_SECONDS = 60.0
@@ -73,10 +74,13 @@ class _Watchdog:
 
     def __enter__(self) -> "_Watchdog":
         try:
-            self._thread.start()
+            with interrupts_delayed():
+                self._thread.start()
         except BaseException:
             # Ctrl-C while the thread started: without `__exit__` it would watch on, and kill a child at work later.
             self._done.set()
+            if self._thread.ident is not None:
+                self._thread.join()
             raise
         return self
 
