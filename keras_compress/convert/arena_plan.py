@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from keras_compress.convert.encoding.known import DECODE
-from keras_compress.convert.flatbuffer import Graph, read_model
+from keras_compress.convert.flatbuffer import PACKED_BITS, Graph, read_model
 from keras_compress.convert.passes.tile_outputs import JOINED_AT_ONCE, TILED, most_parts, tiling_refusal
 
 # TFLite-Micro starts each tensor at a multiple of this.
 _ALIGNMENT_BYTES = 16
-_PACKED_BITS = {"int4": 4, "int2": 2}
 # Less than what a piece more takes of the arena for its operators and tensors, on any host.
 _PIECE_BYTES = 256
 
@@ -32,7 +31,7 @@ def tensor_bytes(graph: Graph, tensor: int) -> int:
     """Bytes of a tensor's values; 0 for types that have none."""
     dtype = graph.dtype(tensor)
     try:
-        bits = _PACKED_BITS[dtype] if dtype in _PACKED_BITS else 8 * np.dtype(dtype).itemsize
+        bits = PACKED_BITS[dtype] if dtype in PACKED_BITS else 8 * np.dtype(dtype).itemsize
     except TypeError:  # strings, resources
         return 0
     return math.ceil(math.prod(graph.shape(tensor)) * bits / 8)

@@ -32,7 +32,7 @@ _NUMPY_TYPES: dict[str, str] = {
     "float32": "<f4", "float16": "<f2", "float64": "<f8", "int8": "i1", "uint8": "u1", "int16": "<i2",
     "int32": "<i4", "int64": "<i8", "uint16": "<u2", "uint32": "<u4", "uint64": "<u8", "bool": "?",
 }  # fmt: skip
-_PACKED_BITS = {"int4": 4, "int2": 2}
+PACKED_BITS = {"int4": 4, "int2": 2}
 
 
 class _AlignedBuffer(schema.BufferT):
@@ -318,9 +318,9 @@ class Graph:
         if not self.is_constant(tensor):
             return None
         raw = np.ascontiguousarray(self.model.buffers[self.tensors[tensor].buffer].data, dtype=np.uint8)
-        if self.dtype(tensor) in _PACKED_BITS:
+        if self.dtype(tensor) in PACKED_BITS:
             shape = self.shape(tensor)
-            return unpack(raw, _PACKED_BITS[self.dtype(tensor)])[: math.prod(shape)].reshape(shape)
+            return unpack(raw, PACKED_BITS[self.dtype(tensor)])[: math.prod(shape)].reshape(shape)
         return raw.view(_NUMPY_TYPES[self.dtype(tensor)]).reshape(self.shape(tensor))
 
     def is_float_activation(self, tensor: int) -> bool:

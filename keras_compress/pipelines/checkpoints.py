@@ -32,8 +32,10 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, work: Any) -> None:
-        self._temporary = tempfile.mkdtemp(prefix="keras_compress-") if folder is None else None
-        self.folder = make_folder(self._temporary or Path(os.fspath(folder or "")))
+        self._temporary: str | None = None
+        if folder is None:
+            folder = self._temporary = tempfile.mkdtemp(prefix="keras_compress-")
+        self.folder = make_folder(folder)
         self._work = hashlib.sha1(json.dumps(work, sort_keys=True).encode()).hexdigest()
         self._figures = self._read()
 

@@ -191,7 +191,8 @@ def runner_of(kernel: str, **limits: Any) -> Target:
 
 def _contents(artifact: Artifact, kernels: Sequence[str]) -> dict[str, bytes]:
     """Kernel -> the file it runs: LiteRT's decode no weights."""
-    return {kernel: artifact.content if kernel == "tflm" else expanded(artifact.content) for kernel in kernels}
+    plain = artifact.content if set(kernels) <= {"tflm"} else expanded(artifact.content)
+    return {kernel: artifact.content if kernel == "tflm" else plain for kernel in kernels}
 
 
 def _runners(contents: Mapping[str, bytes], limits: dict[str, Any]) -> tuple[dict[str, Target], dict[str, str]]:

@@ -33,27 +33,29 @@ class Choice:
     """How one constant may be stored.
 
     Attributes:
-        name: Tensor's name.
         raw_bytes: Bytes of its values as they are.
         sizes: Codec -> bytes of what it would store, tables included.
         refusals: Codec -> why it cannot store this constant.
     """
 
-    name: str
     raw_bytes: int
     sizes: dict[str, int] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
 
     @property
     def smallest(self) -> str | None:
-        """The codec of the fewest bytes, where that makes the file smaller."""
-        name = min(self.sizes, key=lambda key: self.sizes[key], default=None)
-        return name if name is not None and self.sizes[name] + _TABLE_BYTES < self.raw_bytes else None
+        """The codec of the fewest bytes; `None` where none can store the constant."""
+        return min(self.sizes, key=self.sizes.__getitem__, default=None)
+
+    @property
+    def pays(self) -> bool:
+        """Whether that codec makes the file smaller."""
+        return self.smallest is not None and self.sizes[self.smallest] + _TABLE_BYTES < self.raw_bytes
 
 
-def choices(name: str, values: NDArray[Any], form: Form, offered: Mapping[str, Codec]) -> Choice:
+def choices(values: NDArray[Any], form: Form, offered: Mapping[str, Codec]) -> Choice:
     """What each codec would make of a constant."""
-    choice = Choice(name, values.nbytes)
+    choice = Choice(values.nbytes)
     for key, codec in offered.items():
         reason = codec.refusal(values, form)
         if reason is None:
@@ -127,9 +129,9 @@ class _Encoder:
             self.notes.append(f"{name}: {reason}")
             return None
         form = form_of(graph, tensor)
-        choice = choices(name, values, form, self._offered)
-        codec = min(choice.sizes, key=choice.sizes.__getitem__, default=None) if self._always else choice.smallest
-        if codec is None:
+        choice = choices(values, form, self._offered)
+        codec = choice.smallest
+        if codec is None or not (self._always or choice.pays):
             if values.ndim > 1:
                 self.notes.append(f"{name}: {_why_raw(choice)}")
             return None
@@ -175,7 +177,7 @@ def _copy(graph: Graph, tensor: int) -> int:
 
 
 def _why_raw(choice: Choice) -> str:
-    if not choice.sizes:
-        return "; ".join(f"{codec}: {reason}" for codec, reason in choice.refusals.items())
-    name = min(choice.sizes, key=choice.sizes.__getitem__)
-    return f"{choice.raw_bytes:,} bytes as it is, {choice.sizes[name] + _TABLE_BYTES:,} with {name} and its tables"
+    codec = choice.smallest
+    if codec is None:
+        return "; ".join(f"{refusing}: {reason}" for refusing, reason in choice.refusals.items())
+    return f"{choice.raw_bytes:,} bytes as it is, {choice.sizes[codec] + _TABLE_BYTES:,} with {codec} and its tables"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_compress.convert.encoding.codec import Form
 from keras_compress.convert.encoding.known import DECODE, decoded
 from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.passes.encode_weights import form_of
@@ -35,7 +36,7 @@ def expand_weights(graph: Graph) -> int:
         stream = graph.tensors[encoded].buffer
         key = (stream, graph.tensors[ancillary].buffer, form)
         if key not in decoded_in:
-            graph.set_constant(output, decoded_values(graph, encoded, ancillary, output))
+            graph.set_constant(output, _values(graph, encoded, ancillary, output, form))
             decoded_in[key] = held.buffer
             left -= len(graph.model.buffers[stream].data)
             if left < 0:
@@ -65,17 +66,12 @@ def decoded_tensors(graph: Graph) -> Iterator[tuple[int, int, int]]:
         yield from zip(op.inputs[::2], op.inputs[1::2], op.outputs, strict=True)
 
 
-def decoded_values(graph: Graph, encoded: int, ancillary: int, output: int) -> Any:
-    """The values of one decoded tensor, by NumPy.
-
-    Raises:
-        ValueError: As `expand_weights`.
-    """
+def _values(graph: Graph, encoded: int, ancillary: int, output: int, form: Form) -> Any:
+    """The values of one decoded tensor, by NumPy."""
     data, tables = graph.constant(encoded), graph.constant(ancillary)
-    name, form = graph.name(output), form_of(graph, output)
     try:
         if data is None or tables is None or data.dtype != np.uint8 or tables.dtype != np.uint8:
             raise ValueError("Expected two constant uint8 tensors. Received: others")
         return decoded(data.reshape(-1), tables.reshape(-1), form)
     except ValueError as error:
-        raise ValueError(f"Could not decode {name!r}: {error}") from error
+        raise ValueError(f"Could not decode {graph.name(output)!r}: {error}") from error

@@ -1,0 +1,20 @@
+"""Pages of `docs/` that benchmarks write are made of the results there are."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent
+RESULTS = FOLDER / "benchmarks" / "results"
+
+
+@pytest.mark.parametrize("name", ["structured", "deep_compression"])
+def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (RESULTS / f"{name}.json").is_file():
+        pytest.skip("no checkout around these tests")
+    monkeypatch.syspath_prepend(str(FOLDER / "benchmarks"))
+    table = importlib.import_module(f"{name}_table")
+    assert (FOLDER / "docs" / f"{name}.md").read_text() == table.page(RESULTS)
