@@ -13,42 +13,12 @@ from numpy.typing import NDArray
 from keras_compress.core import graph as keras_graph
 from keras_compress.core.model import LayerCopies, copied, inner
 from keras_compress.structured.channel_graph import ChannelGraph, Reading
+from keras_compress.structured.dependency import channel_graph
+from keras_compress.structured.rules.gate import ChannelGate
 
 Factors = NDArray[np.float32]
 # Gives the factors of the channels of a reading; `None`: it needs none.
 FactorsOf = Callable[[Reading], Factors | None]
-LETTERS = "abcdefghij"
-
-
-@keras.saving.register_keras_serializable("keras_compress")
-class ChannelGate(keras.layers.EinsumDense):
-    """A factor for each channel, 1 or 0.
-
-    A channel whose makers are 0 may have a value nevertheless, that of an activation at 0 for one. A layer that reads it
-    has weights to mask; a norm, a sum or a product of two tensors has none. `cut_masked` takes gates out again.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.supports_masking = True
-
-
-def gate_for(reading: Reading, name: str) -> ChannelGate:
-    """A gate of ones."""
-    shape = reading.tensor.shape
-    letters = LETTERS[: len(shape)]
-    dtype = reading.tensor.dtype
-    made = ChannelGate(
-        f"{letters},{letters[reading.axis]}->{letters}",
-        tuple(shape[1:]),
-        kernel_initializer="ones",
-        trainable=False,
-        dtype=dtype,
-        name=name,
-    )
-    made.build(shape)
-    return made
-
 
 def without_weights(graph: ChannelGraph) -> list[Reading]:
     """Readings by something that has no weight for each channel, and no gate before it."""
@@ -107,8 +77,11 @@ class _Gates:
     def of(self, reading: Reading, factors: Factors) -> ChannelGate:
         key = (id(reading.tensor), reading.axis)
         if key not in self._made:
-            made = gate_for(reading, self._name(f"{reading.tensor._keras_history.operation.name}_gate"))
-            made.kernel.assign(factors)
+            tensor = reading.tensor
+            name = self._name(f"{tensor._keras_history.operation.name}_gate")
+            made = ChannelGate(reading.axis, dtype=tensor.dtype if "float" in tensor.dtype else None, name=name)
+            made.build(tensor.shape)
+            made.gate.assign(factors)
             self._made[key] = made
         return self._made[key]
 
@@ -119,12 +92,27 @@ class _Gates:
         return name
 
 
+def opened_to_masks(graph: ChannelGraph) -> ChannelGraph:
+    """The channels of a copy of the model in which masks on weights are enough to do what a cut does.
+
+    A gate of ones lies before each reading of prunable channels by something without weights.
+    """
+    prunable = np.zeros(graph.unit_count, bool)
+    for group in graph.prunable:
+        prunable[group.units] = True
+
+    def ones(reading: Reading) -> Factors | None:
+        return np.ones(len(reading.ids), np.float32) if prunable[graph.units[reading.ids]].any() else None
+
+    return channel_graph(gated(graph, LayerCopies(inside=False), ones))
+
+
 def without_gates(model: keras.Model) -> keras.Model:
     """A copy of the model without the gates that let everything through."""
 
     def visit(call: keras_graph.Call) -> Any:
         gate = call.operation
-        if isinstance(gate, ChannelGate) and np.all(keras.ops.convert_to_numpy(gate.kernel) == 1.0):
+        if isinstance(gate, ChannelGate) and np.all(keras.ops.convert_to_numpy(gate.gate) == 1.0):
             return call.args[0]
         return copies(call)
 
