@@ -46,7 +46,7 @@ def test_search_finds_the_largest_that_meets_the_goal(of_left: Any, most_evaluat
 
     search = cost._Search(share_of_hundred, measured, lambda removed: float((~removed).sum()), 0.5, 0.0)
     over = cost._Candidate(share_of_hundred(0.0), 100.0, 1.0)
-    found = search.run(over, cost._Candidate(share_of_hundred(0.9), 10.0, of_left(10)), most_evaluations)
+    found = search.run(over, cost._Candidate(share_of_hundred(0.9), 10.0, of_left(10)), most_evaluations).removed
     best = max(left for left in range(101) if of_left(left) <= 0.5)
     assert (~found).sum() == best
     assert len(tried) <= most_evaluations
