@@ -169,13 +169,16 @@ class Budget:
         return _Candidate(removed, 0.0, fraction(removed))
 
     def _warn_of_rest(self, cost: float) -> None:
-        if cost < self._fraction - max(CLOSE, self._cost.tolerance):
-            warnings.warn(
-                f"{cost:.3g} of the {self._cost.unit} are left, where the target is {self._fraction:g}: channels go in "
-                "steps (multiples of `round_to`, and what is tied together), and one step less is over the target; "
-                "`round_to=1` makes the smallest ones.",
-                stacklevel=4,
-            )
+        if cost >= self._fraction - max(CLOSE, self._cost.tolerance):
+            return
+        counted = "one step less is over the target; `round_to=1` makes the smallest ones"
+        measured = f"in {self._cost.evaluations} measurements none was found that is nearer"
+        warnings.warn(
+            f"{cost:.3g} of the {self._cost.unit} are left, where the target is {self._fraction:g}: channels go in "
+            "steps (multiples of `round_to`, and what is tied together), and "
+            f"{counted if self._cost.evaluations is None else measured}.",
+            stacklevel=4,
+        )
 
     def _check_reached(self, nearest: float) -> None:
         if nearest > self._fraction:
@@ -278,7 +281,7 @@ class _Search:
             removed = self._next_larger(meets.predicted)
         far = self.filling is not None and meets.cost < self.goal - self.filling.close
         if far and not meets.predicted < self.predicted(removed) < over.predicted:
-            removed = self.filling.step(meets.removed, self.predicted, float(aim))
+            removed = self.filling.next_larger(meets.removed, self.predicted, float(aim))
         return removed if meets.predicted < self.predicted(removed) < over.predicted else None
 
     def _next_larger(self, predicted: float) -> Removed:

@@ -56,10 +56,11 @@ class Filling:
                 if after is not None:
                     yield group, after
 
-    def step(self, removed: Removed, cost: CostOf, goal: float) -> Removed:
-        """The first round alone; the cheapest step over the budget where none fits."""
-        after = self._round(removed, cost, goal)
-        if after is not removed:
+    def next_larger(self, removed: Removed, cost: CostOf, goal: float) -> Removed:
+        """The same for a figure of any unit, to be tried; the cheapest step over the budget where none fits."""
+        whole = cost(self.selection.graph.none_removed())
+        after = self.filled(removed, lambda each: cost(each) / whole, goal / whole)
+        if cost(after) > cost(removed):
             return after
         steps = [self.selection.step_back(removed, group) for group in self.selection.groups]
         return min((each for each in steps if each is not None), key=cost, default=removed)

@@ -64,7 +64,13 @@ class NormalizationOverChannelsRule(Rule):
         for axis, mixed in visit.inputs[0].items():
             if axis in axes and not visit.record.allow_inexact:
                 visit.freeze(mixed, f"{visit.path} {INEXACT}")
-        _gamma_and_beta(visit, axes)
+        last = list(range(len(visit.shape)))[-len(axes) :]
+        if type(visit.operation).__name__ == "RMSNormalization" and axes != last:
+            for own, axis in enumerate(last):
+                visit.weight(visit.operation.scale, own, None, "through")
+                visit.freeze(visit.inputs[0].get(axis), f"{visit.path} has a scale that Keras lays along it, of another")
+        else:
+            _gamma_and_beta(visit, axes)
         return [dict(visit.inputs[0])]
 
 
