@@ -279,8 +279,8 @@ class _Search:
         removed = within_budget(self.choose, self.predicted, float(aim))
         if self.predicted(removed) <= meets.predicted:
             removed = self._next_larger(meets.predicted)
-        far = self.filling is not None and meets.cost < self.goal - self.filling.close
-        if far and not meets.predicted < self.predicted(removed) < over.predicted:
+        by_ratio = meets.predicted < self.predicted(removed) < over.predicted
+        if self.filling is not None and not by_ratio and meets.cost < self.goal - self.filling.close:
             removed = self.filling.next_larger(meets.removed, self.predicted, float(aim))
         return removed if meets.predicted < self.predicted(removed) < over.predicted else None
 

@@ -20,6 +20,7 @@ Factors = NDArray[np.float32]
 # Gives the factors of the channels of a reading; `None`: it needs none.
 FactorsOf = Callable[[Reading], Factors | None]
 
+
 def without_weights(graph: ChannelGraph) -> list[Reading]:
     """Readings by something that has no weight for each channel, and no gate before it."""
     by_layer: dict[int, list[NDArray[Any]]] = {}

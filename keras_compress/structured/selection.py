@@ -97,7 +97,7 @@ class Selection:
         gone = self._next_back(removed, group)
         if not len(gone):
             return None
-        fewer = removed.copy()
+        fewer: Removed = removed.copy()
         fewer[gone] = False
         return fewer
 
@@ -108,7 +108,7 @@ class Selection:
         count = len(group) - gone - step_of(limits.width, self.round_to)
         if count < limits.kept(0.0, self.round_to):
             return None
-        more = removed.copy()
+        more: Removed = removed.copy()
         more[self._by_score(group)[gone : len(group) - count]] = True
         return more
 

@@ -58,8 +58,9 @@ def mask_channels(
 
     At each step at which the schedule acts, the lowest channels are chosen. In inference they are zero: the model
     computes what `cut_masked` makes of it. Where something without weights sums over channels (a norm, a product of two
-    tensors), a `ChannelGate` is put in front, which `cut_masked` takes out again. In training, with `regrow`, their kernels begin again at zero and may come
-    back, until the schedule has ended; without it they are zero for good at once.
+    tensors), a `ChannelGate` is put in front, which `cut_masked` takes out again. In training, with `regrow`, their
+    kernels begin again at zero and may come back, until the schedule has ended; without it they are zero for good at
+    once.
 
     Args:
         model: Built model without transforms.

@@ -146,7 +146,9 @@ def test_the_group_whose_next_channels_matter_most_gets_a_step_back_first(loud: 
 
 def test_a_budget_that_no_width_comes_near_is_said() -> None:
     wide = keras.Sequential([keras.Input((16,)), layers.Dense(32, name="a"), layers.Dense(3)])
-    with pytest.warns(UserWarning, match=r"0\.\d+ of the parameters are left, where the target is 0\.7: .*`round_to=1`"):
+    with pytest.warns(
+        UserWarning, match=r"0\.\d+ of the parameters are left, where the target is 0\.7: .*`round_to=1`"
+    ):
         pruned = kc.prune_channels(wide, target={"params": 0.7})
     assert pruned.get_layer("a").units == 16
     assert kc.prune_channels(wide, target={"params": 0.7}, round_to=1).get_layer("a").units == 22

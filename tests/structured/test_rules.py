@@ -271,7 +271,7 @@ CASES = [
         activated,
         {"a": 4},
         (24 + 4 * 16 + 64 + 12, 12 + 8 + 3 * 16 + 64 + 12),
-        {name: "which is not known to act on each of them alone" for name in "bcdef"},
+        dict.fromkeys("bcdef", "which is not known to act on each of them alone"),
     ),
     Case(embedded, {"embedding": 4, "lstm": 4, "steps": 4}, (5 * 128 + 48 + 36, 5 * 32 + 12 + 18)),
     Case(states, {"a": 8, "first": 6}, (240 + 1680 + 1440 + 18, 120 + 5 * (48 + 36) + 5 * 72 + 9)),
@@ -386,7 +386,9 @@ def test_handles_are_names_of_keras() -> None:
     applications = [keras.src.applications.convnext, keras.src.applications.inception_resnet_v2]
     known = {name for module in [*ops, *applications] for name in vars(module)}
     known |= {value.__name__ for value in vars(layers).values() if isinstance(value, type)} | {"ConvLSTM"}
-    handles = [handle for rule in entries("channel_rule").values() for handle in rule.handles if isinstance(handle, str)]
+    handles = [
+        handle for rule in entries("channel_rule").values() for handle in rule.handles if isinstance(handle, str)
+    ]
     assert len(handles) == len(set(handles))
     newer = tuple(int(n) for n in keras.__version__.split(".")[:2]) < (3, 15)
     assert newer or set(handles) <= known, set(handles) - known

@@ -77,7 +77,7 @@ class OneFilter1D(Expansion):
     handles = ("Conv1D",)
 
     def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return operation.filters == 1 and operation.use_bias
+        return bool(operation.filters == 1 and operation.use_bias)
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         tensor, padding = args[0], operation.padding

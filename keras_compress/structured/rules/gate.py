@@ -18,8 +18,8 @@ Tensor = Any
 class ChannelGate(keras.layers.Layer):
     """A factor for each channel, 1 or 0.
 
-    A channel whose makers are 0 may have a value nevertheless, that of an activation at 0 for one. A layer that reads it
-    has weights to mask; a norm, a sum or a product of two tensors has none. `cut_masked` takes gates out again.
+    A channel whose makers are 0 may have a value nevertheless, that of an activation at 0 for one. A layer that reads
+    it has weights to mask; a norm, a sum or a product of two tensors has none. `cut_masked` takes gates out again.
 
     Args:
         axis: Axis of the channels.
@@ -33,9 +33,7 @@ class ChannelGate(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
-        self.gate = self.add_weight(
-            name="gate", shape=(input_shape[self.axis],), initializer="ones", trainable=False
-        )
+        self.gate = self.add_weight(name="gate", shape=(input_shape[self.axis],), initializer="ones", trainable=False)
 
     def call(self, inputs: Tensor) -> Tensor:
         shape = [1] * len(inputs.shape)

@@ -68,7 +68,9 @@ class NormalizationOverChannelsRule(Rule):
         if type(visit.operation).__name__ == "RMSNormalization" and axes != last:
             for own, axis in enumerate(last):
                 visit.weight(visit.operation.scale, own, None, "through")
-                visit.freeze(visit.inputs[0].get(axis), f"{visit.path} has a scale that Keras lays along it, of another")
+                visit.freeze(
+                    visit.inputs[0].get(axis), f"{visit.path} has a scale that Keras lays along it, of another"
+                )
         else:
             _gamma_and_beta(visit, axes)
         return [dict(visit.inputs[0])]
