@@ -21,6 +21,7 @@ from keras_compress.structured.cost import Budget
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.examples import Examples
+from keras_compress.structured.filling import Filling
 from keras_compress.structured.selection import GroupLimits, Selection
 from keras_compress.structured.surgery import cut, cut_error
 
@@ -97,7 +98,7 @@ def prune_channels(
             whole_way = Selection(graph, scores, limits, round_to, criterion.comparable)
             choose = _choice(replace(whole_way, limits=_so_far(limits, share)), scope)
             if budget is not None:
-                removed = budget.removed(graph, choose, share, _choice(whole_way, scope))
+                removed = budget.removed(graph, choose, share, _choice(whole_way, scope), Filling(whole_way))
             else:
                 removed = choose((last if ratio is None else ratio) * share)
             pruned = cut(graph, removed)

@@ -24,9 +24,10 @@ from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, 
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.examples import Examples
+from keras_compress.structured.gates import opened_to_masks
 from keras_compress.structured.prune import checked_criterion, limits_of
 from keras_compress.structured.selection import rounded
-from keras_compress.structured.surgery import cut, mask_factor
+from keras_compress.structured.surgery import mask_factor, refuse_transforms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -183,7 +184,8 @@ def sensitivity(
 ) -> Sensitivity:
     """How much a model minds the loss of channels, group by group: each is pruned alone, by several ratios.
 
-    The channels are set to zero in one copy of the model, which computes what the cut model would. Nothing is built or
+    The channels are set to zero in one copy of the model, which computes what the cut model would (and has a
+    `ChannelGate` where something without weights sums over channels). Nothing is built or
     traced for a point: each costs one evaluation.
 
     Args:
@@ -258,7 +260,8 @@ def metric_of(evaluate: Any, data: Any) -> Callable[[keras.Model], float]:
 def _graph_of_copy(model: keras.Model) -> ChannelGraph:
     """The channels of a copy of the model, whose weights may change."""
     graph = channel_graph(model)
-    return channel_graph(cut(graph, graph.none_removed()))
+    refuse_transforms(graph.model)
+    return opened_to_masks(graph)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, 
 from keras_compress.structured.channel_mask import NO_UNIT, ChannelMask, masks_in
 from keras_compress.structured.criteria.criterion import Criterion
 from keras_compress.structured.dependency import channel_graph
+from keras_compress.structured.gates import opened_to_masks, without_gates
 from keras_compress.structured.prune import check_choice, checked_criterion, limits_of, warn_of_frozen
 from keras_compress.structured.selection import GroupLimits
 from keras_compress.structured.surgery import cut, refuse_transforms
@@ -56,8 +57,10 @@ def mask_channels(
     """A copy of the model in which whole channels become zero while it trains. No callback is needed.
 
     At each step at which the schedule acts, the lowest channels are chosen. In inference they are zero: the model
-    computes what `cut_masked` makes of it. In training, with `regrow`, their kernels begin again at zero and may come
-    back, until the schedule has ended; without it they are zero for good at once.
+    computes what `cut_masked` makes of it. Where something without weights sums over channels (a norm, a product of two
+    tensors), a `ChannelGate` is put in front, which `cut_masked` takes out again. In training, with `regrow`, their
+    kernels begin again at zero and may come back, until the schedule has ended; without it they are zero for good at
+    once.
 
     Args:
         model: Built model without transforms.
@@ -97,7 +100,7 @@ def mask_channels(
         )
     check_model(model)
     refuse_transforms(model)
-    graph = channel_graph(model)
+    graph = opened_to_masks(channel_graph(model))
     limits = limits_of(graph, {"max_ratio": max_ratio}, filters, rules)
     warn_of_frozen(graph)
     settings = {
@@ -247,7 +250,7 @@ def cut_masked(
         warnings.warn(f"No channel of {model.name!r} is masked: it stays as wide as it is.", stacklevel=2)
     for group in graph.groups:
         removed[group.units] &= group.name in limits
-    return cut(graph, removed)
+    return without_gates(cut(graph, removed))
 
 
 def _masked(graph: ChannelGraph, model: keras.Model) -> Removed:
