@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -12,7 +12,9 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
+from keras_compress.calibration.used import FactorRange
 from keras_compress.convert import fold
+from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
@@ -20,10 +22,10 @@ from keras_compress.convert.flatten import Flat, flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.storage import INT8, Storage
-from keras_compress.core import graph
+from keras_compress.core import batch_norm, graph
 from keras_compress.core.context import float32_policy
 from keras_compress.core.frozen import FrozenGrid
-from keras_compress.core.model import check_model, check_phases_ended, foldable, inner, slots_in
+from keras_compress.core.model import check_model, check_phases_ended, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, Place, QuantizeActivation
@@ -98,6 +100,13 @@ def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
     if not everywhere and not flat.expanded:
         return flat.model
     quantizers: dict[str, Any] = {}
+    factors = _factors(flat.model)
+
+    def measured(path: str) -> MeasuredRange:
+        function = factors.get(path)
+        if function is None:
+            return MeasuredRange(bits)
+        return FactorRange(bits, function.arguments.get("epsilon", 0.0), root=function.function == "rsqrt")
 
     def quantizer(path: str, place: Place) -> Any:
         if not everywhere and path not in flat.expanded:
@@ -105,10 +114,23 @@ def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
         # The steps of a recurrent layer share their ranges, and so their integers.
         shared = re.sub(r"\.step\d+\b", ".step", path)
         if shared == path:
-            return MeasuredRange(bits)
-        return quantizers.setdefault(shared, MeasuredRange(bits))
+            return measured(path)
+        return quantizers.setdefault(shared, measured(path))
 
     return PlacePoints(quantizer, private=True).place(flat.model)
+
+
+def _factors(flat: keras.Model) -> dict[str, PointwiseFunction]:
+    """Reciprocals that are multiplied with something, and read by nothing else, by name."""
+    table = graph.consumers(flat)
+    found = {}
+    for node in graph.nodes(flat):
+        readers = [r.operation for t in node.outputs for r in table.get(id(t), [])]
+        is_reciprocal = getattr(node.operation, "function", None) in ("rsqrt", "reciprocal")
+        used = bool(readers) and all(type(reader).__name__ == "Multiply" for reader in readers)
+        if isinstance(node.operation, PointwiseFunction) and is_reciprocal and used:
+            found[node.operation.name] = node.operation
+    return found
 
 
 def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:
@@ -142,15 +164,21 @@ class _Freezer:
     _steps: dict[int, tuple[int, int]] = field(default_factory=dict)
     # Sums of tensors on one scale -> that scale, lowest and highest multiple.
     _lattices: dict[int, tuple[float, int, int]] = field(default_factory=dict)
+    # Tensors whose axes were put back in order -> the tensor before that, and the order.
+    _turned: dict[int, tuple[Any, tuple[int, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
 
     def __call__(self, call: graph.Call) -> Any:
         layer = call.operation
+        kind = kind_of(layer)
+        if call.args and id(call.args[0]) in self._turned and (kind is Kind.CLAMP or _is_point(layer)):
+            # The kernel that made the tensor takes them along.
+            tensor, order = self._turned[id(call.args[0])]
+            return self._turn(layer.name, self(replace(call, args=(tensor, *call.args[1:]))), order)
         if isinstance(layer, QuantizeActivation):
             return self._point(layer, call.args[0])
-        kind = kind_of(layer)
         if kind is Kind.NORM:
             return self._norm(call)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
@@ -264,10 +292,25 @@ class _Freezer:
 
     def _standalone_norm(self, call: graph.Call) -> Any:
         """A BatchNormalization that nothing takes in, as a 1x1 depthwise convolution."""
-        norm = fold.affine_of(call.operation)
+        norm, name, tensor = fold.affine_of(call.operation), call.operation.name, call.args[0]
         signs = self._gives_signs(call.node)
         weight = fold.standalone(norm, bits=2 if signs or self.storage.asked else 8)
-        return self._per_channel(call.operation.name, call.args[0], weight, norm.offset, signs)
+        axis, rank = batch_norm.axis_of(call.operation), len(tensor.shape)
+        if axis == rank - 1:
+            return self._per_channel(name, tensor, weight, norm.offset, signs)
+        # Channels last, and back.
+        order = [a for a in range(rank) if a != axis] + [axis]
+        last = keras.layers.Permute(tuple(order[1:]), name=f"{name}.last")(tensor)
+        self._carry(tensor, last)
+        made = self._per_channel(name, last, weight, norm.offset, signs)
+        return self._turn(name, made, tuple(order.index(a) for a in range(rank)))
+
+    def _turn(self, name: str, tensor: Any, order: tuple[int, ...]) -> Any:
+        """A tensor with its axes in another order, which is remembered."""
+        turned = keras.layers.Permute(order[1:], name=f"{name}.turned")(tensor)
+        self._carry(tensor, turned)
+        self._turned[id(turned)] = tensor, order
+        return turned
 
     def _per_channel(
         self, name: str, tensor: Any, weight: IntegerWeight, offset: NDArray[np.float64], signs: bool = False
@@ -304,7 +347,7 @@ class _Freezer:
         weight, bias = integer_weight(layer, slot.name), _bias(layer)
         reader = graph.sole_consumer(call.node, self.flat, self._table)
         signs = self._gives_signs(call.node)
-        if reader is not None and foldable(layer, reader.operation):
+        if reader is not None and batch_norm.foldable(layer, reader.operation):
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
             self._folded.add(id(reader.operation))
             signs = self._gives_signs(reader)
@@ -399,6 +442,10 @@ def _no_finer(grid: Grid, step: float | None) -> Grid:
         return grid
     lowest = (-128 - grid.zero_point) * grid.scale
     return FixedGrid(_float32(step), int(np.clip(np.rint(-128 - lowest / step), -128, 127)))
+
+
+def _is_point(layer: Any) -> bool:
+    return isinstance(layer, QuantizeActivation)
 
 
 def _only_describes(quantizer: Any) -> bool:

@@ -74,9 +74,14 @@ def _operands(graph: Graph) -> Iterator[int]:
 def _matching(values: NDArray[Any], scale: NDArray[Any], plan: LoweringPlan) -> ConstantGrid | None:
     for grid in plan.weights.values():
         same = grid.values.size == values.size and np.array_equal(grid.values.reshape(-1), values.reshape(-1))
-        if same and np.array_equal(np.broadcast_to(grid.scale, scale.shape), scale):
+        if same and _same_scales(grid.scale.reshape(-1), scale.reshape(-1)):
             return grid
     return None
+
+
+def _same_scales(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Whether each channel has the same scale; one number stands for all channels."""
+    return (first.size == second.size or 1 in (first.size, second.size)) and bool(np.all(first == second))
 
 
 def _biases(frozen: keras.Model) -> list[NDArray[np.float64]]:

@@ -92,7 +92,7 @@ class Arithmetic(Expansion):
         if kind != "subtract":
             return combine(emit, kind, tensor, value)
         # c - x = -x + c
-        if _of_channels(tensor, value):
+        if of_channels(tensor, value):
             channels = (tensor.shape[-1],)
             return emit.affine(
                 tensor, np.full(channels, -1.0), np.broadcast_to(value.reshape(-1), channels), "subtract"
@@ -106,7 +106,7 @@ def combine(emit: Emitter, kind: str, tensor: Tensor, value: Any) -> Tensor:
     neutral = 0.0 if kind == "add" else 1.0
     if np.all(value == neutral) and not _grows(tensor, value):
         return tensor
-    if _of_channels(tensor, value):
+    if of_channels(tensor, value):
         vector = np.broadcast_to(value.reshape(-1), (tensor.shape[-1],))
         return emit.affine(tensor, **{"factor" if kind == "multiply" else "offset": vector}, name=kind)
     layer = Operand(kind, value.shape, name=kind)
@@ -119,7 +119,7 @@ def _grows(tensor: Tensor, value: Array) -> bool:
     return np.broadcast_shapes(value.shape, shape) != shape
 
 
-def _of_channels(tensor: Tensor, value: Array) -> bool:
+def of_channels(tensor: Tensor, value: Array) -> bool:
     """Whether a constant is one number, or one for each channel."""
     fits = value.size == 1 or (value.size == tensor.shape[-1] and value.shape[-1] == tensor.shape[-1])
     return fits and len(tensor.shape) > 1 and not _grows(tensor, value)

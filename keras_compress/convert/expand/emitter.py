@@ -171,6 +171,9 @@ class Emitter:
             # A variable would be left behind when the graph is saved.
             args, kwargs = tree.map_structure(_value, (args, kwargs))
         copied.name = self._unique(name)
+        if isinstance(copied, Compressed):
+            # Exported without the wrapper, where no other layer may have the name.
+            copied.layer.name = copied.name
         if self._path:
             self.made.add(copied.name)
         return copied(*args, **kwargs)

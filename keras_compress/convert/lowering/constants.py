@@ -48,21 +48,24 @@ def store_weight(state: Lowering, op: Any, operand: int, dimension: int) -> NDAr
     """
     graph, tensor = state.graph, op.inputs[operand]
     grid = weight_grid(state, op, operand)
-    shape = graph.shape(tensor)
-    if grid.scale.size not in (1, shape[dimension]):
+    shape, scale = graph.shape(tensor), grid.scale.astype(np.float32, copy=False).reshape(-1)
+    if np.all(scale == scale[:1]) and scale.size != shape[dimension]:
+        # Equal numbers in the kernels of two layers are one entry of the plan, with the channels of one of them.
+        scale = scale[:1]
+    if scale.size not in (1, shape[dimension]):
         raise ValueError(
             f"Expected 1 or {shape[dimension]} scales for {grid.name!r}, stored as {shape}. "
-            f"Received: {grid.scale.size} scales"
+            f"Received: {scale.size} scales"
         )
     key = ("weight", graph.tensors[tensor].buffer, shape, dimension)
     if key not in state.constants:
         stored = graph.add_constant(grid.name, grid.values.astype(np.int8, copy=False).reshape(shape))
-        graph.set_quantization(stored, grid.scale, 0, dimension)
+        graph.set_quantization(stored, scale, 0, dimension)
         state.constants[key] = stored
         if grid.storage_bits < 8:
             state.packed[stored] = grid.storage_bits
     op.inputs[operand] = state.constants[key]
-    return grid.scale.astype(np.float32, copy=False).reshape(-1)
+    return scale
 
 
 def store_bias(
