@@ -21,9 +21,11 @@ from keras_compress.convert.expand.weights import integer_weight
 from keras_compress.convert.flatten import Flat, flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
+from keras_compress.convert.refusals import check_layers
 from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import batch_norm, graph
 from keras_compress.core.context import float32_policy
+from keras_compress.core.finite import check_finite
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.model import check_model, check_phases_ended, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
@@ -85,6 +87,8 @@ def freeze(
     """
     check_model(model)
     check_phases_ended(model)
+    check_finite(model)
+    check_layers(model)
     if is_frozen(model):
         return model
     flat = flatten(model, representative_dataset)
@@ -462,6 +466,11 @@ def _as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.lay
     """A pooling layer with int8 rounding that all kernels share, and the shape to bring its output to, if any."""
     if type(layer).__name__ != "GlobalAveragePooling2D":
         return layer, None
+    if None in tensor.shape[1:]:
+        raise ValueError(
+            "Expected static shapes except for the batch, as an average takes its factor from them. Received: "
+            f"{tuple(tensor.shape)} at {layer.name!r}"
+        )
     pooled = keras.layers.AveragePooling2D(tuple(tensor.shape[1:3]), name=layer.name)
     return pooled, None if layer.keepdims else (tensor.shape[-1],)
 

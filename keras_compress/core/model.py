@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_compress.core import graph, parts, progress, remade
 from keras_compress.core.batch_norm import channel_shape, foldable
+from keras_compress.core.finite import check_finite
 from keras_compress.core.initial_values import made_with_values
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.slots import Slot, skip_reason, slots_of
@@ -294,6 +295,7 @@ def add_transforms(
         replaced: Called for each wrapper: what is to be in it beside its transforms, see `Compressed.remade`.
     """
     check_model(model)
+    check_finite(model)
     listed = candidates(model, strict)
     settings = settings_by_path(listed, defaults, filters, rules)
     added: list[tuple[Compressed, WeightTransform]] = []

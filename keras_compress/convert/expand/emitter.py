@@ -19,20 +19,9 @@ from keras_compress.core.model import copy_layer, inner, slots_in
 from keras_compress.core.trace import trace
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
+from keras_compress.quantizers.kinds import INFERENCE_IDENTITY
 
 Tensor = Any
-# Layers that do nothing in inference.
-_INFERENCE_IDENTITY = (
-    "Dropout",
-    "SpatialDropout1D",
-    "SpatialDropout2D",
-    "SpatialDropout3D",
-    "GaussianNoise",
-    "GaussianDropout",
-    "AlphaDropout",
-    "ActivityRegularization",
-    "Identity",
-)
 
 
 class Emitter:
@@ -131,7 +120,7 @@ class Emitter:
         if not any(isinstance(a, keras.KerasTensor) for a in tree.flatten((args, kwargs))):
             return operation(*args, **kwargs)  # of constants only
         body = inner(operation) if isinstance(operation, keras.layers.Layer) else operation
-        if type(body).__name__ in _INFERENCE_IDENTITY and len(args) == 1:
+        if type(body).__name__ in INFERENCE_IDENTITY and len(args) == 1:
             return args[0]
         if isinstance(operation, Compressed):
             if operation.input_point is not None:
