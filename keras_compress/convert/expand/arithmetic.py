@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -17,7 +18,13 @@ from keras_compress.core.registry import PACKAGE
 
 Tensor = Any
 Array = NDArray[Any]
-_OPERATIONS = {"add": ops.add, "subtract": ops.subtract, "multiply": ops.multiply}
+_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "add": ops.add,
+    "subtract": ops.subtract,
+    "multiply": ops.multiply,
+    # Written as Keras does, which TensorFlow's converter knows for PRELU.
+    "slope": lambda x, slope: ops.relu(x) + -slope * ops.relu(-x),
+}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -25,7 +32,7 @@ class Operand(keras.layers.Layer):
     """`inputs op constant`, with a constant tensor that the device holds as int8 integers under one scale.
 
     Args:
-        operation: `"add"`, `"subtract"` or `"multiply"`.
+        operation: `"add"`, `"subtract"`, `"multiply"`, or `"slope"`: a product where the input is negative.
         shape: Shape of the constant; it broadcasts against a sample.
     """
 
@@ -146,3 +153,13 @@ class Negative(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         return combine(emit, "multiply", args[0], np.float32(-1.0))
+
+
+class ParametricReLU(Expansion):
+    """PReLU, whose slopes are integers on the device."""
+
+    handles = ("PReLU",)
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        slopes = as_array(operation.alpha)
+        return emit(frozen(Operand("slope", slopes.shape, name="slope"), default_integers(slopes, ())), args[0])

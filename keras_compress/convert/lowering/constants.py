@@ -131,8 +131,9 @@ def quantize_operand(state: Lowering, op: Any, operand: int, bits: int) -> int:
     graph, tensor = state.graph, op.inputs[operand]
     values = graph.constant(tensor)
     planned = find_weight(state, tensor)
-    if planned is not None and planned.scale.size == 1 and bits == 8:
-        stored = graph.add_constant(planned.name, planned.values.reshape(graph.shape(tensor)))
+    if planned is not None and planned.scale.size == 1:
+        integers = planned.values.astype(np.int16 if bits == 16 else np.int8, copy=False)
+        stored = graph.add_constant(planned.name, integers.reshape(graph.shape(tensor)))
         graph.set_quantization(stored, planned.scale)
         return stored
     if values is None:
