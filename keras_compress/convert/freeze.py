@@ -32,7 +32,7 @@ from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
-from keras_compress.quantizers.placement import PlacePoints
+from keras_compress.quantizers.placement import PlacePoints, reader_of
 
 Grid = FixedGrid
 
@@ -168,8 +168,8 @@ class _Freezer:
     _steps: dict[int, tuple[int, int]] = field(default_factory=dict)
     # Sums of tensors on one scale -> that scale, lowest and highest multiple.
     _lattices: dict[int, tuple[float, int, int]] = field(default_factory=dict)
-    # Tensors whose axes were put back in order -> the tensor before that, and the order.
-    _turned: dict[int, tuple[Any, tuple[int, ...]]] = field(default_factory=dict)
+    # Outputs of kernels, reshaped or permuted -> the tensor before that, and the layer that did it.
+    _moved: dict[int, tuple[Any, keras.layers.Layer]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
@@ -177,10 +177,10 @@ class _Freezer:
     def __call__(self, call: graph.Call) -> Any:
         layer = call.operation
         kind = kind_of(layer)
-        if call.args and id(call.args[0]) in self._turned and (kind is Kind.CLAMP or _is_point(layer)):
+        if call.args and id(call.args[0]) in self._moved and (kind is Kind.CLAMP or _is_point(layer)):
             # The kernel that made the tensor takes them along.
-            tensor, order = self._turned[id(call.args[0])]
-            return self._turn(layer.name, self(replace(call, args=(tensor, *call.args[1:]))), order)
+            tensor, move = self._moved[id(call.args[0])]
+            return self._move(layer.name, self(replace(call, args=(tensor, *call.args[1:]))), move)
         if isinstance(layer, QuantizeActivation):
             return self._point(layer, call.args[0])
         if kind is Kind.NORM:
@@ -195,6 +195,9 @@ class _Freezer:
         if kind is Kind.SAME:
             for output in keras.tree.flatten(outputs):
                 self._carry(call.args[0], output)
+            made = id(call.args[0]) in self._sums or id(call.args[0]) in self._moved
+            if made and isinstance(layer, (keras.layers.Reshape, keras.layers.Permute)):
+                self._moved[id(outputs)] = call.args[0], layer
         if kind is Kind.CLAMP and id(call.args[0]) in self._sums:
             self._sums[id(outputs)] = self._sums[id(call.args[0])]
         self._add(call, outputs)
@@ -307,14 +310,15 @@ class _Freezer:
         last = keras.layers.Permute(tuple(order[1:]), name=f"{name}.last")(tensor)
         self._carry(tensor, last)
         made = self._per_channel(name, last, weight, norm.offset, signs)
-        return self._turn(name, made, tuple(order.index(a) for a in range(rank)))
+        return self._move(name, made, keras.layers.Permute([order.index(a) for a in range(1, rank)]))
 
-    def _turn(self, name: str, tensor: Any, order: tuple[int, ...]) -> Any:
-        """A tensor with its axes in another order, which is remembered."""
-        turned = keras.layers.Permute(order[1:], name=f"{name}.turned")(tensor)
-        self._carry(tensor, turned)
-        self._turned[id(turned)] = tensor, order
-        return turned
+    def _move(self, name: str, tensor: Any, layer: keras.layers.Layer) -> Any:
+        """A tensor reshaped or permuted, which is remembered: what stands behind is taken along by the kernel."""
+        layer = type(layer).from_config({**layer.get_config(), "name": f"{name}.moved"})
+        moved = layer(tensor)
+        self._carry(tensor, moved)
+        self._moved[id(moved)] = tensor, layer
+        return moved
 
     def _per_channel(
         self, name: str, tensor: Any, weight: IntegerWeight, offset: NDArray[np.float64], signs: bool = False
@@ -349,7 +353,7 @@ class _Freezer:
         layout_of(inner(layer), layer.name)
         slot = slots_in(layer)[0]
         weight, bias = integer_weight(layer, slot.name), _bias(layer)
-        reader = graph.sole_consumer(call.node, self.flat, self._table)
+        reader = reader_of(call.node, self.flat, self._table)
         signs = self._gives_signs(call.node)
         if reader is not None and batch_norm.foldable(layer, reader.operation):
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
