@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
 from keras_compress.calibration.used import FactorRange
 from keras_compress.convert import fold
-from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
-from keras_compress.convert.flatten import Flat, flatten
+from keras_compress.convert.flatten import Flat, factors_of, flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.refusals import check_layers
@@ -104,7 +103,7 @@ def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
     if not everywhere and not flat.expanded:
         return flat.model
     quantizers: dict[str, Any] = {}
-    factors = _factors(flat.model)
+    factors = factors_of(flat.model)
 
     def measured(path: str) -> MeasuredRange:
         function = factors.get(path)
@@ -122,19 +121,6 @@ def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
         return quantizers.setdefault(shared, measured(path))
 
     return PlacePoints(quantizer, private=True).place(flat.model)
-
-
-def _factors(flat: keras.Model) -> dict[str, PointwiseFunction]:
-    """Reciprocals that are multiplied with something, and read by nothing else, by name."""
-    table = graph.consumers(flat)
-    found = {}
-    for node in graph.nodes(flat):
-        readers = [r.operation for t in node.outputs for r in table.get(id(t), [])]
-        is_reciprocal = getattr(node.operation, "function", None) in ("rsqrt", "reciprocal")
-        used = bool(readers) and all(type(reader).__name__ == "Multiply" for reader in readers)
-        if isinstance(node.operation, PointwiseFunction) and is_reciprocal and used:
-            found[node.operation.name] = node.operation
-    return found
 
 
 def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:
@@ -177,7 +163,11 @@ class _Freezer:
     def __call__(self, call: graph.Call) -> Any:
         layer = call.operation
         kind = kind_of(layer)
-        if call.args and id(call.args[0]) in self._moved and (kind is Kind.CLAMP or _is_point(layer)):
+        if (
+            call.args
+            and id(call.args[0]) in self._moved
+            and (kind is Kind.CLAMP or isinstance(layer, QuantizeActivation))
+        ):
             # The kernel that made the tensor takes them along.
             tensor, move = self._moved[id(call.args[0])]
             return self._move(layer.name, self(replace(call, args=(tensor, *call.args[1:]))), move)
@@ -450,10 +440,6 @@ def _no_finer(grid: Grid, step: float | None) -> Grid:
         return grid
     lowest = (-128 - grid.zero_point) * grid.scale
     return FixedGrid(_float32(step), int(np.clip(np.rint(-128 - lowest / step), -128, 127)))
-
-
-def _is_point(layer: Any) -> bool:
-    return isinstance(layer, QuantizeActivation)
 
 
 def _only_describes(quantizer: Any) -> bool:

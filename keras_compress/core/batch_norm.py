@@ -41,7 +41,7 @@ def foldable(layer: Any, norm: Any) -> bool:
         return False
     body = layer.layer if isinstance(layer, Compressed) else layer
     linear = getattr(body, "activation", None) in (None, keras.activations.linear)
-    return linear and over_last_axis(norm) and _takes_factors(body)
+    return bool(linear) and over_last_axis(norm) and _takes_factors(body)
 
 
 def _takes_factors(layer: keras.layers.Layer) -> bool:

@@ -64,8 +64,9 @@ def reader_of(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> N
     kind, operation = kind_of(reader.operation), reader.operation
     if isinstance(operation, QuantizeActivation):
         return first if operation.quantizer.replaces_relu else reader
-    kept = _channels_kept(first, reader)
-    return reader if kind is Kind.CLAMP or (kind is Kind.NORM and kept and foldable(node.operation, operation)) else first
+    if kind is Kind.NORM:
+        return reader if foldable(node.operation, operation) and _channels_kept(first, reader) else first
+    return reader if kind is Kind.CLAMP else first
 
 
 def _channels_kept(first: Node, last: Node) -> bool:

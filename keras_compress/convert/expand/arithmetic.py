@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 
@@ -19,7 +20,8 @@ from keras_compress.core.registry import PACKAGE
 Tensor = Any
 Array = NDArray[Any]
 _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "add": ops.add,
+    # `ops.add` takes (1, n, 1) for a bias of the last axis where that has n channels.
+    "add": tf.add,
     "subtract": ops.subtract,
     "multiply": ops.multiply,
     # Written as Keras does, which TensorFlow's converter knows for PRELU.
@@ -91,6 +93,8 @@ class Arithmetic(Expansion):
         value = as_array(second)
         if kind == "divide":
             kind, value = "multiply", (1.0 / value.astype(np.float64)).astype(np.float32)
+        if kind == "add":
+            value = _as_added(first, value)
         if kind == "subtract":
             kind, value = "add", -value
         return combine(emit, kind, first, value)
@@ -105,6 +109,14 @@ class Arithmetic(Expansion):
                 tensor, np.full(channels, -1.0), np.broadcast_to(value.reshape(-1), channels), "subtract"
             )
         return combine(emit, "add", combine(emit, "multiply", tensor, np.float32(-1.0)), value)
+
+
+def _as_added(tensor: Tensor, value: Array) -> Array:
+    """A constant as `ops.add` adds it: one of n numbers goes to the last axis, or else the first, that has n places."""
+    places, rank = value.size, len(tensor.shape)
+    if rank < 2 or places == 1 or max(value.shape) != places or places not in (tensor.shape[1], tensor.shape[-1]):
+        return value
+    return value.reshape(-1) if places == tensor.shape[-1] else value.reshape(-1, *[1] * (rank - 2))
 
 
 def combine(emit: Emitter, kind: str, tensor: Tensor, value: Any) -> Tensor:

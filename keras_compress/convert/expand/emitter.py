@@ -243,7 +243,7 @@ class Emitter:
         shape = getattr(argument, "shape", None)
         if isinstance(argument, keras.KerasTensor) or not shape or shape[0] != self.unknown_batch:
             return argument
-        values = ops.convert_to_numpy(argument)
+        values = np.asarray(argument)
         if not (values == values[:1]).all():
             raise ValueError(
                 f"Expected constants that are the same for each sample. Received: others, in {self.name('')!r}"

@@ -18,10 +18,12 @@ class ExtractPatches(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         size, strides, dilation = (_pair(v) for v in (operation.size, operation.strides, operation.dilation_rate))
+        if len(size) != 2 or len(args[0].shape) != 4:
+            raise ValueError(f"Expected patches of images. Received: size={size} at {emit.name('')!r}")
         height, width, channels = args[0].shape[1:]
         rows, columns = height // size[0], width // size[1]
         left = height - rows * size[0], width - columns * size[1]
-        apart = strides not in (None, size) or dilation not in (None, (1, 1))
+        apart = strides != size or dilation != (1, 1)
         if apart or (any(left) and operation.padding != "valid") or operation.data_format == "channels_first":
             raise ValueError(
                 "Expected patches that lie side by side in channels_last images. Received: "
@@ -36,7 +38,5 @@ class ExtractPatches(Expansion):
         return reshaped(emit, image, (rows, columns, size[0] * size[1] * channels), "patches")
 
 
-def _pair(value: Any) -> tuple[int, int] | None:
-    if value is None or isinstance(value, int):
-        return None if value is None else (value, value)
-    return (int(value[0]), int(value[1]))
+def _pair(value: Any) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else tuple(int(n) for n in value)

@@ -9,9 +9,7 @@ import keras
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 
-_NAMES = {
-    f"Adaptive{kind}Pooling{rank}D": f"{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)
-}
+_NAMES = {f"Adaptive{kind}Pooling{rank}D": f"{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)}
 
 
 class AdaptivePooling(Expansion):
