@@ -32,7 +32,7 @@ def axis_of(norm: keras.layers.BatchNormalization) -> int:
 
 def over_last_axis(norm: keras.layers.BatchNormalization) -> bool:
     """Whether the factors are for the last axis, where channels are."""
-    return axis_of(norm) == norm.input_spec.ndim - 1
+    return axis_of(norm) == int(norm.input_spec.ndim) - 1
 
 
 def foldable(layer: Any, norm: Any) -> bool:
