@@ -32,9 +32,6 @@ def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> N
     biases = _biases(frozen)
     for data, weight, bias in _weighted_tensors(graph):
         values, quantization = graph.constant(weight), graph.quantization(weight)
-        if values is not None and values.dtype == np.float32 and fingerprint(values) in plan.weights:
-            # Of an operator that stays in float32, as the report says.
-            missing.pop(plan.weights[fingerprint(values)].name, None)
         if values is None or quantization is None or values.dtype != np.int8:
             continue
         grid = _matching(values, quantization[0], plan)
