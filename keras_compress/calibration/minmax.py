@@ -28,6 +28,9 @@ class MeasuredRange(ActivationQuantizer):
         bits: 2 to 8, or 16 (symmetric).
     """
 
+    # Whether `observe` is to be given the values.
+    watches = False
+
     def __init__(self, bits: int = 8, **kwargs: Any) -> None:
         self._ends: tuple[np.float32, np.float32] | None = None
         super().__init__(bits, **kwargs)
@@ -48,6 +51,9 @@ class MeasuredRange(ActivationQuantizer):
         if self._ends is None:
             raise ValueError(f"Expected a range that calibration has set. Received: none at {self.name!r}")
         return self._ends
+
+    def observe(self, values: NDArray[Any]) -> None:
+        """Take note of values, where `watches` asks for them; their extremes are not all that counts."""
 
     def parameters(self) -> tuple[Any, Any]:
         return affine.affine_parameters(*self.range(), self.spec)
@@ -79,8 +85,10 @@ def calibrate(model: keras.Model, representative_dataset: Any) -> int:
     with quiet_tensorflow():
         for batch in batches(representative_dataset, model):
             for piece in _pieces(batch, size):
-                low, high = extremes([tf.constant(array) for array in piece])
+                low, high, watched = extremes([tf.constant(array) for array in piece])
                 lows, highs = np.minimum(lows, low), np.maximum(highs, high)
+                for point, values in zip(filter(_is_watched, points), watched, strict=True):
+                    point.quantizer.observe(values.numpy())
             seen += len(batch[0])
             progress.advance(len(batch[0]))
     for quantizer, mine in _by_quantizer(points):
@@ -99,26 +107,35 @@ def _by_quantizer(points: list[QuantizeActivation]) -> list[tuple[Any, list[int]
 def _extremes(model: keras.Model, points: list[QuantizeActivation]) -> Callable[[list[tf.Tensor]], Any]:
     """A function from a batch to the lowest and the highest values at some points, which let the values pass.
 
+    Behind the two it gives all values of those points that are watched.
+
     The points themselves are left out: a conditional for each would take most of the time of tracing and running.
     """
     watched = {id(point) for point in points}
     signature = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
 
     @tf.function(input_signature=[signature], autograph=False)
-    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         found: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+        values: dict[int, tf.Tensor] = {}
 
         def visit(call: graph.Call) -> Any:
             if id(call.operation) not in watched:
                 return call.run()
             found[id(call.operation)] = (tf.reduce_min(call.args[0]), tf.reduce_max(call.args[0]))
+            values[id(call.operation)] = call.args[0]
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
         lows, highs = zip(*(found[id(point)] for point in points), strict=True)
-        return tf.stack([tf.cast(x, "float32") for x in lows]), tf.stack([tf.cast(x, "float32") for x in highs])
+        ends = [tf.stack([tf.cast(x, "float32") for x in side]) for side in (lows, highs)]
+        return ends[0], ends[1], [values[id(point)] for point in points if _is_watched(point)]
 
     return extremes  # type: ignore[no-any-return]
+
+
+def _is_watched(point: QuantizeActivation) -> bool:
+    return getattr(point.quantizer, "watches", False)
 
 
 def _batch_size(model: keras.Model) -> int:

@@ -15,9 +15,11 @@ from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.lowering import Lowered, lower
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
+from keras_compress.convert.refusals import check_layers, check_static_shapes
 from keras_compress.convert.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
 from keras_compress.core import graph, progress
 from keras_compress.core.context import float32_policy
+from keras_compress.core.finite import check_finite
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import check_model, check_phases_ended, strip_layer, warn_of_pending
 from keras_compress.quantizers.activation import QuantizeActivation
@@ -74,6 +76,10 @@ def convert(
     """
     check_model(model)
     check_phases_ended(model)
+    check_finite(model)
+    check_layers(model)
+    if graph.is_graph(model):
+        check_static_shapes(model)
     mode = _chosen_mode(model, mode, representative_dataset)
     weights_storage = weights_storage or default_storage(target)
     check_arguments(target, mode, io, weights_storage, max_arena_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -12,23 +12,26 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
+from keras_compress.calibration.used import FactorRange
 from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
-from keras_compress.convert.flatten import Flat, flatten
+from keras_compress.convert.flatten import Flat, factors_of, flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
+from keras_compress.convert.refusals import check_layers
 from keras_compress.convert.storage import INT8, Storage
-from keras_compress.core import graph
+from keras_compress.core import batch_norm, graph
 from keras_compress.core.context import float32_policy
+from keras_compress.core.finite import check_finite
 from keras_compress.core.frozen import FrozenGrid
-from keras_compress.core.model import check_model, check_phases_ended, foldable, inner, slots_in
+from keras_compress.core.model import check_model, check_phases_ended, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
-from keras_compress.quantizers.placement import PlacePoints
+from keras_compress.quantizers.placement import PlacePoints, reader_of
 
 Grid = FixedGrid
 
@@ -83,6 +86,8 @@ def freeze(
     """
     check_model(model)
     check_phases_ended(model)
+    check_finite(model)
+    check_layers(model)
     if is_frozen(model):
         return model
     flat = flatten(model, representative_dataset)
@@ -98,6 +103,13 @@ def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
     if not everywhere and not flat.expanded:
         return flat.model
     quantizers: dict[str, Any] = {}
+    factors = factors_of(flat.model)
+
+    def measured(path: str) -> MeasuredRange:
+        function = factors.get(path)
+        if function is None:
+            return MeasuredRange(bits)
+        return FactorRange(bits, function.arguments.get("epsilon", 0.0), root=function.function == "rsqrt")
 
     def quantizer(path: str, place: Place) -> Any:
         if not everywhere and path not in flat.expanded:
@@ -105,8 +117,8 @@ def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
         # The steps of a recurrent layer share their ranges, and so their integers.
         shared = re.sub(r"\.step\d+\b", ".step", path)
         if shared == path:
-            return MeasuredRange(bits)
-        return quantizers.setdefault(shared, MeasuredRange(bits))
+            return measured(path)
+        return quantizers.setdefault(shared, measured(path))
 
     return PlacePoints(quantizer, private=True).place(flat.model)
 
@@ -142,15 +154,25 @@ class _Freezer:
     _steps: dict[int, tuple[int, int]] = field(default_factory=dict)
     # Sums of tensors on one scale -> that scale, lowest and highest multiple.
     _lattices: dict[int, tuple[float, int, int]] = field(default_factory=dict)
+    # Outputs of kernels, reshaped or permuted -> the tensor before that, and the layer that did it.
+    _moved: dict[int, tuple[Any, keras.layers.Layer]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
 
     def __call__(self, call: graph.Call) -> Any:
         layer = call.operation
+        kind = kind_of(layer)
+        if (
+            call.args
+            and id(call.args[0]) in self._moved
+            and (kind is Kind.CLAMP or isinstance(layer, QuantizeActivation))
+        ):
+            # The kernel that made the tensor takes them along.
+            tensor, move = self._moved[id(call.args[0])]
+            return self._move(layer.name, self(replace(call, args=(tensor, *call.args[1:]))), move)
         if isinstance(layer, QuantizeActivation):
             return self._point(layer, call.args[0])
-        kind = kind_of(layer)
         if kind is Kind.NORM:
             return self._norm(call)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
@@ -163,6 +185,9 @@ class _Freezer:
         if kind is Kind.SAME:
             for output in keras.tree.flatten(outputs):
                 self._carry(call.args[0], output)
+            made = id(call.args[0]) in self._sums or id(call.args[0]) in self._moved
+            if made and isinstance(layer, (keras.layers.Reshape, keras.layers.Permute)):
+                self._moved[id(outputs)] = call.args[0], layer
         if kind is Kind.CLAMP and id(call.args[0]) in self._sums:
             self._sums[id(outputs)] = self._sums[id(call.args[0])]
         self._add(call, outputs)
@@ -264,10 +289,26 @@ class _Freezer:
 
     def _standalone_norm(self, call: graph.Call) -> Any:
         """A BatchNormalization that nothing takes in, as a 1x1 depthwise convolution."""
-        norm = fold.affine_of(call.operation)
+        norm, name, tensor = fold.affine_of(call.operation), call.operation.name, call.args[0]
         signs = self._gives_signs(call.node)
         weight = fold.standalone(norm, bits=2 if signs or self.storage.asked else 8)
-        return self._per_channel(call.operation.name, call.args[0], weight, norm.offset, signs)
+        axis, rank = batch_norm.axis_of(call.operation), len(tensor.shape)
+        if axis == rank - 1:
+            return self._per_channel(name, tensor, weight, norm.offset, signs)
+        # Channels last, and back.
+        order = [a for a in range(rank) if a != axis] + [axis]
+        last = keras.layers.Permute(tuple(order[1:]), name=f"{name}.last")(tensor)
+        self._carry(tensor, last)
+        made = self._per_channel(name, last, weight, norm.offset, signs)
+        return self._move(name, made, keras.layers.Permute([order.index(a) for a in range(1, rank)]))
+
+    def _move(self, name: str, tensor: Any, layer: keras.layers.Layer) -> Any:
+        """A tensor reshaped or permuted, which is remembered: what stands behind is taken along by the kernel."""
+        layer = type(layer).from_config({**layer.get_config(), "name": f"{name}.moved"})
+        moved = layer(tensor)
+        self._carry(tensor, moved)
+        self._moved[id(moved)] = tensor, layer
+        return moved
 
     def _per_channel(
         self, name: str, tensor: Any, weight: IntegerWeight, offset: NDArray[np.float64], signs: bool = False
@@ -302,9 +343,9 @@ class _Freezer:
         layout_of(inner(layer), layer.name)
         slot = slots_in(layer)[0]
         weight, bias = integer_weight(layer, slot.name), _bias(layer)
-        reader = graph.sole_consumer(call.node, self.flat, self._table)
+        reader = reader_of(call.node, self.flat, self._table)
         signs = self._gives_signs(call.node)
-        if reader is not None and foldable(layer, reader.operation):
+        if reader is not None and batch_norm.foldable(layer, reader.operation):
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
             self._folded.add(id(reader.operation))
             signs = self._gives_signs(reader)
@@ -415,6 +456,11 @@ def _as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.lay
     """A pooling layer with int8 rounding that all kernels share, and the shape to bring its output to, if any."""
     if type(layer).__name__ != "GlobalAveragePooling2D":
         return layer, None
+    if None in tensor.shape[1:]:
+        raise ValueError(
+            "Expected static shapes except for the batch, as an average takes its factor from them. Received: "
+            f"{tuple(tensor.shape)} at {layer.name!r}"
+        )
     pooled = keras.layers.AveragePooling2D(tuple(tensor.shape[1:3]), name=layer.name)
     return pooled, None if layer.keepdims else (tensor.shape[-1],)
 

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 
 from keras_compress.core import graph, parts, progress, remade
+from keras_compress.core.batch_norm import channel_shape, foldable
+from keras_compress.core.finite import check_finite
 from keras_compress.core.initial_values import made_with_values
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.slots import Slot, skip_reason, slots_of
@@ -293,6 +295,7 @@ def add_transforms(
         replaced: Called for each wrapper: what is to be in it beside its transforms, see `Compressed.remade`.
     """
     check_model(model)
+    check_finite(model)
     listed = candidates(model, strict)
     settings = settings_by_path(listed, defaults, filters, rules)
     added: list[tuple[Compressed, WeightTransform]] = []
@@ -356,21 +359,6 @@ def _graphs(model: keras.layers.Layer) -> list[keras.Model]:
     return list(found.values())
 
 
-def foldable(layer: Any, norm: Any) -> bool:
-    """Whether `norm` is a BatchNormalization whose factors can go into the kernel of `layer`."""
-    if not isinstance(norm, keras.layers.BatchNormalization) or not isinstance(layer, keras.layers.Layer):
-        return False
-    body = inner(layer)
-    slots = slots_of(body)
-    linear = getattr(body, "activation", None) in (None, keras.activations.linear)
-    return bool(
-        linear
-        and len(slots) == 1
-        and slots[0].name == "kernel"
-        and norm.axis in (-1, len(norm._build_shapes_dict["input_shape"]) - 1)
-    )
-
-
 def positive_gammas(model: keras.Model) -> keras.Model:
     """The same function with no negative gamma in a BatchNormalization that can be folded.
 
@@ -411,16 +399,6 @@ def _flip(layer: keras.layers.Layer, sign: np.ndarray[Any, Any]) -> None:
     layer.kernel.assign(layer.kernel * sign.reshape(shape))
     if layer.bias is not None:
         layer.bias.assign(layer.bias * sign)
-
-
-def channel_shape(shape: Sequence[int], channel_axes: Sequence[int]) -> list[int]:
-    """Shape in which a vector over the output channels broadcasts against a weight.
-
-    >>> channel_shape((3, 3, 8, 2), (-2, -1))
-    [1, 1, 8, 2]
-    """
-    axes = {a % len(shape) for a in channel_axes}
-    return [n if a in axes else 1 for a, n in enumerate(shape)]
 
 
 def warn_of_pending(model: keras.Model, stacklevel: int) -> None:

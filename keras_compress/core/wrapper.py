@@ -205,11 +205,16 @@ class Compressed(keras.layers.Wrapper):
         return apply_all(self.transforms[slot.name], value, training, _assign_update if update else None)
 
     def _apply_updates(self, scope: keras.StatelessScope, given: Mapping[int, Tensor]) -> None:
-        """Carry what the layer assigned inside the scope (moving averages, seeds) out of it, not what it was given."""
+        """Carry what the layer assigned inside the scope (moving averages, seeds) out of it, not what it was given.
+
+        A weight that the layer itself changes (`SpectralNormalization` divides it) is changed by as much: the
+        transformed weight does not take the place of the latent one.
+        """
         for variable in self.layer.variables:
-            value = scope.get_current_value(variable)
-            if value is not None and value is not given.get(id(variable)):
-                assign(variable, value)
+            value, before = scope.get_current_value(variable), given.get(id(variable))
+            if value is None or value is before:
+                continue
+            assign(variable, value if before is None else value_of(variable) + value - before)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object

@@ -23,15 +23,23 @@ class Kind(Enum):
     FREE = "own output range"
 
 
+# Layers that do nothing in inference; called without a word of training, augmentations would begin.
+_INFERENCE_IDENTITY = (
+    "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout "
+    "ActivityRegularization Identity AugMix CutMix MixUp RandAugment RandomBrightness RandomColorDegeneration "
+    "RandomColorJitter RandomContrast RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur "
+    "RandomGrayscale RandomHue RandomInvert RandomPerspective RandomPosterization RandomRotation RandomSaturation "
+    "RandomSharpness RandomShear RandomTranslation RandomZoom"
+)
+INFERENCE_IDENTITY = _INFERENCE_IDENTITY.split()
 _BY_CLASS = {
     Kind.LINEAR: "Dense EinsumDense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose "
     "DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D",
     Kind.NORM: "BatchNormalization",
     Kind.SAME: "MaxPooling1D MaxPooling2D MaxPooling3D GlobalMaxPooling1D GlobalMaxPooling2D Flatten Reshape Permute "
-    "ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D RepeatVector Dropout "
-    "SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout "
-    "ActivityRegularization Identity InputLayer Transpose Squeeze ExpandDims GetItem Copy Split Unstack "
-    "SwapAxes Swapaxes Moveaxis Flip",
+    "ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D RepeatVector "
+    "InputLayer Transpose Squeeze ExpandDims GetItem Copy Split Unstack SwapAxes Swapaxes Moveaxis Flip "
+    + _INFERENCE_IDENTITY,
     Kind.AVERAGE: "AveragePooling1D AveragePooling2D AveragePooling3D GlobalAveragePooling1D GlobalAveragePooling2D",
     Kind.JOIN: "Concatenate Stack",
     Kind.CLAMP: "Relu Relu6",
