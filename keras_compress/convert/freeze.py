@@ -22,6 +22,7 @@ from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import graph
 from keras_compress.core.context import float32_policy
+from keras_compress.core.data import peekable
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.model import check_model, check_phases_ended, foldable, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
@@ -85,6 +86,7 @@ def freeze(
     check_phases_ended(model)
     if is_frozen(model):
         return model
+    representative_dataset = peekable(representative_dataset)
     flat = flatten(model, representative_dataset)
     made = flat.model
     if activations:
