@@ -19,6 +19,7 @@ from keras_compress.convert.storage import ENCODINGS, STORAGES, Storage, as_note
 from keras_compress.core import graph, progress
 from keras_compress.core.context import float32_policy
 from keras_compress.core.data import fixed_batch, peekable
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import check_model, check_phases_ended, strip_layer, warn_of_pending
 from keras_compress.quantizers.activation import QuantizeActivation
@@ -30,6 +31,7 @@ _MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES), "ethos_u": _
 
 
 @progress.shown("converting")
+@global_state_kept()
 @float32_policy()
 def convert(
     model: keras.Model,
@@ -79,7 +81,7 @@ def convert(
     mode = _chosen_mode(model, mode, representative_dataset)
     weights_storage = weights_storage or default_storage(target)
     check_arguments(target, mode, io, weights_storage, max_arena_bytes)
-    warn_of_pending(model, stacklevel=5)
+    warn_of_pending(model)
     if mode in ("float32", "float16"):
         progress.step("running TensorFlow's converter")
         lowered = lower(float_model(_float_model(model, representative_dataset), model), LoweringPlan(mode, io))

@@ -24,6 +24,7 @@ from keras_compress.core import graph
 from keras_compress.core.context import float32_policy
 from keras_compress.core.data import peekable
 from keras_compress.core.frozen import FrozenGrid
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, check_phases_ended, foldable, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
@@ -54,6 +55,7 @@ def has_points(model: keras.Model) -> bool:
     return any(not point.quantizer.replaces_relu for point in points_in(model))
 
 
+@global_state_kept()
 @float32_policy()
 def freeze(
     model: keras.Model,

@@ -231,4 +231,3 @@ def first_of(data: Any) -> Any:
     if isinstance(item, tuple) and (_has_targets(data) or len(item) in (2, 3)):
         item = item[0]
     return item[0] if isinstance(item, (list, tuple)) and len(item) == 1 else item
-

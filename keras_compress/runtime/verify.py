@@ -19,6 +19,7 @@ from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.segments import Segments
 from keras_compress.core import progress
 from keras_compress.core.data import cut, filled, fixed_batch, input_specs, samples
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.graph import output_names
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
@@ -101,6 +102,7 @@ class Verification:
 
 
 @progress.shown("verifying")
+@global_state_kept()
 def verify(
     artifact: Artifact,
     model: keras.Model | None,
