@@ -21,6 +21,7 @@ from keras_compress.convert.files import make_folder, save_keras_atomic, write_a
 from keras_compress.convert.freeze import has_points
 from keras_compress.convert.inspection import inspect_tflite
 from keras_compress.convert.storage import ENCODINGS
+from keras_compress.core.global_state import set_seeds
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
 from keras_compress.report.summary import summary
@@ -102,7 +103,7 @@ def _other_than(taken: str, name: str) -> str:
 
 def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues) -> keras.Model:
     steps_per_epoch = -(-len(x) // values.batch_size)
-    keras.utils.set_random_seed(values.seed)
+    set_seeds(values.seed, model)
     with CommandLine(sum(stage.epochs for stage in recipe.stages) * steps_per_epoch) as line:
 
         def fit(stage_model: keras.Model, stage: Stage) -> None:

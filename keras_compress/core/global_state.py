@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import keras
 import numpy as np
 from keras.src.backend.common import global_state
 from tensorflow.python.eager import context
@@ -85,3 +86,17 @@ def _loggers() -> Callable[[], None]:
                 logger.handlers[:] = handlers
 
     return restore
+
+
+def set_seeds(seed: int, model: keras.Model) -> None:
+    """Start all randomness of a training anew: `keras.utils.set_random_seed`, and Dropout and its like in the model.
+
+    Their generators draw a seed when they are made, and no file keeps it: a model that was loaded twice would be
+    trained in two ways. Those with a seed of their own begin with it again.
+    """
+    keras.utils.set_random_seed(seed)
+    numbers = random.Random(seed)
+    for layer in model._flatten_layers():
+        for generator in layer._seed_generators:
+            drawn, own = numbers.randint(1, 10**9), generator._initial_seed
+            generator.state.assign([drawn if own is None else own, 0])

@@ -88,7 +88,7 @@ def run(target: Target, content: bytes, x: Any, label: str = "") -> list[Array]:
 
 
 def _batch(arrays: Sequence[Array], specs: Sequence[TensorSpec]) -> int:
-    """Samples that a file takes in one call: the first axis of its inputs, where the data have that axis for samples."""
+    """Samples that a file takes in one call: the first axis of its inputs, which the data have for all samples."""
     sizes = {
         spec.shape[0] if spec.shape and a.ndim == len(spec.shape) else 1 for a, spec in zip(arrays, specs, strict=True)
     }
