@@ -21,6 +21,7 @@ from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import graph
+from keras_compress.core.configuration import configuration
 from keras_compress.core.context import float32_policy
 from keras_compress.core.data import peekable
 from keras_compress.core.frozen import FrozenGrid
@@ -313,10 +314,11 @@ class _Freezer:
             self._folded.add(id(reader.operation))
             signs = self._gives_signs(reader)
         body = inner(layer)
-        config = {**body.get_config(), "use_bias": True, "name": layer.name}
-        # The values follow: nothing is gained by drawing random ones first.
-        config.update((key, "zeros") for key in config if key.endswith("_initializer"))
-        made = type(body).from_config(config)
+        with configuration(body) as config:
+            config = {**config, "use_bias": True, "name": layer.name}
+            # The values follow: nothing is gained by drawing random ones first.
+            config.update((key, "zeros") for key in config if key.endswith("_initializer"))
+            made = type(body).from_config(config)
         made.build(call.args[0].shape)
         grid = self._grids.get(id(call.args[0]))
         signs = signs and grid is not None

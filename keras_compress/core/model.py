@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_compress.core import graph, parts, progress, remade
+from keras_compress.core.configuration import configuration
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.initial_values import made_with_values
 from keras_compress.core.selection import Selector, settings_by_path
@@ -89,7 +90,15 @@ def copy_layer(layer: keras.layers.Layer, **overrides: Any) -> keras.layers.Laye
 
 
 def _from_config(layer: keras.layers.Layer, overrides: Mapping[str, Any]) -> keras.layers.Layer:
-    made = type(layer).from_config({**layer.get_config(), **overrides})
+    try:
+        with configuration(layer) as config:
+            made = type(layer).from_config({**config, **overrides})
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            "Expected a layer that its configuration makes again: register its functions and classes with "
+            f"`keras.saving.register_keras_serializable`, or put them into layers. Received: {type(layer).__name__} "
+            f"{layer.name!r}: {type(error).__name__}: {remade.first_line(error)}"
+        ) from error
     build_config = layer.get_build_config()
     if layer.built and build_config and not made.built:
         made.build_from_config(build_config)
