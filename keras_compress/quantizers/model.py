@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import keras
 
 from keras_compress.core import graph, parts
+from keras_compress.core.export_notice import share_notice
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import add_transforms, candidates, check_phases_ended
@@ -163,10 +164,12 @@ def quantize_model(
     places = _Places({"weights": weights, "activations": activations}, filters, tuple(rules or ()), strict)
     apart = input_points_apart(model)
     quantized = _with_weights(apart, places, per_channel, grid, gradients)
-    if activations is None and not any("activations" in rule for rule in places.rules):
-        return quantized
-    _warn_of_places(model)
-    return _with_points(quantized, apart, places, other_activations) if graph.is_graph(model) else quantized
+    if activations is not None or any("activations" in rule for rule in places.rules):
+        _warn_of_places(model)
+        if graph.is_graph(model):
+            quantized = _with_points(quantized, apart, places, other_activations)
+    share_notice(quantized._flatten_layers())
+    return quantized
 
 
 @dataclass(frozen=True)
