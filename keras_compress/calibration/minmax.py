@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_compress.calibration.batches import batches
 from keras_compress.core import affine, graph, progress
-from keras_compress.core.data import cut, filled, fixed_batch
+from keras_compress.core.data import Batch, cut, filled, fixed_batch
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation
 
@@ -62,12 +62,13 @@ def untrained_points(model: keras.Model) -> list[QuantizeActivation]:
 
 
 @progress.shown("calibrating")
-def calibrate(model: keras.Model, representative_dataset: Any) -> int:
+def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[Batch], object] | None = None) -> int:
     """Set the ranges that are not known to the extremes over some data. Known ranges stay, and quantize meanwhile.
 
     Args:
         model: Functional model without nested models; its quantizers are set in place.
         representative_dataset: See `keras_compress.calibration.batches.batches`.
+        watch: Called with the first batch.
 
     Returns:
         How many samples were seen.
@@ -78,6 +79,8 @@ def calibrate(model: keras.Model, representative_dataset: Any) -> int:
     lows, highs, seen = np.full(len(points), np.inf), np.full(len(points), -np.inf), 0
     with quiet_tensorflow():
         for batch in batches(representative_dataset, model):
+            if not seen and watch is not None:
+                watch(batch)
             for piece in cut(batch, size):
                 low, high = extremes([tf.constant(array) for array in filled(piece, fixed_batch(model) or 1)])
                 lows, highs = np.minimum(lows, low), np.maximum(highs, high)

@@ -12,6 +12,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
+from keras_compress.calibration.scale import mismatch
 from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
@@ -28,6 +29,7 @@ from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, check_phases_ended, foldable, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
+from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
@@ -81,6 +83,7 @@ def freeze(
 
     Returns:
         A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
+        Its `calibration_samples` tells how many samples set ranges.
 
     Raises:
         ValueError: For ranges that are not known, or a layer without an integer kernel, by name.
@@ -91,11 +94,13 @@ def freeze(
         return model
     representative_dataset = peekable(representative_dataset)
     flat = flatten(model, representative_dataset)
-    made = flat.model
+    made, seen = flat.model, 0
     if activations:
         made = _with_points(flat, activation_bits, everywhere=not has_points(model))
-        _calibrate(made, representative_dataset)
-    return graph.Rebuild(_Freezer(made, activation_bits, activations, storage)).model(made)
+        seen = _calibrate(made, model if graph.is_graph(model) else made, representative_dataset)
+    frozen = graph.Rebuild(_Freezer(made, activation_bits, activations, storage)).model(made)
+    frozen.calibration_samples = seen
+    return frozen
 
 
 def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
@@ -116,16 +121,22 @@ def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
     return PlacePoints(quantizer, private=True).place(flat.model)
 
 
-def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:
+def _calibrate(flat: keras.Model, model: keras.Model, representative_dataset: Any) -> int:
+    """Set the ranges that are not known; how many samples were seen. Says where the data are not `model`'s."""
     unknown = untrained_points(flat)
     if not unknown:
-        return
+        return 0
     if representative_dataset is None:
         raise UnknownRangesError(
             "Expected a model whose activation ranges were trained, or a `representative_dataset`. "
             f"Received: ranges never trained at {[point.name for point in unknown][:10]}"
         )
-    calibrate(flat, representative_dataset)
+    first: list[Any] = []
+    seen = calibrate(flat, representative_dataset, first.append)
+    message = mismatch(model, first[0])
+    if message is not None:
+        warn(message)
+    return seen
 
 
 @dataclass

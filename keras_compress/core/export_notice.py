@@ -1,4 +1,4 @@
-"""What is said when a model of this library is written by TensorFlow's own exporters, which know nothing of integers."""
+"""What is said when a model of this library is written by TensorFlow's exporters, which know no integers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ExportNotice:
 
 
 class TellsOfExport:
-    """A layer of this library: it notices that it becomes part of a SavedModel, which the TFLite converter reads too."""
+    """A layer of this library: it notices when it goes into a SavedModel, which the TFLite converter reads too."""
 
     export_notice = ExportNotice()
 
