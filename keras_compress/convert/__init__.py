@@ -25,10 +25,6 @@ class _Convert(types.ModuleType):
         return _function()(*args, **kwargs)
 
     @property
-    def __wrapped__(self) -> Any:
-        return _function()
-
-    @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(_function())
 

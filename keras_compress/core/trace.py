@@ -90,12 +90,15 @@ def as_graph(model: keras.Model, data: Any = None) -> keras.Model:
     batch = first_of(data)
     shapes = _shapes_kept(model)
     if shapes is None and batch is None:
+        # What Keras keeps of a call for TensorFlow's exporters.
+        batch = getattr(model, "_saved_model_inputs_spec", None)
+    if shapes is None and batch is None:
         raise ValueError(
             "Expected a subclassed model that knows the shape of its inputs: call it once on data, `model(x)`, or give "
             f"`representative_dataset`. Received: {model.name!r}, which was only built."
         )
     if shapes is None:
-        structure = _named(tree.map_structure(lambda array: array, batch), "inputs", _input_like)
+        structure = _named(batch, "inputs", _input_like)
         return keras.Model(structure, model(structure), name=model.name)
     dtypes = iter([np.asarray(array).dtype for array in tree.flatten(batch)])
 
@@ -144,8 +147,9 @@ def _named(value: Any, name: str, make: Callable[[Any, str], Any]) -> Any:
 
 
 def _input_like(array: Any, name: str) -> Any:
-    array = np.asarray(array)
-    return keras.Input(batch_shape=(None, *array.shape[1:]), dtype=_dtype(array.dtype), name=name)
+    """An input for what has the shape and dtype of an array: NumPy's, a tensor, or TensorFlow's description of one."""
+    dtype = np.dtype(getattr(array.dtype, "as_numpy_dtype", array.dtype))
+    return keras.Input(batch_shape=(None, *array.shape[1:]), dtype=_dtype(dtype), name=name)
 
 
 def _dtype(dtype: np.dtype[Any]) -> str:

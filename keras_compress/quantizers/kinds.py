@@ -60,7 +60,7 @@ _IN_TENSORFLOW = (
 )
 _IN_OPS = (
     *(*_IN_TENSORFLOW, "celu", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "log_sigmoid", "squareplus"),
-    *("soft_shrink", "hard_shrink", "tanh_shrink", "threshold", "sparse_plus", "sparse_sigmoid"),
+    *("soft_shrink", "hard_shrink", "tanh_shrink", "sparse_plus", "sparse_sigmoid"),
 )
 
 
