@@ -171,7 +171,7 @@ def _by_name(item: Mapping[str, Any], inputs: Sequence[InputSpec]) -> list[Any]:
         names = [spec.names[last] for spec in inputs]
         if set(item) == set(names):
             return [item[name] for name in names]
-    leaves = tree.flatten(dict(item))
+    leaves: list[Any] = tree.flatten(dict(item))
     if any(isinstance(value, (Mapping, list, tuple)) for value in item.values()) and len(leaves) == len(inputs):
         return leaves
     raise ValueError(f"Expected data for the inputs {_listed(inputs)}. Received: {sorted(map(str, item))}")

@@ -90,12 +90,10 @@ def as_graph(model: keras.Model, data: Any = None) -> keras.Model:
     batch = first_of(data)
     shapes = _shapes_kept(model)
     if shapes is None and batch is None:
-        # What Keras keeps of a call for TensorFlow's exporters.
-        batch = getattr(model, "_saved_model_inputs_spec", None)
-    if shapes is None and batch is None:
         raise ValueError(
-            "Expected a subclassed model that knows the shape of its inputs: call it once on data, `model(x)`, or give "
-            f"`representative_dataset`. Received: {model.name!r}, which was only built."
+            "Expected a subclassed model that knows the shape of its inputs: call it once on data, `model(x)`, in place "
+            "of a `build` without shapes, or give `representative_dataset`. "
+            f"Received: {model.name!r}, which was only built"
         )
     if shapes is None:
         structure = _named(batch, "inputs", _input_like)

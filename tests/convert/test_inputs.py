@@ -112,7 +112,7 @@ def test_a_model_built_by_itself_takes_its_shape_from_the_data() -> None:
     tokens = RNG.integers(0, 10, (20, 6)).astype("int32")
     model = BuiltByItself()
     model.build()
-    with pytest.raises(ValueError, match="call it once on data.*or give `representative_dataset`"):
+    with pytest.raises(ValueError, match="or give `representative_dataset`"):
         kc.convert(model, mode="float32")
     expected = np.array(model.dense(model.table(tokens)))
     # A generator that can be gone through once is read once.
@@ -120,8 +120,6 @@ def test_a_model_built_by_itself_takes_its_shape_from_the_data() -> None:
     assert artifact.report()["calibration_samples"] == 20
     assert np.abs(np.array(artifact.frozen(tokens)) - expected).max() < 0.05 * np.ptp(expected)
     assert as_graph(model, lambda: iter([[tokens[:1]]])).inputs[0].dtype == "int32"
-    model(tokens)
-    assert as_graph(model).inputs[0].shape == (None, 6)
 
 
 def test_16x8_for_ethos_u_is_held_to_what_its_host_runs() -> None:
