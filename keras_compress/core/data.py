@@ -58,12 +58,13 @@ def _keys(structure: Any, count: int) -> list[tuple[str, ...]]:
 
 
 def samples(data: Any, inputs: Sequence[InputSpec]) -> Batch:
-    """All samples at once, one array for each input; see `batches_of`.
+    """All samples at once, one array for each input; see `batches_of`. A list of arrays is one for each input.
 
     Raises:
         ValueError: For no data, or data that do not fit the inputs.
     """
-    found = list(batches_of(data, inputs))
+    arrays = isinstance(data, (list, tuple)) and bool(data) and all(map(_is_array, data))
+    found = [in_order(data, inputs)] if arrays else list(batches_of(data, inputs))
     if not found:
         raise ValueError(f"Expected at least one sample for {_listed(inputs)}. Received: none")
     return found[0] if len(found) == 1 else [np.concatenate(arrays) for arrays in zip(*found, strict=True)]

@@ -91,9 +91,9 @@ def as_graph(model: keras.Model, data: Any = None) -> keras.Model:
     shapes = _shapes_kept(model)
     if shapes is None and batch is None:
         raise ValueError(
-            "Expected a subclassed model that knows the shape of its inputs: call it once on data, `model(x)`, in place "
-            "of a `build` without shapes, or give `representative_dataset`. "
-            f"Received: {model.name!r}, which was only built"
+            "Expected a subclassed model that knows the shape of its inputs: call it once on data, `model(x)`, in "
+            "place of a `build` without shapes, or give `representative_dataset`. "
+            f"Received: {model.name!r}, which was only built."
         )
     if shapes is None:
         structure = _named(batch, "inputs", _input_like)

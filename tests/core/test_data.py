@@ -31,7 +31,6 @@ def test_forms_of_one_input_are_equal() -> None:
         [A],
         (A,),
         {"image": A},
-        [A[:1], A[1:]],
         [[A[:1]], [A[1:]]],
         lambda: ([row[None]] for row in A),
         ({"image": A[i : i + 2]} for i in (0, 2)),
@@ -43,6 +42,12 @@ def test_forms_of_one_input_are_equal() -> None:
     for form in forms:
         (found,) = data.samples(form, ONE)
         np.testing.assert_array_equal(found, A)
+
+
+def test_a_list_of_arrays_is_batches_to_calibrate_and_inputs_to_predict() -> None:
+    assert [len(batch[0]) for batch in data.batches_of([A[:1], A[1:]], ONE)] == [1, 3]
+    with pytest.raises(ValueError, match="Expected 1 inputs.*Received: 2"):
+        data.samples([A, A], [InputSpec(("image",))])
 
 
 def test_forms_of_two_inputs_are_equal() -> None:
