@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from keras_compress.calibration.batches import batches
 from keras_compress.core import affine, graph, progress
+from keras_compress.core.data import Batch, cut, filled, fixed_batch
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation
 
@@ -68,12 +69,13 @@ def untrained_points(model: keras.Model) -> list[QuantizeActivation]:
 
 
 @progress.shown("calibrating")
-def calibrate(model: keras.Model, representative_dataset: Any) -> int:
+def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[Batch], object] | None = None) -> int:
     """Set the ranges that are not known to the extremes over some data. Known ranges stay, and quantize meanwhile.
 
     Args:
         model: Functional model without nested models; its quantizers are set in place.
         representative_dataset: See `keras_compress.calibration.batches.batches`.
+        watch: Called with the first batch.
 
     Returns:
         How many samples were seen.
@@ -84,8 +86,11 @@ def calibrate(model: keras.Model, representative_dataset: Any) -> int:
     lows, highs, seen = np.full(len(points), np.inf), np.full(len(points), -np.inf), 0
     with quiet_tensorflow():
         for batch in batches(representative_dataset, model):
-            for piece in _pieces(batch, size):
-                low, high, watched = extremes([tf.constant(array) for array in piece])
+            if not seen and watch is not None:
+                watch(batch)
+            for piece in cut(batch, size):
+                arrays = filled(piece, fixed_batch(model) or 1)
+                low, high, watched = extremes([tf.constant(array) for array in arrays])
                 lows, highs = np.minimum(lows, low), np.maximum(highs, high)
                 for point, values in zip(filter(_is_watched, points), watched, strict=True):
                     point.quantizer.observe(values.numpy())
@@ -112,7 +117,7 @@ def _extremes(model: keras.Model, points: list[QuantizeActivation]) -> Callable[
     The points themselves are left out: a conditional for each would take most of the time of tracing and running.
     """
     watched = {id(point) for point in points}
-    signature = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
     @tf.function(input_signature=[signature], autograph=False)
     def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
@@ -139,12 +144,13 @@ def _is_watched(point: QuantizeActivation) -> bool:
 
 
 def _batch_size(model: keras.Model) -> int:
-    """Samples that are run at once: few enough that one layer's values stay within `LARGEST_VALUES_BYTES`."""
+    """Samples that are run at once: the model's own batch, or few enough that one layer's values stay small.
+
+    No layer's values take more than `LARGEST_VALUES_BYTES`.
+    """
+    fixed = fixed_batch(model)
+    if fixed is not None:
+        return fixed
     tensors = [tensor for node in graph.nodes(model) for tensor in node.outputs]
     largest = max((math.prod(n or 1 for n in tensor.shape[1:]) for tensor in tensors), default=1)
     return max(1, LARGEST_VALUES_BYTES // (4 * max(largest, 1)))
-
-
-def _pieces(batch: list[NDArray[Any]], size: int) -> Iterator[list[NDArray[Any]]]:
-    for start in range(0, len(batch[0]), size):
-        yield [array[start : start + size] for array in batch]

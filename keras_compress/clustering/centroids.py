@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_compress.clustering import kernels
 from keras_compress.clustering.initialisers import INITIALISERS
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.kernels import Bound
 from keras_compress.core.model import add_transforms
 from keras_compress.core.registry import register
@@ -165,6 +166,7 @@ class CentroidClusterer(WeightTransform):
 
 
 @register("entry_point")
+@global_state_kept()
 def cluster_weights(
     model: keras.Model,
     number_of_clusters: int = 16,

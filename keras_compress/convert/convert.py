@@ -19,7 +19,9 @@ from keras_compress.convert.refusals import check_layers, check_static_shapes
 from keras_compress.convert.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
 from keras_compress.core import graph, progress
 from keras_compress.core.context import float32_policy
+from keras_compress.core.data import fixed_batch, peekable
 from keras_compress.core.finite import check_finite
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import check_model, check_phases_ended, strip_layer, warn_of_pending
 from keras_compress.quantizers.activation import QuantizeActivation
@@ -31,6 +33,7 @@ _MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES), "ethos_u": _
 
 
 @progress.shown("converting")
+@global_state_kept()
 @float32_policy()
 def convert(
     model: keras.Model,
@@ -80,10 +83,11 @@ def convert(
     check_layers(model)
     if graph.is_graph(model):
         check_static_shapes(model)
+    representative_dataset = peekable(representative_dataset)
     mode = _chosen_mode(model, mode, representative_dataset)
     weights_storage = weights_storage or default_storage(target)
     check_arguments(target, mode, io, weights_storage, max_arena_bytes)
-    warn_of_pending(model, stacklevel=5)
+    warn_of_pending(model)
     if mode in ("float32", "float16"):
         progress.step("running TensorFlow's converter")
         lowered = lower(float_model(_float_model(model, representative_dataset), model), LoweringPlan(mode, io))
@@ -153,7 +157,7 @@ def _chosen_mode(model: keras.Model, mode: str | None, representative_dataset: A
 def _storage(target: str, mode: str, wanted: str) -> Storage:
     """What is stored how: only int8 activations have kernels for packed weights."""
     storage = Storage(wanted, runtime_of(target))
-    return storage if mode == "int8" or (mode == "16x8" and storage.encodes) else Storage("int8", target)
+    return storage if mode == "int8" or (mode == "16x8" and storage.encodes) else Storage("int8", runtime_of(target))
 
 
 def check_arguments(target: str, mode: str, io: str, weights_storage: str, max_arena_bytes: int | None = None) -> None:
@@ -209,7 +213,7 @@ def _float_model(model: keras.Model, representative_dataset: Any) -> keras.Model
         return call.run(layer)
 
     apart = input_points_apart(as_graph(model, representative_dataset))
-    return graph.Rebuild(visit, flat=True, batch_size=1).model(apart)
+    return graph.Rebuild(visit, flat=True, batch_size=fixed_batch(apart) or 1).model(apart)
 
 
 def _renamed(start: Any, end: Any, path: str) -> Any:

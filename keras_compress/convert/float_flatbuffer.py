@@ -25,14 +25,14 @@ class ConversionError(RuntimeError):
 
 
 def float_flatbuffer(model: keras.Model) -> bytes:
-    """Convert a Functional or Sequential model to a float32 `.tflite` file, batch 1, without optimizations.
+    """Convert a Functional or Sequential model to a float32 `.tflite` file, without optimizations.
 
     The `serving_default` signature has one entry per input and output, in Keras's order: inputs named by
     dict key or by their `Input` layer, outputs by dict key or by the layer that computes them (markers are
     looked through). Tensors are named after layer and operator, nothing depends on the process.
 
     Args:
-        model: Built model with static shapes except for the batch.
+        model: Built model with static shapes except for the batch, which is 1 in the file unless the model fixes it.
 
     Raises:
         ValueError: A dimension other than the batch is not static.
@@ -104,7 +104,7 @@ def _unique(names: Sequence[str]) -> list[str]:
 def _input_specs(model: keras.Model) -> list[tf.TensorSpec]:
     check_static_shapes(model)
     return [
-        tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=_input_key(number))
+        tf.TensorSpec((tensor.shape[0] or 1, *tensor.shape[1:]), tensor.dtype, name=_input_key(number))
         for number, tensor in enumerate(model.inputs)
     ]
 

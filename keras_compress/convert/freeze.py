@@ -12,6 +12,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
+from keras_compress.calibration.scale import mismatch
 from keras_compress.calibration.used import FactorRange
 from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
@@ -23,11 +24,15 @@ from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.refusals import check_layers
 from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import batch_norm, graph
+from keras_compress.core.configuration import configuration
 from keras_compress.core.context import float32_policy
+from keras_compress.core.data import peekable
 from keras_compress.core.finite import check_finite
 from keras_compress.core.frozen import FrozenGrid
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, check_phases_ended, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
+from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
@@ -56,6 +61,7 @@ def has_points(model: keras.Model) -> bool:
     return any(not point.quantizer.replaces_relu for point in points_in(model))
 
 
+@global_state_kept()
 @float32_policy()
 def freeze(
     model: keras.Model,
@@ -80,6 +86,7 @@ def freeze(
 
     Returns:
         A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
+        Its `calibration_samples` tells how many samples set ranges.
 
     Raises:
         ValueError: For ranges that are not known, or a layer without an integer kernel, by name.
@@ -90,12 +97,15 @@ def freeze(
     check_layers(model)
     if is_frozen(model):
         return model
+    representative_dataset = peekable(representative_dataset)
     flat = flatten(model, representative_dataset)
-    made = flat.model
+    made, seen = flat.model, 0
     if activations:
         made = _with_points(flat, activation_bits, everywhere=not has_points(model))
-        _calibrate(made, representative_dataset)
-    return graph.Rebuild(_Freezer(made, activation_bits, activations, storage)).model(made)
+        seen = _calibrate(made, model if graph.is_graph(model) else made, representative_dataset)
+    frozen = graph.Rebuild(_Freezer(made, activation_bits, activations, storage)).model(made)
+    frozen.calibration_samples = seen
+    return frozen
 
 
 def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
@@ -123,16 +133,22 @@ def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
     return PlacePoints(quantizer, private=True).place(flat.model)
 
 
-def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:
+def _calibrate(flat: keras.Model, model: keras.Model, representative_dataset: Any) -> int:
+    """Set the ranges that are not known; how many samples were seen. Says where the data are not `model`'s."""
     unknown = untrained_points(flat)
     if not unknown:
-        return
+        return 0
     if representative_dataset is None:
         raise UnknownRangesError(
             "Expected a model whose activation ranges were trained, or a `representative_dataset`. "
             f"Received: ranges never trained at {[point.name for point in unknown][:10]}"
         )
-    calibrate(flat, representative_dataset)
+    first: list[Any] = []
+    seen = calibrate(flat, representative_dataset, first.append)
+    message = mismatch(model, first[0])
+    if message is not None:
+        warn(message)
+    return seen
 
 
 @dataclass
@@ -350,10 +366,11 @@ class _Freezer:
             self._folded.add(id(reader.operation))
             signs = self._gives_signs(reader)
         body = inner(layer)
-        config = {**body.get_config(), "use_bias": True, "name": layer.name}
-        # The values follow: nothing is gained by drawing random ones first.
-        config.update((key, "zeros") for key in config if key.endswith("_initializer"))
-        made = type(body).from_config(config)
+        with configuration(body) as config:
+            config = {**config, "use_bias": True, "name": layer.name}
+            # The values follow: nothing is gained by drawing random ones first.
+            config.update((key, "zeros") for key in config if key.endswith("_initializer"))
+            made = type(body).from_config(config)
         made.build(call.args[0].shape)
         grid = self._grids.get(id(call.args[0]))
         signs = signs and grid is not None

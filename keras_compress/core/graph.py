@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,10 +155,12 @@ class Rebuild:
         # A point put behind an output must not change the name under which users compile and convert it.
         names = output_names(model)
         cls = _graph_class(model)
-        made = cls(inputs, outputs, name=model.name)
+        with _any_keys():
+            made = cls(inputs, outputs, name=model.name)
         pointed = any(hasattr(tensor._keras_history.operation, "stands_for") for tensor in made.outputs)
         if cls is keras.Model and depth == 0 and len(names) > 1 and pointed:
-            made = NamedOutputs(inputs, outputs, name=model.name)
+            with _any_keys():
+                made = NamedOutputs(inputs, outputs, name=model.name)
         made.output_names = names
         return made
 
@@ -212,11 +215,21 @@ def _graph_class(model: keras.Model) -> Any:
     return keras.Model
 
 
+@contextmanager
+def _any_keys() -> Iterator[None]:
+    """Without Keras's warning of a dict whose keys are not the inputs' names, which the user has seen."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
+        yield
+
+
 def _sequential(inputs: KerasTensor, outputs: KerasTensor, model: keras.Sequential) -> keras.Model:
     """A Sequential of the layers between two tensors; a Functional model where they are not a plain chain of layers."""
     graph = keras.Model(inputs, outputs, name=model.name)
     layers = list(graph.operations)
-    if not all(isinstance(op, keras.layers.Layer) for op in layers) or len(nodes(graph)) != len(layers) - 1:
+    calls = nodes(graph)
+    chain = len(calls) == len(layers) - 1 and all(len(node.input_tensors) == 1 for node in calls)
+    if not chain or not all(isinstance(op, keras.layers.Layer) for op in layers):
         return graph
     own: Any = type(model)
     plain = own.__init__ is not keras.Sequential.__init__

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_compress.core.context import assign, first_time_in_call, outside_of_tracing
+from keras_compress.core.export_notice import TellsOfExport
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import Slot, slots_of
 from keras_compress.core.ste import value_of
@@ -27,7 +28,7 @@ def _assign_update(transform: WeightTransform, weight: Tensor) -> None:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class Compressed(keras.layers.Wrapper):
+class Compressed(TellsOfExport, keras.layers.Wrapper):
     """A layer whose weights pass through lists of transforms before it sees them.
 
     The variables of the inner layer keep the latent weights, which the optimizer trains; in each call the layer

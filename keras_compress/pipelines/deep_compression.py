@@ -9,7 +9,6 @@ float32 centroids; indices are not relative; the code is decoded by the runtime,
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,8 +18,10 @@ import keras
 from keras_compress.clustering.centroids import CentroidClusterer, cluster_weights
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import check_arguments, convert
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, strip
 from keras_compress.core.schedule import ConstantSparsity
+from keras_compress.core.warn import warn
 from keras_compress.pipelines.checkpoints import Checkpoints, fingerprint
 from keras_compress.pipelines.training import Judge, Settings, Trainer
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
@@ -88,6 +89,7 @@ class DeepCompression:
         }
 
 
+@global_state_kept()
 def deep_compression(
     model: keras.Model,
     x: Any,
@@ -212,10 +214,9 @@ class _Run:
             if met:
                 break
         else:
-            warnings.warn(
+            warn(
                 f"No round is within the budget: the file has {value:.4g}, the model given {baseline:.4g}. "
-                "Give lower `sparsities`, more `epochs`, or a larger `max_drop`.",
-                stacklevel=3,
+                "Give lower `sparsities`, more `epochs`, or a larger `max_drop`."
             )
         return DeepCompression(model, artifact, baseline, value, met, sparsity, tuple(steps), sensitivity)
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_compress.convert.artifact import Artifact
+from keras_compress.core.global_state import set_seeds
 from keras_compress.recipes.recipe import Fit, Stage
 from keras_compress.runtime import deployed
 from keras_compress.runtime.measure import Metric
@@ -48,7 +49,7 @@ class Trainer:
         epochs, rate = self.settings.epochs[kind], self.settings.learning_rates[kind]
         stage = Stage(name, kind, epochs=epochs, learning_rate=rate)
         # Set before each stage, so that a run that goes on ends as one that was never stopped.
-        keras.utils.set_random_seed(self.settings.seed)
+        set_seeds(self.settings.seed, model)
         if self.settings.fit is not None:
             self.settings.fit(model, stage)
             return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import add_transforms, by_message, check_model
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, Schedule
@@ -17,6 +17,7 @@ from keras_compress.core.selection import Selector
 from keras_compress.core.slots import Slot
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
+from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.pruning.columns import EMPTY, PackedColumns, group_columns, keep_largest
 from keras_compress.pruning.pruner import Pruner, keep_highest
@@ -148,6 +149,7 @@ class ColumnCombining(Pruner):
 
 
 @register("entry_point")
+@global_state_kept()
 def combine_columns(
     model: keras.Model,
     pruning_schedule: Schedule | Mapping[str, Any] | None = None,
@@ -201,7 +203,7 @@ def combine_columns(
         listed = "; ".join(by_message(skipped.items()))
         if strict:
             raise ValueError(f"Expected layers with one matrix only (strict=True). Received: {listed}")
-        warnings.warn(f"Layers left as they are: {listed}", stacklevel=2)
+        warn(f"Layers left as they are: {listed}")
     return combined
 
 

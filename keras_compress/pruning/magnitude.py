@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core.context import assign
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.groups import decides_now, members_of, new_group
 from keras_compress.core.model import add_transforms, check_model
 from keras_compress.core.registry import register
@@ -148,6 +149,7 @@ def _update_group(name: str) -> None:
 
 
 @register("entry_point")
+@global_state_kept()
 def prune_low_magnitude(
     model: keras.Model,
     pruning_schedule: Schedule | Mapping[str, Any] | None = None,

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_compress.core import affine
 from keras_compress.core.context import assign, counter, first_time_in_call
+from keras_compress.core.export_notice import TellsOfExport
 from keras_compress.core.registry import PACKAGE, register
 from keras_compress.core.ste import compiled, fake_quantize_range, gradient_inside, straight_through, value_of
 
@@ -431,7 +432,7 @@ class FixedGrid(ActivationQuantizer):
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class QuantizeActivation(keras.layers.Layer):
+class QuantizeActivation(TellsOfExport, keras.layers.Layer):
     """A point of the graph where the device holds integers.
 
     Args:

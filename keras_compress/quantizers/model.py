@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,11 +12,14 @@ from typing import Any, TypeVar
 import keras
 
 from keras_compress.core import graph, parts
+from keras_compress.core.export_notice import share_notice
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import add_transforms, candidates, check_phases_ended
 from keras_compress.core.registry import lookup, register, resolve
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.transform import WeightTransform
+from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import ActivationQuantizer, MovingAverageRange, Place
 from keras_compress.quantizers.placement import PlacePoints
@@ -104,6 +106,7 @@ def _fresh(made: _Layer) -> _Layer:
 
 
 @register("entry_point")
+@global_state_kept()
 def quantize_model(
     model: keras.Model,
     weights: Any = "int8",
@@ -161,10 +164,12 @@ def quantize_model(
     places = _Places({"weights": weights, "activations": activations}, filters, tuple(rules or ()), strict)
     apart = input_points_apart(model)
     quantized = _with_weights(apart, places, per_channel, grid, gradients)
-    if activations is None and not any("activations" in rule for rule in places.rules):
-        return quantized
-    _warn_of_places(model)
-    return _with_points(quantized, apart, places, other_activations) if graph.is_graph(model) else quantized
+    if activations is not None or any("activations" in rule for rule in places.rules):
+        _warn_of_places(model)
+        if graph.is_graph(model):
+            quantized = _with_points(quantized, apart, places, other_activations)
+    share_notice(quantized._flatten_layers())
+    return quantized
 
 
 @dataclass(frozen=True)
@@ -244,11 +249,10 @@ def _warn_of_places(model: keras.Model) -> None:
     """Say where activations cannot be quantized while the model trains."""
     closed = [model.name] if parts.is_user_written(model) else [path for path, _ in _written_in(model, "")]
     if closed:
-        warnings.warn(
+        warn(
             f"Activations inside {', '.join(map(repr, closed))} are not quantized while it trains: what a `call` "
             "computes has no place for it. Its weights are; `convert` finds the ranges of the activations with a "
-            "representative dataset.",
-            stacklevel=3,
+            "representative dataset."
         )
 
 

@@ -15,6 +15,7 @@ from keras import ops
 
 from keras_compress.core import graph
 from keras_compress.core.frozen import FrozenGrid
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, inner, slots_in
 from keras_compress.core.printable import printable
 from keras_compress.core.slots import Slot, skip_reason
@@ -170,6 +171,7 @@ class ModelSummary:
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
+@global_state_kept()
 def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) -> ModelSummary:
     """Print a table of a model's weights: transforms, bits, sparsity, distinct values, bytes and multiplications.
 

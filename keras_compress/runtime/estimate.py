@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.inspection import FileStats, inspect_tflite
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.runtime.deployed import content_of
 
 Model = Artifact | bytes | str | os.PathLike[str]
@@ -84,6 +85,7 @@ def estimator_names() -> tuple[str, ...]:
     return tuple(sorted(_ESTIMATORS))
 
 
+@global_state_kept()
 def estimate(model: Model, target: str, **options: Any) -> Estimate:
     """What a converted model would need on a device, by a model of that device.
 

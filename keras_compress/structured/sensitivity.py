@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.selection import Selector
@@ -171,6 +172,7 @@ def _report() -> Any:
     return importlib.import_module(f"{PACKAGE}.report.sensitivity_plot")
 
 
+@global_state_kept()
 def sensitivity(
     model: keras.Model,
     evaluate: Callable[[keras.Model], float] | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_compress.core import graph as keras_graph
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.groups import new_group
 from keras_compress.core.model import (
     LayerCopies,
@@ -27,6 +27,7 @@ from keras_compress.core.registry import register, resolve
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.selection import Selector
 from keras_compress.core.slots import slots_of
+from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Removed, WeightAxis
 from keras_compress.structured.channel_mask import NO_UNIT, ChannelMask, masks_in
@@ -42,6 +43,7 @@ MASKED_ROLES = ("in", "out", "through")
 
 
 @register("entry_point")
+@global_state_kept()
 def mask_channels(
     model: keras.Model,
     pruning_schedule: Schedule | Mapping[str, Any] | None = None,
@@ -220,6 +222,7 @@ def _found(layer: keras.layers.Layer, variable: Any) -> str | None:
 
 
 @register("entry_point")
+@global_state_kept()
 def cut_masked(
     model: keras.Model,
     *,
@@ -241,13 +244,13 @@ def cut_masked(
     """
     check_model(model)
     refuse_transforms(model, allowed=ChannelMask)
-    warn_of_pending(model, stacklevel=3)
+    warn_of_pending(model)
     plain: keras.Model = rebuild(model, lambda _, layer: strip_layer(layer))
     graph = channel_graph(plain)
     limits = limits_of(graph, {}, filters, rules)
     removed = _masked(graph, model)
     if not removed.any():
-        warnings.warn(f"No channel of {model.name!r} is masked: it stays as wide as it is.", stacklevel=2)
+        warn(f"No channel of {model.name!r} is masked: it stays as wide as it is.")
     for group in graph.groups:
         removed[group.units] &= group.name in limits
     return without_gates(cut(graph, removed))

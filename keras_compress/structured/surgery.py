@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core import graph as keras_graph
+from keras_compress.core.configuration import configuration
 from keras_compress.core.model import LayerCopies, check_phases_ended, compressed_layers, copy_layer, inner
 from keras_compress.structured.channel_graph import ROLES, ChannelGraph, Reading, Removed, WeightAxis
 from keras_compress.structured.gates import gated
@@ -80,7 +81,14 @@ def refuse_transforms(model: keras.Model, allowed: type | tuple[()] = ()) -> Non
 
 def _resized(graph: ChannelGraph, removed: Removed, operation: Any) -> Any:
     """The operation again, as wide as what is left of its channels."""
-    config = _unbuilt(operation.get_config())
+    if not isinstance(operation, keras.layers.Layer):
+        return _with_widths(graph, removed, operation, operation.get_config())
+    with configuration(operation) as config:
+        return _with_widths(graph, removed, operation, config)
+
+
+def _with_widths(graph: ChannelGraph, removed: Removed, operation: Any, config: dict[str, Any]) -> Any:
+    config = _unbuilt(config)
     for key, setting in graph.settings.get(id(operation), {}).items():
         count = len(graph.kept(setting.ids, removed))
         usual = len(setting.ids) if setting.default is None else len(graph.kept(setting.default, removed))
