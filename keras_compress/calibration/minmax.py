@@ -53,7 +53,10 @@ class MeasuredRange(ActivationQuantizer):
         return affine.affine_parameters(*self.range(), self.spec)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        return self.plain(inputs)
+        if not self.trained():
+            return inputs
+        scale, zero_point = (float(p) for p in self.parameters())
+        return self.inferred(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
 
 
 def untrained_points(model: keras.Model) -> list[QuantizeActivation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -40,6 +40,38 @@ def straight_through(forward: Callable[..., Tensor], values: Tensor, *parameters
         return forward(inner, *parameters), lambda upstream: upstream
 
     return apply(values)
+
+
+def with_gradient(
+    forward: Callable[[Tensor], Tensor], backward: Callable[..., Sequence[Tensor]], values: Tensor, *numbers: Tensor
+) -> Tensor:
+    """`forward(values)` with a gradient of its own.
+
+    **Forward** `y = forward(x)`. **Gradient** `backward(x, dL/dy, *numbers)`: of the values, then of each number.
+
+    Args:
+        forward: Pure function of the values. It must not read variables that are trained.
+        backward: Gradients of training.
+        values: float32 tensor.
+        numbers: Scalars that are trained and that `forward` has taken in already.
+
+    >>> x = tf.constant([0.4, 1.6])
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(x)
+    ...     y = with_gradient(tf.round, lambda values, upstream: (2.0 * upstream,), x)
+    >>> y.numpy().tolist(), tape.gradient(y, x).numpy().tolist()
+    ([0.0, 2.0], [2.0, 2.0])
+    """
+
+    @tf.custom_gradient
+    def apply(inner: Tensor, *inner_numbers: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+        def gradient(upstream: Tensor) -> Any:
+            found = tuple(backward(inner, upstream, *inner_numbers))
+            return found if inner_numbers else found[0]
+
+        return forward(inner), gradient
+
+    return apply(values, *numbers)
 
 
 @functools.cache

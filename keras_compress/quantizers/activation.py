@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -15,9 +15,18 @@ from keras import ops
 from keras_compress.core import affine
 from keras_compress.core.context import assign, counter, first_time_in_call
 from keras_compress.core.registry import PACKAGE, register
-from keras_compress.core.ste import compiled, fake_quantize_range, gradient_inside, straight_through, value_of
+from keras_compress.core.ste import (
+    compiled,
+    fake_quantize_range,
+    gradient_inside,
+    gradients_of_range,
+    value_of,
+    with_gradient,
+)
 
 Tensor = Any
+# `(values, upstream, *numbers) -> gradients of the values and of each number`, and the numbers now.
+Surrogate = tuple[Callable[..., Sequence[Tensor]], Sequence[Tensor]]
 # Under this the warning of an untrained range is marked as given: one for a model, not one for each point.
 _UNTRAINED = object()
 
@@ -95,6 +104,19 @@ class ActivationQuantizer(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement `call(inputs, training)`.")
 
+    def surrogate(self) -> Surrogate:
+        """The gradient of training and the numbers that it moves: 1 inside the range, 0 outside, and none."""
+        low, high = self.range()
+        return lambda values, upstream: (gradient_inside(values, low, high, upstream),), ()
+
+    def inferred(self, forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """What `forward` makes of float32 values in inference, with the gradient of training.
+
+        Saliency maps, adversarial examples and loops that call the model without `training=True` have gradients so.
+        """
+        backward, numbers = self.surrogate()
+        return in_float32(lambda values: with_gradient(forward, backward, values, *numbers), inputs)
+
     def plain(self, inputs: Any) -> Any:
         """The same function of inference as plain Keras operations."""
         if not self.trained():
@@ -157,8 +179,20 @@ class TrainedQuantizer(ActivationQuantizer):
         if training:
             return ops.cast(self.train(ops.cast(inputs, "float32")), inputs.dtype)
         self._warn_if_untrained()
-        known = value_of(self.batches) > 0
-        return ops.cond(known, lambda: _rounded(inputs, self.parameters(), self.spec), lambda: ops.copy(inputs))
+        known, parameters = value_of(self.batches) > 0, self.parameters()
+        backward, numbers = self.surrogate()
+
+        def forward(values: Tensor) -> Tensor:
+            return ops.cond(
+                known, lambda: affine.fake_quantize(values, *parameters, self.spec), lambda: ops.copy(values)
+            )
+
+        def gradients(values: Tensor, upstream: Tensor, *now: Tensor) -> list[Tensor]:
+            passed, *of_numbers = backward(values, upstream, *now)
+            return [tf.where(known, passed, upstream), *(tf.where(known, g, tf.zeros_like(g)) for g in of_numbers)]
+
+        # The condition is not differentiated: XLA has no gradient for it.
+        return in_float32(lambda values: with_gradient(forward, gradients, values, *numbers), inputs)
 
     def _warn_if_untrained(self) -> None:
         if keras.src.backend.in_stateless_scope():
@@ -204,10 +238,6 @@ class _RangeQuantizer(TrainedQuantizer):
     def summary_values(self) -> dict[str, float]:
         low, high = self.range()
         return {"minimum": float(low), "maximum": float(high)}
-
-
-def _rounded(inputs: Tensor, parameters: tuple[Tensor, Tensor], spec: affine.QuantSpec) -> Tensor:
-    return ops.cast(affine.fake_quantize(ops.cast(inputs, "float32"), *parameters, spec), inputs.dtype)
 
 
 def _corrected(average: Tensor, batches: Tensor, decay: float) -> Tensor:
@@ -321,6 +351,9 @@ class LearnedRange(_RangeQuantizer):
     def range(self) -> tuple[Tensor, Tensor]:
         return value_of(self.minimum), value_of(self.maximum)
 
+    def surrogate(self) -> Surrogate:
+        return lambda values, upstream, low, high: gradients_of_range(values, low, high, upstream), self.range()
+
     def set_range(self, low: float, high: float) -> None:
         self.minimum.assign(low)
         self.maximum.assign(high)
@@ -403,11 +436,15 @@ class FixedGrid(ActivationQuantizer):
         return inputs
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        if not training:
-            return self.plain(inputs)
+        return self.inferred(self._on_grid, inputs)
+
+    def surrogate(self) -> Surrogate:
         low, high = ((end - self._zero_point) * self._scale for end in (self.lowest, self.spec.maximum))
-        clipped = ops.clip(ops.cast(inputs, "float32"), low, high)
-        return ops.cast(straight_through(self._on_grid, clipped), inputs.dtype)
+
+        def within(values: Tensor, upstream: Tensor) -> tuple[Tensor]:
+            return (tf.where((values >= low) & (values <= high), upstream, tf.zeros_like(upstream)),)
+
+        return within, ()
 
     def plain(self, inputs: Any) -> Any:
         return in_float32(self._on_grid, inputs)

@@ -12,8 +12,8 @@ from keras import ops
 
 from keras_compress.core import affine
 from keras_compress.core.context import assign
-from keras_compress.core.ste import compiled, value_of
-from keras_compress.quantizers.activation import TrainedQuantizer
+from keras_compress.core.ste import compiled, value_of, with_gradient
+from keras_compress.quantizers.activation import Surrogate, TrainedQuantizer
 
 Tensor = Any
 # An optimizer may push the number to 0 and below: it then counts as this, and its gradient can lead it back.
@@ -92,6 +92,21 @@ class LearnedScale(TrainedQuantizer):
         """Compiled `(values, number, upstream) -> gradients of both`, the same object for the same settings."""
         raise NotImplementedError(f"{type(self).__name__} must implement `backward()`.")
 
+    def surrogate(self) -> Surrogate:
+        return self._gradients(value_of(self.unit) if self.relative else None), (value_of(self.learned),)
+
+    def _gradients(self, unit: Tensor | None) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Gradients of the values and of the trained number, which is `learned`, or `learned * unit`."""
+        backward = self.backward()
+
+        def gradients(values: Tensor, upstream: Tensor, learned: Tensor) -> tuple[Tensor, Tensor]:
+            if unit is None:
+                return backward(values, learned, upstream)
+            of_values, of_number = backward(values, learned * unit, upstream)
+            return of_values, of_number / unit
+
+        return gradients
+
     def train(self, values: Tensor) -> Tensor:
         batches, now = value_of(self.batches), value_of(self.learned)
         fresh = batches == 0
@@ -106,17 +121,8 @@ class LearnedScale(TrainedQuantizer):
         assign(self.learned, ops.stop_gradient(used))
         assign(self.batches, batches + 1 if self.trainable else ops.maximum(batches, 1))
         self.penalize(used)
-        forward, backward = _rounding(self.spec, self.divisor, self.zero_point), self.backward()
-
-        @tf.custom_gradient
-        def apply(x: Tensor, learned: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
-            def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-                of_values, of_number = backward(x, learned * unit, upstream)
-                return of_values, of_number / unit
-
-            return forward(x, learned * unit), gradient
-
-        return apply(values, used)
+        forward = _rounding(self.spec, self.divisor, self.zero_point)
+        return with_gradient(lambda x: forward(x, used * unit), self._gradients(unit), values, used)
 
     def penalize(self, learned: Tensor) -> None:
         """Add a loss for the number; none by default."""
