@@ -14,7 +14,7 @@ import numpy as np
 from keras_compress.core import graph, parts, progress, remade
 from keras_compress.core.initial_values import made_with_values
 from keras_compress.core.selection import Selector, settings_by_path
-from keras_compress.core.slots import Slot, skip_reason, slots_of
+from keras_compress.core.slots import Slot, channels_come_last, skip_reason, slots_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
 
@@ -368,6 +368,7 @@ def foldable(layer: Any, norm: Any) -> bool:
         and len(slots) == 1
         and slots[0].name == "kernel"
         and norm.axis in (-1, len(norm._build_shapes_dict["input_shape"]) - 1)
+        and channels_come_last(body, slots[0], norm._build_shapes_dict["input_shape"][-1])
     )
 
 

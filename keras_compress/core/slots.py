@@ -6,6 +6,7 @@ mapping.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,6 +123,24 @@ def slots_of(layer: keras.layers.Layer, mapping: Mapping[str, Sequence[int]] | N
             found = SLOTS[cls.__name__]
             return found(layer) if callable(found) else found
     return ()
+
+
+def channels_come_last(layer: Any, slot: Slot, count: int) -> bool:
+    """Whether the output channels of a weight, in their order, are the last axis of the layer's outputs.
+
+    Args:
+        layer: Built layer.
+        slot: Its weight.
+        count: Length of that axis.
+    """
+    shape = slot.variable(layer).shape
+    if math.prod(shape[axis] for axis in slot.channel_axes) != count:
+        return False
+    if not isinstance(layer, keras.layers.EinsumDense):
+        return True
+    operands, output = layer.equation.replace("...", "").split("->")
+    weight = operands.split(",")[1]
+    return len(slot.channel_axes) == 1 and weight[slot.channel_axes[0]] == output[-1]
 
 
 def skip_reason(layer: keras.layers.Layer) -> str | None:

@@ -29,14 +29,16 @@ POOLING = ("AVG", "MAX")
 class MagnitudePruner(Pruner):
     """Keeps the weights of largest magnitude.
 
-    **Forward** `y = mask * w`, with the mask of the `round(n * (1 - sparsity))` largest `|w|` (or blocks of them).
+    **Forward** `y = mask * w`, with the mask of the `round(n * (1 - sparsity))` largest `|w|` (or blocks of them). One
+    at least stays in each weight, of a group too.
     **Gradient** see `Pruner`.
 
     Args:
         schedule: `step -> sparsity`.
         group: Name shared by pruners that are ranked together, with one threshold for all; `None`: ranked alone.
-        block_size: `(inputs, outputs)` of the blocks that live and die together, on the matrix
-            `(kernel height * width * inputs, outputs)`. A block cut off by an edge counts its own elements.
+        block_size: `(inputs, outputs)` of the blocks that live and die together, on the matrix of the weight: its
+            output channels, and all other axes as inputs, such as `kernel height * width * inputs`; of an Embedding,
+            `(numbers of a row, rows)`. A block cut off by an edge counts its own elements.
         block_pooling_type: Score of a block: `"AVG"` or `"MAX"` of its magnitudes.
         regrow: Let pruned weights come back.
 
@@ -85,22 +87,18 @@ class MagnitudePruner(Pruner):
         """The mask of the weight from the flat mask of its units."""
         if self.block_size == (1, 1):
             return ops.reshape(units, self.weight_shape)
-        rows, columns = self._matrix_shape()
+        rows, columns = self.matrix_shape()
         height, width = self.block_size
         blocks = ops.reshape(units, (-(-rows // height), -(-columns // width)))
         full = ops.repeat(ops.repeat(blocks, height, axis=0), width, axis=1)
-        return ops.reshape(full[:rows, :columns], self.weight_shape)
-
-    def _matrix_shape(self) -> tuple[int, int]:
-        columns = self.weight_shape[-1]
-        return int(tf.TensorShape(self.weight_shape).num_elements()) // columns, columns
+        return self.from_matrix(full[:rows, :columns])
 
     def _pooled(self, scores: Tensor) -> Tensor:
-        rows, columns = self._matrix_shape()
+        rows, columns = self.matrix_shape()
         height, width = self.block_size
         padding = [[0, -rows % height], [0, -columns % width]]
         real = ops.pad(ops.ones((rows, columns)), padding)
-        padded = ops.pad(ops.reshape(scores, (rows, columns)), padding)
+        padded = ops.pad(self.to_matrix(scores), padding)
         shape = (padded.shape[0] // height, height, padded.shape[1] // width, width)
         if self.block_pooling_type == "MAX":
             padded = ops.where(real > 0, padded, -ops.ones_like(padded))
@@ -134,7 +132,7 @@ def _update_group(name: str) -> None:
     def decide() -> list[Tensor]:
         scores = [pruner.unit_scores(wrapper.weight(slot, stop_before=pruner)) for wrapper, slot, pruner in members]
         kept = keep_highest(ops.concatenate(scores), schedule(step))
-        parts = tf.split(kept, [s.shape[0] for s in scores])
+        parts = map(_one_at_least, tf.split(kept, [s.shape[0] for s in scores]), scores)
         pruners = [pruner for _, _, pruner in members]
         return [p.without_return(p.mask_of(part)) for p, part in zip(pruners, parts, strict=True)]
 
@@ -145,6 +143,12 @@ def _update_group(name: str) -> None:
     )
     for (_, _, pruner), mask in zip(members, masks, strict=True):
         assign(pruner.mask, mask)
+
+
+def _one_at_least(kept: Tensor, scores: Tensor) -> Tensor:
+    """The mask, or where nothing of a weight is above the threshold of all, its highest score."""
+    highest = tf.range(scores.shape[0]) == tf.argmax(scores, output_type=tf.int32)
+    return kept | (highest & ~tf.reduce_any(kept))
 
 
 @register("entry_point")

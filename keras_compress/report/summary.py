@@ -155,7 +155,27 @@ class ModelSummary:
         for path, message in self.pending:
             paths.setdefault(message, []).append(path)
         said += [f"Not finished: {message}: {', '.join(listed)}" for message, listed in paths.items()]
+        said += self._missed()
         return said + [f"Left as it is: {path}: {reason}" for path, reason in self.skipped]
+
+    def _missed(self) -> list[str]:
+        """Where the schedule has ended and fewer weights are zero than it asked for, one by one or as a group."""
+        unfinished = {path for path, _ in self.pending}
+        wanted: dict[tuple[str, str], list[WeightRow]] = {}
+        for row in self.rows:
+            if row.final_sparsity is not None and row.counted:
+                key = ("the group", row.group) if row.group else (row.path, row.slot)
+                wanted.setdefault(key, []).append(row)
+        said = []
+        for key, rows in wanted.items():
+            elements, target = sum(row.elements for row in rows), rows[0].final_sparsity or 0.0
+            zeros = round(sum(row.sparsity * row.elements for row in rows))
+            if zeros < round(target * elements) and not any(row.path in unfinished for row in rows):
+                said.append(
+                    f"Sparsity reached: {zeros / elements:.4g} of {target:.4g} at {' '.join(key)}: "
+                    f"{zeros:,} of {elements:,} weights are zero."
+                )
+        return said
 
     def __str__(self) -> str:
         from rich.console import Console
