@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from keras_compress.calibration.batches import batches
 from keras_compress.core import affine, graph, progress
 from keras_compress.core.quiet import quiet_tensorflow
+from keras_compress.core.ste import finite_extremes
 from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation
 
 LARGEST_VALUES_BYTES = 64_000_000
@@ -79,16 +81,38 @@ def calibrate(model: keras.Model, representative_dataset: Any) -> int:
     extremes = _extremes(model, points)
     size = _batch_size(model)
     lows, highs, seen = np.full(len(points), np.inf), np.full(len(points), -np.inf), 0
+    spoilt = np.zeros(len(points), bool)
     with quiet_tensorflow():
         for batch in batches(representative_dataset, model):
             for piece in _pieces(batch, size):
-                low, high = extremes([tf.constant(array) for array in piece])
+                low, high, whole = extremes([tf.constant(array) for array in piece])
                 lows, highs = np.minimum(lows, low), np.maximum(highs, high)
+                spoilt |= ~np.asarray(whole)
             seen += len(batch[0])
             progress.advance(len(batch[0]))
+    _check_finite([point.name for point in points], lows > highs, spoilt)
     for quantizer, mine in _by_quantizer(points):
         quantizer.set_range(float(lows[mine].min()), float(highs[mine].max()))
     return seen
+
+
+def _check_finite(names: list[str], empty: NDArray[Any], spoilt: NDArray[Any]) -> None:
+    """Say where values were not finite, which no range takes in; refuse points that saw no other.
+
+    Raises:
+        ValueError: Naming the points.
+    """
+    if empty.any():
+        raise ValueError(
+            "Expected a `representative_dataset` and weights that give finite values. "
+            f"Received: NaN or infinite ones only at {[name for name, e in zip(names, empty, strict=True) if e][:10]}"
+        )
+    if spoilt.any():
+        listed = ", ".join(repr(name) for name in np.asarray(names)[spoilt][:10].tolist())
+        warnings.warn(
+            f"The representative dataset gives values that are NaN or infinite at {listed}: the ranges leave them out.",
+            stacklevel=2,
+        )
 
 
 def _by_quantizer(points: list[QuantizeActivation]) -> list[tuple[Any, list[int]]]:
@@ -108,18 +132,18 @@ def _extremes(model: keras.Model, points: list[QuantizeActivation]) -> Callable[
     signature = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
 
     @tf.function(input_signature=[signature], autograph=False)
-    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        found: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        found: dict[int, tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = {}
 
         def visit(call: graph.Call) -> Any:
             if id(call.operation) not in watched:
                 return call.run()
-            found[id(call.operation)] = (tf.reduce_min(call.args[0]), tf.reduce_max(call.args[0]))
+            found[id(call.operation)] = finite_extremes(tf.cast(call.args[0], "float32"))
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
-        lows, highs = zip(*(found[id(point)] for point in points), strict=True)
-        return tf.stack([tf.cast(x, "float32") for x in lows]), tf.stack([tf.cast(x, "float32") for x in highs])
+        lows, highs, whole = zip(*(found[id(point)] for point in points), strict=True)
+        return tf.stack(lows), tf.stack(highs), tf.stack(whole)
 
     return extremes  # type: ignore[no-any-return]
 

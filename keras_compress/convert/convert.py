@@ -195,6 +195,8 @@ def _float_model(model: keras.Model, representative_dataset: Any) -> keras.Model
 
     def visit(call: graph.Call) -> Any:
         if isinstance(call.operation, QuantizeActivation):
+            if call.operation.quantizer.trained():
+                call.operation.quantizer.check_range(call.path)
             return _renamed(call.args[0], call.operation.quantizer.unrounded(call.args[0]), call.path)
         if not isinstance(call.operation, keras.layers.Layer):
             return call.run()

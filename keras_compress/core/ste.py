@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from keras_compress.core import affine
 
@@ -92,8 +94,12 @@ def _inside(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> Tens
 
 
 def _inside_and_ends(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    below = tf.reduce_sum(tf.where(values < tf.minimum(low, 0.0), upstream, tf.zeros_like(upstream)))
-    above = tf.reduce_sum(tf.where(values > tf.maximum(high, 0.0), upstream, tf.zeros_like(upstream)))
+    ends = [
+        tf.reduce_sum(tf.where(outside, upstream, tf.zeros_like(upstream)))
+        for outside in (values < tf.minimum(low, 0.0), values > tf.maximum(high, 0.0))
+    ]
+    # A batch whose gradient is not finite must not move the ends: they would never come back.
+    below, above = (tf.where(tf.math.is_finite(end), end, tf.zeros_like(end)) for end in ends)
     return _inside(values, low, high, upstream), below, above
 
 
@@ -134,6 +140,23 @@ def fake_quantize_range(
         return forward(x, lower, upper), gradient
 
     return apply(values, tf.convert_to_tensor(low), tf.convert_to_tensor(high))
+
+
+def _extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    finite = tf.math.is_finite(values)
+    highest = tf.reduce_max(tf.where(finite, values, -np.inf))
+    return tf.reduce_min(tf.where(finite, values, np.inf)), highest, tf.reduce_all(finite)
+
+
+# Lowest and highest finite value (the one above the other where there is none), and whether all are finite.
+finite_extremes = compiled(_extremes)
+
+
+def in_float32(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """Apply a function to float32 values, whatever the dtype of the inputs, which the outputs have too."""
+    if keras.backend.standardize_dtype(inputs.dtype) == "float32":
+        return function(inputs)
+    return ops.cast(function(ops.cast(inputs, "float32")), inputs.dtype)
 
 
 def value_of(variable: Any) -> Tensor:

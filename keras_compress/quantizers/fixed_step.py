@@ -9,8 +9,8 @@ from typing import Any
 from keras import ops
 
 from keras_compress.core import affine
-from keras_compress.core.ste import compiled
-from keras_compress.quantizers.activation import ActivationQuantizer, Surrogate, in_float32
+from keras_compress.core.ste import compiled, in_float32
+from keras_compress.quantizers.activation import ActivationQuantizer, Surrogate
 
 Tensor = Any
 

@@ -10,9 +10,9 @@ from keras import ops
 
 from keras_compress.core import affine
 from keras_compress.core.registry import register
-from keras_compress.core.ste import compiled
+from keras_compress.core.ste import compiled, in_float32
 from keras_compress.quantizers import signs
-from keras_compress.quantizers.activation import ActivationQuantizer, Surrogate, in_float32
+from keras_compress.quantizers.activation import ActivationQuantizer, Surrogate
 
 Tensor = Any
 
