@@ -12,6 +12,7 @@ from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
 from keras_compress.convert.float_flatbuffer import float_model
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
+from keras_compress.convert.lost import notes_of_lost
 from keras_compress.convert.lowering import Lowered, lower
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
@@ -96,7 +97,7 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*unpacked, *lowered.notes, *final.notes),
+        (*unpacked, *notes_of_lost(model, frozen), *lowered.notes, *final.notes),
         storage,
         lowered.content if final.content != lowered.content else None,
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from keras_compress.core.context import assign
+from keras_compress.core.existing import PRUNE_FIRST, clusters_in, warn_of
 from keras_compress.core.groups import decides_now, members_of, new_group
 from keras_compress.core.model import add_transforms, check_model
 from keras_compress.core.registry import register
@@ -111,6 +114,12 @@ class MagnitudePruner(Pruner):
         _update_group(self.group)
         return [(self.step, self.step + 1)]
 
+    def pending(self) -> str | None:
+        wanted = round(self.schedule.final_value() * math.prod(self.weight_shape))
+        masked = int(np.sum(~ops.convert_to_numpy(self.mask)))
+        # A weight that was sparse from the start may have nothing left to be pruned.
+        return None if int(value_of(self.step)) == 0 and 0 < wanted <= masked else super().pending()
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -197,9 +206,12 @@ def prune_low_magnitude(
     default = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
     check_model(model)
     group = new_group(model, "global") if scope == "global" else None
+    lost: list[tuple[str, str]] = []
 
     def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
         schedule = settings["pruning_schedule"]
+        if words := clusters_in(before, slot):
+            lost.append((path, words))
         if sparsity_m_by_n is not None:
             return [NMPruner(sparsity_m_by_n, schedule, regrow=regrow)]
         magnitude = MagnitudePruner(
@@ -211,7 +223,7 @@ def prune_low_magnitude(
         )
         return [magnitude]
 
-    return add_transforms(
+    pruned = add_transforms(
         model,
         make,
         {"pruning_schedule": default if pruning_schedule is None else pruning_schedule},
@@ -219,3 +231,5 @@ def prune_low_magnitude(
         rules=rules,
         strict=strict,
     )
+    warn_of("Training will lose the few values of weights that share them", lost, PRUNE_FIRST, stacklevel=3)
+    return pruned

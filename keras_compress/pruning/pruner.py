@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core.context import counter
+from keras_compress.core.existing import existing
 from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import resolve
 from keras_compress.core.schedule import Schedule
@@ -40,7 +41,8 @@ class Pruner(WeightTransform):
     **Forward** `y = mask * w`. **Gradient** `dy/dw = mask`; with `regrow`, 1, so that a pruned weight goes on learning
     and may come back.
 
-    Subclasses implement `choose(scores, sparsity)`.
+    Subclasses implement `choose(scores, sparsity)`. The mask of a weight that is sparse already, such as that of a
+    stripped model, begins with its zeros.
 
     Args:
         schedule: `step -> sparsity`.
@@ -65,6 +67,12 @@ class Pruner(WeightTransform):
             aggregation="only_first_replica",
         )
         self.step = counter(self, "step")
+
+    def initialize(self, weight: Tensor) -> None:
+        # A sparse weight may come from a model that was stripped: what is zero stays zero from the start.
+        values = ops.convert_to_numpy(weight)
+        if not self.regrow and existing(values, ()).sparsity:
+            self.mask.assign(values != 0)
 
     def matrix_axes(self) -> list[int]:
         """The axes of the weight in the order inputs, outputs. Of a table that is looked up in, a row is an output."""
