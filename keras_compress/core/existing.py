@@ -28,6 +28,7 @@ _LEAST_SPARSE = 0.1
 _FEWEST = 32
 _MOST_VALUES = 256
 _WEIGHTS_PER_VALUE = 8
+_FEWER_IN_CHANNELS = 4
 _SAMPLE = 8192
 
 
@@ -65,13 +66,15 @@ def existing(weight: Any, channel_axes: Sequence[int]) -> Existing:
         return Existing()
     sparsity = share_of_zeros(values)
     sparse = sparsity if sparsity >= _LEAST_SPARSE else 0.0
-    if count := _few_values(values.reshape(1, -1)):
-        return Existing(sparse, count)
+    whole = _few_values(values.reshape(1, -1))
     axes = [axis % values.ndim for axis in channel_axes]
     inputs = [axis for axis in range(values.ndim) if axis not in axes]
     channels = math.prod(values.shape[axis] for axis in axes)
-    count = _few_values(values.transpose([*axes, *inputs]).reshape(channels, -1)) if axes else 0
-    return Existing(sparse, count, per_channel=bool(count))
+    each = _few_values(values.transpose([*axes, *inputs]).reshape(channels, -1)) if axes else 0
+    # Few channels with few values each have few values together, but no codebook.
+    if each and (not whole or _FEWER_IN_CHANNELS * each <= whole):
+        return Existing(sparse, each, per_channel=True)
+    return Existing(sparse, whole)
 
 
 def share_of_zeros(values: Array) -> float:

@@ -138,9 +138,9 @@ def quantize_model(
             no negative values.
         gradients: A quantizer of the gradients that arrive at each layer's output, such as `DoReFaGradient(6)`.
         preserve: What stays of weights that have no transforms but are sparse or share few values, as those of a
-            stripped model are: `"sparsity"`, `"clusters"`, or both in a list: a mask and centroids are put in front of the
-            quantizer, as if the model had not been stripped. `"auto"`: both, as far as the quantizer lets them stay,
-            with a warning that says where; `None`: nothing.
+            stripped model are: `"sparsity"`, `"clusters"`, or both in a list: a mask and centroids are put in front of
+            the quantizer, as if the model had not been stripped. `"auto"`: both, as far as the quantizer lets them
+            stay, with a warning that says where; `None`: nothing.
         filters: Layers whose weights are quantized: name, `"re:..."`, `"class:..."`, class or callable. Activations
             are quantized in the whole model, as integer kernels need them everywhere.
         rules: Exceptions: `{"layers": selector, "skip": True}` (weights stay as they are),
