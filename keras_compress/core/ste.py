@@ -143,9 +143,17 @@ def fake_quantize_range(
 
 
 def _extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    finite = tf.math.is_finite(values)
-    highest = tf.reduce_max(tf.where(finite, values, -np.inf))
-    return tf.reduce_min(tf.where(finite, values, np.inf)), highest, tf.reduce_all(finite)
+    # Two passes where all is finite, as nearly always.
+    unknown = tf.math.is_nan(values)
+    lowest = tf.reduce_min(tf.where(unknown, -np.inf, values))
+    highest = tf.reduce_max(tf.where(unknown, np.inf, values))
+    whole = tf.math.is_finite(lowest) & tf.math.is_finite(highest)
+
+    def of_finite() -> tuple[Tensor, Tensor]:
+        finite = tf.math.is_finite(values)
+        return tf.reduce_min(tf.where(finite, values, np.inf)), tf.reduce_max(tf.where(finite, values, -np.inf))
+
+    return *tf.cond(whole, lambda: (lowest, highest), of_finite), whole
 
 
 # Lowest and highest finite value (the one above the other where there is none), and whether all are finite.

@@ -357,7 +357,7 @@ class LearnedRange(_RangeQuantizer):
         batches = value_of(self.batches)
         # The ends are a part of the result in every batch: else they have no gradient in the first one, of which Keras
         # warns.
-        *first, whole = (ops.stop_gradient(each) for each in finite_extremes(values))
+        *first, whole = finite_extremes(ops.stop_gradient(values))
         fresh = ops.logical_and(batches == 0, first[0] <= first[1])
         low, high = (ops.where(fresh, set_to, end) for set_to, end in zip(first, self.range(), strict=True))
         assign(self.minimum, ops.stop_gradient(low))

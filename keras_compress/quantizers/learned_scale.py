@@ -113,7 +113,7 @@ class LearnedScale(TrainedQuantizer):
 
     def train(self, values: Tensor) -> Tensor:
         batches, now = value_of(self.batches), value_of(self.learned)
-        lowest, highest, whole = finite_extremes(values)
+        lowest, highest, whole = finite_extremes(ops.stop_gradient(values))
         some = lowest <= highest
         fresh = ops.logical_and(batches == 0, some)
         unit = value_of(self.unit) if self.relative else tf.ones_like(now)
