@@ -15,6 +15,8 @@ from keras_compress.calibration.batches import batches
 from keras_compress.core import affine, graph, progress
 from keras_compress.core.data import Batch, cut, filled, fixed_batch
 from keras_compress.core.quiet import quiet_tensorflow
+from keras_compress.core.ste import finite_extremes
+from keras_compress.core.warn import warn
 from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation
 
 LARGEST_VALUES_BYTES = 64_000_000
@@ -60,7 +62,10 @@ class MeasuredRange(ActivationQuantizer):
         return affine.affine_parameters(*self.range(), self.spec)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        return self.plain(inputs)
+        if not self.trained():
+            return inputs
+        scale, zero_point = (float(p) for p in self.parameters())
+        return self.inferred(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
 
 
 def untrained_points(model: keras.Model) -> list[QuantizeActivation]:
@@ -84,21 +89,42 @@ def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[
     extremes = _extremes(model, points)
     size = _batch_size(model)
     lows, highs, seen = np.full(len(points), np.inf), np.full(len(points), -np.inf), 0
+    spoilt = np.zeros(len(points), bool)
     with quiet_tensorflow():
         for batch in batches(representative_dataset, model):
             if not seen and watch is not None:
                 watch(batch)
             for piece in cut(batch, size):
                 arrays = filled(piece, fixed_batch(model) or 1)
-                low, high, watched = extremes([tf.constant(array) for array in arrays])
+                low, high, whole, watched = extremes([tf.constant(array) for array in arrays])
                 lows, highs = np.minimum(lows, low), np.maximum(highs, high)
+                spoilt |= ~np.asarray(whole)
                 for point, values in zip(filter(_is_watched, points), watched, strict=True):
                     point.quantizer.observe(values.numpy())
             seen += len(batch[0])
             progress.advance(len(batch[0]))
+    _check_finite([point.name for point in points], lows > highs, spoilt)
     for quantizer, mine in _by_quantizer(points):
         quantizer.set_range(float(lows[mine].min()), float(highs[mine].max()))
     return seen
+
+
+def _check_finite(names: list[str], empty: NDArray[Any], spoilt: NDArray[Any]) -> None:
+    """Say where values were not finite, which no range takes in; refuse points that saw no other.
+
+    Raises:
+        ValueError: Naming the points.
+    """
+    if empty.any():
+        raise ValueError(
+            "Expected a `representative_dataset` and weights that give finite values. "
+            f"Received: NaN or infinite ones only at {[name for name, e in zip(names, empty, strict=True) if e][:10]}"
+        )
+    if spoilt.any():
+        listed = ", ".join(repr(name) for name in np.asarray(names)[spoilt][:10].tolist())
+        warn(
+            f"The representative dataset gives values that are NaN or infinite at {listed}: the ranges leave them out."
+        )
 
 
 def _by_quantizer(points: list[QuantizeActivation]) -> list[tuple[Any, list[int]]]:
@@ -120,21 +146,21 @@ def _extremes(model: keras.Model, points: list[QuantizeActivation]) -> Callable[
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
     @tf.function(input_signature=[signature], autograph=False)
-    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        found: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        found: dict[int, tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = {}
         values: dict[int, tf.Tensor] = {}
 
         def visit(call: graph.Call) -> Any:
             if id(call.operation) not in watched:
                 return call.run()
-            found[id(call.operation)] = (tf.reduce_min(call.args[0]), tf.reduce_max(call.args[0]))
+            found[id(call.operation)] = finite_extremes(tf.cast(call.args[0], "float32"))
             values[id(call.operation)] = call.args[0]
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
-        lows, highs = zip(*(found[id(point)] for point in points), strict=True)
-        ends = [tf.stack([tf.cast(x, "float32") for x in side]) for side in (lows, highs)]
-        return ends[0], ends[1], [values[id(point)] for point in points if _is_watched(point)]
+        lows, highs, whole = zip(*(found[id(point)] for point in points), strict=True)
+        watched_values = [values[id(point)] for point in points if _is_watched(point)]
+        return tf.stack(lows), tf.stack(highs), tf.stack(whole), watched_values
 
     return extremes  # type: ignore[no-any-return]
 

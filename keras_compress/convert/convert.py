@@ -12,6 +12,7 @@ from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
 from keras_compress.convert.float_flatbuffer import float_model
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
+from keras_compress.convert.lost import notes_of_lost
 from keras_compress.convert.lowering import Lowered, lower
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
@@ -106,7 +107,7 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*unpacked, *lowered.notes, *final.notes),
+        (*unpacked, *notes_of_lost(model, frozen), *lowered.notes, *final.notes),
         storage,
         lowered.content if final.content != lowered.content else None,
     )
@@ -205,6 +206,8 @@ def _float_model(model: keras.Model, representative_dataset: Any) -> keras.Model
 
     def visit(call: graph.Call) -> Any:
         if isinstance(call.operation, QuantizeActivation):
+            if call.operation.quantizer.trained():
+                call.operation.quantizer.check_range(call.path)
             return _renamed(call.args[0], call.operation.quantizer.unrounded(call.args[0]), call.path)
         if not isinstance(call.operation, keras.layers.Layer):
             return call.run()

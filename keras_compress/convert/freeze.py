@@ -239,6 +239,7 @@ class _Freezer:
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
             return self._sign(layer, tensor)
+        layer.quantizer.check_range(layer.name)
         if not self.activations:
             return layer.quantizer.unrounded(tensor)
         table, grid = self._tables.get(id(tensor)), self._fixed.get(id(tensor))

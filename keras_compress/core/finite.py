@@ -1,7 +1,9 @@
-"""Weights that are numbers."""
+"""Weights that are numbers, before and after a training."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -27,6 +29,34 @@ def check_finite(model: keras.Model) -> None:
             "Expected finite weights: train again with a smaller learning rate or `clipnorm`, or go back to a "
             f"checkpoint. Received: NaN or infinite numbers in {listed}"
         )
+
+
+@contextmanager
+def finite_training(model: keras.Model, stage: str) -> Iterator[None]:
+    """Refuse a model that the training inside has filled with NaN or infinity.
+
+    Args:
+        model: The model that is trained.
+        stage: What it is trained for, for the message.
+
+    Raises:
+        ValueError: Naming the stage and the first layers.
+    """
+    # A user's constant may be infinite, such as the mask of an attention.
+    before = _spoilt(model)
+    yield
+    spoilt = _spoilt(model) - before
+    if spoilt:
+        layers = [path for path, layer in graph.walk(model) if spoilt & {id(v) for v in layer.variables}]
+        raise ValueError(
+            f"Expected a training that ends in finite numbers. Received: NaN or infinity after stage {stage!r}, at "
+            f"{layers[:10] or model.name}: lower its learning rate, or look for data that are not finite"
+        )
+
+
+def _spoilt(model: keras.Model) -> set[int]:
+    """Identities of the variables that hold other things than numbers."""
+    return {id(variable) for variable in model.variables if not _is_finite(variable)}
 
 
 def _not_finite(layer: keras.layers.Layer) -> str | None:

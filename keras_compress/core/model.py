@@ -82,6 +82,8 @@ def copy_layer(layer: keras.layers.Layer, **overrides: Any) -> keras.layers.Laye
     Raises:
         ValueError: For a layer or model that a user wrote and that its configuration does not make again.
     """
+    for each in _wrappers_in(layer):
+        each.settle()
     with keras.saving.custom_object_scope(remade.classes_in(layer)):
         if parts.is_user_written(layer) and not overrides:
             made = remade.make_again(layer)
@@ -108,6 +110,10 @@ def _from_config(layer: keras.layers.Layer, overrides: Mapping[str, Any]) -> ker
     return made
 
 
+def _wrappers_in(layer: keras.layers.Layer) -> list[Compressed]:
+    return [each for each in layer._flatten_layers() if isinstance(each, Compressed)]
+
+
 def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
     if len(source.variables) != len(target.variables):
         raise ValueError(
@@ -116,6 +122,8 @@ def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None
         )
     for old, new in zip(source.variables, target.variables, strict=True):
         new.assign(old)
+    for wrapper in _wrappers_in(target):
+        wrapper._unsettled = False
     for layer in target._flatten_layers():
         if isinstance(layer, keras.layers.Normalization):
             # It computes with tensors made from its variables, here from the values they had before.

@@ -8,6 +8,7 @@ float32 centroids; indices are not relative; the code is decoded by the runtime,
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -173,7 +174,7 @@ def deep_compression(
 
 
 def _check(max_drop: float | None, channels: float | None, sparsities: Sequence[float], settings: Settings) -> None:
-    if max_drop is not None and not max_drop >= 0:
+    if max_drop is not None and not 0 <= max_drop < math.inf:
         raise ValueError(f"Expected `max_drop` >= 0, or None. Received: max_drop={max_drop}")
     if channels is not None and not 0 < channels < 1:
         raise ValueError(f"Expected `channels` in (0, 1), or None. Received: channels={channels}")
@@ -183,7 +184,7 @@ def _check(max_drop: float | None, channels: float | None, sparsities: Sequence[
         ("epochs", settings.epochs, EPOCHS),
         ("learning_rates", settings.learning_rates, LEARNING_RATES),
     ):
-        if set(given) - set(known) or not all(value > 0 for value in given.values()):
+        if set(given) - set(known) or not all(0 < value < math.inf for value in given.values()):
             raise ValueError(f"Expected `{name}` > 0 for stages out of {sorted(known)}. Received: {given}")
 
 

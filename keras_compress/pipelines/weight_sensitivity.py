@@ -160,7 +160,8 @@ def _values(
 
 
 def _without_smallest(values: NDArray[Any], ratio: float) -> NDArray[Any]:
-    count = round(ratio * values.size)
+    # As in pruning, one weight stays at least.
+    count = min(round(ratio * values.size), values.size - 1)
     if not count:
         return values
     magnitudes = np.abs(values).reshape(-1)
