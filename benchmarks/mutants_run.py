@@ -177,9 +177,7 @@ def run_tests(folder: Path, arguments: Sequence[str], plugin: object) -> int:
     return int(pytest.main([*settings, *arguments], plugins=[plugin]))
 
 
-def try_fault(
-    path: str, source: str, arguments: Sequence[str], first: Sequence[str], seconds: float, log: Path
-) -> Any:
+def try_fault(path: str, source: str, arguments: Sequence[str], first: Sequence[str], seconds: float, log: Path) -> Any:
     """`{"failed", "passed"}` of the tests up to the first that fails, `None` if the time was up before."""
     with faulty_package(path, source) as folder:
 
