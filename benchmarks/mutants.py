@@ -39,7 +39,7 @@ from mutations import Mutation, faults, is_fault  # noqa: E402
 FLAGS = flags.FLAGS
 PACKAGES = ("core", "pruning", "clustering", "quantizers", "convert", "structured", "runtime")
 flags.DEFINE_integer("count", 200, "Faults to plant, over all packages.")
-flags.DEFINE_list("packages", PACKAGES, "Packages to plant them in.")
+flags.DEFINE_list("packages", list(PACKAGES), "Packages to plant them in.")
 flags.DEFINE_integer("seed", 0, "Seed of the choice.")
 flags.DEFINE_float("seconds", 60, "Processor time for each fault.")
 flags.DEFINE_float("stop_after", 0, "Minutes after which no other fault is planted; 0: never.")
