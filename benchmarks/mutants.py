@@ -11,6 +11,7 @@ Those that nothing notices are looked at by hand: a fault that changes nothing a
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import json
@@ -87,39 +88,25 @@ class Work:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.path = folder, folder / "tried.json"
         self.rows: dict[str, dict[str, Any]] = json.loads(self.path.read_text()) if self.path.is_file() else {}
-        # Without any fault: left out, and named in the results.
-        self.failing: set[str] = set()
 
     def add(self, row: dict[str, Any]) -> None:
         self.rows[row["key"]] = row
         self.path.write_text(json.dumps(self.rows, indent=1))
 
-    def reaching(self, path: str, fault: Mutation, tests: Sequence[str]) -> dict[str, float] | None:
-        """Seconds of the tests that reach a fault; `None` if none does."""
-        limit = 20 * FLAGS.seconds
-        reached = {}
-        for test in tests:
-            for name, found in mutants_run.lines_of(test, path, limit, self.folder).items():
-                if found["failed"]:
-                    self.failing.add(name)
-                elif any(fault.lines[0] <= line <= fault.lines[1] for line in found["lines"].get(path, ())):
-                    reached[name] = found["seconds"]
-        if reached or not fault.local or path.endswith(UNTRACED):
-            return reached
-        return None
-
     def plant(self, path: str, fault: Mutation) -> dict[str, Any] | None:
         """The row of a fault; `None` for one that no test reaches, or that is none."""
         source = (REPOSITORY / path).read_text()
-        tests = own_tests(path)
-        reached = self.reaching(path, fault, tests) if is_fault(fault, source) else None
-        if reached is None:
+        if not is_fault(fault, source):
             return None
-        first = sorted(reached, key=lambda name: reached[name])
         began = time.monotonic()
-        log = self.folder / f"{fault.key}.log"
-        arguments = [*tests, *(f"--deselect={name}" for name in sorted(self.failing))]
-        found = mutants_run.try_fault(path, fault.apply(source), arguments, first, FLAGS.seconds, log)
+        found = mutants_run.try_fault(
+            path,
+            fault.apply(source, mutants_run.MARKING),
+            own_tests(path),
+            {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)},
+            FLAGS.seconds,
+            self.folder / f"{fault.key}.log",
+        )
         return {
             "key": fault.key,
             "package": path.split("/")[1],
@@ -128,9 +115,15 @@ class Work:
             "scope": fault.scope,
             "kind": fault.kind,
             "diff": _difference(source, fault.apply(source)),
-            **_outcome(found, sum(reached.values())),
+            **_outcome(found, may_be_traced=fault.local and not path.endswith(UNTRACED)),
             "seconds": round(time.monotonic() - began, 1),
         }
+
+    def check(self) -> dict[str, str]:
+        """Tests that noticed a fault and fail without one too: must be none."""
+        tests = sorted({row["by"].rpartition(" (")[0] for row in self.rows.values() if row["by"].endswith("(call)")})
+        here = [test for test in tests if test.startswith("tests/")]
+        return mutants_run.failing_without_fault(here, 20 * FLAGS.seconds, self.folder / "without_fault.log")
 
 
 def _difference(before: str, after: str) -> list[str]:
@@ -138,16 +131,15 @@ def _difference(before: str, after: str) -> list[str]:
     return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 
 
-def _outcome(found: dict[str, Any] | None, seconds_without: float) -> dict[str, Any]:
+def _outcome(found: dict[str, Any] | None, may_be_traced: bool) -> dict[str, Any]:
     if found is None:
-        # Tests that take no minute by themselves hang with the fault, which is noticed.
-        hangs = seconds_without < FLAGS.seconds / 2
-        return {"caught": hangs, "by": "the time limit" if hangs else "", "message": "", "whole": False}
+        return {"caught": False, "by": "", "message": "the time was up", "reached": True}
+    reached = found["reached"] or not may_be_traced or bool(found["failed"])
     for name, message in found["failed"].items():
-        return {"caught": True, "by": name, "message": message, "whole": True}
+        return {"caught": True, "by": name, "message": message, "reached": reached}
     if found["status"] != 0:
-        return {"caught": True, "by": "pytest itself", "message": f"exit status {found['status']}", "whole": True}
-    return {"caught": False, "by": "", "message": "", "whole": True}
+        return {"caught": True, "by": "pytest", "message": f"exit status {found['status']}", "reached": reached}
+    return {"caught": False, "by": "", "message": "", "reached": reached}
 
 
 def shares() -> dict[str, int]:
@@ -170,7 +162,8 @@ def chosen(work: Work) -> Iterator[tuple[str, Mutation]]:
         return
     left = {package: count for package, count in shares().items() if package in FLAGS.packages}
     for row in work.rows.values():
-        left[row["package"]] = left.get(row["package"], 0) - 1
+        # A fault in a line that no test reaches counts for nothing.
+        left[row["package"]] = left.get(row["package"], 0) - row["reached"]
     waiting = {package: shuffled(package) for package in left}
     while any(count > 0 for count in left.values()):
         for package, faults_left in waiting.items():
@@ -178,7 +171,7 @@ def chosen(work: Work) -> Iterator[tuple[str, Mutation]]:
                 if fault.key in work.rows:
                     continue
                 yield path, fault
-                if fault.key in work.rows:
+                if work.rows.get(fault.key, {}).get("reached"):
                     left[package] -= 1
                     break
             else:
@@ -211,16 +204,24 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def finish(work: Work) -> None:
+    failing = work.check()
     # It imports the package, which no child may find imported.
-    from common import RESULTS, at_least, print_goals, write_results
+    from common import RESULTS, at_least, at_most, print_goals, write_results
 
     reasons = explained()
     rows = sorted(work.rows.values(), key=lambda row: (row["file"], row["line"], row["key"]))
-    rows = [{**row, "reason": "" if row["caught"] else reasons.get(row["key"], "")} for row in rows]
+    unreached = sum(not row["reached"] for row in rows)
+    rows = [{**row, "reason": "" if row["caught"] else reasons.get(row["key"], "")} for row in rows if row["reached"]]
     with_effect = [row for row in rows if not row["reason"]]
     caught = sum(row["caught"] for row in with_effect) / max(1, len(with_effect))
     goals = [at_least("share of the faults that tests notice", caught, LEAST_CAUGHT)]
-    settings = {"seconds": FLAGS.seconds, "failing_without": sorted(work.failing), "table": table(rows).splitlines()}
+    goals.append(at_most("tests that noticed a fault and fail without one", len(failing), 0))
+    settings = {
+        "seconds": FLAGS.seconds,
+        "unreached": unreached,
+        "failing_without_fault": failing,
+        "table": table(rows).splitlines(),
+    }
     directory = Path(FLAGS.out) if FLAGS.out else RESULTS
     write_results("mutants", rows, goals, seeds=[FLAGS.seed], settings=settings, directory=directory)
     print(table(rows))

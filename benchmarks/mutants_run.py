@@ -6,15 +6,14 @@ is edited, and processes that the tests start see the fault too.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
-import hashlib
 import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest.doctest import DoctestItem
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PACKAGE = "keras_compress"
+# A line with this call is put before the faulty statement; in processes that tests start it does nothing.
+MARK = "_fault_is_reached"
+MARKING = f"getattr(__import__('builtins'), {MARK!r}, int)()"
 # Wall time over processor time that a busy machine may take.
 PATIENCE = 5
 
@@ -52,23 +52,32 @@ def faulty_package(path: str, source: str) -> Iterator[Path]:
 
 
 class Reporter:
-    """What became of the tests; those that reach the fault, quickest first, go before the others."""
+    """What became of the tests, and whether any reached the fault.
 
-    def __init__(self, first: Sequence[str] = ()) -> None:
-        self.first = {name: i for i, name in enumerate(first)}
+    Args:
+        names: Classes of the faulty module. Of conformance tests over all classes, those of others are left out.
+    """
+
+    def __init__(self, names: set[str] | None = None) -> None:
+        self.names = names or set()
         self.failed: dict[str, str] = {}
-        self.passed = 0
+        self.reached = False
+        setattr(builtins, MARK, self._mark)
+
+    def _mark(self) -> None:
+        self.reached = True
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        # Doctests take no time.
-        items.sort(
-            key=lambda item: -1 if isinstance(item, DoctestItem) else self.first.get(item.nodeid, len(self.first))
-        )
+        named = {item.nodeid for item in items if self._class(item) in self.names}
+        if named:
+            items[:] = [item for item in items if item.nodeid in named or "conformance" not in item.nodeid]
+
+    def _class(self, item: pytest.Item) -> str:
+        return item.name.partition("[")[2].partition("-")[0].partition("]")[0]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self.failed[f"{report.nodeid} ({report.when})"] = _message(report)
-        self.passed += report.passed and report.when == "call"
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -78,46 +87,6 @@ class Reporter:
 def _message(report: Any) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     return (crash.message if crash else str(report.longrepr)[-300:]).strip()[:300]
-
-
-class Lines:
-    """Which lines of the package each test reaches, and how long it takes."""
-
-    def __init__(self, repository: Path) -> None:
-        self.root, self.package = str(repository) + os.sep, str(repository / PACKAGE) + os.sep
-        self.tests: dict[str, dict[str, Any]] = {}
-        self._reached: set[tuple[str, int]] = set()
-        self._failed: set[str] = set()
-
-    def _trace(self, frame: Any, event: str, argument: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(self.package):
-            return None
-        self._reached.add((frame.f_code.co_filename, frame.f_lineno))
-        return self._line
-
-    def _line(self, frame: Any, event: str, argument: Any) -> Any:
-        if event == "line":
-            self._reached.add((frame.f_code.co_filename, frame.f_lineno))
-        return self._line
-
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self._reached.clear()
-        began = time.process_time()
-        threading.settrace(self._trace)
-        sys.settrace(self._trace)
-        yield
-        sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
-        lines: dict[str, list[int]] = {}
-        for path, line in sorted(self._reached):
-            lines.setdefault(path.removeprefix(self.root), []).append(line)
-        seconds = round(time.process_time() - began, 3)
-        self.tests[item.nodeid] = {"seconds": seconds, "lines": lines, "failed": item.nodeid in self._failed}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self._failed.add(report.nodeid)
 
 
 def forked(work: Callable[[], Any], seconds: float, log: Path) -> Any:
@@ -177,52 +146,27 @@ def run_tests(folder: Path, arguments: Sequence[str], plugin: object) -> int:
     return int(pytest.main([*settings, *arguments], plugins=[plugin]))
 
 
-def try_fault(path: str, source: str, arguments: Sequence[str], first: Sequence[str], seconds: float, log: Path) -> Any:
-    """`{"failed", "passed"}` of the tests up to the first that fails, `None` if the time was up before."""
+def try_fault(path: str, source: str, arguments: Sequence[str], names: set[str], seconds: float, log: Path) -> Any:
+    """What `Reporter` found up to the first test that fails, `None` if the time was up before."""
     with faulty_package(path, source) as folder:
 
         def work() -> dict[str, Any]:
-            reporter = Reporter(first)
+            reporter = Reporter(names)
             status = run_tests(folder, ["-x", *arguments], reporter)
-            return {"failed": reporter.failed, "passed": reporter.passed, "status": status}
+            return {"failed": reporter.failed, "status": status, "reached": reporter.reached}
 
         return forked(work, seconds, log)
 
 
-def lines_of(test: str, path: str, seconds: float, work_folder: Path) -> dict[str, dict[str, Any]]:
-    """For each test of a file or a module's doctests: `{"seconds", "lines": {path: [line, ...]}, "failed"}`.
+def failing_without_fault(tests: Sequence[str], seconds: float, log: Path) -> dict[str, str]:
+    """Of these tests those that fail on the package as it is, with their messages."""
 
-    Kept in a file, which is of use as long as the tests and the package's file `path` stay as they are.
+    def work() -> dict[str, str]:
+        reporter = Reporter()
+        run_tests(REPOSITORY, tests, reporter)
+        return reporter.failed
 
-    Raises:
-        RuntimeError: If the tests cannot be run without any fault.
-    """
-    kept = work_folder / f"lines_{test.replace('/', '.')}.json"
-    digests = {each: _digest(each) for each in (test, path)}
-    if kept.is_file():
-        loaded: dict[str, Any] = json.loads(kept.read_text())
-        if loaded["digests"].items() >= digests.items():
-            return loaded["tests"]
-    tests = _traced(test, seconds, work_folder)
-    everything = [str(each.relative_to(REPOSITORY)) for each in (REPOSITORY / PACKAGE).rglob("*.py")]
-    kept.write_text(json.dumps({"digests": {each: _digest(each) for each in (test, *everything)}, "tests": tests}))
-    return tests
-
-
-def _traced(test: str, seconds: float, work_folder: Path) -> dict[str, dict[str, Any]]:
-    def work() -> dict[str, Any]:
-        plugin = Lines(REPOSITORY)
-        status = run_tests(REPOSITORY, [test], plugin)
-        return {"status": status, "tests": plugin.tests}
-
-    log = work_folder / f"without_fault_{test.replace('/', '.')}.log"
-    found = forked(work, seconds, log)
-    if found is None or found["status"] not in (0, 1, 5):  # 5: there are none, as in a module without doctests
-        raise RuntimeError(f"Expected {test} to run without any fault. Received: {log}")
-    tests: dict[str, dict[str, Any]] = found["tests"]
-    return tests
-
-
-def _digest(path: str) -> str:
-    at = REPOSITORY / path
-    return hashlib.sha256(at.read_bytes()).hexdigest()[:12] if at.is_file() else ""
+    found: dict[str, str] | None = forked(work, seconds, log)
+    if found is None:
+        raise RuntimeError(f"Expected the tests to end within {seconds} s. Received: {log}")
+    return found

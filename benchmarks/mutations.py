@@ -90,12 +90,15 @@ class Mutation:
     local: bool
     key: str = ""
 
-    def apply(self, source: str) -> str:
-        """The source with the fault in it."""
+    def apply(self, source: str, before: str = "") -> str:
+        """The source with the fault in it, and a line `before` its statement where one may stand."""
         lines = source.encode().splitlines(keepends=True)
         first, last = self.start[0] - 1, self.end[0] - 1
         kept = lines[first][: self.start[1]], lines[last][self.end[1] :]
         lines[first : last + 1] = [kept[0] + self.text.encode() + kept[1]]
+        head = lines[self.lines[0] - 1]
+        if before and not head.lstrip().startswith((b"elif", b"else", b"def", b"class", b"except")):
+            lines.insert(self.lines[0] - 1, head[: len(head) - len(head.lstrip())] + before.encode() + b"\n")
         return b"".join(lines).decode()
 
 
