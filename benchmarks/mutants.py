@@ -98,7 +98,7 @@ class Work:
         source = (REPOSITORY / path).read_text()
         if not is_fault(fault, source):
             return None
-        began = time.monotonic()
+        began, spent = time.monotonic(), _processor_seconds()
         found = mutants_run.try_fault(
             path,
             fault.apply(source, mutants_run.MARKING),
@@ -117,6 +117,7 @@ class Work:
             "diff": _difference(source, fault.apply(source)),
             **_outcome(found, may_be_traced=fault.local and not path.endswith(UNTRACED)),
             "seconds": round(time.monotonic() - began, 1),
+            "processor_seconds": round(_processor_seconds() - spent, 1),
         }
 
     def check(self) -> dict[str, str]:
@@ -124,6 +125,12 @@ class Work:
         tests = sorted({row["by"].rpartition(" (")[0] for row in self.rows.values() if row["by"].endswith("(call)")})
         here = [test for test in tests if test.startswith("tests/")]
         return mutants_run.failing_without_fault(here, 20 * FLAGS.seconds, self.folder / "without_fault.log")
+
+
+def _processor_seconds() -> float:
+    """Of children that ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _difference(before: str, after: str) -> list[str]:

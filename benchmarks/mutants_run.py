@@ -142,7 +142,7 @@ def run_tests(folder: Path, arguments: Sequence[str], plugin: object) -> int:
     sys.path.insert(0, str(folder))
     os.environ["PYTHONPATH"] = str(folder)
     os.chdir(REPOSITORY)
-    settings = ["-q", "-p", "no:cacheprovider", "-c", str(REPOSITORY / "setup.cfg")]
+    settings = ["-q", "--tb=line", "-p", "no:cacheprovider", "-c", str(REPOSITORY / "setup.cfg")]
     return int(pytest.main([*settings, *arguments], plugins=[plugin]))
 
 
