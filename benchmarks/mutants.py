@@ -104,6 +104,7 @@ class Work:
             fault.apply(source, mutants_run.MARKING),
             own_tests(path),
             {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)},
+            [*Path(path).stem.split("_"), *fault.scope.split("."), *fault.scope.strip("_").split("_")],
             FLAGS.seconds,
             self.folder / f"{fault.key}.log",
         )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import inspect
 import json
+import math
 import os
 import shutil
 import signal
@@ -27,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MARK = "_fault_is_reached"
 MARKING = f"getattr(__import__('builtins'), {MARK!r}, int)()"
 # Wall time over processor time that a busy machine may take.
-PATIENCE = 5
+PATIENCE = 6
 
 
 @contextlib.contextmanager
@@ -56,10 +58,11 @@ class Reporter:
 
     Args:
         names: Classes of the faulty module. Of conformance tests over all classes, those of others are left out.
+        words: Tests that have more of these words in their source come first.
     """
 
-    def __init__(self, names: set[str] | None = None) -> None:
-        self.names = names or set()
+    def __init__(self, names: set[str] | None = None, words: Sequence[str] = ()) -> None:
+        self.names, self.words = names or set(), {word.lower() for word in words}
         self.failed: dict[str, str] = {}
         self.reached = False
         setattr(builtins, MARK, self._mark)
@@ -71,6 +74,14 @@ class Reporter:
         named = {item.nodeid for item in items if self._class(item) in self.names}
         if named:
             items[:] = [item for item in items if item.nodeid in named or "conformance" not in item.nodeid]
+        items.sort(key=self._words_in, reverse=True)
+
+    def _words_in(self, item: pytest.Item) -> float:
+        function = getattr(item, "function", None)
+        if function is None:  # Doctests take no time.
+            return math.inf
+        text = (item.nodeid + inspect.getsource(function)).lower()
+        return sum(word in text for word in self.words)
 
     def _class(self, item: pytest.Item) -> str:
         return item.name.partition("[")[2].partition("-")[0].partition("]")[0]
@@ -146,13 +157,15 @@ def run_tests(folder: Path, arguments: Sequence[str], plugin: object) -> int:
     return int(pytest.main([*settings, *arguments], plugins=[plugin]))
 
 
-def try_fault(path: str, source: str, arguments: Sequence[str], names: set[str], seconds: float, log: Path) -> Any:
+def try_fault(
+    path: str, source: str, tests: Sequence[str], names: set[str], words: Sequence[str], seconds: float, log: Path
+) -> Any:
     """What `Reporter` found up to the first test that fails, `None` if the time was up before."""
     with faulty_package(path, source) as folder:
 
         def work() -> dict[str, Any]:
-            reporter = Reporter(names)
-            status = run_tests(folder, ["-x", *arguments], reporter)
+            reporter = Reporter(names, words)
+            status = run_tests(folder, ["-x", *tests], reporter)
             return {"failed": reporter.failed, "status": status, "reached": reporter.reached}
 
         return forked(work, seconds, log)
