@@ -96,9 +96,11 @@ def test_unsigned_points_of_few_bits_sit_at_the_top_of_int8(bits, scale, zero_po
     assert (grid.zero_point, grid.lowest, grid.bits) == (zero_point, lowest, 8)
 
 
-def test_sixteen_bits_are_symmetric():
-    quantizer = kc.MovingAverageRange(8)
-    quantizer.set_range(-1.0, 4.0)
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 4.0), (-4.0, 1.0)])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_sixteen_bits_are_symmetric(low, high, bits):
+    quantizer = kc.MovingAverageRange(bits)
+    quantizer.set_range(low, high)
     grid = final_grid(quantizer, 16)
     assert (grid.zero_point, grid.bits) == (0, 16)
     assert grid.scale == pytest.approx(4.0 / 32767, rel=1e-6)
