@@ -76,13 +76,14 @@ def test_small_integers_are_shifted_up_by_one_power_of_two_for_the_tensor():
     np.testing.assert_array_equal(spread.floats(), weight.floats())
 
 
-def test_a_channel_far_smaller_than_its_bias_takes_a_coarser_scale():
+@pytest.mark.parametrize("value", [5.0, -5.0])
+def test_a_channel_far_smaller_than_its_bias_takes_a_coarser_scale(value):
     weight = IntegerWeight(np.array([[100, 100]], np.int32), np.array([[1e-12, 0.01]], np.float32), 8)
-    coarse, bias = fold.bias_grid(np.array([5.0, 5.0]), 0.01, weight, (-1,))
+    coarse, bias = fold.bias_grid(np.array([value, value]), 0.01, weight, (-1,))
     assert np.abs(bias.integers).max() <= 2**30 + 1
     assert coarse.scale[0, 0] > 1e-9
     np.testing.assert_array_equal(coarse.integers[0], [0, 100])
-    np.testing.assert_allclose(bias.floats(), [5.0, 5.0], rtol=1e-6)
+    np.testing.assert_allclose(bias.floats(), [value, value], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
