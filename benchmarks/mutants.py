@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import gc
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 # What every child needs, once: the package itself must not be imported in this process.
 import ai_edge_litert.interpreter  # noqa: E402, F401
+import hypothesis  # noqa: E402, F401
 import keras  # noqa: E402, F401
 import mutants_run  # noqa: E402
 import scipy.stats  # noqa: E402, F401
@@ -238,6 +240,8 @@ def finish(work: Work) -> None:
 
 def main(_: list[str]) -> None:
     work = Work(Path(FLAGS.work))
+    # Children collect garbage several times, and need not look at what is imported here.
+    gc.freeze()
     end = time.monotonic() + (60 * FLAGS.stop_after or float("inf"))
     for path, fault in chosen(work):
         if time.monotonic() > end:
