@@ -154,6 +154,8 @@ def run_tests(folder: Path, arguments: Sequence[str], plugin: object) -> int:
     os.environ["PYTHONPATH"] = str(folder)
     os.chdir(REPOSITORY)
     settings = ["-q", "--tb=line", "-p", "no:cacheprovider", "-c", str(REPOSITORY / "setup.cfg")]
+    # Hypothesis is imported before the fork, as its import takes a second.
+    settings += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
     return int(pytest.main([*settings, *arguments], plugins=[plugin]))
 
 
