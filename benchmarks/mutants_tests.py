@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from mutants_run import REPOSITORY
 
 TRANSFORMS = "conformance/test_weight_transforms.py"
 ACTIVATIONS = "conformance/test_activation_quantizers.py"
 LOWERING = ("convert/test_lowering.py", "convert/test_lowering_nets.py", "conformance/test_lowering.py")
 DEAD_UNITS = ("convert/test_dead_units.py", "convert/test_dead_units_rules.py")
+ARGUMENTS = ("conformance/test_arguments.py", "conformance/test_edges.py")
 CRITERIA = ("structured/criteria/test_conformance.py",)
 WEIGHT_CRITERIA = ("structured/criteria/test_weight_criteria.py", *CRITERIA)
 GRADIENT_CRITERIA = ("structured/criteria/test_gradient_criteria.py", *CRITERIA)
@@ -137,10 +140,11 @@ def own_tests(path: str) -> list[str]:
     folder, _, name = inside.rpartition("/")
     same = [f"{folder}/test_{name}.py"] if (REPOSITORY / "tests" / folder / f"test_{name}.py").is_file() else []
     entry = max((key for key in TESTS if _is_for(key, inside)), key=len)
-    files = list(dict.fromkeys([*same, *TESTS[entry]]))
+    source = (REPOSITORY / path).read_text()
+    arguments = ARGUMENTS if re.search(r"@(register\(|keras.saving.register)|QuantSpec", source) else ()
+    files = list(dict.fromkeys([*same, *arguments, *TESTS[entry]]))
     if not files:
         raise ValueError(f"Expected tests of {path} in {__file__}.")
-    source = (REPOSITORY / path).read_text()
     doctests = [path.removesuffix(".py").replace("/", ".")] if ">>> " in source else []
     return [*doctests, *(f"tests/{file}" for file in files)]
 
