@@ -333,7 +333,10 @@ class Two(keras.Model):
 def test_a_model_that_its_configuration_does_not_make_is_refused_with_the_cure() -> None:
     model = Closed(3, keras.ops.relu)
     model(X)
-    match = r"Expected Closed to be made again.*every argument of the constructor.*Received: Closed 'closed': NotImplementedError: Object Closed"
+    match = (
+        r"Expected Closed to be made again.*every argument of the constructor.*"
+        r"Received: Closed 'closed': NotImplementedError: Object Closed"
+    )
     for entry in (kc.prune_low_magnitude, kc.cluster_weights, kc.quantize_model, kc.strip):
         with pytest.raises(ValueError, match=match):
             entry(model)
