@@ -284,3 +284,12 @@ def test_quantizers_of_non_negative_values_stand_behind_no_join_with_a_linear_br
     both = layers.Concatenate(name="join")([relu, layers.ReLU(name="other")(linear)])
     found = points(kc.quantize_model(keras.Model(x, both), None, kc.Pact(4)))
     assert type(found["join"]).__name__ == "Pact"
+
+
+def test_a_model_whose_channels_are_still_masked_is_refused_with_the_call_to_make_first() -> None:
+    x = keras.Input((6,))
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(8, name="d", activation="relu")(x)))
+    masked = kc.mask_channels(model, kc.ConstantSparsity(0.5, 0))
+    for weights in ("int8", None):
+        with pytest.raises(ValueError, match=r"kc\.cut_masked\(model\)"):
+            kc.quantize_model(masked, weights)
