@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import warnings
 
 import keras
 import numpy as np
@@ -439,3 +440,22 @@ def test_embeddings_take_integers() -> None:
     model(data)
     made = kc.prune_low_magnitude(model, HALF)
     np.testing.assert_array_equal(np.array(made(data)), np.array(model(data)))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Talking(keras.Model):
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        warnings.warn("a model of last year", UserWarning, stacklevel=2)
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_warnings_of_a_users_constructor_are_heard() -> None:
+    with pytest.warns(UserWarning, match="last year"):
+        model = Talking()
+    model(X)
+    with pytest.warns(UserWarning, match="last year"):
+        kc.prune_low_magnitude(model, HALF)
