@@ -24,7 +24,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "core/graph": ("core/test_model.py", "core/test_models.py", "core/test_user_layers.py"),
     "core/groups": ("training/test_groups.py", "pruning/test_magnitude.py"),
     "core/initial_values": ("core/test_model.py", "core/test_models.py", "core/test_wrapper.py"),
-    "core/input_points": ("core/test_model.py", "core/test_models.py", "quantizers/test_placement.py"),
+    "core/input_points": (),
     "core/model": ("core/test_subclassed.py", "core/test_user_layers.py", "conformance/test_entry_points.py"),
     "core/named_outputs": ("core/test_models.py", "core/test_subclassed.py"),
     "core/parts": ("core/test_tracker.py", "core/test_user_layers.py", "core/test_wrapper.py"),

@@ -298,3 +298,51 @@ def test_wrappers_and_points(tmp_path) -> None:
         assert settings(each) == expected
     assert [a.channel_axes for a in loaded.transform_list] == [(0,)]
     assert made.remade({}, input_point=None).input_point is None
+
+
+# For each entry point that makes transforms: arguments, and what the transform of the layer must have of them.
+PASSED_ON: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
+    "cluster_weights": [
+        (values, values)
+        for values in (
+            {
+                "number_of_clusters": 5,
+                "cluster_centroids_init": "linear",
+                "preserve_sparsity": True,
+                "cluster_per_channel": True,
+                "fixed_assignments": True,
+                "seed": 7,
+            },
+        )
+    ],
+    "prune_low_magnitude": [
+        (
+            {"pruning_schedule": SCHEDULE, "block_size": (1, 2), "block_pooling_type": "MAX", "regrow": True},
+            {"schedule": SCHEDULE, "block_size": (1, 2), "block_pooling_type": "MAX", "regrow": True, "group": None},
+        ),
+        ({"scope": "global"}, {}),  # a group: see pruning/test_magnitude.py
+        (
+            {"pruning_schedule": SCHEDULE, "sparsity_m_by_n": (1, 3), "regrow": True},
+            {"schedule": SCHEDULE, "sparsity_m_by_n": (1, 3), "regrow": True},
+        ),
+    ],
+    "combine_columns": [
+        (
+            {"pruning_schedule": SCHEDULE, "alpha": 3, "gamma": 0.25, "regrow": True},
+            {"schedule": SCHEDULE, "alpha": 3, "gamma": 0.25, "regrow": True},
+        )
+    ],
+}
+# Of every entry point, and tested for each in `test_entry_points.py`.
+WHICH_LAYERS = {"model", "filters", "rules", "strict"}
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_entry_points_pass_their_arguments_on(name: str, bench) -> None:
+    function = registry.lookup("entry_point", name)
+    tried = set()
+    for arguments, expected in PASSED_ON[name]:
+        made = function(bench.plain(), filters="d", **arguments)
+        check(bench.wrapper(made).transform_list[0], expected, name)
+        tried |= set(arguments)
+    assert set(inspect.signature(function).parameters) - WHICH_LAYERS == tried, "an argument that PASSED_ON has not"
