@@ -30,6 +30,8 @@ MARK = "_fault_is_reached"
 MARKING = f"getattr(__import__('builtins'), {MARK!r}, int)()"
 # Wall time over processor time that a busy machine may take.
 PATIENCE = 6
+# Processor time that no test needs.
+HANGS = 15
 
 
 @contextlib.contextmanager
@@ -59,12 +61,16 @@ class Reporter:
     Args:
         names: Classes of the faulty module. Of conformance tests over all classes, those of others are left out.
         words: Tests that have more of these words in their source come first.
+        running: File for the test that runs, and the processor time at which it began.
     """
 
-    def __init__(self, names: set[str] | None = None, words: Sequence[str] = ()) -> None:
+    def __init__(
+        self, names: set[str] | None = None, words: Sequence[str] = (), running: Path = Path(os.devnull)
+    ) -> None:
         self.names, self.words = names or set(), {word.lower() for word in words}
         self.failed: dict[str, str] = {}
         self.reached = False
+        self.running = running
         setattr(builtins, MARK, self._mark)
 
     def _mark(self) -> None:
@@ -85,6 +91,9 @@ class Reporter:
 
     def _class(self, item: pytest.Item) -> str:
         return item.name.partition("[")[2].partition("-")[0].partition("]")[0]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.running.write_text(json.dumps([nodeid, time.process_time()]))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
@@ -162,15 +171,24 @@ def run_tests(folder: Path, arguments: Sequence[str], plugin: object) -> int:
 def try_fault(
     path: str, source: str, tests: Sequence[str], names: set[str], words: Sequence[str], seconds: float, log: Path
 ) -> Any:
-    """What `Reporter` found up to the first test that fails, `None` if the time was up before."""
+    """What `Reporter` found up to the first test that fails, `None` if the time was up before.
+
+    A test that takes more than `HANGS` seconds has failed: none does without a fault.
+    """
+    running = log.with_suffix(".running")
+    running.write_text("[]")
     with faulty_package(path, source) as folder:
 
         def work() -> dict[str, Any]:
-            reporter = Reporter(names, words)
+            reporter = Reporter(names, words, running)
             status = run_tests(folder, ["-x", *tests], reporter)
             return {"failed": reporter.failed, "status": status, "reached": reporter.reached}
 
-        return forked(work, seconds, log)
+        found = forked(work, seconds, log)
+    test, began = json.loads(running.read_text()) or ("", seconds)
+    if found is None and seconds - began > HANGS:
+        return {"failed": {f"{test} (hangs)": ""}, "status": 1, "reached": True}
+    return found
 
 
 def failing_without_fault(tests: Sequence[str], seconds: float, log: Path) -> dict[str, str]:
