@@ -124,10 +124,17 @@ class Work:
         }
 
     def check(self) -> dict[str, str]:
-        """Tests that noticed a fault and fail without one too: must be none."""
-        tests = sorted({row["by"].rpartition(" (")[0] for row in self.rows.values() if row["by"].endswith("(call)")})
-        here = [test for test in tests if test.startswith("tests/")]
-        return mutants_run.failing_without_fault(here, 20 * FLAGS.seconds, self.folder / "without_fault.log")
+        """Tests that noticed a fault and fail without one too: must be none. Those that passed once are not run again."""
+        named = {row["by"].rpartition(" (")[0] for row in self.rows.values() if row["by"].endswith("(call)")}
+        kept = self.folder / "passed_without_fault.json"
+        passed = set(json.loads(kept.read_text())) if kept.is_file() else set()
+        # Names of doctests depend on the folder of the package.
+        tests = sorted(test for test in named - passed if test.startswith("tests/"))
+        log = self.folder / "without_fault.log"
+        failed = mutants_run.failing_without_fault(tests, 20 * FLAGS.seconds, log) if tests else {}
+        failing = {name.rpartition(" (")[0] for name in failed}
+        kept.write_text(json.dumps(sorted(passed | (set(tests) - failing)), indent=1))
+        return failed
 
 
 def _processor_seconds() -> float:
