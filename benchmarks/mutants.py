@@ -124,7 +124,7 @@ class Work:
         }
 
     def check(self) -> dict[str, str]:
-        """Tests that noticed a fault and fail without one too: must be none. Those that passed once are not run again."""
+        """Tests that noticed a fault and fail without one too: must be none. Those that passed are not run again."""
         named = {row["by"].rpartition(" (")[0] for row in self.rows.values() if row["by"].endswith("(call)")}
         kept = self.folder / "passed_without_fault.json"
         passed = set(json.loads(kept.read_text())) if kept.is_file() else set()
