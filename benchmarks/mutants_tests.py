@@ -20,7 +20,7 @@ RULES = ("structured/test_rules.py", "structured/test_rules_operations.py")
 # By file or folder below the package, the most exact entry first: beside the file of the same name, or instead of it.
 TESTS: dict[str, tuple[str, ...]] = {
     "core/context": ("training/test_distribution.py", "core/test_lifecycle.py", "training/test_loops.py"),
-    "core/frozen": ("training/test_frozen.py", TRANSFORMS),
+    "core/frozen": ("convert/test_freeze.py", TRANSFORMS),
     "core/graph": ("core/test_model.py", "core/test_models.py", "core/test_user_layers.py"),
     "core/groups": ("training/test_groups.py", "pruning/test_magnitude.py"),
     "core/initial_values": ("core/test_model.py", "core/test_models.py", "core/test_wrapper.py"),

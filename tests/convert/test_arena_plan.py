@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from tests_int8_nets import IntegerNet
+from tests_integer_nets import IntegerNet
 
 from keras_compress.convert.arena_plan import _alive
 from keras_compress.convert.flatbuffer import Graph, read_model

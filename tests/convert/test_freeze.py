@@ -86,6 +86,16 @@ def test_a_channel_far_smaller_than_its_bias_takes_a_coarser_scale(value):
     np.testing.assert_allclose(bias.floats(), [value, value], rtol=1e-6)
 
 
+def test_factors_of_a_normalization_as_a_depthwise_kernel():
+    """The highest integer with the factor's sign; a factor of 0 takes the largest scale, 1 where all are 0."""
+    kernel = fold.standalone(fold.Affine(np.array([-2.54, 0.0, 1.27]), np.zeros(3)))
+    assert kernel.integers.reshape(-1).tolist() == [-127, 0, 127]
+    np.testing.assert_allclose(kernel.scale.reshape(-1), [0.02, 0.02, 0.01], rtol=1e-6)
+    zeros = fold.standalone(fold.Affine(np.zeros(2), np.zeros(2)), bits=4)
+    assert zeros.integers.reshape(-1).tolist() == [0, 0]
+    np.testing.assert_allclose(zeros.scale.reshape(-1), [1 / 7, 1 / 7], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("bits", "scale", "zero_point", "lowest"), [(8, 6 / 255, -128, -128), (4, 6 / 15, 112, 112), (2, 2.0, 124, 124)]
 )
