@@ -47,6 +47,7 @@ flags.DEFINE_integer("seed", 0, "Seed of the choice.")
 flags.DEFINE_float("seconds", 60, "Processor time for each fault.")
 flags.DEFINE_float("stop_after", 0, "Minutes after which no other fault is planted; 0: never.")
 flags.DEFINE_list("again", [], "Keys of faults to plant again; `survivors` for all of those.")
+flags.DEFINE_bool("check", True, "Run the tests that noticed a fault without any, too.")
 flags.DEFINE_string("work", "/tmp/keras_compress_mutants", "Folder of what is finished already.")
 flags.DEFINE_string("out", "", "Folder for mutants.json; benchmarks/results by default.")
 EXPLAINED = Path(__file__).with_name("mutants_explained.json")
@@ -55,6 +56,8 @@ NOT_PLANTED = ("core/progress.py", "core/printable.py", "core/quiet.py", "conver
 # These run in a process of their own, where nobody traces lines.
 UNTRACED = ("runtime/worker.py", "runtime/engine.py", "runtime/engine_litert.py", "runtime/engine_tflm.py")
 LEAST_CAUGHT = 0.92
+# Tests in one process, when they are run without a fault.
+CHECKED = 10
 
 
 def files_of(package: str) -> list[str]:
@@ -123,18 +126,24 @@ class Work:
             "processor_seconds": round(_processor_seconds() - spent, 1),
         }
 
-    def check(self) -> dict[str, str]:
-        """Tests that noticed a fault and fail without one too: must be none. Those that passed are not run again."""
+    def check(self, end: float) -> tuple[dict[str, str], int]:
+        """Tests that noticed a fault and fail without one too, which must be none, and how many were not run by `end`.
+
+        Those that passed are not run again.
+        """
         named = {row["by"].rpartition(" (")[0] for row in self.rows.values() if row["by"].endswith("(call)")}
         kept = self.folder / "passed_without_fault.json"
         passed = set(json.loads(kept.read_text())) if kept.is_file() else set()
         # Names of doctests depend on the folder of the package.
-        tests = sorted(test for test in named - passed if test.startswith("tests/"))
-        log = self.folder / "without_fault.log"
-        failed = mutants_run.failing_without_fault(tests, 20 * FLAGS.seconds, log) if tests else {}
-        failing = {name.rpartition(" (")[0] for name in failed}
-        kept.write_text(json.dumps(sorted(passed | (set(tests) - failing)), indent=1))
-        return failed
+        left = sorted(test for test in named - passed if test.startswith("tests/"))
+        failed: dict[str, str] = {}
+        while left and time.monotonic() < end:
+            tests, left = left[:CHECKED], left[CHECKED:]
+            found = mutants_run.failing_without_fault(tests, 60 * CHECKED, self.folder / "without_fault.log")
+            failed |= found
+            passed |= set(tests) - {name.rpartition(" (")[0] for name in found}
+            kept.write_text(json.dumps(sorted(passed), indent=1))
+        return failed, len(left)
 
 
 def _processor_seconds() -> float:
@@ -173,7 +182,7 @@ def chosen(work: Work) -> Iterator[tuple[str, Mutation]]:
     if FLAGS.again:
         keys = set(FLAGS.again)
         if "survivors" in keys:
-            keys |= {key for key, row in work.rows.items() if not row["caught"]}
+            keys |= {key for key, row in work.rows.items() if not row["caught"]} - set(explained())
         for package in PACKAGES:
             yield from ((path, fault) for path, fault in _all_of(package) if fault.key in keys)
         return
@@ -220,8 +229,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def finish(work: Work) -> None:
-    failing = work.check()
+def finish(work: Work, end: float) -> None:
+    failing, not_checked = work.check(end)
     # It imports the package, which no child may find imported.
     from common import RESULTS, at_least, at_most, print_goals, write_results
 
@@ -261,7 +270,7 @@ def main(_: list[str]) -> None:
             f"{row['seconds']:6.1f} s  {'caught' if row['caught'] else 'SURVIVED'}  {path}:{row['line']} {fault.kind}"
         )
         print("\n".join(f"          {line}" for line in (*row["diff"], row["by"])), flush=True)
-    finish(work)
+    finish(work, float("inf") if FLAGS.check else 0.0)
 
 
 if __name__ == "__main__":

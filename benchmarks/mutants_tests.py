@@ -10,7 +10,7 @@ TRANSFORMS = "conformance/test_weight_transforms.py"
 ACTIVATIONS = "conformance/test_activation_quantizers.py"
 LOWERING = ("convert/test_lowering.py", "convert/test_lowering_nets.py", "conformance/test_lowering.py")
 DEAD_UNITS = ("convert/test_dead_units.py", "convert/test_dead_units_rules.py")
-ARGUMENTS = ("conformance/test_arguments.py", "conformance/test_edges.py")
+ARGUMENTS = tuple(f"conformance/test_{name}.py" for name in ("arguments", "edges", "defaults"))
 CRITERIA = ("structured/criteria/test_conformance.py",)
 WEIGHT_CRITERIA = ("structured/criteria/test_weight_criteria.py", *CRITERIA)
 GRADIENT_CRITERIA = ("structured/criteria/test_gradient_criteria.py", *CRITERIA)
@@ -80,6 +80,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "convert/lowering/support": ("convert/test_support.py",),
     "convert/lowering/": LOWERING,
     "convert/packing": ("convert/test_storage.py",),
+    "convert/passes/dense_as_convolution": ("convert/test_passes.py", "convert/test_storage.py"),
     "convert/passes/drop_dead_units": DEAD_UNITS,
     "convert/passes/encode_weights": ("convert/test_encoded_files.py",),
     "convert/passes/expand": ("convert/test_encoded_files.py",),
@@ -111,6 +112,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "structured/rules/axes": RULES[::-1],
     "structured/rules/contractions": RULES[::-1],
     "structured/rules/elementwise": RULES[::-1],
+    "structured/rules/parts": RULES[::-1],
     "structured/rules/shapes": RULES[::-1],
     "structured/rules/": RULES,
     "structured/selection": ("structured/test_prune_channels.py", "structured/test_soft_masks.py"),
