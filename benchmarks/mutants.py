@@ -46,7 +46,7 @@ flags.DEFINE_list("packages", list(PACKAGES), "Packages to plant them in.")
 flags.DEFINE_integer("seed", 0, "Seed of the choice.")
 flags.DEFINE_float("seconds", 60, "Processor time for each fault.")
 flags.DEFINE_float("stop_after", 0, "Minutes after which no other fault is planted; 0: never.")
-flags.DEFINE_list("again", [], "Keys of faults to plant again; `survivors` for all of those.")
+flags.DEFINE_list("again", [], "Faults to plant again: KEY, KEY@PART of the names of tests to try first, `survivors`.")
 flags.DEFINE_bool("check", True, "Run the tests that noticed a fault without any, too.")
 flags.DEFINE_string("work", "/tmp/keras_compress_mutants", "Folder of what is finished already.")
 flags.DEFINE_string("out", "", "Folder for mutants.json; benchmarks/results by default.")
@@ -112,6 +112,7 @@ class Work:
             [*Path(path).stem.split("_"), *fault.scope.split("."), *fault.scope.strip("_").split("_")],
             FLAGS.seconds,
             self.folder / f"{fault.key}.log",
+            dict(each.split("@") for each in FLAGS.again if "@" in each).get(fault.key, ""),
         )
         return {
             "key": fault.key,
@@ -180,7 +181,7 @@ def shares() -> dict[str, int]:
 def chosen(work: Work) -> Iterator[tuple[str, Mutation]]:
     """What is to be planted now, the packages in turns."""
     if FLAGS.again:
-        keys = set(FLAGS.again)
+        keys = {each.split("@")[0] for each in FLAGS.again}
         if "survivors" in keys:
             keys |= {key for key, row in work.rows.items() if not row["caught"]} - set(explained())
         for package in PACKAGES:

@@ -61,16 +61,22 @@ class Reporter:
     Args:
         names: Classes of the faulty module. Of conformance tests over all classes, those of others are left out.
         words: Tests that have more of these words in their source come first.
+        first: A part of the names of tests that come before those.
         running: File for the test that runs, and the processor time at which it began.
     """
 
     def __init__(
-        self, names: set[str] | None = None, words: Sequence[str] = (), running: Path = Path(os.devnull)
+        self,
+        names: set[str] | None = None,
+        words: Sequence[str] = (),
+        running: Path = Path(os.devnull),
+        first: str = "",
     ) -> None:
         self.names, self.words = names or set(), {word.lower() for word in words}
         self.failed: dict[str, str] = {}
         self.reached = False
         self.running = running
+        self.first = first
         setattr(builtins, MARK, self._mark)
 
     def _mark(self) -> None:
@@ -87,7 +93,7 @@ class Reporter:
         if function is None:  # Doctests take no time.
             return math.inf
         text = (item.nodeid + inspect.getsource(function)).lower()
-        return sum(word in text for word in self.words)
+        return sum(word in text for word in self.words) + 100 * (bool(self.first) and self.first in item.nodeid)
 
     def _class(self, item: pytest.Item) -> str:
         return item.name.partition("[")[2].partition("-")[0].partition("]")[0]
@@ -169,7 +175,14 @@ def run_tests(folder: Path, arguments: Sequence[str], plugin: object) -> int:
 
 
 def try_fault(
-    path: str, source: str, tests: Sequence[str], names: set[str], words: Sequence[str], seconds: float, log: Path
+    path: str,
+    source: str,
+    tests: Sequence[str],
+    names: set[str],
+    words: Sequence[str],
+    seconds: float,
+    log: Path,
+    first: str = "",
 ) -> Any:
     """What `Reporter` found up to the first test that fails, `None` if the time was up before.
 
@@ -180,7 +193,7 @@ def try_fault(
     with faulty_package(path, source) as folder:
 
         def work() -> dict[str, Any]:
-            reporter = Reporter(names, words, running)
+            reporter = Reporter(names, words, running, first)
             status = run_tests(folder, ["-x", *tests], reporter)
             return {"failed": reporter.failed, "status": status, "reached": reporter.reached}
 
