@@ -108,7 +108,7 @@ class Work:
             path,
             fault.apply(source, mutants_run.MARKING),
             own_tests(path),
-            {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)},
+            {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef | ast.FunctionDef)},
             [*Path(path).stem.split("_"), *fault.scope.split("."), *fault.scope.strip("_").split("_")],
             FLAGS.seconds,
             self.folder / f"{fault.key}.log",

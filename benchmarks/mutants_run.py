@@ -59,7 +59,7 @@ class Reporter:
     """What became of the tests, and whether any reached the fault.
 
     Args:
-        names: Classes of the faulty module. Of conformance tests over all classes, those of others are left out.
+        names: Classes and functions of the faulty module. Of conformance tests over all, those of others are left out.
         words: Tests that have more of these words in their source come first.
         first: A part of the names of tests that come before those.
         running: File for the test that runs, and the processor time at which it began.
