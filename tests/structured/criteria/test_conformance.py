@@ -127,6 +127,6 @@ def test_channels_with_the_lowest_scores_are_removed(scored, model: keras.Model)
 
 
 def test_which_scores_of_different_groups_can_be_compared() -> None:
-    """Losses, and factors of one scale; norms of filters and what activations say are of each layer's own scale."""
+    """Losses, shares, and factors of one scale; norms and energies are of each layer's own scale."""
     comparable = {name for name in NAMES if registry.lookup("channel_criterion", name).comparable}
-    assert comparable & set(PACKAGED) == {"BNGamma", "LeGR", "Random", "SInGE", "Taylor"}
+    assert comparable & set(PACKAGED) == {"APoZ", "BNGamma", "LeGR", "Random", "SInGE", "Taylor"}
