@@ -85,7 +85,7 @@ class Reporter:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         named = {item.nodeid for item in items if self._class(item) in self.names}
         if named:
-            items[:] = [item for item in items if item.nodeid in named or "conformance" not in item.nodeid]
+            items[:] = [item for item in items if item.nodeid in named or not self._is_of_another(item)]
         items.sort(key=self._words_in, reverse=True)
 
     def _words_in(self, item: pytest.Item) -> float:
@@ -94,6 +94,9 @@ class Reporter:
             return math.inf
         text = (item.nodeid + inspect.getsource(function)).lower()
         return sum(word in text for word in self.words) + 100 * (bool(self.first) and self.first in item.nodeid)
+
+    def _is_of_another(self, item: pytest.Item) -> bool:
+        return "conformance" in item.nodeid and bool(self._class(item))
 
     def _class(self, item: pytest.Item) -> str:
         return item.name.partition("[")[2].partition("-")[0].partition("]")[0]
