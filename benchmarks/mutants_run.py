@@ -201,7 +201,7 @@ def try_fault(
             return {"failed": reporter.failed, "status": status, "reached": reporter.reached}
 
         found = forked(work, seconds, log)
-    test, began = json.loads(running.read_text()) or ("", seconds)
+    test, began = json.loads(running.read_text() or "[]") or ("", seconds)
     if found is None and seconds - began > HANGS:
         return {"failed": {f"{test} (hangs)": ""}, "status": 1, "reached": True}
     return found
