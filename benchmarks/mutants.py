@@ -246,6 +246,7 @@ def finish(work: Work, end: float) -> None:
     settings = {
         "seconds": FLAGS.seconds,
         "unreached": unreached,
+        "not_run_without_fault": not_checked,
         "failing_without_fault": failing,
         "table": table(rows).splitlines(),
     }
