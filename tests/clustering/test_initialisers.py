@@ -164,3 +164,11 @@ def test_400_000_values_are_quick(name: str) -> None:
     centroids = INITIALISERS[name](values, 64, 0)
     assert time.perf_counter() - begin < 2.0
     assert centroids.shape == (64,)
+
+
+def test_as_many_values_as_centroids_are_the_centroids_however_many_weights(monkeypatch) -> None:
+    """Also where means of groups would stand for the weights."""
+    monkeypatch.setattr(initialisers, "_EXACT_BUDGET", 8)
+    values = [0.0] * 97 + [1.0, 2.0, 3.0]
+    assert initialisers.optimal(values, 4).tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert initialisers.kmeans_plus_plus(values, 4).tolist() == [0.0, 1.0, 2.0, 3.0]

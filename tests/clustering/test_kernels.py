@@ -87,3 +87,21 @@ def test_no_distance_matrix() -> None:
     graph = tf.function(lambda w: program(w, clusterer.centroids.value)).get_concrete_function(weight).graph
     largest = max(int(np.prod(out.shape)) for op in graph.get_operations() for out in op.outputs)
     assert largest == 2_000_000
+
+
+@pytest.mark.parametrize("keep_zeros", [False, True])
+def test_fixed_assignments_stay_but_for_zeros_that_are_kept(keep_zeros: bool) -> None:
+    """Whatever the weights are by now; a weight that was pruned since is 0."""
+    clusterer = kc.CentroidClusterer(2 + keep_zeros, fixed_assignments=True, preserve_sparsity=keep_zeros)
+    clusterer.prepare((4, 1), (-1,))
+    clusterer.centroids.assign([[10.0, 20.0]])
+    clusterer.assignments.assign([[0, 1, 1, 2 if keep_zeros else 0]])
+    latent, upstream = tf.constant([[19.0], [0.0], [5.0], [7.0]]), tf.constant([[1.0], [10.0], [100.0], [1000.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(latent)
+        value = clusterer(latent)
+        loss = tf.reduce_sum(value * upstream)
+    to_latent, to_centroids = tape.gradient(loss, [latent, clusterer.centroids.value])
+    assert value.numpy().ravel().tolist() == ([10.0, 0.0, 20.0, 0.0] if keep_zeros else [10.0, 20.0, 20.0, 10.0])
+    assert to_centroids.numpy().tolist() == ([[1.0, 100.0]] if keep_zeros else [[1001.0, 110.0]])
+    assert not to_latent.numpy().any()

@@ -176,3 +176,27 @@ def test_channels_behind(name):
     last = 8 if "transposed" in name else left
     assert graph.shape(graph.operators[-1].inputs[1])[-1] == last
     assert columns in (8, 11)
+
+
+def test_of_channels_of_padding_those_beside_live_ones_stay():
+    """Two before and one after are added to what a convolution makes, of which channels 0 and 3 are constant."""
+    rng = np.random.default_rng(5)
+    net = IntegerNet(1, 8, 8, 2)
+    first = rng.integers(1, 60, (8, 3, 3, 2)) * rng.choice([-1, 1], (8, 3, 3, 2))
+    first[1] = 0
+    x = net.conv(net.input, first, np.arange(8) * 50, out=(0.2, -5))
+    beside = rng.integers(1, 60, (11, 1, 1, 8)) * rng.choice([-1, 1], (11, 1, 1, 8))
+    beside[[0, 3]] = 0
+    other = net.conv(x, beside, np.arange(11) * 30, out=(0.2, -5))
+    x = net.binary("ADD", pad("PAD", 0, (2, 1))(net, x), other)
+    last = rng.integers(1, 60, (3, 1, 1, 11)) * rng.choice([-1, 1], (3, 1, 1, 11))
+    content = net.file(net.conv(x, last, np.arange(3) * 100, out=(2 * net.grid(x)[0], 4)))
+    graph = Graph(read_model(content))
+    drop_dead_units(graph)
+    (padding,) = (op for op in graph.operators if graph.kind(op) == "PAD")
+    assert graph.constant(padding.inputs[1]).tolist() == [[0, 0], [0, 0], [0, 0], [1, 1]]
+    assert [graph.shape(t)[-1] for t in (padding.inputs[0], padding.outputs[0])] == [7, 9]
+    inputs = rng.integers(-128, 128, (50, 8, 8, 2)).astype(np.int8)
+    before, after = run_everywhere(content, inputs), run_everywhere(write_model(graph.model), inputs)
+    for kernels in before:
+        np.testing.assert_array_equal(after[kernels][0], before[kernels][0], err_msg=kernels)

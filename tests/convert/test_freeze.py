@@ -76,13 +76,24 @@ def test_small_integers_are_shifted_up_by_one_power_of_two_for_the_tensor():
     np.testing.assert_array_equal(spread.floats(), weight.floats())
 
 
-def test_a_channel_far_smaller_than_its_bias_takes_a_coarser_scale():
+@pytest.mark.parametrize("value", [5.0, -5.0])
+def test_a_channel_far_smaller_than_its_bias_takes_a_coarser_scale(value):
     weight = IntegerWeight(np.array([[100, 100]], np.int32), np.array([[1e-12, 0.01]], np.float32), 8)
-    coarse, bias = fold.bias_grid(np.array([5.0, 5.0]), 0.01, weight, (-1,))
+    coarse, bias = fold.bias_grid(np.array([value, value]), 0.01, weight, (-1,))
     assert np.abs(bias.integers).max() <= 2**30 + 1
     assert coarse.scale[0, 0] > 1e-9
     np.testing.assert_array_equal(coarse.integers[0], [0, 100])
-    np.testing.assert_allclose(bias.floats(), [5.0, 5.0], rtol=1e-6)
+    np.testing.assert_allclose(bias.floats(), [value, value], rtol=1e-6)
+
+
+def test_factors_of_a_normalization_as_a_depthwise_kernel():
+    """The highest integer with the factor's sign; a factor of 0 takes the largest scale, 1 where all are 0."""
+    kernel = fold.standalone(fold.Affine(np.array([-2.54, 0.0, 1.27]), np.zeros(3)))
+    assert kernel.integers.reshape(-1).tolist() == [-127, 0, 127]
+    np.testing.assert_allclose(kernel.scale.reshape(-1), [0.02, 0.02, 0.01], rtol=1e-6)
+    zeros = fold.standalone(fold.Affine(np.zeros(2), np.zeros(2)), bits=4)
+    assert zeros.integers.reshape(-1).tolist() == [0, 0]
+    np.testing.assert_allclose(zeros.scale.reshape(-1), [1 / 7, 1 / 7], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +107,11 @@ def test_unsigned_points_of_few_bits_sit_at_the_top_of_int8(bits, scale, zero_po
     assert (grid.zero_point, grid.lowest, grid.bits) == (zero_point, lowest, 8)
 
 
-def test_sixteen_bits_are_symmetric():
-    quantizer = kc.MovingAverageRange(8)
-    quantizer.set_range(-1.0, 4.0)
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 4.0), (-4.0, 1.0)])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_sixteen_bits_are_symmetric(low, high, bits):
+    quantizer = kc.MovingAverageRange(bits)
+    quantizer.set_range(low, high)
     grid = final_grid(quantizer, 16)
     assert (grid.zero_point, grid.bits) == (0, 16)
     assert grid.scale == pytest.approx(4.0 / 32767, rel=1e-6)

@@ -6,9 +6,12 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from tests_integer_nets import IntegerNet
 
+from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.convert.float_flatbuffer import float_flatbuffer
 from keras_compress.convert.lowering import lower
+from keras_compress.convert.passes.dense_as_convolution import dense_as_convolution
 from keras_compress.convert.plan import ConstantGrid, LoweringPlan, fingerprint
 
 
@@ -101,3 +104,19 @@ def test_dynamic_range_looks_embeddings_up_as_integers(lab):
     for runtime in ("xnnpack", "reference"):
         got = lab.run(content, ids, runtime)["e"]
         np.testing.assert_array_equal(got[0], grid.floats()[ids["ids"][0]])
+
+
+@pytest.mark.parametrize(
+    ("target", "scales", "rewritten"), [("tflm", 3, True), ("tflm", 1, False), ("litert", 3, False)]
+)
+def test_a_dense_layer_becomes_a_convolution_where_its_kernel_takes_no_packed_weight(target, scales, rewritten):
+    net = IntegerNet(1, 8)
+    out = net.dense(net.input, np.ones((3, 8)), np.zeros(3), scales=[0.01] * scales)
+    graph = Graph(read_model(net.file(out)))
+    (op,) = graph.operators
+    notes = dense_as_convolution(graph, {op.inputs[1]: 4}, target)
+    kinds = [graph.kind(each) for each in graph.operators]
+    assert kinds == (["RESHAPE", "CONV_2D", "RESHAPE"] if rewritten else ["FULLY_CONNECTED"])
+    assert len(notes) == rewritten
+    # A weight that stays as it is needs nothing.
+    assert dense_as_convolution(Graph(read_model(net.file(out))), {}, target) == []

@@ -86,6 +86,9 @@ def test_symmetric_parameters_take_the_larger_end() -> None:
     scale, zero_point = affine.affine_parameters(-3.0, 6.5534, spec)
     assert float(scale) == pytest.approx(0.0002, rel=1e-6)
     assert float(zero_point) == 0.0
+    scale, zero_point = affine.affine_parameters(-6.5534, 3.0, spec)
+    assert float(scale) == pytest.approx(0.0002, rel=1e-6)
+    assert float(zero_point) == 0.0
     scale, _ = affine.affine_parameters(0.0, 0.0, spec)
     assert float(scale) == 1.0
 

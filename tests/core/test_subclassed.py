@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import functools
+import warnings
 
 import keras
 import numpy as np
@@ -333,7 +335,10 @@ class Two(keras.Model):
 def test_a_model_that_its_configuration_does_not_make_is_refused_with_the_cure() -> None:
     model = Closed(3, keras.ops.relu)
     model(X)
-    match = r"Expected Closed to be made again.*every argument of the constructor.*Received: Closed 'closed': "
+    match = (
+        r"Expected Closed to be made again.*every argument of the constructor.*"
+        r"Received: Closed 'closed': NotImplementedError: Object Closed"
+    )
     for entry in (kc.prune_low_magnitude, kc.cluster_weights, kc.quantize_model, kc.strip):
         with pytest.raises(ValueError, match=match):
             entry(model)
@@ -436,3 +441,51 @@ def test_embeddings_take_integers() -> None:
     model(data)
     made = kc.prune_low_magnitude(model, HALF)
     np.testing.assert_array_equal(np.array(made(data)), np.array(model(data)))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Talking(keras.Model):
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        warnings.warn("a model of last year", UserWarning, stacklevel=2)
+        self.dense = layers.Dense(3)
+
+    def call(self, x, training=False):
+        return self.dense(x)
+
+
+def test_warnings_of_a_users_constructor_are_heard() -> None:
+    with pytest.warns(UserWarning, match="last year"):
+        model = Talking()
+    model(X)
+    with pytest.warns(UserWarning, match="last year"):
+        kc.prune_low_magnitude(model, HALF)
+
+
+def one_after_the_other(steps: list, x):
+    for step in steps:
+        x = step(x)
+    return x
+
+
+@keras.saving.register_keras_serializable("tests")
+class HandsOn(keras.Model):
+    """Its constructor gives its layers to what is no attribute of it, which runs them."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.block, self.dense = Block(), layers.Dense(3)
+        self._steps = functools.partial(one_after_the_other, [self.block, self.dense])
+
+    def call(self, x, training=False):
+        return self._steps(x)
+
+
+def test_layers_that_a_constructor_hands_on_are_those_at_its_attributes() -> None:
+    model = HandsOn()
+    model(X)
+    made = kc.prune_low_magnitude(model, HALF, filters="re:block/.*")
+    assert isinstance(made.block.first, kc.Compressed)
+    assert [each is at for each, at in zip(made._steps.args[0], (made.block, made.dense))] == [True, True]
+    np.testing.assert_array_equal(np.array(made(X)), np.array(model(X)))
+    assert made.dense is not model.dense

@@ -237,3 +237,18 @@ def test_summary_values_are_the_range() -> None:
     quantizer = kc.LearnedRange()
     point(quantizer)(np.array([-1.0, 2.0], np.float32), training=True)
     assert quantizer.summary_values() == {"minimum": -1.0, "maximum": 2.0}
+
+
+def test_a_range_that_was_set_is_known_and_moves_on_from_there() -> None:
+    """Two bits between -1 and 2: steps of 1."""
+    for made in (kc.LearnedRange(2), kc.MovingAverageRange(2)):
+        assert not made.trained()
+        made.set_range(-1.0, 2.0)
+        assert made.trained()
+        # Without the warning that values pass through.
+        assert value(point(made)(np.array([-3.0, 0.4, 0.6, 5.0], np.float32))) == [-1.0, 0.0, 1.0, 2.0]
+    made = kc.LearnedRange(2)
+    made.set_range(-1.0, 2.0)
+    # No batch sets the ends anew.
+    assert value(point(made)(np.array([-3.0, 5.0], np.float32), training=True)) == [-1.0, 2.0]
+    assert ends(made) == [-1.0, 2.0]

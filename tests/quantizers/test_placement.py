@@ -267,3 +267,29 @@ def test_quantizers_of_non_negative_values_stand_behind_bounded_relus_too() -> N
     kinds = {name: type(made).__name__ for name, made in found.items()}
     assert kinds["bounded"] == kinds["relu"] == "Pact"
     assert kinds["in"] == kinds["conv3"] == "MovingAverageRange"
+
+
+def test_quantizers_of_non_negative_values_stand_behind_no_join_with_a_linear_branch() -> None:
+    """One branch that may be negative is enough."""
+    x = image()
+    relu, linear = layers.ReLU(name="relu")(conv(x, "conv1")), conv(x, "conv2")
+    for branches in ([relu, linear], [linear, relu]):
+        joined = keras.Model(x, layers.Concatenate(name="join")(branches))
+        with pytest.raises(ValueError, match="Expected a model with a ReLU.*every point may hold negative values"):
+            kc.quantize_model(joined, None, kc.Pact(4))
+        added = kc.quantize_model(keras.Model(x, layers.Add(name="add")(branches)), None, kc.Pact(4))
+        kinds = {name: type(made).__name__ for name, made in points(added).items()}
+        assert kinds["relu"] == "Pact"
+        assert kinds["add"] == kinds["conv2"] == "MovingAverageRange"
+    both = layers.Concatenate(name="join")([relu, layers.ReLU(name="other")(linear)])
+    found = points(kc.quantize_model(keras.Model(x, both), None, kc.Pact(4)))
+    assert type(found["join"]).__name__ == "Pact"
+
+
+def test_a_model_whose_channels_are_still_masked_is_refused_with_the_call_to_make_first() -> None:
+    x = keras.Input((6,))
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(8, name="d", activation="relu")(x)))
+    masked = kc.mask_channels(model, kc.ConstantSparsity(0.5, 0))
+    for weights in ("int8", None):
+        with pytest.raises(ValueError, match=r"kc\.cut_masked\(model\)"):
+            kc.quantize_model(masked, weights)

@@ -122,6 +122,23 @@ def test_fractions_become_steps_of_the_stages_own_training() -> None:
     assert [(p.schedule.begin_step, p.schedule.end_step, p.schedule.frequency) for p in pruners] == [(0, 20, 100)] * 2
 
 
+def test_schedules_with_a_unit_of_their_own_keep_it() -> None:
+    """Half an epoch of 10 steps, and 3 epochs; 25 % and all of 40 steps: whatever the training around has."""
+    for unit, steps, expected in (
+        ({"steps_per_epoch": 10}, (0.5, 3), (5, 30)),
+        ({"total_steps": 40}, (0.25, 1.0), (10, 39)),
+    ):
+        recipe = valid()
+        config = recipe["stages"][0]["config"]["pruning_schedule"]["config"]
+        config.update(unit, begin_step=steps[0], end_step=steps[1])
+        (stage, *_) = Recipe.load(recipe).stages
+        for per_epoch in (None, 7):
+            found = {
+                (p.schedule.begin_step, p.schedule.end_step) for p in pruners_of(stage.apply(small_model(), per_epoch))
+            }
+            assert found == {expected}
+
+
 def test_a_fractional_frequency_is_a_share_of_the_training_and_at_least_one_step() -> None:
     recipe = valid()
     config = recipe["stages"][0]["config"]["pruning_schedule"]["config"]

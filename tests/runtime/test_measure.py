@@ -6,6 +6,7 @@ import pytest
 from tests_zoo import build, data
 
 import keras_compress as kc
+from keras_compress.runtime.engine_litert import LiteRTEngine
 from keras_compress.runtime.measure import accuracy
 
 
@@ -95,3 +96,17 @@ def test_accuracy_of_shapes_that_do_not_fit():
 def test_accuracy_needs_scores(outputs):
     with pytest.raises(ValueError, match="Expected .* Received"):
         accuracy(outputs, np.zeros(3))
+
+
+def test_threads_reach_the_runtime(artifacts, monkeypatch):
+    assert kc.measure(artifacts[1], threads=2).latency.threads == 2
+
+    class Made(Exception):
+        pass
+
+    def interpreter(**arguments):
+        raise Made(arguments["num_threads"], arguments["experimental_preserve_all_tensors"])
+
+    monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", interpreter)
+    with pytest.raises(Made, match=r"\(2, True\)"):
+        LiteRTEngine(artifacts[1].content, {"kernels": "xnnpack", "threads": 2}, preserve=True)

@@ -5,7 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
+from keras_compress.convert.encoding.known import DECODE
+from keras_compress.runtime.child import RequestError, RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.litert import LiteRT
 from keras_compress.runtime.process_target import check_header
 from keras_compress.runtime.target import Latency, cpu_name, machine_name, target, target_names
@@ -272,3 +273,15 @@ def test_a_missing_runtime_is_said(monkeypatch, float_model):
     assert TFLM().available() == "tflite-micro is not available on this platform"
     with pytest.raises(RuntimeError, match="tflite-micro is not available on this platform"):
         TFLM().describe(float_model)
+
+
+def test_of_an_encoded_file_litert_says_what_to_do():
+    encoded = b"..." + DECODE.encode() + b"..."
+    refusal = r"Expected a file that LiteRT can run. Received: m.tflite, .*kc\.expand"
+    with pytest.raises(ValueError, match=refusal):
+        LiteRT()._refuse(RequestError("model", "a tensor is strange"), "m.tflite", [b"plain", encoded])
+    for kind, content in (("model", b"plain"), ("memory", encoded)):
+        with pytest.raises((ValueError, RuntimeError)) as caught:
+            LiteRT()._refuse(RequestError(kind, "a tensor is strange"), "m.tflite", [content])
+        assert "kc.expand" not in str(caught.value)
+        assert "m.tflite" in str(caught.value)

@@ -416,3 +416,12 @@ def test_heads_are_removed_from_every_weight() -> None:
     np.testing.assert_array_equal(new.query_dense.kernel, np.asarray(old.query_dense.kernel)[:, [1, 3]])
     np.testing.assert_array_equal(new.value_dense.bias, np.asarray(old.value_dense.bias)[[1, 3]])
     np.testing.assert_array_equal(new.output_dense.kernel, np.asarray(old.output_dense.kernel)[[1, 3]])
+
+
+@pytest.mark.parametrize("queries", [True, False])
+def test_features_that_attention_compares_with_fixed_ones_stay(queries: bool) -> None:
+    x = Input((5, 6))
+    made = layers.Dense(6, name="a")(x)
+    graph = channel_graph(headed(x, layers.Attention()([made, x] if queries else [x, x, made])))
+    (reason,) = (str(group.reason) for group in graph.frozen if group.name == "a")
+    assert "compares it with features of fixed width" in reason

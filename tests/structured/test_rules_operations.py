@@ -157,3 +157,11 @@ def test_reshapes_keep_what_is_cut_in_their_configuration() -> None:
 )
 def test_blocks(old: tuple[int | None, ...], new: tuple[int | None, ...], expected: object) -> None:
     assert blocks(old, new) == expected
+
+
+def test_a_new_axis_takes_no_channels_and_moves_them() -> None:
+    x = Input((2, 2, 3))
+    a, b = conv(x, 4, "a")[:, 0, None], conv(x, 6, "b")[..., None, :]
+    c = conv(x, 8, "c")[..., 1:]
+    graph = channel_graph(headed(x, layers.Concatenate()([layers.Flatten()(part) for part in (a, b, c)])))
+    assert {group.name: len(group) for group in graph.prunable} == {"a": 4, "b": 6}

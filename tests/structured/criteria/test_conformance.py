@@ -21,6 +21,7 @@ X = np.random.default_rng(0).normal(size=(12, 4, 4, 2)).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 3, 12)
 EXAMPLES = Examples((X, Y), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 ORDER = [3, 0, 5, 1, 4, 2]
+PACKAGED = ("APoZ", "BNGamma", "FPGM", "L1", "L2", "LeGR", "PCA", "Random", "SInGE", "Taylor")
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +124,9 @@ def test_channels_with_the_lowest_scores_are_removed(scored, model: keras.Model)
     group = kc.channel_graph(model).prunable[0]
     kept = np.sort(np.argsort(scores[group.units], kind="stable")[3:])
     np.testing.assert_array_equal(pruned.get_layer("a").kernel, np.array(model.get_layer("a").kernel)[..., kept])
+
+
+def test_which_scores_of_different_groups_can_be_compared() -> None:
+    """Losses, shares, and factors of one scale; norms and energies are of each layer's own scale."""
+    comparable = {name for name in NAMES if registry.lookup("channel_criterion", name).comparable}
+    assert comparable & set(PACKAGED) == {"APoZ", "BNGamma", "LeGR", "Random", "SInGE", "Taylor"}

@@ -10,7 +10,7 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.structured.criteria.gradients import Readers
-from keras_compress.structured.criteria.legr import _ranking
+from keras_compress.structured.criteria.legr import _ranking, _SquaredNorm
 from keras_compress.structured.examples import Examples
 
 
@@ -94,6 +94,7 @@ def test_a_closed_gate_is_a_cut_channel_and_gradients_are_those_of_gates(mixed: 
 
 
 def test_the_learned_ranking_is_affine_in_squared_norms() -> None:
+    assert _SquaredNorm().channel_scores(np.array([[3.0, -4.0], [1.0, 0.0]], np.float32)).tolist() == [25.0, 1.0]
     inputs = keras.Input((2,))
     hidden = layers.Dense(2, name="a")(inputs)
     model = keras.Model(inputs, layers.Dense(1)(layers.Dense(2, name="b")(hidden)))

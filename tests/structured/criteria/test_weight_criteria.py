@@ -72,6 +72,7 @@ def _with_norms(gammas: list[list[float]], plain: bool = False) -> keras.Model:
 
 def test_gammas() -> None:
     assert _scores(kc.BNGamma(), _with_norms([[-0.5, 2.0]])) == [0.5, 2.0]
+    assert np.array(kc.BNGamma().tensor_scores(np.array([[-0.5], [2.0]], np.float32))).tolist() == [0.5, 2.0]
     assert _scores(kc.BNGamma(), _with_norms([[-0.5, 2.0], [1.5, 0.0]])) == [1.0, 1.0]
 
 

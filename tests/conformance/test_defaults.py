@@ -1,0 +1,92 @@
+"""What a constructor takes where it is not told: another default is another result for everybody who did not say."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import keras
+import pytest
+
+import keras_compress  # noqa: F401, it registers its classes
+import keras_compress.structured.channel_mask  # noqa: F401
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "APoT": {"bits": 4, "per_channel": False},
+    "AsymmetricQuantizer": {"bits": 8, "per_channel": True},
+    "BWN": {"per_channel": True},
+    "BinaryConnect": {"stochastic": True, "seed": 0},
+    "CentroidClusterer": {
+        "cluster_centroids_init": "optimal",
+        "preserve_sparsity": False,
+        "cluster_per_channel": False,
+        "fixed_assignments": False,
+        "seed": 0,
+    },
+    "ChannelMask": {
+        "units": None,
+        "pools": None,
+        "axis": -1,
+        "role": "out",
+        "scored": True,
+        "criterion": "l1",
+        "group": None,
+        "scope": "local",
+        "round_to": 1,
+        "regrow": False,
+    },
+    "ColumnCombining": {"regrow": False, "alpha": 8, "gamma": 0.5},
+    "ConstantSparsity": {"end_step": -1, "frequency": 100},
+    "CosineDecay": {"frequency": 100},
+    "DoReFa": {"bits": 2},
+    "DoReFaActivation": {"bits": 2},
+    "DoReFaGradient": {"bits": 6, "seed": 0},
+    "FixedGrid": {"bits": 8, "lowest": None, "rounding": "half_even"},
+    "HalfWaveGaussian": {"bits": 2},
+    "LQNets": {"bits": 2, "per_channel": True, "momentum": 0.9},
+    "LSQ": {"bits": 4, "per_channel": False},
+    "LSQActivation": {"bits": 4, "signed": False},
+    "LeGR": {
+        "macs": 0.5,
+        "population": 8,
+        "generations": 32,
+        "samples": 4,
+        "mutation": 0.1,
+        "sigma": 1.0,
+        "max_ratio": 0.9,
+        "seed": 0,
+    },
+    "LearnedClip": {"bits": 4, "per_channel": False},
+    "LearnedRange": {"bits": 8},
+    "Log2": {"bits": 4, "per_channel": True},
+    "MagnitudePruner": {"regrow": False, "group": None, "block_size": (1, 1), "block_pooling_type": "AVG"},
+    "MovingAverageRange": {"bits": 8, "decay": 0.99},
+    "NMPruner": {"regrow": False},
+    "PCA": {"energy": 0.99},
+    "PWLQ": {"bits": 4, "per_channel": True, "breakpoints": 1, "overlapping": False},
+    "Pact": {"bits": 4, "alpha": None, "regularization": 0.0002},
+    "PolynomialDecay": {"power": 3.0, "frequency": 100},
+    "Random": {"seed": 0},
+    "SInGE": {"steps": 6, "mu": 0.7},
+    "SteTern": {"threshold": 0.05},
+    "SwishSign": {"beta": 5.0},
+    "SwishSignActivation": {"beta": 5.0},
+    "TTQ": {"threshold": 0.05, "per_channel": False},
+    "TWN": {"per_channel": True},
+    "Taylor": {"batch_size": 8},
+    "TermQuantizer": {"terms": 16, "group_size": 8, "per_channel": True},
+    "UniformQuantizer": {"bits": 8, "per_channel": True},
+    "WeightClip": {"clip_value": 1.0},
+    "XnorScale": {"strides": 1, "padding": "valid", "constant": False, "momentum": 0.99},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults(name: str) -> None:
+    cls = keras.saving.get_registered_object(f"keras_compress>{name}")
+    found: dict[str, Any] = {}
+    for parent in cls.__mro__:
+        if parent.__module__.startswith("keras_compress.") and "__init__" in vars(parent):
+            parameters = inspect.signature(parent.__init__).parameters.values()
+            found = {p.name: p.default for p in parameters} | found
+    assert {argument: found[argument] for argument in DEFAULTS[name]} == DEFAULTS[name]
