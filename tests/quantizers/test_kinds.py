@@ -1,4 +1,4 @@
-"""What a layer is to the kernels, as the tables of LiteRT and TFLite-Micro have it; activations are known by identity."""
+"""What a layer is to the kernels (tables of LiteRT and TFLite-Micro); activations are known by identity."""
 
 from __future__ import annotations
 
