@@ -28,6 +28,7 @@ _COUNT = flags.DEFINE_integer("count", 1000, "Graphs that are converted.")
 _CHAIN = flags.DEFINE_integer("chain", 100, "Graphs that go through prune, cluster, quantize, save, load, convert.")
 _SURGERY = flags.DEFINE_integer("surgery", 100, "Graphs whose channels are masked and cut.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the graphs.")
+_SHRINK = flags.DEFINE_integer("shrink", 40, "Conversions spent on making a failing graph smaller.")
 _WORKERS = flags.DEFINE_integer("workers", 1, "Processes at a time.")
 _OUTPUT = flags.DEFINE_string("output", str(RESULTS), "Folder of graphs.json and graphs.md.")
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_graphs", "Folder of what is finished already.")
@@ -58,9 +59,10 @@ class Worker:
         self._begun = folder / "begun"
         self._begun.unlink(missing_ok=True)
         self._since = time.monotonic()
+        settings = (_SEED.value, _SHRINK.value)
         with (folder / "log").open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, str(HERE / "graphs_child.py"), str(folder), str(_SEED.value), *entries],
+                [sys.executable, str(HERE / "graphs_child.py"), str(folder), *map(str, settings), *entries],
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -17,12 +17,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from tests_graph_tensorflow import TensorFlowFiles, tensorflow_files
 from tests_graphs import Array, Built, Description, build, data, inputs_of, names_of, outputs_of, randomize
 
 import keras_compress as kc
-from keras_compress.convert.flatbuffer import Graph, read_model
-from keras_compress.convert.native_log import quiet_native_logs
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import target
 
@@ -34,9 +32,6 @@ ENOUGH_DB = 45.0
 MOST_INSIDE_DB = 8.0
 # Seeds of weights and data that a loss must show for, most of them.
 SEEDS = 5
-# Operators that may take floats in an int8 file.
-_BOUNDARY = ("QUANTIZE", "DEQUANTIZE")
-_RUNS_FLOAT = ("GATHER", "EMBEDDING_LOOKUP", "CAST")
 # Refusals by the library's own checks of what it made: faults all the same.
 _CHECKS = ("Expected all weights in the file", "Expected the frozen ")
 
@@ -139,64 +134,6 @@ def _rounded_weight(weight: Array) -> Array:
     return np.where(step > 0, np.rint(weight / np.where(step > 0, step, 1)) * step, weight).astype(weight.dtype)
 
 
-@dataclass(frozen=True)
-class TensorFlowFiles:
-    """What TensorFlow's converter makes of a graph, where it does.
-
-    Attributes:
-        float_outputs: Of its float file.
-        int8_outputs: Of its post-training quantization; `None` where it refused or left operators in float.
-        mixed_outputs: The same where it left some in float.
-        problem: Why there is none.
-    """
-
-    float_outputs: list[Array] | None
-    int8_outputs: list[Array] | None
-    mixed_outputs: list[Array] | None = None
-    problem: str = ""
-
-
-def tensorflow_files(description: Description, x: Mapping[str, Array]) -> TensorFlowFiles:
-    """Convert with TensorFlow, loops unrolled, at batch 1."""
-    model = build(description, unroll=True, batch=1)
-    plain, problem, content = None, "", b""
-    try:
-        with quiet_native_logs():
-            converter = tf.lite.TFLiteConverter.from_keras_model(model)
-            plain = run_file(converter.convert(), x)
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: ({k: v[i : i + 1] for k, v in x.items()} for i in range(SAMPLES))
-            content = converter.convert()
-        found = run_file(content, x)
-    except Exception as error:
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        return TensorFlowFiles(plain, None, None, problem)
-    left = _floats(content)
-    if left:
-        return TensorFlowFiles(plain, None, found, f"left in float: {' '.join(left)}")
-    return TensorFlowFiles(plain, found)
-
-
-def _floats(content: bytes) -> list[str]:
-    """Kinds of operators that compute floats."""
-    graph = Graph(read_model(content))
-    return sorted(
-        {
-            graph.kind(op)
-            for op in graph.operators
-            if graph.kind(op) not in (*_BOUNDARY, *_RUNS_FLOAT) and any(graph.dtype(t) == "float32" for t in op.outputs)
-        }
-    )
-
-
-def run_file(content: bytes, x: Mapping[str, Array]) -> list[Array]:
-    """Outputs of a file of TensorFlow's, in the order of Keras's: a child process runs it, as some crash."""
-    runner = target("litert")
-    names = [spec.signature_name for spec in runner.describe(content, "TensorFlow's file").outputs]
-    found = dict(zip(names, deployed.run(runner, content, dict(x), "TensorFlow's file"), strict=True))
-    return [found[name] for name in sorted(names)]
-
-
 def sorted_out(error: Exception, description: Description) -> Finding:
     """The finding of an exception: refused by name, or internal."""
     text = " ".join(str(error).split())
@@ -271,7 +208,7 @@ def _judged(description: Description, compare: bool, verify: bool, clock: Clock)
     if verify:
         kc.verify(artifact, None, inputs, op_samples=OP_SAMPLES)
     clock.lap("verify")
-    theirs = tensorflow_files(description, x) if compare else TensorFlowFiles(None, None)
+    theirs = tensorflow_files(description, SAMPLES) if compare else TensorFlowFiles(None, None)
     clock.lap("tensorflow")
     return _weighed(description, x, expected, ours, theirs)
 
