@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
 from keras_compress.convert import fold
-from keras_compress.convert.expand.activations import range_of_use
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
@@ -21,6 +20,7 @@ from keras_compress.convert.flatten import Flat, flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.storage import INT8, Storage
+from keras_compress.convert.used_ranges import end_with_use
 from keras_compress.core import graph
 from keras_compress.core.context import float32_policy
 from keras_compress.core.frozen import FrozenGrid
@@ -122,6 +122,7 @@ def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:
             f"Received: ranges never trained at {[point.name for point in unknown][:10]}"
         )
     calibrate(flat, representative_dataset)
+    end_with_use(flat, unknown)
 
 
 @dataclass
@@ -150,7 +151,7 @@ class _Freezer:
     def __call__(self, call: graph.Call) -> Any:
         layer = call.operation
         if isinstance(layer, QuantizeActivation):
-            return self._point(call, layer, call.args[0])
+            return self._point(layer, call.args[0])
         kind = kind_of(layer)
         if kind is Kind.NORM:
             return self._norm(call)
@@ -196,7 +197,7 @@ class _Freezer:
         if id(source) in self._steps:
             self._steps[id(target)] = self._steps[id(source)]
 
-    def _point(self, call: graph.Call, layer: QuantizeActivation, tensor: Any) -> Any:
+    def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
             return self._sign(layer, tensor)
         if not self.activations:
@@ -207,7 +208,7 @@ class _Freezer:
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
             grid = FixedGrid(_float32(table.scale / 256), 0, bits=16)
         step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0] if id(tensor) in self._sums else None
-        grid = grid or table or _no_finer(final_grid(self._as_used(call, layer), self.activation_bits), step)
+        grid = grid or table or _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
         if id(tensor) not in self._lattices or grid.bits != 8 or not _only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.
@@ -216,15 +217,6 @@ class _Freezer:
         outputs = self._on_grid(tensor, grid, layer.name, layer.stands_for)
         self._steps[id(outputs)] = steps[0], steps[1]
         return outputs
-
-    def _as_used(self, call: graph.Call, layer: QuantizeActivation) -> Any:
-        """The point's quantizer; a measured range ends where the one function that reads it becomes constant."""
-        quantizer, reader = layer.quantizer, graph.sole_consumer(call.node, self.flat, self._table)
-        if reader is None or not isinstance(quantizer, MeasuredRange):
-            return quantizer
-        used = MeasuredRange(quantizer.bits)
-        used.set_range(*(float(end) for end in np.clip(quantizer.range(), *range_of_use(reader.operation))))
-        return used
 
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
         if id(tensor) in self._sums and grid.bits == 8 and self.storage.target == "tflm":

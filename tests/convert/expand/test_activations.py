@@ -118,9 +118,6 @@ def test_the_range_in_front_of_a_function_ends_where_the_function_becomes_consta
     model = keras.Model(inputs, function(linear(inputs)))
     linear.kernel.assign([[2.0], [1.0]])
     x = np.float32([[30.0, 0.0], [-30.0, 0.0], [1.0, 0.25], [0.0, 1.0]])
-    (point,) = [
-        layer for layer in kc.freeze(model, x).layers if layer.name.startswith("linear") and "quant" in layer.name
-    ]
-    grid = point.quantizer
+    grid = kc.freeze(model, x).get_layer("linear_quantized").quantizer
     ends = [(integer - grid.zero_point) * grid.scale for integer in (-128, 127)]
     np.testing.assert_allclose(ends, used, atol=grid.scale)
