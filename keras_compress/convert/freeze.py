@@ -15,12 +15,12 @@ from keras_compress.calibration.minmax import MeasuredRange, calibrate, untraine
 from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
+from keras_compress.convert.expand.used_ranges import end_with_use
 from keras_compress.convert.expand.weights import integer_weight
 from keras_compress.convert.flatten import Flat, flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.storage import INT8, Storage
-from keras_compress.convert.used_ranges import end_with_use
 from keras_compress.core import graph
 from keras_compress.core.context import float32_policy
 from keras_compress.core.frozen import FrozenGrid
