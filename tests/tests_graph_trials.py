@@ -63,6 +63,8 @@ def _chained(description: Description) -> Finding:
         model = trained(kc.prune_low_magnitude(model, kc.ConstantSparsity(SPARSITY, begin_step=0)), x)
         model = trained(kc.cluster_weights(model, CLUSTERS), x)
     model = trained(kc.quantize_model(model), x, 2)
+    if not all(np.isfinite(a).all() for a in predicted(model, x)):
+        return Finding("empty", "empty: steps of training end in outputs that are not finite")
     loaded = _reloaded(model)
     inputs = [x[tensor.name] for tensor in loaded.inputs]
     before, after = predicted(model, x), predicted(loaded, x)
@@ -114,6 +116,8 @@ def _cut(description: Description) -> Finding:
         return Finding("empty", "empty: outputs that are not finite")
     masked = trained(kc.mask_channels(model, kc.ConstantSparsity(SPARSITY, begin_step=0), round_to=1), x, 2)
     wanted, got = predicted(masked, x), predicted(kc.cut_masked(masked), x)
+    if not all(np.isfinite(a).all() for a in wanted):
+        return Finding("empty", "empty: a step of training ends in outputs that are not finite")
     for a, b in zip(wanted, got, strict=True):
         difference = float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6))
         if a.shape != b.shape or not difference <= MOST_CUT_DIFFERENCE:
