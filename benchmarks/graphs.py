@@ -31,11 +31,12 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the graphs.")
 _SHRINK = flags.DEFINE_integer("shrink", 40, "Conversions spent on making a failing graph smaller.")
 _WORKERS = flags.DEFINE_integer("workers", 1, "Processes at a time.")
 _OUTPUT = flags.DEFINE_string("output", str(RESULTS), "Folder of graphs.json and graphs.md.")
+_QUICK = flags.DEFINE_bool("quick", False, "Three graphs of each kind of trial; results stay in --work.")
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_graphs", "Folder of what is finished already.")
 HERE = Path(__file__).resolve().parent
 # A child begins anew after so many graphs, as TensorFlow forgets nothing; one graph, shrunk, takes minutes at most.
 BLOCK, SILENCE_S = 25, 900.0
-MOST_REFUSED = 0.03
+MOST_REFUSED, MOST_GRAPHS = 0.03, 1_000_000
 SOUND = ("ok", "refused", "ill", "empty")
 Row = dict[str, Any]
 
@@ -43,7 +44,8 @@ Row = dict[str, Any]
 def wanted() -> list[str]:
     """`TRIAL:NUMBER` of all graphs."""
     counts = {"convert": _COUNT.value, "chain": _CHAIN.value, "surgery": _SURGERY.value}
-    return [f"{trial}:{number}" for trial, count in counts.items() for number in range(count)]
+    most = 3 if _QUICK.value else MOST_GRAPHS
+    return [f"{trial}:{number}" for trial, count in counts.items() for number in range(min(count, most))]
 
 
 def path_of(entry: str, folder: Path) -> Path:
@@ -185,7 +187,8 @@ def summarized(row: Row) -> Row:
 
 
 def main(_: list[str]) -> None:
-    folder, output = Path(_WORK.value) / f"seed{_SEED.value}", Path(_OUTPUT.value)
+    folder = Path(_WORK.value) / f"seed{_SEED.value}"
+    output = folder if _QUICK.value else Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     run(folder)
     rows = [json.loads(_result(entry, folder).read_text()) for entry in wanted()]

@@ -14,9 +14,11 @@ from tests_graph_strategies import PROFILE, graph, graphs, shape_of
 from tests_graph_trials import TRIALS
 from tests_graphs import Built, Description, build, code, data, names_of, smaller, smallest
 
-GRAPHS, CHAINS, SURGERIES = 60, 4, 6
-# These are converted by TensorFlow's quantization too; the others are judged by the rounded Keras model alone.
-COMPARED = 3
+GRAPHS, CHAINS = 60, 3
+# Graphs with channels that can go.
+SURGERIES = (5, 8, 14, 16, 17, 19)
+# One in so many is compared with TensorFlow's files at once; of the others those that the rounded Keras model beats.
+COMPARED = 4
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -37,7 +39,7 @@ def test_a_graph_goes_through_pruning_clustering_quantization_and_a_file(number:
     _holds(graph(number), "chain")
 
 
-@pytest.mark.parametrize("number", range(SURGERIES))
+@pytest.mark.parametrize("number", SURGERIES)
 def test_masked_channels_can_be_cut(number: int) -> None:
     _holds(graph(number), "surgery")
 
