@@ -161,7 +161,7 @@ def examine(description: Description, *, compare: bool = True, verify: bool = Tr
 
     Args:
         description: The graph.
-        compare: Against TensorFlow's files; else against the rounded Keras model first, and theirs where that is better.
+        compare: Against TensorFlow's files; else against the rounded Keras model first, theirs where that is better.
         verify: Run `kc.verify` on LiteRT's kernels.
         seeds: Of weights and data, most of which must show a loss that one shows.
     """
