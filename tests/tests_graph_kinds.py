@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from tests_graphs import Node, Shape
 
+MOST_STEPS = 7
 Draw = Callable[[Any], Any]
 Maker = Callable[[Draw, Shape], Node]
 ACTIVATIONS = (
@@ -252,6 +253,11 @@ def _several(shape: Shape) -> bool:
     return shape[-1] > 1
 
 
+def _few_steps(shape: Shape) -> bool:
+    """Each step is unrolled."""
+    return shape[0] <= MOST_STEPS
+
+
 def _broadcast(first: Shape, second: Shape) -> bool:
     """Equal, or one number for each channel, as a squeeze-and-excite gate is."""
     return first == second or (len(first) == len(second) and set(second[:-1]) <= {1} and first[-1] == second[-1])
@@ -289,9 +295,9 @@ KINDS: tuple[Kind, ...] = (
     Kind("DepthwiseConv2D", "weighted", (3,), _depthwise("DepthwiseConv2D")),
     Kind("SeparableConv2D", "weighted", (3,), _convolution("SeparableConv2D", "valid", "same")),
     Kind("TimeDistributed", "weighted", (2, 4), _distributed),
-    *(Kind(name, "recurrent", (2,), _recurrent(name)) for name in ("LSTM", "GRU", "SimpleRNN")),
-    Kind("Bidirectional", "recurrent", (2,), _bidirectional),
-    Kind("RNN", "recurrent", (2,), _stacked),
+    *(Kind(name, "recurrent", (2,), _recurrent(name), _few_steps) for name in ("LSTM", "GRU", "SimpleRNN")),
+    Kind("Bidirectional", "recurrent", (2,), _bidirectional, _few_steps),
+    Kind("RNN", "recurrent", (2,), _stacked, _few_steps),
     Kind("MultiHeadAttention", "attention", (2,), _attention("MultiHeadAttention"), partner=_both_sequences),
     Kind("GroupQueryAttention", "attention", (2,), _attention("GroupQueryAttention"), partner=_same_features),
     Kind("MultiHeadAttention", "attention", (3,), _wide_attention, partner=_same),
