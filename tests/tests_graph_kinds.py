@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from tests_graphs import Node, Shape
 
-MOST_STEPS = 7
+MOST_STEPS = 5
 Draw = Callable[[Any], Any]
 Maker = Callable[[Draw, Shape], Node]
 ACTIVATIONS = (
