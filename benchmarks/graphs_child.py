@@ -41,8 +41,9 @@ def result_of(trial: str, number: int, seed: int, shrink: int) -> dict[str, Any]
     if reason:
         return {**found, "example": code(description), "known": reason}
     small = smallest(description, lambda smaller: _alike(trial, smaller, finding), shrink)
-    if small != description and finding.status == "loss":
-        found["kind"] = f"loss: {' '.join(names_of(small))}"
+    if finding.status in ("loss", "float"):
+        # What the smallest graph is made of is what makes losses alike.
+        found["kind"] = f"{finding.kind.split(':')[0]}: {' '.join(names_of(small))}"
     return {**found, "example": code(small), "known": known(found["kind"], small)}
 
 

@@ -42,6 +42,10 @@ KNOWN: tuple[Known, ...] = (
         _one_channel_sequence,
     ),
     Known(
+        r"float, not finite: .*UnitNormalization.*",
+        "TensorFlow's converter moves the lower bound of a square root behind it, where rows of zeros are NaN by then",
+    ),
+    Known(
         r"verify: VerificationError: .* N steps, N, first at <(rnn|gru|lstm|bidirectional)> on (xnnpack|reference)",
         "gates that are saturated take few values: equal sums meet one tie, which kernels and frozen model round apart",
         _saturated_recurrence,

@@ -230,8 +230,9 @@ def _weighed(
     verdicts = [_verdict(row) for row in finding.db]
     finding.status = next((v for v in ("float", "loss", "ill") if v in verdicts), "ok")
     if finding.status in ("float", "loss"):
-        finding.kind = f"{finding.status}: {' '.join(names_of(description))}"
-        finding.detail = str(finding.db[verdicts.index(finding.status)])
+        row = finding.db[verdicts.index(finding.status)]
+        what = "float, not finite" if row.get("float") == -99.0 else finding.status
+        finding.kind, finding.detail = f"{what}: {' '.join(names_of(description))}", str(row)
     return finding
 
 
