@@ -10,6 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from tests_graph_kinds import KINDS
 from tests_graph_known import known
+from tests_graph_oracle import _verdict, sorted_out
 from tests_graph_strategies import PROFILE, graph, graphs, shape_of
 from tests_graph_trials import TRIALS
 from tests_graphs import Built, Description, build, code, data, names_of, smaller, smallest
@@ -90,3 +91,46 @@ def test_the_smallest_graph_still_fails_and_has_nothing_to_leave_out() -> None:
     found = smallest(description, lambda graph: "Softmax" in names_of(graph))
     assert found == [{"input": (6, 4), "seed": 5}, {"layer": "Softmax", "with": {}, "of": [0]}]
     assert all(graph == found or "Softmax" not in names_of(graph) for graph in smaller(found))
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        ({"ours": 29.1, "rounded": 40.0, "tensorflow": 30.0}, "ok"),
+        ({"ours": 28.9, "rounded": 40.0, "tensorflow": 30.0}, "loss"),
+        ({"ours": 28.9, "rounded": 29.8, "tensorflow": 30.0}, "ill"),
+        ({"ours": 2.0, "rounded": 40.0, "tensorflow": 9.0}, "ill"),
+        ({"ours": 46.0, "rounded": 60.0, "tensorflow": 60.0}, "ok"),
+        ({"ours": 28.0, "rounded": 35.0, "mixed": 60.0}, "ok"),
+        ({"ours": 26.0, "rounded": 35.0, "mixed": 60.0}, "loss"),
+        ({"ours": 26.0, "rounded": 35.0, "mixed": 26.5}, "ok"),
+        ({"ours": 26.0, "rounded": 35.0}, "loss"),
+        ({"ours": 40.0, "rounded": 35.0, "float": 20.0}, "float"),
+    ],
+)
+def test_the_verdict_on_one_output(row: dict[str, float], verdict: str) -> None:
+    assert _verdict(row) == verdict
+
+
+def test_a_known_fault_hides_no_other() -> None:
+    add = "internal: ConversionError: The TFLite converter refused model 'graph': layer <add> (Add): 'tf.Transpose' op "
+    add += "x should be of the same rank with y, got x of rank N, and y of rank N"
+    narrow: Description = [{"input": (7, 1)}, {"layer": "Add", "with": {}, "of": [0, 0]}]
+    wide: Description = [{"input": (7, 2)}, {"layer": "Add", "with": {}, "of": [0, 0]}]
+    assert known(add, narrow)
+    assert not known(add, wide)
+    assert not known(add.replace("rank with", "size with"), narrow)
+    assert not known("loss: Add", narrow)
+
+
+def test_only_refusals_that_name_a_layer_are_refusals() -> None:
+    description: Description = [{"input": (4,)}, {"layer": "Dense", "with": {"units": 2}, "of": [0]}]
+    messages = {
+        "Expected a layer that can be lowered. Received: 'dense_at_1'": "refused",
+        "Expected a layer that can be lowered. Received: another": "internal",
+        "Expected all weights in the file. Received: none for ['dense_at_1']": "internal",
+        "operands of 'dense_at_1' could not be broadcast": "internal",
+    }
+    for message, status in messages.items():
+        assert sorted_out(ValueError(message), description).status == status
+    assert sorted_out(KeyError("Expected 'dense_at_1'. Received: 3"), description).status == "internal"
