@@ -59,7 +59,7 @@ def _chained(description: Description) -> Finding:
     expected = predicted(model, x)
     if not all(np.isfinite(a).all() for a in expected):
         return Finding("empty", "empty: outputs that are not finite")
-    if any("kernel" in weight.name or weight.name == "embeddings" for weight in model.weights):
+    if _has_kernels(model):
         model = trained(kc.prune_low_magnitude(model, kc.ConstantSparsity(SPARSITY, begin_step=0)), x)
         model = trained(kc.cluster_weights(model, CLUSTERS), x)
     model = trained(kc.quantize_model(model), x, 2)
@@ -84,6 +84,10 @@ def _chained(description: Description) -> Finding:
     if any(row["device"] < LEAST_CHAIN_DB for row in rows):
         return Finding("loss", f"loss: chain {' '.join(names_of(description))}", str(rows), rows)
     return Finding("ok", db=rows)
+
+
+def _has_kernels(model: keras.Model) -> bool:
+    return any("kernel" in weight.name or weight.name == "embeddings" for weight in model.weights)
 
 
 def _wrong(description: Description, what: str, detail: str) -> Finding:
@@ -114,6 +118,8 @@ def _cut(description: Description) -> Finding:
     model, x = build(description), data(description, SAMPLES)
     if not all(np.isfinite(a).all() for a in predicted(model, x)):
         return Finding("empty", "empty: outputs that are not finite")
+    if not _has_kernels(model):
+        return Finding("empty", "empty: no channels")
     masked = trained(kc.mask_channels(model, kc.ConstantSparsity(SPARSITY, begin_step=0), round_to=1), x, 2)
     wanted, got = predicted(masked, x), predicted(kc.cut_masked(masked), x)
     if not all(np.isfinite(a).all() for a in wanted):
