@@ -17,6 +17,7 @@ from keras_compress.calibration.used import FactorRange
 from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
+from keras_compress.convert.expand.used_ranges import end_with_use
 from keras_compress.convert.expand.weights import integer_weight
 from keras_compress.convert.flatten import Flat, factors_of, flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
@@ -145,6 +146,7 @@ def _calibrate(flat: keras.Model, model: keras.Model, representative_dataset: An
         )
     first: list[Any] = []
     seen = calibrate(flat, representative_dataset, first.append)
+    end_with_use(flat, unknown)
     message = mismatch(model, first[0])
     if message is not None:
         warn(message)

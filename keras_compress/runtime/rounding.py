@@ -9,6 +9,9 @@ Where the accumulators are few and alike, chance does not describe them: a produ
 number of half steps (a SiLU near 0 multiplies by 128 / 256), and in a 1x1 depthwise convolution with one weight all
 values may lie at the same distance from a tie.
 
+Sums of whole multiples of half an output step (tensors on one scale, added into twice that; the mean of two) lie on a
+tie as often as they are odd. Each kernel has its own rule there, and neither neighbour is nearer.
+
 With 16-bit activations the kernels keep 15 bits of q (the accumulator takes 48): an output y is off by `y * r`, r the
 relative error of that, up to 2^-15, and crosses a middle between two steps with that chance.
 """
@@ -24,6 +27,7 @@ from keras_compress.convert.flatbuffer import Graph, read_model
 # Mean magnitude that 16-bit outputs are taken to have; ranges are wider than what values mostly are.
 _MEAN_OUTPUT_16 = 2.0**13
 _PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "MUL", "BATCH_MATMUL")
+_SUMS, _DENSE = ("ADD", "SUB"), "FULLY_CONNECTED"
 # Measured on the networks of `benchmarks/zoo.py`: up to 3.9 % of the products of two tensors.
 PRODUCT_OF_TENSORS = 0.02
 # HARD_SWISH is computed in 16 bits: XNNPACK puts up to 1.3 % of the values one step off, the other kernels 40 %.
@@ -42,7 +46,10 @@ def expected_share(content: bytes, kernel: str) -> float:
     if any(graph.kind(op) == "HARD_SWISH" for op in graph.operators):
         return _HARD_SWISH.get(kernel, 0.0)
     twice = [op for op in graph.operators if graph.kind(op) in _PRODUCTS and (kernel != "xnnpack" or _left(graph, op))]
-    return 2 * max((_share(graph, op) for op in twice), default=0.0)
+    shares = [2 * _share(graph, op) for op in twice]
+    ties = [_ties(graph, op) for op in graph.operators if graph.kind(op) in _SUMS]
+    ties += [_ties(graph, op) for op in twice if graph.kind(op) == _DENSE]
+    return max([0.0, *shares, *ties])
 
 
 def _left(graph: Graph, op: Any) -> bool:
@@ -81,3 +88,28 @@ def _share(graph: Graph, op: Any) -> float:
 def _scales_alike(graph: Graph, op: Any) -> bool:
     """A 1x1 depthwise convolution: each output is one input times one weight."""
     return graph.kind(op) == "DEPTHWISE_CONV_2D" and graph.shape(op.inputs[1])[1:3] == (1, 1)
+
+
+def _ties(graph: Graph, op: Any) -> float:
+    """Share of a sum's values that lie exactly between two steps."""
+    tensors = [*op.inputs[:2], op.outputs[0]]
+    scales = [graph.quantization(tensor) for tensor in tensors]
+    if any(found is None for found in scales) or graph.dtype(tensors[0]) != "int8":
+        return 0.0
+    first, second, target = (found[0].astype(np.float64) for found in scales if found is not None)
+    if graph.kind(op) in _SUMS:
+        return _odd_share(np.array([[first[0], second[0]]]) / target[0])
+    weights = graph.constant(tensors[1])
+    if weights is None:
+        return 0.0
+    common = np.gcd.reduce(np.abs(weights.astype(np.int64)), axis=1)
+    return _odd_share((first[0] * second * common / target[0]).reshape(-1, 1))
+
+
+def _odd_share(units: Any) -> float:
+    """Share of odd sums, where each row's terms are whole multiples of 1/2, 1/4 or 1/8 of a step; else 0."""
+    shares = []
+    for row in units:
+        whole = [bits for bits in range(4) if np.allclose(row * 2.0**bits, np.rint(row * 2.0**bits), rtol=0, atol=1e-5)]
+        shares.append(2.0 ** -whole[0] if whole and whole[0] > 0 and row.any() else 0.0)
+    return float(np.mean(shares))

@@ -9,7 +9,7 @@ from tests_zoo import NETS, build, data
 
 import keras_compress as kc
 from keras_compress.runtime import deployed
-from keras_compress.runtime.rounding import expected_share
+from keras_compress.runtime.rounding import _odd_share, expected_share
 from keras_compress.runtime.verify import _compare_outputs, _counts, _different, verify
 
 KERNELS = ("xnnpack", "reference", "tflm")
@@ -114,6 +114,22 @@ def test_two_float_inputs_each_get_their_own_data():
     x = [rng.normal(size=(16, n)).astype(np.float32) for n in (3, 5)]
     found = kc.verify(kc.convert(model, representative_dataset=x), model, x, kernels=["reference"])
     assert {"one_quantized", "two_quantized"} <= {row.name for row in found.rows}
+
+
+def test_half_steps_lie_on_ties_when_they_are_odd():
+    assert _odd_share(np.array([[0.5, 0.5]])) == _odd_share(np.array([[1.0, 0.5]])) == 0.5
+    assert _odd_share(np.array([[0.25, 0.75]])) == 0.25
+    assert _odd_share(np.array([[1.0, 2.0]])) == _odd_share(np.array([[0.53, 0.57]])) == 0.0
+    assert _odd_share(np.array([[0.5], [1.0]])) == 0.25
+
+
+def test_the_variance_of_two_features_is_the_mean_of_two_integers():
+    """Both have the same distance from their mean: its square's scale serves the variance too."""
+    inputs = keras.Input((4, 2))
+    model = keras.Model(inputs, keras.layers.LayerNormalization(name="norm")(inputs))
+    x = np.random.default_rng(0).normal(size=(64, 4, 2)).astype(np.float32)
+    artifact = kc.convert(model, representative_dataset=x)
+    assert verify(artifact, None, x, kernels=["reference"]).ok
 
 
 def test_few_different_values_are_few_throws_of_the_dice():

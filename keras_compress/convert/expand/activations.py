@@ -54,6 +54,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "tanh_shrink": ops.tanh_shrink,
     "threshold": ops.threshold,
 }
+# Functions that are constant beyond these arguments.
+_VARIES_BETWEEN = {"hard_sigmoid": (-3.0, 3.0), "hard_silu": (-3.0, np.inf), "hard_tanh": (-1.0, 1.0)}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -88,12 +90,28 @@ class PointwiseFunction(keras.layers.Layer):
         return {**super().get_config(), "function": self.function, "arguments": self.arguments}
 
 
+def range_of_use(layer: Any) -> tuple[float, float]:
+    """Between which arguments a function varies: beyond them it is constant, and any range in front may end there.
+
+    Args:
+        layer: A `PointwiseFunction`; anything else varies everywhere.
+    """
+    if not isinstance(layer, PointwiseFunction):
+        return -np.inf, np.inf
+    given = layer.arguments
+    if layer.function == "relu_between":
+        return given["low"], given["high"]
+    if layer.function == "relu" and not given.get("negative_slope") and not given.get("threshold"):
+        highest = given.get("max_value")
+        return 0.0, np.inf if highest is None else highest
+    return _VARIES_BETWEEN.get(layer.function, (-np.inf, np.inf))
+
+
 class SplitActivation(Expansion):
     """A weighted layer whose activation no kernel takes along: the layer, linear, and the activation."""
 
     handles: ClassVar[tuple[str, ...]] = (
         "Dense",
-        "Conv1D",
         "Conv2D",
         "Conv2DTranspose",
         "DepthwiseConv1D",

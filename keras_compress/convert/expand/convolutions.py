@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
+from keras_compress.convert.expand.activations import SplitActivation
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.products import reshaped, with_activation
@@ -67,8 +68,8 @@ class TransposedConvolution1D(Expansion):
         return with_activation(emit, operation.activation, outputs)
 
 
-class OneFilter1D(Expansion):
-    """Conv1D with one filter as a Conv2D over images of height 1.
+class OneFilter1D(SplitActivation):
+    """Conv1D, of which one with one filter becomes a Conv2D over images of height 1.
 
     TensorFlow's converter would add its bias behind the reshape, as for one channel that is the same; no integer kernel
     has it there.
@@ -77,9 +78,11 @@ class OneFilter1D(Expansion):
     handles = ("Conv1D",)
 
     def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return bool(operation.filters == 1 and operation.use_bias)
+        return _of_one_filter(operation) or super().applies(operation, args, kwargs)
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _of_one_filter(operation):
+            return super().expand(emit, operation, *args, **kwargs)
         tensor, padding = args[0], operation.padding
         if padding == "causal":
             before = operation.dilation_rate[0] * (operation.kernel_size[0] - 1)
@@ -100,3 +103,7 @@ class OneFilter1D(Expansion):
         outputs = emit(frozen(layer, wider), image, name="convolved")
         outputs = reshaped(emit, outputs, (-1 if outputs.shape[2] is None else outputs.shape[2], 1), "restored")
         return with_activation(emit, operation.activation, outputs)
+
+
+def _of_one_filter(operation: Any) -> bool:
+    return bool(operation.filters == 1 and operation.use_bias)

@@ -21,7 +21,12 @@ class Expansion:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in cls.handles:
+        for name in vars(cls).get("handles", ()):
+            if name in _EXPANSIONS:
+                raise TypeError(
+                    f"Expected one expansion for {name!r}. Received: {cls.__name__} beside "
+                    f"{type(_EXPANSIONS[name]).__name__}"
+                )
             _EXPANSIONS[name] = cls()
 
     def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -99,3 +99,25 @@ def test_tflm_reads_functions_of_coarse_integers_from_a_table(function):
     artifact = kc.convert(model, "tflm", representative_dataset=x)
     assert verify(artifact, model, x).ok
     assert "GATHER" in kc.inspect_tflite(artifact.content).operators
+
+
+@pytest.mark.parametrize(
+    ("function", "used"),
+    [
+        (layers.Activation("hard_sigmoid"), (-3.0, 3.0)),
+        (layers.ReLU(1.0), (0.0, 1.0)),
+        (lambda x: ops.clip(x, -0.5, 2.0), (-0.5, 2.0)),
+        (layers.Activation("hard_silu"), (-3.0, 60.0)),
+        (layers.Activation("gelu"), (-60.0, 60.0)),
+        (lambda x: layers.Add()([ops.clip(x, -0.5, 2.0), x]), (-60.0, 60.0)),
+    ],
+)
+def test_the_range_in_front_of_a_function_ends_where_the_function_becomes_constant(function, used):
+    inputs = keras.Input((2,))
+    linear = layers.Dense(1, name="linear")
+    model = keras.Model(inputs, function(linear(inputs)))
+    linear.kernel.assign([[2.0], [1.0]])
+    x = np.float32([[30.0, 0.0], [-30.0, 0.0], [1.0, 0.25], [0.0, 1.0]])
+    grid = kc.freeze(model, x).get_layer("linear_quantized").quantizer
+    ends = [(integer - grid.zero_point) * grid.scale for integer in (-128, 127)]
+    np.testing.assert_allclose(ends, used, atol=grid.scale)
