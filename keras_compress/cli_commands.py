@@ -21,6 +21,7 @@ from keras_compress.convert.files import make_folder, save_keras_atomic, write_a
 from keras_compress.convert.freeze import has_points
 from keras_compress.convert.inspection import inspect_tflite
 from keras_compress.convert.storage import ENCODINGS
+from keras_compress.core.outputs import check_not_read, check_output
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
 from keras_compress.report.summary import summary
@@ -34,10 +35,15 @@ from keras_compress.runtime.verify import verify as verify_model
 
 # Samples that ranges are calibrated with.
 CALIBRATION_SAMPLES = 500
+# What `compress` writes beside its report.
+_TRAINED, _CONVERTED = "model_compressed.keras", "model_compressed.tflite"
 
 
 def compress(values: flags.FlagValues) -> None:
     """`keras-compress compress`."""
+    read = {f"--{key}": getattr(values, key) for key in ("model", "data", "recipe")}
+    for name in (_TRAINED, _CONVERTED, cli_report.FILE_NAME):
+        check_not_read(Path(values.out) / name, read, "what is written to --out")
     recipe = Recipe.load(values.recipe)
     data = Data.load(values.data)
     model = load_model(values.model)
@@ -53,9 +59,9 @@ def compress(values: flags.FlagValues) -> None:
         # Before the training: what cannot be converted at all is refused at once.
         original = convert_model(model, mode="float32")
         compressed = _train(model, recipe, x, y, task, values)
-        _save_trained(compressed, folder / "model_compressed.keras")
+        _save_trained(compressed, folder / _TRAINED)
         artifact = _deployable(compressed, x, values)
-        artifact.save(folder / "model_compressed.tflite")
+        artifact.save(folder / _CONVERTED)
         stages = {
             "original": _deployed(original, model, x_test, y_test, task),
             _other_than("original", recipe.name): _deployed(artifact, compressed, x_test, y_test, task),
@@ -74,7 +80,7 @@ def compress(values: flags.FlagValues) -> None:
     }
     cli_report.save(report, folder)
     cli_report.show(report)
-    cli_report.say(f"model_compressed.keras, model_compressed.tflite and report.json are in {folder}.")
+    cli_report.say(f"{_TRAINED}, {_CONVERTED} and {cli_report.FILE_NAME} are in {folder}.")
 
 
 def _check_storage(values: flags.FlagValues, model: keras.Model, recipe: Recipe) -> None:
@@ -156,13 +162,14 @@ def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> li
 
 def convert(values: flags.FlagValues) -> None:
     """`keras-compress convert`."""
+    path = _file_to_write(values.out, model=values.model, data=values.data)
     model = load_model(values.model)
     if values.mode is None and not values.data and not has_points(model):
         raise ValueError(
             "Expected --data= to find the ranges for int8, or --mode=float32, float16 or dynamic, for a plain model. "
             f"Received: neither, for {values.model}"
         )
-    path = _file_to_write(values.out)
+    make_folder(path.parent)
     examples = None
     if values.data:
         data = Data.load(values.data)
@@ -184,18 +191,15 @@ def convert(values: flags.FlagValues) -> None:
     cli_report.say(*artifact.notes, *notes)
 
 
-def _file_to_write(out: str) -> Path:
-    path = Path(out)
-    if path.is_dir():
-        raise IsADirectoryError(f"Expected --out as a file such as model.tflite. Received: the folder {path}")
-    make_folder(path.parent)
-    return path
+def _file_to_write(out: str, **read: str | None) -> Path:
+    return check_output(out, ".tflite", {f"--{key}": name for key, name in read.items()}, "--out")
 
 
 def expand(values: flags.FlagValues) -> None:
     """`keras-compress expand`."""
-    path = _file_to_write(values.out)
+    path = _file_to_write(values.out, model=values.model)
     content = Path(values.model).read_bytes()
+    make_folder(path.parent)
     try:
         plain = expanded(content)
     except ValueError as error:

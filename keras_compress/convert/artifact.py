@@ -14,6 +14,7 @@ from keras_compress.convert.files import write_atomic
 from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.convert.lowering import FloatOp
 from keras_compress.convert.storage import INT8, Storage
+from keras_compress.core.outputs import check_output
 
 
 def runtime_of(target: str) -> str:
@@ -68,10 +69,14 @@ class Artifact:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all.
 
+        Args:
+            path: Ends in `.tflite`, so that a slip does not put it in the place of the trained `.keras` model.
+
         Raises:
+            ValueError: For another ending.
             OSError: If it cannot be written; an older file stays.
         """
-        write_atomic(path, self.content)
+        write_atomic(check_output(path, ".tflite"), self.content)
 
     def report(self) -> dict[str, Any]:
         """What a report says of the conversion, as JSON types."""

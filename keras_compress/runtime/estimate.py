@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.inspection import FileStats, inspect_tflite
+from keras_compress.core.outputs import check_output
 from keras_compress.runtime.deployed import content_of
 
 Model = Artifact | bytes | str | os.PathLike[str]
@@ -107,6 +108,9 @@ def estimate(model: Model, target: str, **options: Any) -> Estimate:
     known = list(inspect.signature(_ESTIMATORS[target]).parameters)[2:]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"Expected options of {target} out of {', '.join(known)}. Received: {', '.join(unknown)}")
+    if options.get("save_to") is not None:
+        path = {"model": model} if isinstance(model, (str, os.PathLike)) else {}
+        check_output(options["save_to"], ".tflite", path, "save_to")
     content, label = content_of(model)
     return _ESTIMATORS[target](content, label, **options)
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core.outputs import check_output
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.selection import Selector
@@ -120,11 +122,23 @@ class Sensitivity:
         return json.dumps(asdict(self), indent=1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, whole or not at all."""
-        temporary = f"{os.fspath(path)}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(self.to_json())
-        os.replace(temporary, path)
+        """Write it as JSON, whole or not at all.
+
+        Args:
+            path: Ends in `.json`.
+
+        Raises:
+            ValueError: For another ending.
+        """
+        path = check_output(path, ".json")
+        # A name that is nobody's.
+        temporary = path.with_name(f".keras_compress-{secrets.token_hex(8)}.tmp")
+        try:
+            with open(temporary, "x", encoding="utf-8") as file:
+                file.write(self.to_json())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def from_json(cls: type[_Found], text: str) -> _Found:
