@@ -21,7 +21,8 @@ from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import check_arguments, convert
 from keras_compress.core.model import check_model, strip
 from keras_compress.core.schedule import ConstantSparsity
-from keras_compress.pipelines.checkpoints import Checkpoints, fingerprint
+from keras_compress.pipelines.checkpoints import Checkpoints
+from keras_compress.pipelines.fingerprints import fingerprint
 from keras_compress.pipelines.training import Judge, Settings, Trainer
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
 from keras_compress.pruning.magnitude import prune_low_magnitude
@@ -143,13 +144,14 @@ def deep_compression(
         target, weights_storage, io: As for `convert`.
         seed: Of shuffling and of the centroids' start.
         folder: Where finished steps are kept: a killed run called again goes on behind its last one, to the same file.
-            It is not noticed if `fit`, or the content of a `tf.data.Dataset`, has become another.
+            A folder of another model, other data or settings is refused, and what differs is named. It is not noticed
+            if what `fit` works with, or the content of a `tf.data.Dataset`, has become another.
 
     Returns:
         The model, the file, and what each step did. A budget that no round met is said: `met` is false, and a warning.
 
     Raises:
-        ValueError: For arguments out of range, or a folder that holds other work.
+        ValueError: For arguments out of range, or a folder that holds other work, or models of yours.
     """
     check_model(model)
     settings = Settings(
@@ -159,14 +161,18 @@ def deep_compression(
     # What is used at the end only, so that a slip is told before hours of training.
     CentroidClusterer(number_of_clusters)
     check_arguments(target, "int8", io, weights_storage)
-    work = [model, x, y, *validation_data, channels, number_of_clusters, cluster_rules, filters, loss]
-    work += [sorted(sparsities), metric]
-    work += [settings.epochs, settings.learning_rates, batch_size, seed]
+    trainer = Trainer(settings, x, y, model)
+    decisive = {"model": model, "x": x, "y": y, "validation_data": list(validation_data), "metric": metric}
+    decisive |= {"channels": channels, "sparsities": sorted(sparsities), "number_of_clusters": number_of_clusters}
+    decisive |= {"cluster_rules": cluster_rules, "filters": filters, "loss": trainer.loss, "epochs": settings.epochs}
+    decisive |= {"learning_rates": settings.learning_rates, "batch_size": batch_size, "seed": seed}
+    # It may count what it does, in a list of its own say.
+    decisive["fit"] = fingerprint(fit, state=False)
     conversion = {"target": target, "weights_storage": weights_storage, "io": io}
     clustering = {"number_of_clusters": number_of_clusters, "rules": cluster_rules, "filters": filters, "seed": seed}
     judge = Judge(*validation_data, metric, max_drop)
-    with Checkpoints(folder, fingerprint(work)) as kept:
-        run = _Run(model, Trainer(settings, x, y, model), judge, kept, conversion, clustering, filters)
+    with Checkpoints(folder, decisive) as kept:
+        run = _Run(model, trainer, judge, kept, conversion, clustering, filters)
         return run.result(channels, sorted(sparsities))
 
 

@@ -41,8 +41,8 @@ class Trainer:
     source: keras.Model
 
     def __post_init__(self) -> None:
-        if self.settings.fit is None:
-            self._loss()
+        if self.settings.fit is None and self.loss is None:
+            raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
 
     def __call__(self, model: keras.Model, kind: str, name: str) -> keras.Model:
         epochs, rate = self.settings.epochs[kind], self.settings.learning_rates[kind]
@@ -56,17 +56,14 @@ class Trainer:
         batch_size = self.settings.batch_size if arrays else None
         steps = -(-len(keras.tree.flatten(self.x)[0]) // self.settings.batch_size) if arrays else len(self.x)
         schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
-        model.compile(keras.optimizers.Adam(schedule), self._loss(), jit_compile=False)
+        model.compile(keras.optimizers.Adam(schedule), self.loss, jit_compile=False)
         model.fit(self.x, self.y, batch_size=batch_size, epochs=epochs, verbose=0)
         return model
 
-    def _loss(self) -> Any:
-        if self.settings.loss is not None:
-            return self.settings.loss
-        compiled = getattr(self.source, "loss", None)
-        if compiled is None:
-            raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
-        return compiled
+    @property
+    def loss(self) -> Any:
+        """What is trained with: the loss given, or the one that the model was compiled with."""
+        return self.settings.loss if self.settings.loss is not None else getattr(self.source, "loss", None)
 
 
 class Judge:
