@@ -24,7 +24,7 @@ from keras_compress.convert.packing import unpack
 
 # Operator -> inputs that hold weights, where they are constants with two dimensions or more.
 _LSTM_WEIGHTS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
-_WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
+WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "BATCH_MATMUL": (0, 1),
     "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 5, 6),
     "CONV_2D": (1,),
@@ -384,7 +384,7 @@ def _weight_rows(file: _File) -> Iterator[tuple[int, TensorStats]]:
         sources = dict(_decode_sources(graph))
         seen = set()
         for op in graph.operators:
-            for position in _WEIGHT_INPUTS.get(op.name, ()):
+            for position in WEIGHT_INPUTS.get(op.name, ()):
                 index = op.inputs[position] if position < len(op.inputs) else -1
                 for _ in _EXPANDING:
                     index = expanded.get(index, index)
