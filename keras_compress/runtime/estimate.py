@@ -11,6 +11,7 @@ from typing import Any
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.core.outputs import check_output
+from keras_compress.core.suggest import did_you_mean
 from keras_compress.runtime.deployed import content_of
 
 Model = Artifact | bytes | str | os.PathLike[str]
@@ -104,7 +105,8 @@ def estimate(model: Model, target: str, **options: Any) -> Estimate:
     """
     names = estimator_names()
     if target not in names:
-        raise ValueError(f"Expected a target out of {', '.join(names)}. Received: target={target!r}")
+        meant = did_you_mean(target, names)
+        raise ValueError(f"Expected a target out of {', '.join(names)}. Received: target={target!r}{meant}")
     known = list(inspect.signature(_ESTIMATORS[target]).parameters)[2:]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"Expected options of {target} out of {', '.join(known)}. Received: {', '.join(unknown)}")
