@@ -29,6 +29,7 @@ from keras_compress.report.tables import file_line, measurement_table, storage_t
 from keras_compress.runtime.c_export import export_c
 from keras_compress.runtime.estimate import estimate as estimate_model
 from keras_compress.runtime.measure import Measurement, measure_all
+from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.target import target
 from keras_compress.runtime.verify import KERNELS
 from keras_compress.runtime.verify import verify as verify_model
@@ -216,12 +217,18 @@ def measure(values: flags.FlagValues) -> None:
         name = Path(values.baseline).name
         files = {f"{name} (baseline)" if name in files else name: values.baseline, **files}
     x = y = None
+    notes = []
     if values.data:
-        x, y = Data.load(values.data).part("test", "", "train")
+        data = Data.load(values.data)
+        if any(key.startswith("y") for key in data.arrays):
+            x, y = data.part("test", "", "train")
+        else:
+            x = data.samples("test", "", "train")
+            notes.append(f"No accuracy: {values.data} has no labels (y_test, y or y_train).")
     options = {key: getattr(values, key) for key in ("target", "runs", "threads", "alt_decompression_memory_bytes")}
     found = measure_all(files, x, y, **options)
     cli_report.console_for_tables().print(measurement_table([_row(entry) for entry in found.values()]))
-    cli_report.say(*(_conditions(label, entry) for label, entry in found.items()))
+    cli_report.say(*(_conditions(label, entry) for label, entry in found.items()), *notes)
 
 
 def _row(found: Measurement) -> dict[str, Any]:
@@ -266,21 +273,27 @@ def verify(values: flags.FlagValues) -> int:
     model = load_model(values.model)
     data = Data.load(values.data)
     x = as_input(data.samples("test", "", "train"), model, data.path)
-    examples = as_input(data.samples("train", "", "test"), model, data.path)[:CALIBRATION_SAMPLES]
-    kernels = KERNELS[values.target]
     reason = target(values.target).available()
     if reason is not None:
         raise RuntimeError(f"Target {values.target!r} cannot be run here: {reason}")
+    if values.file and values.weights_storage:
+        raise ValueError("Expected --file or --weights_storage: the file has one already. Received: both")
     with cli_report.collected_warnings() as notes:
-        storage = values.weights_storage
-        artifact = convert_model(model, values.target, representative_dataset=examples, weights_storage=storage)
-        found = verify_model(artifact, None, x, kernels=kernels, strict=False)
+        artifact = _to_verify(values, model, x, data)
+        found = verify_model(artifact, None, x, kernels=KERNELS[values.target], strict=False)
     cli_report.console_for_tables().print(cli_report.verification_table(found))
     cli_report.say(*cli_report.verification_entry(found)["lines"])
     if artifact.lowered is not None:
         cli_report.say(f"The compressed file gave the plain one's outputs, bit for bit, on {len(x):,} samples.")
     cli_report.say(*notes)
     return 0 if found.ok else 1
+
+
+def _to_verify(values: flags.FlagValues, model: keras.Model, x: Array, data: Data) -> Artifact:
+    if values.file:
+        return shipped(values.file, model, x, KERNELS[values.target])
+    examples = as_input(data.samples("train", "", "test"), model, data.path)[:CALIBRATION_SAMPLES]
+    return convert_model(model, values.target, representative_dataset=examples, weights_storage=values.weights_storage)
 
 
 def export(values: flags.FlagValues) -> None:

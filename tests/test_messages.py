@@ -18,11 +18,11 @@ def net() -> keras.Model:
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("tflite", "litert"), ("TFLite", "litert"), ("tflite_micro", "tflm"), ("ethos-u", "ethos_u"), ("lite-rt", "litert")],
+    [("tflite", "litert"), ("TFLite", "litert"), ("tflite_micro", "tflm"), ("ethos-u", "ethos_u")],
 )
 def test_a_target_that_is_none(net: keras.Model, given: str, meant: str) -> None:
     """Before the mode, which follows from it, and whatever else is missing."""
-    with pytest.raises(ValueError, match=rf"Expected `target` out of \('litert', 'tflm', 'ethos_u'\).*mean '{meant}'\?"):
+    with pytest.raises(ValueError, match=rf"`target` out of \('litert', 'tflm', 'ethos_u'\).*mean '{meant}'\?"):
         kc.convert(net, given)
     with pytest.raises(ValueError, match="Received: target=None$"):
         kc.convert(net, None, mode="int4")
@@ -33,7 +33,7 @@ def test_a_target_that_is_none(net: keras.Model, given: str, meant: str) -> None
 
 
 def test_costs_are_all_listed(net: keras.Model) -> None:
-    with pytest.raises(ValueError, match=r"Expected a cost out of \[.*'bytes', 'latency', 'macs', 'params'.*\].*'arena'"):
+    with pytest.raises(ValueError, match=r"a cost out of \[.*'bytes', 'latency', 'macs', 'params'.*\].*'arena'"):
         kc.prune_channels(net, target={"arena": 0.5})
     with pytest.raises(ValueError, match=r"Received: 'mac' \(did you mean 'macs'\?\)"):
         kc.prune_channels(net, target={"mac": 0.5})
@@ -68,7 +68,8 @@ def test_an_end_step_beyond_the_fit_is_said_when_it_begins(net: keras.Model) -> 
     pruned = kc.prune_low_magnitude(net, schedule)
     pruned.compile("sgd", "mse")
     y = np.zeros((16, 3), np.float32)
-    with pytest.warns(UserWarning, match=r"end_step is 8, and this `fit` of 2 epochs of 2 steps ends.*at step 4\.") as all_:
+    said = r"end_step is 8, and this `fit` of 2 epochs of 2 steps ends .* at step 4\."
+    with pytest.warns(UserWarning, match=said) as all_:
         pruned.fit(X, y, epochs=2, batch_size=8, verbose=0)
     assert len([each for each in all_ if "end_step" in str(each.message)]) == 1
     assert int(pruned.get_layer("d").transforms["kernel"][0].step) == 4

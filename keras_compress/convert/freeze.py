@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +62,7 @@ def freeze(
     activation_bits: int = 8,
     activations: bool = True,
     storage: Storage = INT8,
+    grids: Mapping[str, Grid] | None = None,
 ) -> keras.Model:
     """A Keras model that computes what the device will: "the simulation" of this library, in full.
 
@@ -74,6 +76,7 @@ def freeze(
         activation_bits: 8 or 16.
         activations: `False` freezes the weights only and leaves activations and biases float.
         storage: How the weights will be stored: integers that will be packed into fewer than 8 bits are not shifted up.
+        grids: Activation point -> grid that it gets in place of what `representative_dataset` says.
 
     Returns:
         A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
@@ -86,11 +89,13 @@ def freeze(
     if is_frozen(model):
         return model
     flat = flatten(model, representative_dataset)
-    made = flat.model
+    made, known = flat.model, {}
     if activations:
         made = _with_points(flat, activation_bits, everywhere=not has_points(model))
+        free = {point.name for point in untrained_points(made)}
+        known = {name: grid for name, grid in (grids or {}).items() if name in free}
         _calibrate(made, representative_dataset)
-    return graph.Rebuild(_Freezer(made, activation_bits, activations, storage)).model(made)
+    return graph.Rebuild(_Freezer(made, activation_bits, activations, storage, known)).model(made)
 
 
 def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
@@ -131,6 +136,7 @@ class _Freezer:
     activation_bits: int
     activations: bool
     storage: Storage = INT8
+    known: Mapping[str, Grid] = field(default_factory=dict)
     _grids: dict[int, Grid] = field(default_factory=dict)
     _folded: set[int] = field(default_factory=set)
     _tables: dict[int, Grid] = field(default_factory=dict)
@@ -206,7 +212,12 @@ class _Freezer:
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
             grid = FixedGrid(_float32(table.scale / 256), 0, bits=16)
         step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0] if id(tensor) in self._sums else None
-        grid = grid or table or _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
+        grid = (
+            grid
+            or table
+            or self.known.get(layer.name)
+            or _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
+        )
         if id(tensor) not in self._lattices or grid.bits != 8 or not _only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.
