@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.encoding.codec import Form
 from keras_compress.convert.encoding.known import DECODE, codec_of, decoded, sizes
 from keras_compress.convert.packing import unpack
+from keras_compress.core.shown import Shown, names
 
 # Operator -> inputs that hold weights, where they are constants with two dimensions or more.
 _LSTM_WEIGHTS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
@@ -95,8 +96,8 @@ class TensorStats:
         return 8 * self.bytes / self.elements
 
 
-@dataclass(frozen=True)
-class FileStats:
+@dataclass(frozen=True, repr=False)
+class FileStats(Shown):
     """Sizes and weights of a .tflite file.
 
     Attributes:
@@ -119,6 +120,13 @@ class FileStats:
     def distinct_values(self) -> int:
         """Distinct values of the weight that has most of them; 0 without weights."""
         return max((weight.distinct_values for weight in self.weights), default=0)
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines."""
+        return f"FileStats: {self.raw_bytes:,} B in the file, {self.gzip_bytes:,} B gzipped", [
+            ("weights", f"{self.weight_payload_bytes:,} B, {self.sparsity:.1%} zeros, {len(self.weights)} in .weights"),
+            ("operators", names([f"{count} {name}" for name, count in self.operators.items()], ".operators")),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts, lists and numbers, for JSON."""

@@ -21,6 +21,7 @@ from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import check_arguments, convert
 from keras_compress.core.model import check_model, strip
 from keras_compress.core.schedule import ConstantSparsity
+from keras_compress.core.shown import Shown
 from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.fingerprints import fingerprint
 from keras_compress.pipelines.training import Judge, Settings, Trainer
@@ -53,8 +54,8 @@ class Step:
     within_budget: bool
 
 
-@dataclass(frozen=True)
-class DeepCompression:
+@dataclass(frozen=True, repr=False)
+class DeepCompression(Shown):
     """What `deep_compression` made.
 
     Attributes:
@@ -76,6 +77,17 @@ class DeepCompression:
     sparsity: float
     steps: tuple[Step, ...]
     sensitivity: WeightSensitivity
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines."""
+        verdict = "within the budget" if self.met else "NOT within the budget"
+        title, (file, weights, *_) = self.artifact.shown()
+        return f"DeepCompression, {verdict}: {title}", [
+            ("metric", f"{self.metric:.6g} of the file, {self.baseline:.6g} of the model given"),
+            file,
+            weights,
+            ("steps", f"{len(self.steps)}, the last {self.steps[-1].name}" if self.steps else "none"),
+        ]
 
     def report(self) -> dict[str, Any]:
         """What a report says, as JSON types."""

@@ -11,6 +11,7 @@ from typing import Any
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.core.outputs import check_output
+from keras_compress.core.shown import Shown, names
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.runtime.deployed import content_of
 
@@ -19,8 +20,8 @@ Model = Artifact | bytes | str | os.PathLike[str]
 COMPILED = "ethos-u"
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Shown):
     """What a model of a device says of one file.
 
     Attributes:
@@ -60,6 +61,19 @@ class Estimate:
     def inferences_per_second(self) -> float | None:
         """How many inferences fit into a second; `None` without a clock or without cycles."""
         return 1e3 / self.time_ms if self.time_ms else None
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines."""
+        device = ", ".join(f"{key} {value}" for key, value in self.options.items() if value is not None)
+        speed = "" if self.time_ms is None else f", {self.time_ms:.4g} ms at {self.clock_mhz:g} MHz"
+        return f"Estimate for {self.target}: {self.kind}", [
+            ("device", device),
+            ("flash", f"{self.flash_bytes:,} B"),
+            ("RAM", "not known" if self.ram_bytes is None else f"{self.ram_bytes:,} B"),
+            ("work", f"{self.macs:,} MACs, {self.cycles:,} cycles{speed}"),
+            ("on the CPU", names(self.cpu_operators, ".cpu_operators")),
+            ("more", f".layers ({len(self.layers)}), .figures ({len(self.figures)}), .notes ({len(self.notes)})"),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""

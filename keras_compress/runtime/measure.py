@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.inspection import inspect_tflite
 from keras_compress.core import progress
+from keras_compress.core.shown import Shown
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import Latency, Target, target
 
@@ -21,8 +22,8 @@ Metric = Callable[[list[NDArray[Any]], Any], float]
 FEWEST_RUNS = 50
 
 
-@dataclass(frozen=True)
-class Measurement:
+@dataclass(frozen=True, repr=False)
+class Measurement(Shown):
     """What a runtime showed of one file.
 
     Attributes:
@@ -48,6 +49,23 @@ class Measurement:
     latency: Latency
     memory: dict[str, int]
     accuracy: float | None
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines."""
+        taken, memory = self.latency, ", ".join(f"{key} {value:,}" for key, value in self.memory.items())
+        spread = f"p10 {taken.p10_ms:.4g}, p90 {taken.p90_ms:.4g}, {taken.runs} runs"
+        where = f"{taken.threads} thread, {taken.delegate}, {taken.cpu}"
+        most = max(self.distinct_values.values(), default=0)
+        return f"Measurement of {self.label} on {self.target}", [
+            ("file", f"{self.raw_bytes:,} B ({self.gzip_bytes:,} B gzipped)"),
+            (
+                "weights",
+                f"{self.weight_payload_bytes:,} B, {self.sparsity:.1%} zeros, at most {most:,} values in a tensor",
+            ),
+            ("latency", f"{taken.median_ms:.4g} ms ({spread}; {where})"),
+            ("memory", memory),
+            ("accuracy", "" if self.accuracy is None else f"{self.accuracy:.6g}"),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""

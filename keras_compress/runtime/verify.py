@@ -19,6 +19,7 @@ from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.segments import Segments
 from keras_compress.core import progress
 from keras_compress.core.graph import output_names
+from keras_compress.core.shown import Shown
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.rounding import expected_share
@@ -26,6 +27,7 @@ from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target, target
 from keras_compress.runtime.variation import check_varies
+from keras_compress.runtime.verdict import verdict
 
 Array = NDArray[Any]
 LARGEST_POINTS_BYTES = 256_000_000
@@ -76,8 +78,8 @@ class OutputRow:
     argmax_agreement: float | None
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Shown):
     """Result of `verify`.
 
     Attributes:
@@ -94,6 +96,10 @@ class Verification:
     def first_failure(self) -> OpRow | None:
         """The first operator beyond its bound."""
         return next((row for row in self.rows if not row.ok), None)
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines: the verdict on each kernel."""
+        return verdict(self)
 
     @property
     def ok(self) -> bool:

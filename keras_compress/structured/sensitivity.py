@@ -21,6 +21,7 @@ from keras_compress.core.outputs import check_output
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.selection import Selector
+from keras_compress.core.shown import Shown, names
 from keras_compress.structured.accuracy import Accuracy
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, WeightAxis
 from keras_compress.structured.criteria.criterion import Criterion, Scores
@@ -57,8 +58,8 @@ class GroupSensitivity:
     values: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Sensitivity:
+@dataclass(frozen=True, repr=False)
+class Sensitivity(Shown):
     """What `sensitivity` found.
 
     Attributes:
@@ -99,6 +100,16 @@ class Sensitivity:
             if ratio
             else {"layers": _selector(path, uses), "skip": True}
             for path, ratio in chosen.items()
+        ]
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines; `print` shows the table."""
+        worst = sorted(self.groups, key=lambda group: min(group.values, default=0.0))
+        lowest = [f"{group.name} {min(group.values):.4g}" for group in worst if group.values]
+        return f"{type(self).__name__} of {len(self.groups)} groups of {self.unit}, by {self.criterion}", [
+            ("unpruned", f"{self.unpruned:.6g}"),
+            ("tried", ", ".join(f"{ratio:g}" for ratio in self.tried)),
+            ("lowest", names(lowest, ".groups")),
         ]
 
     def table(self) -> Table:
