@@ -29,7 +29,9 @@ def warn_of_ends() -> None:
     setattr(history, _MARK, True)
     params = getattr(history, "params", None) or {}
     epochs, steps = params.get("epochs"), params.get("steps")
-    # What cannot be read here, on a replica or of an unknown number of batches, is said by `convert`.
+    if epochs is None or steps is None:  # a data set of unknown length
+        return
+    # What cannot be read here, on a replica, is said by `convert`.
     late: list[tuple[int, int]] = []
     with contextlib.suppress(Exception), tf.init_scope():
         late = sorted({(end, first) for end, first in _ends(model) if first + epochs * steps <= end})

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 def verdict(found: Verification) -> tuple[str, list[tuple[str, str]]]:
     """Title and rows: how far operators and outputs are from the frozen model, on each kernel."""
     rows = []
-    for kernel in dict.fromkeys(row.kernel for row in (*found.rows, *found.outputs)):
+    kernels = [*(row.kernel for row in found.rows), *(row.kernel for row in found.outputs)]
+    for kernel in dict.fromkeys(kernels):
         mine = [row for row in found.rows if row.kernel == kernel]
         steps = max((row.max_lsb for row in mine), default=0)
         share = max((row.fraction_differing for row in mine), default=0.0)
