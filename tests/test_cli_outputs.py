@@ -9,6 +9,17 @@ import pytest
 from keras_compress import cli
 
 
+def test_names_in_a_recipe_never_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "prune\\u001b]0;owned\\u0007"
+    text = f'{{"version": 1, "name": "r", "stages": [{{"name": "{hostile}", "method": "quantize_model"}}]}}'
+    (tmp_path / "r.json").write_text(text)
+    arguments = ["--model=m.keras", "--data=d.npz", f"--recipe={tmp_path}/r.json", f"--out={tmp_path}/out"]
+    assert cli.main(["keras-compress", "compress", *arguments]) == 1
+    said = capsys.readouterr()
+    assert "Expected printable text at `stages[0].name`" in said.err
+    assert (said.out + said.err).replace("\n", "").isprintable()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Files that are no models: a command that looks into one of them says something else."""

@@ -63,6 +63,7 @@ def test_quantizers_by_name(net: keras.Model) -> None:
         assert "Clusterer" not in listed
 
 
+@pytest.mark.filterwarnings("error:.*end_step is")
 def test_an_end_step_beyond_the_fit_is_said_when_it_begins(net: keras.Model) -> None:
     schedule = kc.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=8, frequency=1)
     pruned = kc.prune_low_magnitude(net, schedule)
@@ -73,6 +74,9 @@ def test_an_end_step_beyond_the_fit_is_said_when_it_begins(net: keras.Model) -> 
         pruned.fit(X, y, epochs=2, batch_size=8, verbose=0)
     assert len([each for each in all_ if "end_step" in str(each.message)]) == 1
     assert int(pruned.get_layer("d").transforms["kernel"][0].step) == 4
+    # The program is traced already; a call afterwards is no `fit`.
+    pruned.fit(X, y, epochs=1, batch_size=8, verbose=0)
+    pruned(X, training=True)
     # Long enough from here, and a loop of one's own, of which nobody knows the end.
     pruned.compile("sgd", "mse")
     pruned.fit(X, y, epochs=3, batch_size=8, verbose=0)

@@ -24,7 +24,10 @@ def warn_of_ends() -> None:
     """
     model = entry_layer()
     history = getattr(model, "history", None)
-    if history is None or hasattr(history, _MARK) or not first_time_in_call(_LOOKED):
+    # One with epochs in it is of a `fit` that ended, or of one in which a later batch is traced.
+    if history is None or getattr(history, "epoch", None) or hasattr(history, _MARK):
+        return
+    if not first_time_in_call(_LOOKED):
         return
     setattr(history, _MARK, True)
     params = getattr(history, "params", None) or {}

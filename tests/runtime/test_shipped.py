@@ -38,7 +38,9 @@ def edited(content: bytes, kind: str, change) -> bytes:
     return write_model(model)
 
 
-def test_a_file_that_the_model_made(net: keras.Model, file: bytes, tmp_path: Path) -> None:
+def test_a_file_that_the_model_made(
+    net: keras.Model, file: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     net.save(tmp_path / "net.keras")
     (tmp_path / "net.tflite").write_bytes(file)
     np.savez(tmp_path / "data.npz", x=X)
@@ -50,6 +52,8 @@ def test_a_file_that_the_model_made(net: keras.Model, file: bytes, tmp_path: Pat
     assert len({row.name for row in found.rows}) >= 3
     common = [f"--model={tmp_path}/net.keras", f"--data={tmp_path}/data.npz", f"--file={tmp_path}/net.tflite"]
     assert cli.main(["keras-compress", "verify", *common]) == 0
+    assert cli.main(["keras-compress", "verify", *common, "--weights_storage=int4"]) == 1
+    assert "Expected --file or --weights_storage" in capsys.readouterr().err
 
 
 def test_one_wrong_number_is_found_and_named(net: keras.Model, file: bytes, tmp_path: Path) -> None:
