@@ -23,7 +23,6 @@ from keras_compress.core.model import check_model, strip
 from keras_compress.core.schedule import ConstantSparsity
 from keras_compress.core.shown import Shown
 from keras_compress.pipelines.checkpoints import Checkpoints
-from keras_compress.pipelines.fingerprints import fingerprint
 from keras_compress.pipelines.training import Judge, Settings, Trainer
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
 from keras_compress.pruning.magnitude import prune_low_magnitude
@@ -156,8 +155,7 @@ def deep_compression(
         target, weights_storage, io: As for `convert`.
         seed: Of shuffling and of the centroids' start.
         folder: Where finished steps are kept: a killed run called again goes on behind its last one, to the same file.
-            A folder of another model, other data or settings is refused, and what differs is named. It is not noticed
-            if what `fit` works with, or the content of a `tf.data.Dataset`, has become another.
+            It is not noticed if what `fit` works with, or the content of a `tf.data.Dataset`, has become another.
 
     Returns:
         The model, the file, and what each step did. A budget that no round met is said: `met` is false, and a warning.
@@ -176,16 +174,12 @@ def deep_compression(
     trainer = Trainer(settings, x, y, model)
     decisive = {"model": model, "x": x, "y": y, "validation_data": list(validation_data), "metric": metric}
     decisive |= {"channels": channels, "sparsities": sorted(sparsities), "number_of_clusters": number_of_clusters}
-    decisive |= {"cluster_rules": cluster_rules, "filters": filters, "loss": trainer.loss, "epochs": settings.epochs}
-    decisive |= {"learning_rates": settings.learning_rates, "batch_size": batch_size, "seed": seed}
-    # It may count what it does, in a list of its own say.
-    decisive["fit"] = fingerprint(fit, state=False)
+    decisive |= {"cluster_rules": cluster_rules, "filters": filters, **trainer.decisive()}
     conversion = {"target": target, "weights_storage": weights_storage, "io": io}
     clustering = {"number_of_clusters": number_of_clusters, "rules": cluster_rules, "filters": filters, "seed": seed}
     judge = Judge(*validation_data, metric, max_drop)
     with Checkpoints(folder, decisive) as kept:
-        run = _Run(model, trainer, judge, kept, conversion, clustering, filters)
-        return run.result(channels, sorted(sparsities))
+        return _Run(model, trainer, judge, kept, conversion, clustering, filters).result(channels, sorted(sparsities))
 
 
 def _check(max_drop: float | None, channels: float | None, sparsities: Sequence[float], settings: Settings) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_compress.convert.artifact import Artifact
+from keras_compress.pipelines.fingerprints import fingerprint
 from keras_compress.recipes.recipe import Fit, Stage
 from keras_compress.runtime import deployed
 from keras_compress.runtime.measure import Metric
@@ -59,6 +60,13 @@ class Trainer:
         model.compile(keras.optimizers.Adam(schedule), self.loss, jit_compile=False)
         model.fit(self.x, self.y, batch_size=batch_size, epochs=epochs, verbose=0)
         return model
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides how a model is trained, but for the data."""
+        kept = self.settings
+        found = {"loss": self.loss, "epochs": kept.epochs, "learning_rates": kept.learning_rates}
+        # A `fit` may count what it does, in a list of its own say.
+        return found | {"batch_size": kept.batch_size, "seed": kept.seed, "fit": fingerprint(kept.fit, state=False)}
 
     @property
     def loss(self) -> Any:
