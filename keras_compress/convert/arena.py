@@ -48,7 +48,7 @@ def fit_arena(content: bytes, encode: Encode, max_arena_bytes: int) -> tuple[byt
         least = search.least()
         raise ValueError(
             f"Expected max_arena_bytes >= {search.arena(least)}, what the model needs with {search.described(least)}: "
-            f"{search.peak(least)}. "
+            f"{search.peak(least)}, the rest TFLite-Micro's own structures and scratch. "
             f"Received: max_arena_bytes={max_arena_bytes}, {search.arena(least) - max_arena_bytes} bytes too few"
         )
     return search.result(step)
