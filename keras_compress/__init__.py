@@ -129,7 +129,6 @@ _LAZY = {
     "combine_columns": "pruning.column_combining",
     "compress": "recipes.recipe",
     "compress_tflite": "convert.compressed",
-    "convert": "convert.convert",
     "cut_channels": "structured.prune",
     "cut_masked": "structured.soft_masks",
     "deep_compression": "pipelines.deep_compression",
@@ -154,9 +153,8 @@ _LAZY = {
     "weight_sensitivity": "pipelines.weight_sensitivity",
 }
 
-# Loading a sub-package binds its name here. `kc.convert` is the function: load the (empty) package now, drop the name.
+# `kc.convert` is the (nearly empty) package, which can be called as the function of that name.
 importlib.import_module(f"{__name__}.convert")
-del globals()["convert"]
 
 __version__ = "0.1.0"
 __all__ = [

@@ -21,6 +21,7 @@ from keras_compress.convert.files import make_folder, save_keras_atomic, write_a
 from keras_compress.convert.freeze import has_points
 from keras_compress.convert.inspection import inspect_tflite
 from keras_compress.convert.storage import ENCODINGS
+from keras_compress.core.global_state import set_seeds
 from keras_compress.core.outputs import check_not_read, check_output
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
@@ -51,6 +52,7 @@ def compress(values: flags.FlagValues) -> None:
     _check_storage(values, model, recipe)
     folder = make_folder(values.out)
     x, y = data.part("train", "")
+    split = "x_train" if "x_train" in data.arrays and "y_train" in data.arrays else "x"
     x_test, y_test = data.part("test", "train", "")
     x, x_test = as_input(x, model, data.path), as_input(x_test, model, data.path)
     task = task_of(model, y)
@@ -77,7 +79,7 @@ def compress(values: flags.FlagValues) -> None:
         "task": task.name,
         "loss": task.reason,
         "stages": _named_metric(rows, task, said),
-        "notes": [*said, *artifact.notes, *notes],
+        "notes": [*said, *_calibrated(artifact, split), *artifact.notes, *notes],
     }
     cli_report.save(report, folder)
     cli_report.show(report)
@@ -109,7 +111,7 @@ def _other_than(taken: str, name: str) -> str:
 
 def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues) -> keras.Model:
     steps_per_epoch = -(-len(x) // values.batch_size)
-    keras.utils.set_random_seed(values.seed)
+    set_seeds(values.seed, model)
     with CommandLine(sum(stage.epochs for stage in recipe.stages) * steps_per_epoch) as line:
 
         def fit(stage_model: keras.Model, stage: Stage) -> None:
@@ -171,10 +173,11 @@ def convert(values: flags.FlagValues) -> None:
             f"Received: neither, for {values.model}"
         )
     make_folder(path.parent)
-    examples = None
+    examples, split = None, ""
     if values.data:
         data = Data.load(values.data)
-        examples = as_input(data.samples("train", "", "test"), model, data.path)[:CALIBRATION_SAMPLES]
+        split = data.samples_key("train", "", "test")
+        examples = as_input(data.arrays[split], model, data.path)[:CALIBRATION_SAMPLES]
     with cli_report.collected_warnings() as notes:
         artifact = convert_model(
             model,
@@ -189,7 +192,13 @@ def convert(values: flags.FlagValues) -> None:
     cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")
     for op in artifact.float_ops:
         cli_report.say(f"Left in float32: {op.op} at {op.tensor}: {op.reason}")
-    cli_report.say(*artifact.notes, *notes)
+    cli_report.say(*_calibrated(artifact, split), *artifact.notes, *notes)
+
+
+def _calibrated(artifact: Artifact, split: str) -> list[str]:
+    """What set the ranges of activations that training did not set."""
+    count = artifact.calibration_samples
+    return [f"Calibrated with the first {count:,} samples of {split}."] if count else []
 
 
 def _file_to_write(out: str, **read: str | None) -> Path:
@@ -282,7 +291,9 @@ def verify(values: flags.FlagValues) -> int:
         artifact = _to_verify(values, model, x, data)
         found = verify_model(artifact, None, x, kernels=KERNELS[values.target], strict=False)
     cli_report.console_for_tables().print(cli_report.verification_table(found))
-    cli_report.say(*cli_report.verification_entry(found)["lines"])
+    # The ranges of a file are its own, whatever set them.
+    calibrated = [] if values.file else _calibrated(artifact, data.samples_key("train", "", "test"))
+    cli_report.say(*cli_report.verification_entry(found)["lines"], *calibrated)
     if artifact.lowered is not None:
         cli_report.say(f"The compressed file gave the plain one's outputs, bit for bit, on {len(x):,} samples.")
     cli_report.say(*notes)

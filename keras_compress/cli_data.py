@@ -103,8 +103,12 @@ class Data:
 
     def samples(self, *names: str) -> Array:
         """Samples without labels, of the first part that there is; see `part`."""
+        return self.arrays[self.samples_key(*names)]
+
+    def samples_key(self, *names: str) -> str:
+        """The key of what `samples` gives, such as `x_train`."""
         keys = [f"x_{name}" if name else "x" for name in names]
-        found = [self.arrays[key] for key in keys if key in self.arrays]
+        found = [key for key in keys if key in self.arrays]
         if not found:
             raise ValueError(f"Expected {' or '.join(keys)} in {self.path}. Received: {sorted(self.arrays)}")
         return found[0]

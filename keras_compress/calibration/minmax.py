@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from keras_compress.calibration.batches import batches
 from keras_compress.core import affine, graph, progress
+from keras_compress.core.data import Batch, cut, filled, fixed_batch
 from keras_compress.core.quiet import quiet_tensorflow
+from keras_compress.core.ste import finite_extremes
+from keras_compress.core.warn import warn
 from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation
 
 LARGEST_VALUES_BYTES = 64_000_000
@@ -27,6 +30,9 @@ class MeasuredRange(ActivationQuantizer):
     Args:
         bits: 2 to 8, or 16 (symmetric).
     """
+
+    # Whether `observe` is to be given the values.
+    watches = False
 
     def __init__(self, bits: int = 8, **kwargs: Any) -> None:
         self._ends: tuple[np.float32, np.float32] | None = None
@@ -49,11 +55,17 @@ class MeasuredRange(ActivationQuantizer):
             raise ValueError(f"Expected a range that calibration has set. Received: none at {self.name!r}")
         return self._ends
 
+    def observe(self, values: NDArray[Any]) -> None:
+        """Take note of values, where `watches` asks for them; their extremes are not all that counts."""
+
     def parameters(self) -> tuple[Any, Any]:
         return affine.affine_parameters(*self.range(), self.spec)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        return self.plain(inputs)
+        if not self.trained():
+            return inputs
+        scale, zero_point = (float(p) for p in self.parameters())
+        return self.inferred(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
 
 
 def untrained_points(model: keras.Model) -> list[QuantizeActivation]:
@@ -62,12 +74,13 @@ def untrained_points(model: keras.Model) -> list[QuantizeActivation]:
 
 
 @progress.shown("calibrating")
-def calibrate(model: keras.Model, representative_dataset: Any) -> int:
+def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[Batch], object] | None = None) -> int:
     """Set the ranges that are not known to the extremes over some data. Known ranges stay, and quantize meanwhile.
 
     Args:
         model: Functional model without nested models; its quantizers are set in place.
         representative_dataset: See `keras_compress.calibration.batches.batches`.
+        watch: Called with the first batch.
 
     Returns:
         How many samples were seen.
@@ -76,16 +89,42 @@ def calibrate(model: keras.Model, representative_dataset: Any) -> int:
     extremes = _extremes(model, points)
     size = _batch_size(model)
     lows, highs, seen = np.full(len(points), np.inf), np.full(len(points), -np.inf), 0
+    spoilt = np.zeros(len(points), bool)
     with quiet_tensorflow():
         for batch in batches(representative_dataset, model):
-            for piece in _pieces(batch, size):
-                low, high = extremes([tf.constant(array) for array in piece])
+            if not seen and watch is not None:
+                watch(batch)
+            for piece in cut(batch, size):
+                arrays = filled(piece, fixed_batch(model) or 1)
+                low, high, whole, watched = extremes([tf.constant(array) for array in arrays])
                 lows, highs = np.minimum(lows, low), np.maximum(highs, high)
+                spoilt |= ~np.asarray(whole)
+                for point, values in zip(filter(_is_watched, points), watched, strict=True):
+                    point.quantizer.observe(values.numpy())
             seen += len(batch[0])
             progress.advance(len(batch[0]))
+    _check_finite([point.name for point in points], lows > highs, spoilt)
     for quantizer, mine in _by_quantizer(points):
         quantizer.set_range(float(lows[mine].min()), float(highs[mine].max()))
     return seen
+
+
+def _check_finite(names: list[str], empty: NDArray[Any], spoilt: NDArray[Any]) -> None:
+    """Say where values were not finite, which no range takes in; refuse points that saw no other.
+
+    Raises:
+        ValueError: Naming the points.
+    """
+    if empty.any():
+        raise ValueError(
+            "Expected a `representative_dataset` and weights that give finite values. "
+            f"Received: NaN or infinite ones only at {[name for name, e in zip(names, empty, strict=True) if e][:10]}"
+        )
+    if spoilt.any():
+        listed = ", ".join(repr(name) for name in np.asarray(names)[spoilt][:10].tolist())
+        warn(
+            f"The representative dataset gives values that are NaN or infinite at {listed}: the ranges leave them out."
+        )
 
 
 def _by_quantizer(points: list[QuantizeActivation]) -> list[tuple[Any, list[int]]]:
@@ -99,35 +138,45 @@ def _by_quantizer(points: list[QuantizeActivation]) -> list[tuple[Any, list[int]
 def _extremes(model: keras.Model, points: list[QuantizeActivation]) -> Callable[[list[tf.Tensor]], Any]:
     """A function from a batch to the lowest and the highest values at some points, which let the values pass.
 
+    Behind the two it gives all values of those points that are watched.
+
     The points themselves are left out: a conditional for each would take most of the time of tracing and running.
     """
     watched = {id(point) for point in points}
-    signature = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
     @tf.function(input_signature=[signature], autograph=False)
-    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        found: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        found: dict[int, tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = {}
+        values: dict[int, tf.Tensor] = {}
 
         def visit(call: graph.Call) -> Any:
             if id(call.operation) not in watched:
                 return call.run()
-            found[id(call.operation)] = (tf.reduce_min(call.args[0]), tf.reduce_max(call.args[0]))
+            found[id(call.operation)] = finite_extremes(tf.cast(call.args[0], "float32"))
+            values[id(call.operation)] = call.args[0]
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
-        lows, highs = zip(*(found[id(point)] for point in points), strict=True)
-        return tf.stack([tf.cast(x, "float32") for x in lows]), tf.stack([tf.cast(x, "float32") for x in highs])
+        lows, highs, whole = zip(*(found[id(point)] for point in points), strict=True)
+        watched_values = [values[id(point)] for point in points if _is_watched(point)]
+        return tf.stack(lows), tf.stack(highs), tf.stack(whole), watched_values
 
     return extremes  # type: ignore[no-any-return]
 
 
+def _is_watched(point: QuantizeActivation) -> bool:
+    return getattr(point.quantizer, "watches", False)
+
+
 def _batch_size(model: keras.Model) -> int:
-    """Samples that are run at once: few enough that one layer's values stay within `LARGEST_VALUES_BYTES`."""
+    """Samples that are run at once: the model's own batch, or few enough that one layer's values stay small.
+
+    No layer's values take more than `LARGEST_VALUES_BYTES`.
+    """
+    fixed = fixed_batch(model)
+    if fixed is not None:
+        return fixed
     tensors = [tensor for node in graph.nodes(model) for tensor in node.outputs]
     largest = max((math.prod(n or 1 for n in tensor.shape[1:]) for tensor in tensors), default=1)
     return max(1, LARGEST_VALUES_BYTES // (4 * max(largest, 1)))
-
-
-def _pieces(batch: list[NDArray[Any]], size: int) -> Iterator[list[NDArray[Any]]]:
-    for start in range(0, len(batch[0]), size):
-        yield [array[start : start + size] for array in batch]

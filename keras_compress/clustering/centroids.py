@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -12,6 +13,8 @@ from keras import ops
 
 from keras_compress.clustering import kernels
 from keras_compress.clustering.initialisers import INITIALISERS
+from keras_compress.core.existing import Existing, found_in, keeping, share_of_zeros, warn_of
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.kernels import Bound
 from keras_compress.core.model import add_transforms
 from keras_compress.core.registry import register
@@ -21,6 +24,7 @@ from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
 
 Tensor = Any
+_SAY_SPARSITY = "Give `preserve_sparsity=True` to keep them without this warning, `False` to train them freely."
 
 
 @register("weight_transform")
@@ -165,11 +169,12 @@ class CentroidClusterer(WeightTransform):
 
 
 @register("entry_point")
+@global_state_kept()
 def cluster_weights(
     model: keras.Model,
     number_of_clusters: int = 16,
     cluster_centroids_init: str = "optimal",
-    preserve_sparsity: bool = False,
+    preserve_sparsity: bool | None = None,
     cluster_per_channel: bool = False,
     *,
     fixed_assignments: bool = False,
@@ -184,7 +189,8 @@ def cluster_weights(
         model: Built model, plain or made by this library.
         number_of_clusters: Most distinct values of a weight (of a channel with `cluster_per_channel`), zero counted.
         cluster_centroids_init: See `CentroidClusterer`.
-        preserve_sparsity: Keep zeros although nothing was pruned.
+        preserve_sparsity: Keep the zeros of weights that have no pruner, those of a stripped model for one. `None`: of
+            sparse weights, with a warning that says which; `False`: of none.
         cluster_per_channel: One codebook for each output channel.
         fixed_assignments: Train the centroids only.
         seed: Seed of the random initialisers.
@@ -196,17 +202,33 @@ def cluster_weights(
         A new model to compile and train.
     """
 
+    kept: list[tuple[str, str]] = []
+
     def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
+        found = _zeros_to_keep(before, slot, preserve_sparsity)
+        if found.sparsity:
+            kept.append((path, found.words()))
         clusterer = CentroidClusterer(
             settings["number_of_clusters"],
             cluster_centroids_init=cluster_centroids_init,
-            preserve_sparsity=preserve_sparsity,
+            preserve_sparsity=bool(preserve_sparsity),
             cluster_per_channel=cluster_per_channel,
             fixed_assignments=fixed_assignments,
             seed=seed,
         )
-        return [clusterer]
+        return [*keeping(found, ("sparsity",)), clusterer]
 
-    return add_transforms(
+    clustered = add_transforms(
         model, make, {"number_of_clusters": number_of_clusters}, filters=filters, rules=rules, strict=strict
     )
+    if preserve_sparsity is None:
+        warn_of("Zeros of sparse weights stay zeros", kept, _SAY_SPARSITY)
+    return clustered
+
+
+def _zeros_to_keep(wrapper: Compressed, slot: Any, preserve_sparsity: bool | None) -> Existing:
+    if preserve_sparsity is False or wrapper.transforms.get(slot.name):
+        return Existing()
+    if preserve_sparsity:
+        return Existing(share_of_zeros(np.asarray(slot.variable(wrapper.layer))))
+    return replace(found_in(wrapper, slot), values=0)

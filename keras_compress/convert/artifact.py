@@ -63,6 +63,11 @@ class Artifact(Shown):
         return self.content if self.lowered is None else self.lowered
 
     @property
+    def calibration_samples(self) -> int:
+        """How many samples of the representative dataset set ranges of activations; 0 where training set them all."""
+        return int(getattr(self.frozen, "calibration_samples", 0))
+
+    @property
     def stats(self) -> FileStats:
         """Sizes, sparsity and distinct values, read back from the file."""
         return inspect_tflite(self.content)
@@ -107,5 +112,6 @@ class Artifact(Shown):
             "largest_decoded": None if decoded is None else {"tensor": decoded[0], "bytes": decoded[1]},
             "sparsity": stats.sparsity,
             "float_ops": [{"op": op.op, "tensor": op.tensor, "reason": op.reason} for op in self.float_ops],
+            "calibration_samples": self.calibration_samples,
             "notes": list(self.notes),
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from keras_compress.convert.passes.slim_scales import restore_scales, slim_scale
 from keras_compress.convert.storage import ENCODINGS
 from keras_compress.convert.unfit import unfit_for_tflm
 from keras_compress.core.registry import PACKAGE, lookup
+from keras_compress.core.warn import warn
 
 # What runs files lives above this package, and is found by name when it is asked for.
 _PROBE = ("runtime.arena_probe", "tflm_refusal")
@@ -139,9 +139,7 @@ def compress_tflite(
     _check_runs(found.content)
     if len(found.content) >= len(content):
         said = "; ".join(found.notes) or "its weights are in this form already"
-        warnings.warn(
-            f"Nothing became smaller: {len(content):,} bytes before, {len(found.content):,} now ({said})", stacklevel=2
-        )
+        warn(f"Nothing became smaller: {len(content):,} bytes before, {len(found.content):,} now ({said})")
     return found.content
 
 

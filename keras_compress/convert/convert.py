@@ -12,12 +12,17 @@ from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
 from keras_compress.convert.float_flatbuffer import float_model
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
+from keras_compress.convert.lost import notes_of_lost
 from keras_compress.convert.lowering import Lowered, lower
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
+from keras_compress.convert.refusals import check_layers, check_static_shapes
 from keras_compress.convert.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
 from keras_compress.core import graph, progress
 from keras_compress.core.context import float32_policy
+from keras_compress.core.data import fixed_batch, peekable
+from keras_compress.core.finite import check_finite
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import check_model, check_phases_ended, strip_layer, warn_of_pending
 from keras_compress.core.suggest import did_you_mean
@@ -36,6 +41,7 @@ _MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES), "ethos_u": _
 
 
 @progress.shown("converting")
+@global_state_kept()
 @float32_policy()
 def convert(
     model: keras.Model,
@@ -82,10 +88,15 @@ def convert(
     check_model(model)
     _check_target(target)
     check_phases_ended(model)
+    check_finite(model)
+    check_layers(model)
+    if graph.is_graph(model):
+        check_static_shapes(model)
+    representative_dataset = peekable(representative_dataset)
     mode = _chosen_mode(model, mode, representative_dataset)
     weights_storage = weights_storage or default_storage(target)
     check_arguments(target, mode, io, weights_storage, max_arena_bytes)
-    warn_of_pending(model, stacklevel=5)
+    warn_of_pending(model)
     if mode in ("float32", "float16"):
         progress.step("running TensorFlow's converter")
         lowered = lower(float_model(_float_model(model, representative_dataset), model), LoweringPlan(mode, io))
@@ -104,7 +115,7 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*unpacked, *lowered.notes, *final.notes),
+        (*unpacked, *notes_of_lost(model, frozen), *lowered.notes, *final.notes),
         storage,
         lowered.content if final.content != lowered.content else None,
     )
@@ -155,7 +166,7 @@ def _chosen_mode(model: keras.Model, mode: str | None, representative_dataset: A
 def _storage(target: str, mode: str, wanted: str) -> Storage:
     """What is stored how: only int8 activations have kernels for packed weights."""
     storage = Storage(wanted, runtime_of(target))
-    return storage if mode == "int8" or (mode == "16x8" and storage.encodes) else Storage("int8", target)
+    return storage if mode == "int8" or (mode == "16x8" and storage.encodes) else Storage("int8", runtime_of(target))
 
 
 def check_arguments(target: str, mode: str, io: str, weights_storage: str, max_arena_bytes: int | None = None) -> None:
@@ -210,6 +221,8 @@ def _float_model(model: keras.Model, representative_dataset: Any) -> keras.Model
 
     def visit(call: graph.Call) -> Any:
         if isinstance(call.operation, QuantizeActivation):
+            if call.operation.quantizer.trained():
+                call.operation.quantizer.check_range(call.path)
             return _renamed(call.args[0], call.operation.quantizer.unrounded(call.args[0]), call.path)
         if not isinstance(call.operation, keras.layers.Layer):
             return call.run()
@@ -218,7 +231,7 @@ def _float_model(model: keras.Model, representative_dataset: Any) -> keras.Model
         return call.run(layer)
 
     apart = input_points_apart(as_graph(model, representative_dataset))
-    return graph.Rebuild(visit, flat=True, batch_size=1).model(apart)
+    return graph.Rebuild(visit, flat=True, batch_size=fixed_batch(apart) or 1).model(apart)
 
 
 def _renamed(start: Any, end: Any, path: str) -> Any:

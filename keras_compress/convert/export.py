@@ -16,6 +16,7 @@ from keras_compress.convert.markers import Marker
 from keras_compress.convert.plan import ActivationPoint, ConstantGrid, LoweringPlan, fingerprint
 from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import graph
+from keras_compress.core.data import fixed_batch
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, activation_name, kind_of
@@ -130,5 +131,5 @@ def export(frozen: keras.Model, mode: str, io: str, storage: Storage = INT8) -> 
         storage: How the weights are stored, and for which runtime.
     """
     visitor = _Exporter(frozen, storage)
-    marked = graph.Rebuild(visitor, batch_size=1).model(frozen)
+    marked = graph.Rebuild(visitor, batch_size=fixed_batch(frozen) or 1).model(frozen)
     return marked, LoweringPlan(mode, io, visitor.weights, visitor.points, storage.target, visitor.unpacked)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_compress.convert import expand  # noqa: F401  (fills the table of expansions)
+from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.core import graph
 from keras_compress.core.input_points import input_points_apart
@@ -44,3 +45,16 @@ def flatten(model: keras.Model, data: Any = None) -> Flat:
     emitter = Emitter()
     flat = graph.Rebuild(emitter.visit, flat=True).model(input_points_apart(as_graph(model, data)))
     return Flat(flat, frozenset(emitter.made))
+
+
+def factors_of(flat: keras.Model) -> dict[str, PointwiseFunction]:
+    """Reciprocals that are multiplied with something, and read by nothing else, by name."""
+    table = graph.consumers(flat)
+    found = {}
+    for node in graph.nodes(flat):
+        readers = [r.operation for t in node.outputs for r in table.get(id(t), [])]
+        is_reciprocal = getattr(node.operation, "function", None) in ("rsqrt", "reciprocal")
+        used = bool(readers) and all(type(reader).__name__ == "Multiply" for reader in readers)
+        if isinstance(node.operation, PointwiseFunction) and is_reciprocal and used:
+            found[node.operation.name] = node.operation
+    return found

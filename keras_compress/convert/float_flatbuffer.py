@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.convert.flatbuffer import Graph, read_model, tidy, write_model
 from keras_compress.convert.native_log import LayerNames, cause_of, quiet_native_logs
+from keras_compress.convert.refusals import check_static_shapes
 from keras_compress.core import graph as keras_graph
 from keras_compress.core.graph import output_names as graph_output_names
 from keras_compress.core.interrupts import temporary_folder
@@ -24,14 +25,14 @@ class ConversionError(RuntimeError):
 
 
 def float_flatbuffer(model: keras.Model) -> bytes:
-    """Convert a Functional or Sequential model to a float32 `.tflite` file, batch 1, without optimizations.
+    """Convert a Functional or Sequential model to a float32 `.tflite` file, without optimizations.
 
     The `serving_default` signature has one entry per input and output, in Keras's order: inputs named by
     dict key or by their `Input` layer, outputs by dict key or by the layer that computes them (markers are
     looked through). Tensors are named after layer and operator, nothing depends on the process.
 
     Args:
-        model: Built model with static shapes except for the batch.
+        model: Built model with static shapes except for the batch, which is 1 in the file unless the model fixes it.
 
     Raises:
         ValueError: A dimension other than the batch is not static.
@@ -101,15 +102,11 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def _input_specs(model: keras.Model) -> list[tf.TensorSpec]:
-    specs = []
-    for number, tensor in enumerate(model.inputs):
-        if None in tensor.shape[1:]:
-            raise ValueError(
-                "Expected static shapes except for the batch. "
-                f"Received: input {tensor.name!r} of shape {tuple(tensor.shape)}"
-            )
-        specs.append(tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=_input_key(number)))
-    return specs
+    check_static_shapes(model)
+    return [
+        tf.TensorSpec((tensor.shape[0] or 1, *tensor.shape[1:]), tensor.dtype, name=_input_key(number))
+        for number, tensor in enumerate(model.inputs)
+    ]
 
 
 def _input_key(number: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.packing import spare_bits
-from keras_compress.core.model import channel_shape
+from keras_compress.core.batch_norm import channel_shape
 from keras_compress.core.transform import IntegerWeight
 
 # Bias integers are kept this small: accumulators are int32.

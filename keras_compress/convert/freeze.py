@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -12,30 +11,32 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
+from keras_compress.calibration.minmax import MeasuredRange, untrained_points
 from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
-from keras_compress.convert.flatten import Flat, flatten
+from keras_compress.convert.flatten import flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
+from keras_compress.convert.points import set_ranges, with_points
+from keras_compress.convert.refusals import check_layers
 from keras_compress.convert.storage import INT8, Storage
-from keras_compress.core import graph
+from keras_compress.core import batch_norm, graph
+from keras_compress.core.configuration import configuration
 from keras_compress.core.context import float32_policy
+from keras_compress.core.data import peekable
+from keras_compress.core.finite import check_finite
 from keras_compress.core.frozen import FrozenGrid
-from keras_compress.core.model import check_model, check_phases_ended, foldable, inner, slots_in
+from keras_compress.core.global_state import global_state_kept
+from keras_compress.core.model import check_model, check_phases_ended, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
-from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, Place, QuantizeActivation
+from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
-from keras_compress.quantizers.placement import PlacePoints
+from keras_compress.quantizers.placement import reader_of
 
 Grid = FixedGrid
-
-
-class UnknownRangesError(ValueError):
-    """Activation ranges that neither training nor data have set; the message names the points."""
 
 
 def is_frozen(model: keras.Model) -> bool:
@@ -54,6 +55,7 @@ def has_points(model: keras.Model) -> bool:
     return any(not point.quantizer.replaces_relu for point in points_in(model))
 
 
+@global_state_kept()
 @float32_policy()
 def freeze(
     model: keras.Model,
@@ -80,52 +82,28 @@ def freeze(
 
     Returns:
         A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
+        Its `calibration_samples` tells how many samples set ranges.
 
     Raises:
         ValueError: For ranges that are not known, or a layer without an integer kernel, by name.
     """
     check_model(model)
     check_phases_ended(model)
+    check_finite(model)
+    check_layers(model)
     if is_frozen(model):
         return model
+    representative_dataset = peekable(representative_dataset)
     flat = flatten(model, representative_dataset)
-    made, known = flat.model, {}
+    made, known, seen = flat.model, {}, 0
     if activations:
-        made = _with_points(flat, activation_bits, everywhere=not has_points(model))
+        made = with_points(flat, activation_bits, everywhere=not has_points(model))
         free = {point.name for point in untrained_points(made)}
         known = {name: grid for name, grid in (grids or {}).items() if name in free}
-        _calibrate(made, representative_dataset)
-    return graph.Rebuild(_Freezer(made, activation_bits, activations, storage, known)).model(made)
-
-
-def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
-    """A point wherever integers stand on the device: everywhere, or inside what training saw as one layer."""
-    if not everywhere and not flat.expanded:
-        return flat.model
-    quantizers: dict[str, Any] = {}
-
-    def quantizer(path: str, place: Place) -> Any:
-        if not everywhere and path not in flat.expanded:
-            return None
-        # The steps of a recurrent layer share their ranges, and so their integers.
-        shared = re.sub(r"\.step\d+\b", ".step", path)
-        if shared == path:
-            return MeasuredRange(bits)
-        return quantizers.setdefault(shared, MeasuredRange(bits))
-
-    return PlacePoints(quantizer, private=True).place(flat.model)
-
-
-def _calibrate(flat: keras.Model, representative_dataset: Any) -> None:
-    unknown = untrained_points(flat)
-    if not unknown:
-        return
-    if representative_dataset is None:
-        raise UnknownRangesError(
-            "Expected a model whose activation ranges were trained, or a `representative_dataset`. "
-            f"Received: ranges never trained at {[point.name for point in unknown][:10]}"
-        )
-    calibrate(flat, representative_dataset)
+        seen = set_ranges(made, model if graph.is_graph(model) else made, representative_dataset)
+    frozen = graph.Rebuild(_Freezer(made, activation_bits, activations, storage, known)).model(made)
+    frozen.calibration_samples = seen
+    return frozen
 
 
 @dataclass
@@ -148,15 +126,25 @@ class _Freezer:
     _steps: dict[int, tuple[int, int]] = field(default_factory=dict)
     # Sums of tensors on one scale -> that scale, lowest and highest multiple.
     _lattices: dict[int, tuple[float, int, int]] = field(default_factory=dict)
+    # Outputs of kernels, reshaped or permuted -> the tensor before that, and the layer that did it.
+    _moved: dict[int, tuple[Any, keras.layers.Layer]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
 
     def __call__(self, call: graph.Call) -> Any:
         layer = call.operation
+        kind = kind_of(layer)
+        if (
+            call.args
+            and id(call.args[0]) in self._moved
+            and (kind is Kind.CLAMP or isinstance(layer, QuantizeActivation))
+        ):
+            # The kernel that made the tensor takes them along.
+            tensor, move = self._moved[id(call.args[0])]
+            return self._move(layer.name, self(replace(call, args=(tensor, *call.args[1:]))), move)
         if isinstance(layer, QuantizeActivation):
             return self._point(layer, call.args[0])
-        kind = kind_of(layer)
         if kind is Kind.NORM:
             return self._norm(call)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
@@ -169,6 +157,9 @@ class _Freezer:
         if kind is Kind.SAME:
             for output in keras.tree.flatten(outputs):
                 self._carry(call.args[0], output)
+            made = id(call.args[0]) in self._sums or id(call.args[0]) in self._moved
+            if made and isinstance(layer, (keras.layers.Reshape, keras.layers.Permute)):
+                self._moved[id(outputs)] = call.args[0], layer
         if kind is Kind.CLAMP and id(call.args[0]) in self._sums:
             self._sums[id(outputs)] = self._sums[id(call.args[0])]
         self._add(call, outputs)
@@ -204,6 +195,7 @@ class _Freezer:
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
             return self._sign(layer, tensor)
+        layer.quantizer.check_range(layer.name)
         if not self.activations:
             return layer.quantizer.unrounded(tensor)
         table, grid = self._tables.get(id(tensor)), self._fixed.get(id(tensor))
@@ -275,10 +267,26 @@ class _Freezer:
 
     def _standalone_norm(self, call: graph.Call) -> Any:
         """A BatchNormalization that nothing takes in, as a 1x1 depthwise convolution."""
-        norm = fold.affine_of(call.operation)
+        norm, name, tensor = fold.affine_of(call.operation), call.operation.name, call.args[0]
         signs = self._gives_signs(call.node)
         weight = fold.standalone(norm, bits=2 if signs or self.storage.asked else 8)
-        return self._per_channel(call.operation.name, call.args[0], weight, norm.offset, signs)
+        axis, rank = batch_norm.axis_of(call.operation), len(tensor.shape)
+        if axis == rank - 1:
+            return self._per_channel(name, tensor, weight, norm.offset, signs)
+        # Channels last, and back.
+        order = [a for a in range(rank) if a != axis] + [axis]
+        last = keras.layers.Permute(tuple(order[1:]), name=f"{name}.last")(tensor)
+        self._carry(tensor, last)
+        made = self._per_channel(name, last, weight, norm.offset, signs)
+        return self._move(name, made, keras.layers.Permute([order.index(a) for a in range(1, rank)]))
+
+    def _move(self, name: str, tensor: Any, layer: keras.layers.Layer) -> Any:
+        """A tensor reshaped or permuted, which is remembered: what stands behind is taken along by the kernel."""
+        layer = type(layer).from_config({**layer.get_config(), "name": f"{name}.moved"})
+        moved = layer(tensor)
+        self._carry(tensor, moved)
+        self._moved[id(moved)] = tensor, layer
+        return moved
 
     def _per_channel(
         self, name: str, tensor: Any, weight: IntegerWeight, offset: NDArray[np.float64], signs: bool = False
@@ -313,17 +321,18 @@ class _Freezer:
         layout_of(inner(layer), layer.name)
         slot = slots_in(layer)[0]
         weight, bias = integer_weight(layer, slot.name), _bias(layer)
-        reader = graph.sole_consumer(call.node, self.flat, self._table)
+        reader = reader_of(call.node, self.flat, self._table)
         signs = self._gives_signs(call.node)
-        if reader is not None and foldable(layer, reader.operation):
+        if reader is not None and batch_norm.foldable(layer, reader.operation):
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
             self._folded.add(id(reader.operation))
             signs = self._gives_signs(reader)
         body = inner(layer)
-        config = {**body.get_config(), "use_bias": True, "name": layer.name}
-        # The values follow: nothing is gained by drawing random ones first.
-        config.update((key, "zeros") for key in config if key.endswith("_initializer"))
-        made = type(body).from_config(config)
+        with configuration(body) as config:
+            config = {**config, "use_bias": True, "name": layer.name}
+            # The values follow: nothing is gained by drawing random ones first.
+            config.update((key, "zeros") for key in config if key.endswith("_initializer"))
+            made = type(body).from_config(config)
         made.build(call.args[0].shape)
         grid = self._grids.get(id(call.args[0]))
         signs = signs and grid is not None
@@ -426,6 +435,11 @@ def _as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.lay
     """A pooling layer with int8 rounding that all kernels share, and the shape to bring its output to, if any."""
     if type(layer).__name__ != "GlobalAveragePooling2D":
         return layer, None
+    if None in tensor.shape[1:]:
+        raise ValueError(
+            "Expected static shapes except for the batch, as an average takes its factor from them. Received: "
+            f"{tuple(tensor.shape)} at {layer.name!r}"
+        )
     pooled = keras.layers.AveragePooling2D(tuple(tensor.shape[1:3]), name=layer.name)
     return pooled, None if layer.keepdims else (tensor.shape[-1],)
 

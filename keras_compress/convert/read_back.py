@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.convert.lowering.rule import rule_of
 from keras_compress.convert.lowering.weighted import Weighted
-from keras_compress.convert.plan import ConstantGrid, LoweringPlan
+from keras_compress.convert.plan import ConstantGrid, LoweringPlan, fingerprint
 from keras_compress.core.wrapper import Compressed
 
 
@@ -48,7 +48,10 @@ def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> N
             _check_bias(graph, data, bias, quantization[0], biases)
     for operand in _operands(graph):
         values, quantization = graph.constant(operand), graph.quantization(operand)
-        if values is not None and values.dtype == np.int8 and quantization is not None:
+        if values is not None and values.dtype == np.float32:
+            grid = plan.weights.get(fingerprint(values))
+            missing.pop(grid.name if grid else "", None)
+        elif values is not None and values.dtype in (np.int8, np.int16) and quantization is not None:
             grid = _matching(values, quantization[0], plan)
             missing.pop(grid.name if grid else "", None)
     if missing:
@@ -67,16 +70,21 @@ def _weighted_tensors(graph: Graph) -> Iterator[tuple[int, int, int]]:
 def _operands(graph: Graph) -> Iterator[int]:
     """Constants that are looked up in, added, multiplied, or made floats again."""
     for op in graph.operators:
-        if graph.kind(op) in ("GATHER", "ADD", "MUL", "DEQUANTIZE"):
+        if graph.kind(op) in ("GATHER", "ADD", "MUL", "PRELU", "DEQUANTIZE"):
             yield from (t for t in op.inputs if t >= 0 and graph.is_constant(t))
 
 
 def _matching(values: NDArray[Any], scale: NDArray[Any], plan: LoweringPlan) -> ConstantGrid | None:
     for grid in plan.weights.values():
         same = grid.values.size == values.size and np.array_equal(grid.values.reshape(-1), values.reshape(-1))
-        if same and np.array_equal(np.broadcast_to(grid.scale, scale.shape), scale):
+        if same and _same_scales(grid.scale.reshape(-1), scale.reshape(-1)):
             return grid
     return None
+
+
+def _same_scales(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Whether each channel has the same scale; one number stands for all channels."""
+    return (first.size == second.size or 1 in (first.size, second.size)) and bool(np.all(first == second))
 
 
 def _biases(frozen: keras.Model) -> list[NDArray[np.float64]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_compress.core.context import entry_layer, first_time_in_call
+from keras_compress.core.warn import warn
 
 _LOOKED = object()
 _MARK = "_keras_compress_ends_said"
@@ -40,11 +40,10 @@ def warn_of_ends() -> None:
         late = sorted({(end, first) for end, first in _ends(model) if first + epochs * steps <= end})
     if late:
         end, first = late[-1]
-        warnings.warn(
+        warn(
             f"A schedule's end_step is {end}, and this `fit` of {epochs} epochs of {steps} steps ends before it, at "
             f"step {first + epochs * steps}. Train for longer, or give an earlier end_step, unless another `fit` "
-            "follows.",
-            stacklevel=2,
+            "follows."
         )
 
 

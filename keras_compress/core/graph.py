@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +12,17 @@ from keras import tree
 from keras_compress.core import parts
 from keras_compress.core.named_outputs import NamedOutputs
 from keras_compress.core.parts import is_graph as is_graph
+from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.slots import slots_of
+from keras_compress.core.warn import warn
 
 Operation = Any
 Node = Any
 KerasTensor = Any
 # What a user's model class may have of its own beside its graph.
 OWN_METHODS = ("train_step", "test_step", "predict_step", "compute_loss", "call")
+# Keras's warning of a dict whose keys are not the inputs' names, which the user has seen.
+_ANY_KEYS = "When providing `inputs` as a dict"
 
 
 @dataclass(frozen=True)
@@ -154,10 +157,12 @@ class Rebuild:
         # A point put behind an output must not change the name under which users compile and convert it.
         names = output_names(model)
         cls = _graph_class(model)
-        made = cls(inputs, outputs, name=model.name)
+        with ignored_warnings(_ANY_KEYS):
+            made = cls(inputs, outputs, name=model.name)
         pointed = any(hasattr(tensor._keras_history.operation, "stands_for") for tensor in made.outputs)
         if cls is keras.Model and depth == 0 and len(names) > 1 and pointed:
-            made = NamedOutputs(inputs, outputs, name=model.name)
+            with ignored_warnings(_ANY_KEYS):
+                made = NamedOutputs(inputs, outputs, name=model.name)
         made.output_names = names
         return made
 
@@ -204,10 +209,9 @@ def _graph_class(model: keras.Model) -> Any:
         return own
     left = [name for name in OWN_METHODS if getattr(own, name) is not getattr(functional.Functional, name)]
     if left:
-        warnings.warn(
+        warn(
             f"{own.__name__} {model.name!r} becomes a plain keras.Model, without its {', '.join(left)}: give it a "
-            "constructor `(inputs, outputs, **kwargs)` to keep them.",
-            stacklevel=2,
+            "constructor `(inputs, outputs, **kwargs)` to keep them."
         )
     return keras.Model
 
@@ -216,7 +220,9 @@ def _sequential(inputs: KerasTensor, outputs: KerasTensor, model: keras.Sequenti
     """A Sequential of the layers between two tensors; a Functional model where they are not a plain chain of layers."""
     graph = keras.Model(inputs, outputs, name=model.name)
     layers = list(graph.operations)
-    if not all(isinstance(op, keras.layers.Layer) for op in layers) or len(nodes(graph)) != len(layers) - 1:
+    calls = nodes(graph)
+    chain = len(calls) == len(layers) - 1 and all(len(node.input_tensors) == 1 for node in calls)
+    if not chain or not all(isinstance(op, keras.layers.Layer) for op in layers):
         return graph
     own: Any = type(model)
     plain = own.__init__ is not keras.Sequential.__init__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +11,15 @@ import keras
 import numpy as np
 
 from keras_compress.core import graph, parts, progress, remade
+from keras_compress.core.batch_norm import channel_shape, foldable
+from keras_compress.core.configuration import configuration
+from keras_compress.core.finite import check_finite
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.initial_values import made_with_values
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.slots import Slot, skip_reason, slots_of
 from keras_compress.core.transform import WeightTransform
+from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 
 TransformFactory = Callable[[str, Compressed, Slot, dict[str, Any]], Sequence[WeightTransform]]
@@ -78,6 +82,8 @@ def copy_layer(layer: keras.layers.Layer, **overrides: Any) -> keras.layers.Laye
     Raises:
         ValueError: For a layer or model that a user wrote and that its configuration does not make again.
     """
+    for each in _wrappers_in(layer):
+        each.settle()
     with keras.saving.custom_object_scope(remade.classes_in(layer)):
         if parts.is_user_written(layer) and not overrides:
             made = remade.make_again(layer)
@@ -88,12 +94,24 @@ def copy_layer(layer: keras.layers.Layer, **overrides: Any) -> keras.layers.Laye
 
 
 def _from_config(layer: keras.layers.Layer, overrides: Mapping[str, Any]) -> keras.layers.Layer:
-    made = type(layer).from_config({**layer.get_config(), **overrides})
+    try:
+        with configuration(layer) as config:
+            made = type(layer).from_config({**config, **overrides})
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            "Expected a layer that its configuration makes again: register its functions and classes with "
+            f"`keras.saving.register_keras_serializable`, or put them into layers. Received: {type(layer).__name__} "
+            f"{layer.name!r}: {type(error).__name__}: {remade.first_line(error)}"
+        ) from error
     build_config = layer.get_build_config()
     if layer.built and build_config and not made.built:
         made.build_from_config(build_config)
         made.built = True
     return made
+
+
+def _wrappers_in(layer: keras.layers.Layer) -> list[Compressed]:
+    return [each for each in layer._flatten_layers() if isinstance(each, Compressed)]
 
 
 def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
@@ -104,6 +122,8 @@ def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None
         )
     for old, new in zip(source.variables, target.variables, strict=True):
         new.assign(old)
+    for wrapper in _wrappers_in(target):
+        wrapper._unsettled = False
     for layer in target._flatten_layers():
         if isinstance(layer, keras.layers.Normalization):
             # It computes with tensors made from its variables, here from the values they had before.
@@ -257,7 +277,7 @@ def candidates(model: keras.Model, strict: bool = False, quiet: bool = False) ->
         if strict:
             raise ValueError(f"Expected compressible layers only (strict=True). Received: {listed}")
         if not quiet:
-            warnings.warn(f"Layers left as they are: {listed}", stacklevel=4)
+            warn(f"Layers left as they are: {listed}")
     if not found:
         raise ValueError(f"Expected a model with a compressible layer. Received: {model.name!r}, which has none.")
     return found
@@ -293,6 +313,7 @@ def add_transforms(
         replaced: Called for each wrapper: what is to be in it beside its transforms, see `Compressed.remade`.
     """
     check_model(model)
+    check_finite(model)
     listed = candidates(model, strict)
     settings = settings_by_path(listed, defaults, filters, rules)
     added: list[tuple[Compressed, WeightTransform]] = []
@@ -328,11 +349,10 @@ def _warn_of_training(model: keras.Model, added: Sequence[WeightTransform]) -> N
     """Say where `fit` will not tell the transforms that the model trains. Dropout has the same fate there."""
     counting = sorted({type(t).__name__ for t in added if type(t).update is not WeightTransform.update})
     if counting and parts.is_user_written(model) and "training" not in model.call_signature_parameters:
-        warnings.warn(
+        warn(
             f"`fit` does not tell {type(model).__name__} {model.name!r} that it trains, because its `call` has no "
             f"argument `training`: {', '.join(counting)} will not begin. Write `def call(self, inputs, "
-            "training=False)`, or call the model with `training=True` in a loop of your own.",
-            stacklevel=4,
+            "training=False)`, or call the model with `training=True` in a loop of your own."
         )
 
 
@@ -354,21 +374,6 @@ def _graphs(model: keras.layers.Layer) -> list[keras.Model]:
     for _, layer in graph.children(model):
         found.update((id(each), each) for each in _graphs(layer))
     return list(found.values())
-
-
-def foldable(layer: Any, norm: Any) -> bool:
-    """Whether `norm` is a BatchNormalization whose factors can go into the kernel of `layer`."""
-    if not isinstance(norm, keras.layers.BatchNormalization) or not isinstance(layer, keras.layers.Layer):
-        return False
-    body = inner(layer)
-    slots = slots_of(body)
-    linear = getattr(body, "activation", None) in (None, keras.activations.linear)
-    return bool(
-        linear
-        and len(slots) == 1
-        and slots[0].name == "kernel"
-        and norm.axis in (-1, len(norm._build_shapes_dict["input_shape"]) - 1)
-    )
 
 
 def positive_gammas(model: keras.Model) -> keras.Model:
@@ -413,26 +418,15 @@ def _flip(layer: keras.layers.Layer, sign: np.ndarray[Any, Any]) -> None:
         layer.bias.assign(layer.bias * sign)
 
 
-def channel_shape(shape: Sequence[int], channel_axes: Sequence[int]) -> list[int]:
-    """Shape in which a vector over the output channels broadcasts against a weight.
-
-    >>> channel_shape((3, 3, 8, 2), (-2, -1))
-    [1, 1, 8, 2]
-    """
-    axes = {a % len(shape) for a in channel_axes}
-    return [n if a in axes else 1 for a, n in enumerate(shape)]
-
-
-def warn_of_pending(model: keras.Model, stacklevel: int) -> None:
+def warn_of_pending(model: keras.Model) -> None:
     """One warning for each way in which schedules had not ended, whatever the number of layers.
 
     Args:
         model: A model that this library made, or a plain one.
-        stacklevel: As in `warnings.warn`, 2 for the caller of this function.
     """
     pending = ((path, t.pending()) for path, wrapper in compressed_layers(model) for t in wrapper.transform_list)
     for line in by_message((path, message) for path, message in pending if message):
-        warnings.warn(line, stacklevel=stacklevel)
+        warn(line)
 
 
 def by_message(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -451,6 +445,7 @@ def by_message(pairs: Iterable[tuple[str, str]]) -> list[str]:
     ]
 
 
+@global_state_kept()
 def strip(model: keras.Model) -> keras.Model:
     """A plain Keras model with the same outputs: transformed weights put into the layers, wrappers gone.
 
@@ -462,7 +457,7 @@ def strip(model: keras.Model) -> keras.Model:
         model: A model that this library made. A plain one is copied.
     """
     check_model(model)
-    warn_of_pending(model, stacklevel=3)
+    warn_of_pending(model)
     apart: set[int] = set()
 
     def visit(call: graph.Call) -> Any:

@@ -124,7 +124,7 @@ class ProgressLine:
 
 
 def shown(what: str) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
-    """Decorator: the function's calls are lines. Warnings that name its caller need one more in `stacklevel`."""
+    """Decorator: the function's calls are lines."""
 
     def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
         @functools.wraps(function)

@@ -7,13 +7,46 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import ClassVar
 
-# Levels belong to the process: the first block that begins keeps them, the last that ends restores them.
-_LOCK = threading.Lock()
-_KEPT: list[tuple[logging.Logger, int]] = []
-_OPEN: list[object] = []
+# TensorFlow's converter logs to the root logger, which gives that a handler for ever.
+_NAMES = ("", "tensorflow", "absl")
+_QUIET = ("tensorflow", "absl")
+
+
+class _Loggers:
+    """How the process's loggers were before the first of the blocks that are open, and how many these are."""
+
+    lock = threading.Lock()
+    blocks = 0
+    quiet_blocks = 0
+    kept: ClassVar[list[tuple[logging.Logger, int, list[logging.Handler]]]] = []
+
+
 # `warnings.catch_warnings` puts back the list of filters that it found, whatever another thread has made of it.
 _FILTERING = threading.RLock()
+
+
+@contextlib.contextmanager
+def loggers_kept() -> Iterator[None]:
+    """Levels and handlers of the root's, TensorFlow's and absl's loggers are afterwards as they were before.
+
+    They belong to the process: the first of nested or concurrent blocks keeps them, the last restores them.
+    """
+    with _Loggers.lock:
+        if not _Loggers.blocks:
+            _Loggers.kept[:] = [(each, each.level, list(each.handlers)) for each in map(logging.getLogger, _NAMES)]
+        _Loggers.blocks += 1
+    try:
+        yield
+    finally:
+        with _Loggers.lock:
+            _Loggers.blocks -= 1
+            if not _Loggers.blocks:
+                _restore_levels()
+                for logger, _, handlers in _Loggers.kept:
+                    if logger.handlers != handlers:
+                        logger.handlers[:] = handlers
 
 
 @contextlib.contextmanager
@@ -22,20 +55,24 @@ def quiet_tensorflow() -> Iterator[None]:
 
     For functions that are traced anew for each model, on purpose: TensorFlow would warn of retracing.
     """
-    mark = object()
-    with _LOCK:
-        if not _OPEN:
-            _KEPT[:] = [(logger, logger.level) for logger in map(logging.getLogger, ("tensorflow", "absl"))]
-        _OPEN.append(mark)
-        for logger, _ in _KEPT:
-            logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _OPEN.remove(mark)
-            for logger, level in [] if _OPEN else _KEPT:
-                logger.setLevel(level)
+    with loggers_kept():
+        with _Loggers.lock:
+            _Loggers.quiet_blocks += 1
+            for name in _QUIET:
+                logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            with _Loggers.lock:
+                _Loggers.quiet_blocks -= 1
+                if not _Loggers.quiet_blocks:
+                    _restore_levels()
+
+
+def _restore_levels() -> None:
+    for logger, level, _ in _Loggers.kept:
+        if logger.level != level:
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager

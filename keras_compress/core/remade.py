@@ -14,6 +14,7 @@ import keras
 from keras import tree
 
 from keras_compress.core import graph, parts
+from keras_compress.core.configuration import configuration
 from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.registry import PACKAGE
 
@@ -31,10 +32,11 @@ def make_again(layer: Layer) -> Layer:
         ValueError: Where `from_config(get_config())` does not make it, naming the reason.
     """
     try:
-        made = _from_config(type(layer), layer.get_config())
+        with configuration(layer) as config:
+            made = _from_config(type(layer), config)
         build_like(made, layer.get_build_config())
     except Exception as error:
-        raise _refusal(layer, f"{type(error).__name__}: {_first_line(error)}") from error
+        raise _refusal(layer, f"{type(error).__name__}: {first_line(error)}") from error
     if [tuple(v.shape) for v in made.variables] != [tuple(v.shape) for v in layer.variables]:
         raise _refusal(layer, f"{len(made.variables)} variables instead of {len(layer.variables)}, or of other shapes")
     _name_like(made, layer)
@@ -61,7 +63,8 @@ def _refusal(layer: Layer, reason: str) -> ValueError:
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, as far as a line holds."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else "no message"
 

@@ -100,6 +100,7 @@ SLOTS: dict[str, tuple[Slot, ...] | SlotFinder] = {
     "RNN": _within("cell"),
     "Bidirectional": _within("forward_layer", "backward_layer"),
     "TimeDistributed": _within("layer"),
+    "SpectralNormalization": _within("layer"),
     "MultiHeadAttention": _ATTENTION,
     "GroupedQueryAttention": _ATTENTION,
 }

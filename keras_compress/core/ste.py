@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from keras_compress.core import affine
 
@@ -42,6 +44,38 @@ def straight_through(forward: Callable[..., Tensor], values: Tensor, *parameters
     return apply(values)
 
 
+def with_gradient(
+    forward: Callable[[Tensor], Tensor], backward: Callable[..., Sequence[Tensor]], values: Tensor, *numbers: Tensor
+) -> Tensor:
+    """`forward(values)` with a gradient of its own.
+
+    **Forward** `y = forward(x)`. **Gradient** `backward(x, dL/dy, *numbers)`: of the values, then of each number.
+
+    Args:
+        forward: Pure function of the values. It must not read variables that are trained.
+        backward: Gradients of training.
+        values: float32 tensor.
+        numbers: Scalars that are trained and that `forward` has taken in already.
+
+    >>> x = tf.constant([0.4, 1.6])
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(x)
+    ...     y = with_gradient(tf.round, lambda values, upstream: (2.0 * upstream,), x)
+    >>> y.numpy().tolist(), tape.gradient(y, x).numpy().tolist()
+    ([0.0, 2.0], [2.0, 2.0])
+    """
+
+    @tf.custom_gradient
+    def apply(inner: Tensor, *inner_numbers: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+        def gradient(upstream: Tensor) -> Any:
+            found = tuple(backward(inner, upstream, *inner_numbers))
+            return found if inner_numbers else found[0]
+
+        return forward(inner), gradient
+
+    return apply(values, *numbers)
+
+
 @functools.cache
 def _range_kernel(spec: affine.QuantSpec) -> Callable[..., Tensor]:
     """Compiled forward pass of `fake_quantize_range` for one integer format."""
@@ -60,8 +94,12 @@ def _inside(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> Tens
 
 
 def _inside_and_ends(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    below = tf.reduce_sum(tf.where(values < tf.minimum(low, 0.0), upstream, tf.zeros_like(upstream)))
-    above = tf.reduce_sum(tf.where(values > tf.maximum(high, 0.0), upstream, tf.zeros_like(upstream)))
+    ends = [
+        tf.reduce_sum(tf.where(outside, upstream, tf.zeros_like(upstream)))
+        for outside in (values < tf.minimum(low, 0.0), values > tf.maximum(high, 0.0))
+    ]
+    # A batch whose gradient is not finite must not move the ends: they would never come back.
+    below, above = (tf.where(tf.math.is_finite(end), end, tf.zeros_like(end)) for end in ends)
     return _inside(values, low, high, upstream), below, above
 
 
@@ -102,6 +140,31 @@ def fake_quantize_range(
         return forward(x, lower, upper), gradient
 
     return apply(values, tf.convert_to_tensor(low), tf.convert_to_tensor(high))
+
+
+def _extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # Two passes where all is finite, as nearly always.
+    unknown = tf.math.is_nan(values)
+    lowest = tf.reduce_min(tf.where(unknown, -np.inf, values))
+    highest = tf.reduce_max(tf.where(unknown, np.inf, values))
+    whole = tf.math.is_finite(lowest) & tf.math.is_finite(highest)
+
+    def of_finite() -> tuple[Tensor, Tensor]:
+        finite = tf.math.is_finite(values)
+        return tf.reduce_min(tf.where(finite, values, np.inf)), tf.reduce_max(tf.where(finite, values, -np.inf))
+
+    return *tf.cond(whole, lambda: (lowest, highest), of_finite), whole
+
+
+# Lowest and highest finite value (the one above the other where there is none), and whether all are finite.
+finite_extremes = compiled(_extremes)
+
+
+def in_float32(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """Apply a function to float32 values, whatever the dtype of the inputs, which the outputs have too."""
+    if keras.backend.standardize_dtype(inputs.dtype) == "float32":
+        return function(inputs)
+    return ops.cast(function(ops.cast(inputs, "float32")), inputs.dtype)
 
 
 def value_of(variable: Any) -> Tensor:

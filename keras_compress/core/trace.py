@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from keras import tree
 
 from keras_compress.core import parts
+from keras_compress.core.data import first_of
 
 KerasTensor = Any
 
@@ -75,33 +76,82 @@ def _operations(outputs: Sequence[KerasTensor]) -> list[Any]:
 def as_graph(model: keras.Model, data: Any = None) -> keras.Model:
     """A model as a Functional one: a subclassed model becomes the only layer of it.
 
+    Inputs are named by their keys in a dict, by their arguments where `call` takes several, or `inputs`.
+
+    Args:
+        model: A built model.
+        data: Samples in any form, which tell the shapes and dtypes that a subclassed model has not kept.
+
     Raises:
-        ValueError: For a subclassed model that has not kept the shape of its inputs.
+        ValueError: For a subclassed model that has not kept the shape of its inputs, without data.
     """
     if parts.is_graph(model):
         return model
-    shapes = getattr(model, "_build_shapes_dict", None)
-    if not shapes:
+    batch = first_of(data)
+    shapes = _shapes_kept(model)
+    if shapes is None and batch is None:
         raise ValueError(
-            "Expected a subclassed model that knows the shape of its inputs: call it once on data, "
-            f"`model(x)`. Received: {model.name!r}, which was only built."
+            "Expected a subclassed model that knows the shape of its inputs: call it once on data, `model(x)`, in "
+            "place of a `build` without shapes, or give `representative_dataset`. "
+            f"Received: {model.name!r}, which was only built."
         )
-    dtypes = iter(_dtypes(data))
-    numbers = itertools.count()
-
-    def make(shape: Any) -> Any:
-        number = next(numbers)
-        name = "inputs" if number == 0 else f"inputs_{number}"
-        return keras.Input(batch_shape=(None, *shape[1:]), dtype=next(dtypes, "float32"), name=name)
-
-    inputs = {key.removesuffix("_shape"): keras.tree.map_shape_structure(make, shape) for key, shape in shapes.items()}
-    if len(inputs) == 1:
-        (structure,) = inputs.values()
+    if shapes is None:
+        structure = _named(batch, "inputs", _input_like)
         return keras.Model(structure, model(structure), name=model.name)
+    dtypes = iter([np.asarray(array).dtype for array in tree.flatten(batch)])
+
+    def make(shape: Any, name: str) -> Any:
+        dtype = next(dtypes, np.dtype("float32"))
+        return keras.Input(batch_shape=(None, *shape[1:]), dtype=_dtype(dtype), name=name)
+
+    if len(shapes) == 1:
+        (shape,) = shapes.values()
+        structure = _named(shape, "inputs", make)
+        return keras.Model(structure, model(structure), name=model.name)
+    inputs = {key: _named(shape, key, make) for key, shape in shapes.items()}
     return keras.Model(list(inputs.values()), model(**inputs), name=model.name)
 
 
-def _dtypes(data: Any) -> list[str]:
-    """Dtypes of the first arrays of representative data, where that can be seen without using it up."""
-    arrays = data.values() if isinstance(data, dict) else data if isinstance(data, (list, tuple)) else [data]
-    return [str(a.dtype) for a in arrays if isinstance(a, np.ndarray) and a.dtype.kind in "if"]
+def _shapes_kept(model: keras.Model) -> dict[str, Any] | None:
+    """Argument of `call` -> shape or structure of shapes, as Keras keeps them when it builds a model for a call."""
+    kept = getattr(model, "_build_shapes_dict", None) or {}
+    shapes = {key.removesuffix("_shape"): shape for key, shape in kept.items()}
+    # A `build` of the user's own may have been called without shapes, or with what is none.
+    leaves = [leaf for shape in shapes.values() for leaf in _leaves(shape)]
+    return shapes if leaves and all(map(_is_shape, leaves)) else None
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and bool(value) and all(n is None or isinstance(n, int) for n in value)
+
+
+def _leaves(shape: Any) -> list[Any]:
+    if isinstance(shape, dict):
+        return [leaf for each in shape.values() for leaf in _leaves(each)]
+    if isinstance(shape, (tuple, list)) and not _is_shape(shape):
+        return [leaf for each in shape for leaf in _leaves(each)]
+    return [shape]
+
+
+def _named(value: Any, name: str, make: Callable[[Any, str], Any]) -> Any:
+    """`make(leaf, name)` for each leaf, in Keras's order, named by its key, or else numbered."""
+    if isinstance(value, dict):
+        made = {key: _named(value[key], str(key), make) for key in sorted(value)}
+        return {key: made[key] for key in value}
+    if isinstance(value, (list, tuple)) and not _is_shape(value):
+        numbered = (f"{name}_{number}" if number else name for number in range(len(value)))
+        return type(value)(_named(each, key, make) for each, key in zip(value, numbered, strict=True))
+    return make(value, re.sub(r"[^A-Za-z0-9_.\-]", "_", name))
+
+
+def _input_like(array: Any, name: str) -> Any:
+    """An input for what has the shape and dtype of an array: NumPy's, a tensor, or TensorFlow's description of one."""
+    dtype = np.dtype(getattr(array.dtype, "as_numpy_dtype", array.dtype))
+    return keras.Input(batch_shape=(None, *array.shape[1:]), dtype=_dtype(dtype), name=name)
+
+
+def _dtype(dtype: np.dtype[Any]) -> str:
+    """The dtype of an input; NumPy's default float64 is no model's."""
+    if dtype.kind == "f":
+        return "float32"
+    return str(dtype) if dtype.kind in "iub" else "float32"

@@ -110,6 +110,13 @@ class WeightTransform(keras.layers.Layer):
     def initialize(self, weight: Tensor) -> None:
         """Set the variables from the weight as the transforms before this one give it. Nothing by default."""
 
+    def is_as_created(self) -> bool:
+        """Whether `initialize` has work to do, and all variables still hold nothing but zeros, or nothing but ones."""
+        if type(self).initialize is WeightTransform.initialize:
+            return False
+        values = [np.asarray(variable) for variable in self.variables]
+        return all((value == 0).all() or (value == 1).all() for value in values)
+
     def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
         """New values of what gradients do not move, computed once for each training batch, before the forward pass.
 

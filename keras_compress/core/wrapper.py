@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_compress.core.context import assign, first_time_in_call, outside_of_tracing
 from keras_compress.core.ends import warn_of_ends
+from keras_compress.core.export_notice import TellsOfExport
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import Slot, slots_of
 from keras_compress.core.ste import value_of
@@ -28,7 +29,7 @@ def _assign_update(transform: WeightTransform, weight: Tensor) -> None:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class Compressed(keras.layers.Wrapper):
+class Compressed(TellsOfExport, keras.layers.Wrapper):
     """A layer whose weights pass through lists of transforms before it sees them.
 
     The variables of the inner layer keep the latent weights, which the optimizer trains; in each call the layer
@@ -74,6 +75,8 @@ class Compressed(keras.layers.Wrapper):
         self.transform_list = [t for name in self.slot_names for t in transforms[name]]
         self.input_point = input_point
         self.gradients = gradients
+        # Whether nothing may have set what `initialize` sets: so it is behind `from_config`.
+        self._unsettled = False
         for listed in self.transforms.values():
             check_order(listed)
         if layer.built:
@@ -102,6 +105,7 @@ class Compressed(keras.layers.Wrapper):
             layer: In place of the inner layer.
             replaced: In place of `input_point` or `gradients`.
         """
+        self.settle()
         kept = {"input_point": self.input_point, "gradients": self.gradients, **replaced}
         return Compressed(layer or self.layer, transforms, slots=self.slot_axes, name=self.name, **kept)
 
@@ -144,6 +148,7 @@ class Compressed(keras.layers.Wrapper):
             slot_name: Slot.
             stop_before: Give the weight that enters this transform.
         """
+        self.settle()
         listed = self.transforms[slot_name]
         end = next((i for i, transform in enumerate(listed) if transform is stop_before), len(listed))
         return apply_all(listed[:end], ops.cast(value_of(self.latent(slot_name)), "float32"))
@@ -153,6 +158,28 @@ class Compressed(keras.layers.Wrapper):
         for slot, listed in self.items():
             if any(t is transform for t in listed):
                 transform.initialize(self.weight(slot.name, stop_before=transform))
+
+    def settle(self) -> None:
+        """Give transforms their first values where neither a file nor a copy has.
+
+        `keras.models.clone_model` and `from_config` make the variables alone: centroids and scales of zeros or ones.
+        It is not done at once, since behind most calls of `from_config` values follow, and those would be overwritten.
+        """
+        if not self._unsettled or not self.built:
+            return
+        self._unsettled = False
+        with outside_of_tracing():
+            for transform in self.transform_list:
+                if transform.is_as_created():
+                    self.initialize(transform)
+
+    def save_own_variables(self, store: Any) -> None:
+        self.settle()
+        super().save_own_variables(store)
+
+    def load_own_variables(self, store: Any) -> None:
+        super().load_own_variables(store)
+        self._unsettled = False
 
     def build(self, input_shape: Any = None) -> None:
         if self.layer.built:
@@ -164,6 +191,7 @@ class Compressed(keras.layers.Wrapper):
             self._prepare()
             for transform in self.transform_list:
                 self.initialize(transform)
+        self._unsettled = False
 
     def get_build_config(self) -> dict[str, Any] | None:
         return None
@@ -181,6 +209,7 @@ class Compressed(keras.layers.Wrapper):
 
     def call(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         training = bool(training)
+        self.settle()
         # A layer that stands in two places has one set of weights and counts one step for each batch.
         update = training and not self.frozen and first_time_in_call(self)
         if update:
@@ -208,11 +237,16 @@ class Compressed(keras.layers.Wrapper):
         return apply_all(self.transforms[slot.name], value, training, _assign_update if update else None)
 
     def _apply_updates(self, scope: keras.StatelessScope, given: Mapping[int, Tensor]) -> None:
-        """Carry what the layer assigned inside the scope (moving averages, seeds) out of it, not what it was given."""
+        """Carry what the layer assigned inside the scope (moving averages, seeds) out of it, not what it was given.
+
+        A weight that the layer itself changes (`SpectralNormalization` divides it) is changed by as much: the
+        transformed weight does not take the place of the latent one.
+        """
         for variable in self.layer.variables:
-            value = scope.get_current_value(variable)
-            if value is not None and value is not given.get(id(variable)):
-                assign(variable, value)
+            value, before = scope.get_current_value(variable), given.get(id(variable))
+            if value is None or value is before:
+                continue
+            assign(variable, value if before is None else value_of(variable) + value - before)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -236,4 +270,6 @@ class Compressed(keras.layers.Wrapper):
         for key in _PARTS:
             if config.get(key) is not None:
                 config[key] = restore(config[key], custom_objects=custom_objects)
-        return cls(layer, transforms, **config)
+        made = cls(layer, transforms, **config)
+        made._unsettled = True
+        return made

@@ -8,8 +8,8 @@ float32 centroids; indices are not relative; the code is decoded by the runtime,
 
 from __future__ import annotations
 
+import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,9 +19,11 @@ import keras
 from keras_compress.clustering.centroids import CentroidClusterer, cluster_weights
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import check_arguments, convert
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, strip
 from keras_compress.core.schedule import ConstantSparsity
 from keras_compress.core.shown import Shown
+from keras_compress.core.warn import warn
 from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.training import Judge, Settings, Trainer
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
@@ -100,6 +102,7 @@ class DeepCompression(Shown):
         }
 
 
+@global_state_kept()
 def deep_compression(
     model: keras.Model,
     x: Any,
@@ -183,7 +186,7 @@ def deep_compression(
 
 
 def _check(max_drop: float | None, channels: float | None, sparsities: Sequence[float], settings: Settings) -> None:
-    if max_drop is not None and not max_drop >= 0:
+    if max_drop is not None and not 0 <= max_drop < math.inf:
         raise ValueError(f"Expected `max_drop` >= 0, or None. Received: max_drop={max_drop}")
     if channels is not None and not 0 < channels < 1:
         raise ValueError(f"Expected `channels` in (0, 1), or None. Received: channels={channels}")
@@ -193,7 +196,7 @@ def _check(max_drop: float | None, channels: float | None, sparsities: Sequence[
         ("epochs", settings.epochs, EPOCHS),
         ("learning_rates", settings.learning_rates, LEARNING_RATES),
     ):
-        if set(given) - set(known) or not all(value > 0 for value in given.values()):
+        if set(given) - set(known) or not all(0 < value < math.inf for value in given.values()):
             raise ValueError(f"Expected `{name}` > 0 for stages out of {sorted(known)}. Received: {given}")
 
 
@@ -224,10 +227,9 @@ class _Run:
             if met:
                 break
         else:
-            warnings.warn(
+            warn(
                 f"No round is within the budget: the file has {value:.4g}, the model given {baseline:.4g}. "
-                "Give lower `sparsities`, more `epochs`, or a larger `max_drop`.",
-                stacklevel=3,
+                "Give lower `sparsities`, more `epochs`, or a larger `max_drop`."
             )
         return DeepCompression(model, artifact, baseline, value, met, sparsity, tuple(steps), sensitivity)
 

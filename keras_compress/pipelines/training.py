@@ -8,6 +8,8 @@ from typing import Any
 import keras
 
 from keras_compress.convert.artifact import Artifact
+from keras_compress.core.finite import finite_training
+from keras_compress.core.global_state import set_seeds
 from keras_compress.pipelines.fingerprints import fingerprint
 from keras_compress.recipes.recipe import Fit, Stage
 from keras_compress.runtime import deployed
@@ -46,20 +48,29 @@ class Trainer:
             raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
 
     def __call__(self, model: keras.Model, kind: str, name: str) -> keras.Model:
+        """The model, trained.
+
+        Raises:
+            ValueError: Where NaN or infinity came of it.
+        """
+        with finite_training(model, name):
+            self._train(model, kind, name)
+        return model
+
+    def _train(self, model: keras.Model, kind: str, name: str) -> None:
         epochs, rate = self.settings.epochs[kind], self.settings.learning_rates[kind]
         stage = Stage(name, kind, epochs=epochs, learning_rate=rate)
         # Set before each stage, so that a run that goes on ends as one that was never stopped.
-        keras.utils.set_random_seed(self.settings.seed)
+        set_seeds(self.settings.seed, model)
         if self.settings.fit is not None:
             self.settings.fit(model, stage)
-            return model
+            return
         arrays = self.y is not None
         batch_size = self.settings.batch_size if arrays else None
         steps = -(-len(keras.tree.flatten(self.x)[0]) // self.settings.batch_size) if arrays else len(self.x)
         schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
         model.compile(keras.optimizers.Adam(schedule), self.loss, jit_compile=False)
         model.fit(self.x, self.y, batch_size=batch_size, epochs=epochs, verbose=0)
-        return model
 
     def decisive(self) -> dict[str, Any]:
         """What decides how a model is trained, but for the data."""

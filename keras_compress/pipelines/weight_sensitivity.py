@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import candidates, slots_in, strip
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.selection import Selector, settings_by_path
@@ -84,6 +85,7 @@ def _scaled(ratios: NDArray[np.float64], sizes: NDArray[np.float64], sparsity: f
     return ratios + (towards - ratios) * ((wanted - found) / distance if distance else 0.0)
 
 
+@global_state_kept()
 def weight_sensitivity(
     model: keras.Model,
     evaluate: Callable[[keras.Model], float] | None = None,
@@ -158,7 +160,8 @@ def _values(
 
 
 def _without_smallest(values: NDArray[Any], ratio: float) -> NDArray[Any]:
-    count = round(ratio * values.size)
+    # As in pruning, one weight stays at least.
+    count = min(round(ratio * values.size), values.size - 1)
     if not count:
         return values
     magnitudes = np.abs(values).reshape(-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import add_transforms, by_message, check_model
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, Schedule
@@ -17,6 +17,7 @@ from keras_compress.core.selection import Selector
 from keras_compress.core.slots import Slot
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
+from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.pruning.columns import EMPTY, PackedColumns, group_columns, keep_largest
 from keras_compress.pruning.pruner import Pruner, keep_highest
@@ -71,21 +72,12 @@ class ColumnCombining(Pruner):
         super().create_variables()
         self.column_groups = self.add_weight(
             name="column_groups",
-            shape=(self._columns_and_rows()[0],),
+            shape=(self.matrix_shape()[0],),
             dtype="int32",
             initializer=lambda shape, dtype=None: ops.arange(shape[0], dtype="int32"),
             trainable=False,
             aggregation="only_first_replica",
         )
-
-    def _columns_and_rows(self) -> tuple[int, int]:
-        rows = int(np.prod([self.weight_shape[axis] for axis in self.channel_axes], dtype=np.int64))
-        return int(np.prod(self.weight_shape, dtype=np.int64)) // rows, rows
-
-    def _axes(self) -> list[int]:
-        """The axes of the weight in the order inputs, outputs."""
-        inputs = [axis for axis in range(len(self.weight_shape)) if axis not in self.channel_axes]
-        return [*inputs, *self.channel_axes]
 
     def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
         step = value_of(self.step)
@@ -101,25 +93,23 @@ class ColumnCombining(Pruner):
         """Whether there are more weights than the schedule wants. Grouping again what is packed would prune it on."""
         count = float(np.prod(self.weight_shape))
         # At a sparsity of 0 too, columns are grouped once.
-        wanted = ops.minimum(ops.round(count * (1.0 - ops.cast(sparsity, "float64"))), count - 1.0)
+        wanted = ops.clip(ops.round(count * (1.0 - ops.cast(sparsity, "float64"))), min(1.0, count - 1.0), count - 1.0)
         return ops.logical_or(self.regrow, ops.sum(ops.cast(mask, "float64")) > wanted)
 
     def _combined(self, scores: Tensor, sparsity: Tensor) -> tuple[Tensor, Tensor]:
         """The new mask and the group of each column."""
-        scores = ops.reshape(ops.transpose(scores, self._axes()), self._columns_and_rows())
+        scores = self.to_matrix(scores)
         kept = keep_highest(ops.reshape(scores, (-1,)), sparsity)
         # What was pruned before has a negative score.
         scores = ops.where(ops.reshape(kept, scores.shape), ops.maximum(scores, 0.0), 0.0)
         groups = group_columns(scores, self.alpha, self.gamma)
         mask = keep_largest(scores, groups)
-        order = self._axes()
-        mask = ops.reshape(mask, [self.weight_shape[axis] for axis in order])
-        return self.without_return(ops.transpose(mask, np.argsort(order).tolist())), groups
+        return self.without_return(self.from_matrix(mask)), groups
 
     def packing_density(self) -> float:
         """Weights that are left over the cells of the packed matrix; 0 for a matrix without weights."""
         groups = np.unique(ops.convert_to_numpy(self.column_groups))
-        cells = self._columns_and_rows()[1] * int((groups != EMPTY).sum())
+        cells = self.matrix_shape()[1] * int((groups != EMPTY).sum())
         return float(np.sum(ops.convert_to_numpy(self.mask)) / max(cells, 1))
 
     def summary_values(self) -> dict[str, float]:
@@ -131,9 +121,9 @@ class ColumnCombining(Pruner):
         Args:
             weight: The latent or the pruned weight.
         """
-        order = self._axes()
+        order = self.matrix_axes()
         pruned = ops.convert_to_numpy(weight) * ops.convert_to_numpy(self.mask)
-        matrix = pruned.transpose(order).reshape(self._columns_and_rows())
+        matrix = pruned.transpose(order).reshape(self.matrix_shape())
         names, groups = np.unique(ops.convert_to_numpy(self.column_groups), return_inverse=True)
         columns, rows = np.nonzero(matrix)
         values = np.zeros((matrix.shape[1], len(names)), matrix.dtype)
@@ -148,6 +138,7 @@ class ColumnCombining(Pruner):
 
 
 @register("entry_point")
+@global_state_kept()
 def combine_columns(
     model: keras.Model,
     pruning_schedule: Schedule | Mapping[str, Any] | None = None,
@@ -201,7 +192,7 @@ def combine_columns(
         listed = "; ".join(by_message(skipped.items()))
         if strict:
             raise ValueError(f"Expected layers with one matrix only (strict=True). Received: {listed}")
-        warnings.warn(f"Layers left as they are: {listed}", stacklevel=2)
+        warn(f"Layers left as they are: {listed}")
     return combined
 
 

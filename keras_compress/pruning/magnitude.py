@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from keras_compress.core.context import assign
+from keras_compress.core.existing import PRUNE_FIRST, clusters_in, warn_of
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.groups import decides_now, members_of, new_group
 from keras_compress.core.model import add_transforms, check_model
 from keras_compress.core.registry import register
@@ -29,14 +33,16 @@ POOLING = ("AVG", "MAX")
 class MagnitudePruner(Pruner):
     """Keeps the weights of largest magnitude.
 
-    **Forward** `y = mask * w`, with the mask of the `round(n * (1 - sparsity))` largest `|w|` (or blocks of them).
+    **Forward** `y = mask * w`, with the mask of the `round(n * (1 - sparsity))` largest `|w|` (or blocks of them). One
+    at least stays in each weight, of a group too.
     **Gradient** see `Pruner`.
 
     Args:
         schedule: `step -> sparsity`.
         group: Name shared by pruners that are ranked together, with one threshold for all; `None`: ranked alone.
-        block_size: `(inputs, outputs)` of the blocks that live and die together, on the matrix
-            `(kernel height * width * inputs, outputs)`. A block cut off by an edge counts its own elements.
+        block_size: `(inputs, outputs)` of the blocks that live and die together, on the matrix of the weight: its
+            output channels, and all other axes as inputs, such as `kernel height * width * inputs`; of an Embedding,
+            `(numbers of a row, rows)`. A block cut off by an edge counts its own elements.
         block_pooling_type: Score of a block: `"AVG"` or `"MAX"` of its magnitudes.
         regrow: Let pruned weights come back.
 
@@ -85,22 +91,18 @@ class MagnitudePruner(Pruner):
         """The mask of the weight from the flat mask of its units."""
         if self.block_size == (1, 1):
             return ops.reshape(units, self.weight_shape)
-        rows, columns = self._matrix_shape()
+        rows, columns = self.matrix_shape()
         height, width = self.block_size
         blocks = ops.reshape(units, (-(-rows // height), -(-columns // width)))
         full = ops.repeat(ops.repeat(blocks, height, axis=0), width, axis=1)
-        return ops.reshape(full[:rows, :columns], self.weight_shape)
-
-    def _matrix_shape(self) -> tuple[int, int]:
-        columns = self.weight_shape[-1]
-        return int(tf.TensorShape(self.weight_shape).num_elements()) // columns, columns
+        return self.from_matrix(full[:rows, :columns])
 
     def _pooled(self, scores: Tensor) -> Tensor:
-        rows, columns = self._matrix_shape()
+        rows, columns = self.matrix_shape()
         height, width = self.block_size
         padding = [[0, -rows % height], [0, -columns % width]]
         real = ops.pad(ops.ones((rows, columns)), padding)
-        padded = ops.pad(ops.reshape(scores, (rows, columns)), padding)
+        padded = ops.pad(self.to_matrix(scores), padding)
         shape = (padded.shape[0] // height, height, padded.shape[1] // width, width)
         if self.block_pooling_type == "MAX":
             padded = ops.where(real > 0, padded, -ops.ones_like(padded))
@@ -112,6 +114,12 @@ class MagnitudePruner(Pruner):
             return super().update(weight)
         _update_group(self.group)
         return [(self.step, self.step + 1)]
+
+    def pending(self) -> str | None:
+        wanted = round(self.schedule.final_value() * math.prod(self.weight_shape))
+        masked = int(np.sum(~ops.convert_to_numpy(self.mask)))
+        # A weight that was sparse from the start may have nothing left to be pruned.
+        return None if int(value_of(self.step)) == 0 and 0 < wanted <= masked else super().pending()
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -134,7 +142,7 @@ def _update_group(name: str) -> None:
     def decide() -> list[Tensor]:
         scores = [pruner.unit_scores(wrapper.weight(slot, stop_before=pruner)) for wrapper, slot, pruner in members]
         kept = keep_highest(ops.concatenate(scores), schedule(step))
-        parts = tf.split(kept, [s.shape[0] for s in scores])
+        parts = map(_one_at_least, tf.split(kept, [s.shape[0] for s in scores]), scores)
         pruners = [pruner for _, _, pruner in members]
         return [p.without_return(p.mask_of(part)) for p, part in zip(pruners, parts, strict=True)]
 
@@ -147,7 +155,14 @@ def _update_group(name: str) -> None:
         assign(pruner.mask, mask)
 
 
+def _one_at_least(kept: Tensor, scores: Tensor) -> Tensor:
+    """The mask, or where nothing of a weight is above the threshold of all, its highest score."""
+    highest = tf.range(scores.shape[0]) == tf.argmax(scores, output_type=tf.int32)
+    return kept | (highest & ~tf.reduce_any(kept))
+
+
 @register("entry_point")
+@global_state_kept()
 def prune_low_magnitude(
     model: keras.Model,
     pruning_schedule: Schedule | Mapping[str, Any] | None = None,
@@ -193,9 +208,12 @@ def prune_low_magnitude(
     default = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
     check_model(model)
     group = new_group(model, "global") if scope == "global" else None
+    lost: list[tuple[str, str]] = []
 
     def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
         schedule = settings["pruning_schedule"]
+        if words := clusters_in(before, slot):
+            lost.append((path, words))
         if sparsity_m_by_n is not None:
             return [NMPruner(sparsity_m_by_n, schedule, regrow=regrow)]
         magnitude = MagnitudePruner(
@@ -207,7 +225,7 @@ def prune_low_magnitude(
         )
         return [magnitude]
 
-    return add_transforms(
+    pruned = add_transforms(
         model,
         make,
         {"pruning_schedule": default if pruning_schedule is None else pruning_schedule},
@@ -215,3 +233,5 @@ def prune_low_magnitude(
         rules=rules,
         strict=strict,
     )
+    warn_of("Training will lose the few values of weights that share them", lost, PRUNE_FIRST)
+    return pruned

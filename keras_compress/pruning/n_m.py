@@ -19,8 +19,9 @@ Tensor = Any
 class NMPruner(Pruner):
     """Zeroes the m smallest of every n consecutive inputs of an output.
 
-    **Forward** `y = mask * w`; inputs are counted along `(kernel height, width, inputs)`, flattened. A group cut off at
-    the end is left dense. The schedule says only when the mask is chosen anew: once it has begun, m of n are zero.
+    **Forward** `y = mask * w`; inputs are all axes of the weight but those of the outputs, flattened: `(kernel height,
+    width, inputs)` of a convolution, a row of an Embedding. A group cut off at the end is left dense. The schedule says
+    only when the mask is chosen anew: once it has begun, m of n are zero.
 
     Args:
         sparsity_m_by_n: `(m, n)`, m zeros in every n, `1 <= m < n`.
@@ -45,15 +46,15 @@ class NMPruner(Pruner):
 
     def choose(self, scores: Tensor, sparsity: Tensor) -> Tensor:
         zeros, group = self.sparsity_m_by_n
-        columns = self.weight_shape[-1]
-        by_output = ops.transpose(ops.reshape(scores, (-1, columns)))
-        whole = by_output.shape[1] // group * group
+        inputs, outputs = self.matrix_shape()
+        by_output = ops.transpose(self.to_matrix(scores))
+        whole = inputs // group * group
         grouped = ops.reshape(by_output[:, :whole], (-1, group))
         order = tf.argsort(grouped, direction="DESCENDING", stable=True)
         kept = tf.argsort(order) < group - zeros
-        mask = ops.reshape(kept, (columns, whole))
-        rest = ops.ones((columns, by_output.shape[1] - whole), dtype="bool")
-        return ops.reshape(ops.transpose(ops.concatenate([mask, rest], axis=1)), self.weight_shape)
+        rest = ops.ones((outputs, inputs - whole), dtype="bool")
+        mask = ops.concatenate([ops.reshape(kept, (outputs, whole)), rest], axis=1)
+        return self.from_matrix(ops.transpose(mask))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sparsity_m_by_n": list(self.sparsity_m_by_n)}

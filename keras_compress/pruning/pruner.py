@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core.context import counter
+from keras_compress.core.existing import existing
 from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import resolve
 from keras_compress.core.schedule import Schedule
@@ -39,7 +41,8 @@ class Pruner(WeightTransform):
     **Forward** `y = mask * w`. **Gradient** `dy/dw = mask`; with `regrow`, 1, so that a pruned weight goes on learning
     and may come back.
 
-    Subclasses implement `choose(scores, sparsity)`.
+    Subclasses implement `choose(scores, sparsity)`. The mask of a weight that is sparse already, such as that of a
+    stripped model, begins with its zeros.
 
     Args:
         schedule: `step -> sparsity`.
@@ -64,6 +67,36 @@ class Pruner(WeightTransform):
             aggregation="only_first_replica",
         )
         self.step = counter(self, "step")
+
+    def initialize(self, weight: Tensor) -> None:
+        # A sparse weight may come from a model that was stripped: what is zero stays zero from the start.
+        values = ops.convert_to_numpy(weight)
+        if not self.regrow and existing(values, ()).sparsity:
+            self.mask.assign(values != 0)
+
+    def matrix_axes(self) -> list[int]:
+        """The axes of the weight in the order inputs, outputs. Of a table that is looked up in, a row is an output."""
+        axes = range(len(self.weight_shape))
+        outputs = self.channel_axes or tuple(axes)[:-1]
+        return [*(axis for axis in axes if axis not in outputs), *outputs]
+
+    def matrix_shape(self) -> tuple[int, int]:
+        """How many inputs and outputs the weight has as a matrix."""
+        order = self.matrix_axes()
+        count = len(self.channel_axes) or len(order) - 1
+        outputs = math.prod(self.weight_shape[axis] for axis in order[len(order) - count :])
+        return math.prod(self.weight_shape) // outputs, outputs
+
+    def to_matrix(self, weight: Tensor) -> Tensor:
+        """The weight as `(inputs, outputs)`: of a convolution, height, width and channels of the inputs in a row."""
+        order = self.matrix_axes()
+        return ops.reshape(weight if order == sorted(order) else ops.transpose(weight, order), self.matrix_shape())
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        """The weight in its own shape again."""
+        order = self.matrix_axes()
+        moved = ops.reshape(matrix, [self.weight_shape[axis] for axis in order])
+        return moved if order == sorted(order) else ops.transpose(moved, np.argsort(order).tolist())
 
     def scores(self, weight: Tensor) -> Tensor:
         """How much each weight matters; pruned weights come last unless they may regrow."""
@@ -133,7 +166,7 @@ def _as_schedule(schedule: Any) -> Schedule:
 
 @compiled
 def keep_highest(scores: Tensor, sparsity: Tensor) -> Tensor:
-    """Mask of the highest `round(n * (1 - sparsity))` scores of a flat tensor; of equal scores, the first ones.
+    """Mask of the highest `round(n * (1 - sparsity))` scores of a flat tensor, one at least; of equal ones, the first.
 
     The threshold is found bit by bit: 32 counts are some 15 times faster than a sort.
 
@@ -141,7 +174,8 @@ def keep_highest(scores: Tensor, sparsity: Tensor) -> Tensor:
     [False, True, True, False]
     """
     count = scores.shape[0]
-    kept = tf.cast(tf.round(float(count) * (1.0 - tf.cast(sparsity, tf.float64))), tf.int32)
+    # A weight of zeros only would cut the network in two, and could never learn again.
+    kept = tf.maximum(tf.cast(tf.round(float(count) * (1.0 - tf.cast(sparsity, tf.float64))), tf.int32), 1)
     ordered = _ordered_integers(scores)
     threshold = _highest_integer(-(2**31), 32, lambda bound: _count(ordered >= bound) >= kept)
     above, equal, index = ordered > threshold, ordered == threshold, tf.range(count)

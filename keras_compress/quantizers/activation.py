@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -14,10 +13,23 @@ from keras import ops
 
 from keras_compress.core import affine
 from keras_compress.core.context import assign, counter, first_time_in_call
+from keras_compress.core.export_notice import TellsOfExport
 from keras_compress.core.registry import PACKAGE, register
-from keras_compress.core.ste import compiled, fake_quantize_range, gradient_inside, straight_through, value_of
+from keras_compress.core.ste import (
+    fake_quantize_range,
+    finite_extremes,
+    gradient_inside,
+    gradients_of_range,
+    in_float32,
+    value_of,
+    with_gradient,
+)
+from keras_compress.core.warn import warn
+from keras_compress.quantizers.averaging import averaging_program, corrected, count_on
 
 Tensor = Any
+# `(values, upstream, *numbers) -> gradients of the values and of each number`, and the numbers now.
+Surrogate = tuple[Callable[..., Sequence[Tensor]], Sequence[Tensor]]
 # Under this the warning of an untrained range is marked as given: one for a model, not one for each point.
 _UNTRAINED = object()
 
@@ -95,6 +107,32 @@ class ActivationQuantizer(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement `call(inputs, training)`.")
 
+    def surrogate(self) -> Surrogate:
+        """The gradient of training and the numbers that it moves: 1 inside the range, 0 outside, and none."""
+        low, high = self.range()
+        return lambda values, upstream: (gradient_inside(values, low, high, upstream),), ()
+
+    def inferred(self, forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """What `forward` makes of float32 values in inference, with the gradient of training.
+
+        Saliency maps, adversarial examples and loops that call the model without `training=True` have gradients so.
+        """
+        backward, numbers = self.surrogate()
+        return in_float32(lambda values: with_gradient(forward, backward, values, *numbers), inputs)
+
+    def check_range(self, where: str) -> None:
+        """Refuse a range that training has made NaN or infinite.
+
+        Raises:
+            ValueError: Naming the place.
+        """
+        low, high = (float(end) for end in self.range())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(
+                f"Expected a finite range of activations. Received: {low} to {high} at {where!r}: the training "
+                "diverged, or a layer before it gives values that are not finite"
+            )
+
     def plain(self, inputs: Any) -> Any:
         """The same function of inference as plain Keras operations."""
         if not self.trained():
@@ -118,20 +156,11 @@ class ActivationQuantizer(keras.layers.Layer):
         return {"name": self.name, "trainable": self.trainable, "bits": self.bits}
 
 
-def in_float32(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """Apply a function to float32 values, whatever the dtype of the inputs, which the outputs have too."""
-    if keras.backend.standardize_dtype(inputs.dtype) == "float32":
-        return function(inputs)
-    return ops.cast(function(ops.cast(inputs, "float32")), inputs.dtype)
-
-
-@compiled
-def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
-    return tf.reduce_min(values), tf.reduce_max(values)
-
-
 class TrainedQuantizer(ActivationQuantizer):
     """A quantizer that training batches determine. Subclasses implement `train` and `set_range`.
+
+    Values that are not finite have no part in it: one batch with an infinite value would spoil a moving average for
+    ever. How many batches held some is counted, and `summary` says so.
 
     Class attributes:
         known_from_start: It need not wait for the first batch.
@@ -141,6 +170,20 @@ class TrainedQuantizer(ActivationQuantizer):
 
     def create_variables(self) -> None:
         self.batches = counter(self, "batches", start=int(self.known_from_start))
+        self.not_finite = counter(self, "not_finite")
+
+    def load_own_variables(self, store: Any) -> None:
+        """As Keras does; files of earlier versions do not have the last variable."""
+        own = [*self._trainable_variables, *self._non_trainable_variables]
+        if len(store.keys()) != len(own) - 1:
+            super().load_own_variables(store)
+            return
+        for position, variable in enumerate(own[:-1]):
+            variable.assign(store[str(position)])
+
+    def count(self, whole: Tensor) -> None:
+        """Count a batch, all of whose values are finite or not."""
+        assign(self.not_finite, value_of(self.not_finite) + ops.cast(ops.logical_not(whole), "int64"))
 
     def trained(self) -> bool:
         return int(value_of(self.batches)) > 0
@@ -157,8 +200,20 @@ class TrainedQuantizer(ActivationQuantizer):
         if training:
             return ops.cast(self.train(ops.cast(inputs, "float32")), inputs.dtype)
         self._warn_if_untrained()
-        known = value_of(self.batches) > 0
-        return ops.cond(known, lambda: _rounded(inputs, self.parameters(), self.spec), lambda: ops.copy(inputs))
+        known, parameters = value_of(self.batches) > 0, self.parameters()
+        backward, numbers = self.surrogate()
+
+        def forward(values: Tensor) -> Tensor:
+            return ops.cond(
+                known, lambda: affine.fake_quantize(values, *parameters, self.spec), lambda: ops.copy(values)
+            )
+
+        def gradients(values: Tensor, upstream: Tensor, *now: Tensor) -> list[Tensor]:
+            passed, *of_numbers = backward(values, upstream, *now)
+            return [tf.where(known, passed, upstream), *(tf.where(known, g, tf.zeros_like(g)) for g in of_numbers)]
+
+        # The condition is not differentiated: XLA has no gradient for it.
+        return in_float32(lambda values: with_gradient(forward, gradients, values, *numbers), inputs)
 
     def _warn_if_untrained(self) -> None:
         if keras.src.backend.in_stateless_scope():
@@ -167,13 +222,11 @@ class TrainedQuantizer(ActivationQuantizer):
         with tf.init_scope():
             if tf.executing_eagerly() and int(value_of(self.batches)) == 0 and not getattr(self, "_warned", False):
                 self._warned = True
-                if not first_time_in_call(_UNTRAINED):
-                    return
-                warnings.warn(
-                    f"{self.name} (perhaps not alone) has seen no training batch: values pass through unquantized. "
-                    "Train the model, or give `convert` a representative_dataset.",
-                    stacklevel=2,
-                )
+                if first_time_in_call(_UNTRAINED):
+                    warn(
+                        f"{self.name} (perhaps not alone) has seen no training batch: values pass through unquantized. "
+                        "Train the model, or give `convert` a representative_dataset."
+                    )
 
 
 class _RangeQuantizer(TrainedQuantizer):
@@ -204,37 +257,6 @@ class _RangeQuantizer(TrainedQuantizer):
     def summary_values(self) -> dict[str, float]:
         low, high = self.range()
         return {"minimum": float(low), "maximum": float(high)}
-
-
-def _rounded(inputs: Tensor, parameters: tuple[Tensor, Tensor], spec: affine.QuantSpec) -> Tensor:
-    return ops.cast(affine.fake_quantize(ops.cast(inputs, "float32"), *parameters, spec), inputs.dtype)
-
-
-def _corrected(average: Tensor, batches: Tensor, decay: float) -> Tensor:
-    return average / (1.0 - ops.power(decay, ops.cast(ops.maximum(batches, 1), "float32")))
-
-
-def _count_on(before: Tensor, frozen: bool) -> Tensor:
-    return ops.maximum(before, 1) if frozen else before + 1
-
-
-@functools.cache
-def _averaging_program(spec: affine.QuantSpec, decay: float, frozen: bool) -> Callable[..., Any]:
-    """Compiled `values, minimum, maximum, batches before -> rounded values, low, high, minimum, maximum`.
-
-    One program, because in a small model the start of each costs as much as its work.
-    """
-
-    def forward(values: Tensor, minimum: Tensor, maximum: Tensor, before: Tensor) -> tuple[Tensor, ...]:
-        known = (before > 0) & frozen
-        minimum = tf.where(known, minimum, decay * minimum + (1.0 - decay) * tf.reduce_min(values))
-        maximum = tf.where(known, maximum, decay * maximum + (1.0 - decay) * tf.reduce_max(values))
-        batches = _count_on(before, frozen)
-        low, high = _corrected(minimum, batches, decay), _corrected(maximum, batches, decay)
-        rounded = affine.fake_quantize(values, *affine.affine_parameters(low, high, spec), spec)
-        return rounded, low, high, minimum, maximum
-
-    return compiled(forward)
 
 
 @register("activation_quantizer")
@@ -271,8 +293,8 @@ class MovingAverageRange(_RangeQuantizer):
     def range(self) -> tuple[Tensor, Tensor]:
         batches = value_of(self.batches)
         return (
-            _corrected(value_of(self.minimum), batches, self._decay),
-            _corrected(value_of(self.maximum), batches, self._decay),
+            corrected(value_of(self.minimum), batches, self._decay),
+            corrected(value_of(self.maximum), batches, self._decay),
         )
 
     def set_range(self, low: float, high: float) -> None:
@@ -288,13 +310,14 @@ class MovingAverageRange(_RangeQuantizer):
 
         @tf.custom_gradient
         def apply(x: Tensor) -> tuple[Any, Any]:
-            outputs, low, high, *averages = _averaging_program(self.spec, self._decay, frozen)(x, *state)
+            outputs, low, high, *averages = averaging_program(self.spec, self._decay, frozen)(x, *state)
             return (outputs, *averages), lambda upstream, *_: gradient_inside(x, low, high, upstream)
 
-        outputs, minimum, maximum = apply(values)
+        outputs, minimum, maximum, batches, whole = apply(values)
         assign(self.minimum, minimum)
         assign(self.maximum, maximum)
-        assign(self.batches, _count_on(before, frozen))
+        assign(self.batches, batches)
+        self.count(whole)
         return outputs
 
     def get_config(self) -> dict[str, Any]:
@@ -321,6 +344,9 @@ class LearnedRange(_RangeQuantizer):
     def range(self) -> tuple[Tensor, Tensor]:
         return value_of(self.minimum), value_of(self.maximum)
 
+    def surrogate(self) -> Surrogate:
+        return lambda values, upstream, low, high: gradients_of_range(values, low, high, upstream), self.range()
+
     def set_range(self, low: float, high: float) -> None:
         self.minimum.assign(low)
         self.maximum.assign(high)
@@ -328,15 +354,15 @@ class LearnedRange(_RangeQuantizer):
 
     def train(self, values: Tensor) -> Tensor:
         batches = value_of(self.batches)
-        fresh = batches == 0
-        first = ops.cond(fresh, lambda: _extremes(values), lambda: self.range())
-        # No gradient may enter the condition (XLA has none for it), and the ends are a part of the result in every
-        # batch: else they have no gradient in the first one, of which Keras warns.
-        first = [ops.stop_gradient(end) for end in first]
+        # The ends are a part of the result in every batch: else they have no gradient in the first one, of which Keras
+        # warns.
+        *first, whole = finite_extremes(ops.stop_gradient(values))
+        fresh = ops.logical_and(batches == 0, first[0] <= first[1])
         low, high = (ops.where(fresh, set_to, end) for set_to, end in zip(first, self.range(), strict=True))
         assign(self.minimum, ops.stop_gradient(low))
         assign(self.maximum, ops.stop_gradient(high))
-        assign(self.batches, batches + 1)
+        assign(self.batches, count_on(batches, False, first[0] <= first[1]))
+        self.count(whole)
         return fake_quantize_range(values, low, high, self.spec, learn_range=True)
 
 
@@ -363,8 +389,8 @@ class FixedGrid(ActivationQuantizer):
         rounding: str = "half_even",
         **kwargs: Any,
     ) -> None:
-        if not scale > 0:
-            raise ValueError(f"Expected `scale` > 0. Received: scale={scale}")
+        if not 0 < scale < math.inf:
+            raise ValueError(f"Expected a finite `scale` > 0. Received: scale={scale}")
         if rounding not in ("half_even", "half_away"):
             raise ValueError(f"Expected `rounding` 'half_even' or 'half_away'. Received: rounding={rounding!r}")
         self._scale, self._zero_point = float(scale), int(zero_point)
@@ -403,11 +429,15 @@ class FixedGrid(ActivationQuantizer):
         return inputs
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        if not training:
-            return self.plain(inputs)
+        return self.inferred(self._on_grid, inputs)
+
+    def surrogate(self) -> Surrogate:
         low, high = ((end - self._zero_point) * self._scale for end in (self.lowest, self.spec.maximum))
-        clipped = ops.clip(ops.cast(inputs, "float32"), low, high)
-        return ops.cast(straight_through(self._on_grid, clipped), inputs.dtype)
+
+        def within(values: Tensor, upstream: Tensor) -> tuple[Tensor]:
+            return (tf.where((values >= low) & (values <= high), upstream, tf.zeros_like(upstream)),)
+
+        return within, ()
 
     def plain(self, inputs: Any) -> Any:
         return in_float32(self._on_grid, inputs)
@@ -421,17 +451,12 @@ class FixedGrid(ActivationQuantizer):
         return affine.fake_quantize(values, self._scale, float(self._zero_point), self.spec)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "scale": self._scale,
-            "zero_point": self._zero_point,
-            "lowest": self._lowest,
-            "rounding": self._rounding,
-        }
+        config = {"scale": self._scale, "zero_point": self._zero_point, "lowest": self._lowest}
+        return {**super().get_config(), **config, "rounding": self._rounding}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class QuantizeActivation(keras.layers.Layer):
+class QuantizeActivation(TellsOfExport, keras.layers.Layer):
     """A point of the graph where the device holds integers.
 
     Args:

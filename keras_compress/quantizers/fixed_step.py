@@ -6,12 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
 from keras import ops
 
 from keras_compress.core import affine
-from keras_compress.core.ste import compiled
-from keras_compress.quantizers.activation import ActivationQuantizer, in_float32
+from keras_compress.core.ste import compiled, in_float32
+from keras_compress.quantizers.activation import ActivationQuantizer, Surrogate
 
 Tensor = Any
 
@@ -40,19 +39,19 @@ class FixedStep(ActivationQuantizer):
     def parameters(self) -> tuple[Tensor, Tensor]:
         return ops.convert_to_tensor(self.step, "float32"), ops.convert_to_tensor(float(self.spec.minimum), "float32")
 
+    def _on_grid(self, values: Tensor) -> Tensor:
+        return affine.fake_quantize(values, self.step, float(self.spec.minimum), self.spec)
+
     def plain(self, inputs: Any) -> Any:
-        zero_point = float(self.spec.minimum)
-        return in_float32(lambda values: affine.fake_quantize(values, self.step, zero_point, self.spec), inputs)
+        return in_float32(self._on_grid, inputs)
+
+    def surrogate(self) -> Surrogate:
+        step, zero_point = self.parameters()
+        highest, passes = (self.spec.maximum - zero_point) * step, self.passes()
+        return lambda values, upstream: (passes(values, highest, upstream),), ()
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training:
-            return self.plain(inputs)
-        step, zero_point = self.parameters()
-        highest = (self.spec.maximum - zero_point) * step
-        rounding, passes = _rounding(self.spec), self.passes()
-
-        @tf.custom_gradient
-        def apply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-            return rounding(x, step), lambda upstream: passes(x, highest, upstream)
-
-        return ops.cast(apply(ops.cast(inputs, "float32")), inputs.dtype)
+            return self.inferred(self._on_grid, inputs)
+        rounding, step = _rounding(self.spec), self.parameters()[0]
+        return self.inferred(lambda values: rounding(values, step), inputs)

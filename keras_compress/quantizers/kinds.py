@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import re
+import types
 from enum import Enum
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_compress.core.model import inner
 
@@ -23,15 +27,23 @@ class Kind(Enum):
     FREE = "own output range"
 
 
+# Layers that do nothing in inference; called without a word of training, augmentations would begin.
+_INFERENCE_IDENTITY = (
+    "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout "
+    "ActivityRegularization Identity AugMix CutMix MixUp RandAugment RandomBrightness RandomColorDegeneration "
+    "RandomColorJitter RandomContrast RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur "
+    "RandomGrayscale RandomHue RandomInvert RandomPerspective RandomPosterization RandomRotation RandomSaturation "
+    "RandomSharpness RandomShear RandomTranslation RandomZoom"
+)
+INFERENCE_IDENTITY = _INFERENCE_IDENTITY.split()
 _BY_CLASS = {
     Kind.LINEAR: "Dense EinsumDense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose "
     "DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D",
     Kind.NORM: "BatchNormalization",
     Kind.SAME: "MaxPooling1D MaxPooling2D MaxPooling3D GlobalMaxPooling1D GlobalMaxPooling2D Flatten Reshape Permute "
-    "ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D RepeatVector Dropout "
-    "SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout "
-    "ActivityRegularization Identity InputLayer Transpose Squeeze ExpandDims GetItem Copy Split Unstack "
-    "SwapAxes Swapaxes Moveaxis Flip",
+    "ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D RepeatVector "
+    "InputLayer Transpose Squeeze ExpandDims GetItem Copy Split Unstack SwapAxes Swapaxes Moveaxis Flip "
+    + _INFERENCE_IDENTITY,
     Kind.AVERAGE: "AveragePooling1D AveragePooling2D AveragePooling3D GlobalAveragePooling1D GlobalAveragePooling2D",
     Kind.JOIN: "Concatenate Stack",
     Kind.CLAMP: "Relu Relu6",
@@ -49,16 +61,51 @@ FIXED_GRIDS_8 = {**FIXED_GRIDS, "log_softmax": (16 / 256, 127)}
 FIXED_GRID_16 = (1 / 32768, 0)
 
 
+# The same function in each of these modules; `keras.ops.gelu` is another one than `keras.activations.gelu`.
+_IN_TENSORFLOW = (
+    *("relu", "relu6", "elu", "selu", "leaky_relu", "sigmoid", "tanh", "silu", "swish", "softplus", "softsign"),
+    *("softmax", "log_softmax"),
+)
+_IN_OPS = (
+    *(*_IN_TENSORFLOW, "celu", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "log_sigmoid", "squareplus"),
+    *("soft_shrink", "hard_shrink", "tanh_shrink", "sparse_plus", "sparse_sigmoid"),
+)
+
+
+@functools.cache
+def _known_functions() -> dict[int, str]:
+    """`id` of a function of Keras or TensorFlow -> the name of the Keras activation that it is."""
+    names = {"swish": "silu", "hard_swish": "hard_silu"}
+    found = [(getattr(tf.nn, name), name) for name in _IN_TENSORFLOW]
+    found += [(getattr(keras.ops, name), name) for name in _IN_OPS]
+    found += [(tf.nn.gelu, "gelu"), (tf.exp, "exponential"), (keras.ops.exp, "exponential")]
+    known = {id(function): names.get(name, name) for function, name in found}
+    own = [getattr(keras.activations, name) for name in dir(keras.activations)]
+    known.update({id(each): each.__name__ for each in own if isinstance(each, types.FunctionType)})
+    return known
+
+
+def known_activation(function: Any) -> str | None:
+    """Name of the Keras activation that a function is; `None` for a user's own, whatever it is called."""
+    return _known_functions().get(id(function))
+
+
 def activation_name(layer: Any) -> str | None:
-    """Name of the activation that a layer applies, `None` for linear."""
+    """Name of the activation that a layer applies, `None` for linear.
+
+    A function of a user's own is `"custom_"` and its name, which may be that of any other.
+    """
     body = inner(layer) if isinstance(layer, keras.layers.Layer) else layer
     if type(body).__name__ in ("ReLU", "Softmax"):
         return _clamp_of(body) if type(body).__name__ == "ReLU" else "softmax"
     activation = getattr(body, "activation", None)
     if activation is None or activation is keras.activations.linear:
         return type(body).__name__.lower() if type(body).__name__ in ("Sigmoid", "Tanh", "Relu", "Relu6") else None
-    name = getattr(activation, "__name__", type(activation).__name__)
-    return str(name)
+    known = known_activation(activation)
+    if known is None and not isinstance(activation, keras.layers.Layer):
+        name = getattr(activation, "__name__", type(activation).__name__)
+        return "custom_" + re.sub(r"\W", "", str(name))
+    return known or type(activation).__name__
 
 
 def _clamp_of(relu: keras.layers.ReLU) -> str:

@@ -12,8 +12,8 @@ from keras import ops
 
 from keras_compress.core import affine
 from keras_compress.core.context import assign
-from keras_compress.core.ste import compiled, value_of
-from keras_compress.quantizers.activation import TrainedQuantizer
+from keras_compress.core.ste import compiled, finite_extremes, value_of, with_gradient
+from keras_compress.quantizers.activation import Surrogate, TrainedQuantizer
 
 Tensor = Any
 # An optimizer may push the number to 0 and below: it then counts as this, and its gradient can lead it back.
@@ -26,6 +26,10 @@ def _rounding(spec: affine.QuantSpec, divisor: int, zero_point: int) -> Callable
         return affine.fake_quantize(values, scale_of(learned, divisor), float(zero_point), spec)
 
     return compiled(forward)
+
+
+def _finite(values: Tensor) -> Tensor:
+    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
 
 
 def scale_of(learned: Tensor, divisor: int) -> Tensor:
@@ -85,38 +89,47 @@ class LearnedScale(TrainedQuantizer):
         return super().unrounded(inputs) if self.trained() else inputs
 
     def first_value(self, values: Tensor) -> Tensor:
-        """The number for the first training batch; anything but a positive one counts as 1."""
+        """The number for the first training batch, which holds 0 for what is not finite; 1 if it is not positive."""
         raise NotImplementedError(f"{type(self).__name__} must implement `first_value(values)`.")
 
     def backward(self) -> Callable[..., tuple[Tensor, Tensor]]:
         """Compiled `(values, number, upstream) -> gradients of both`, the same object for the same settings."""
         raise NotImplementedError(f"{type(self).__name__} must implement `backward()`.")
 
+    def surrogate(self) -> Surrogate:
+        return self._gradients(value_of(self.unit) if self.relative else None), (value_of(self.learned),)
+
+    def _gradients(self, unit: Tensor | None) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Gradients of the values and of the trained number, which is `learned`, or `learned * unit`."""
+        backward = self.backward()
+
+        def gradients(values: Tensor, upstream: Tensor, learned: Tensor) -> tuple[Tensor, Tensor]:
+            of_values, of_number = backward(values, learned if unit is None else learned * unit, upstream)
+            # A batch whose gradient is not finite must not move the number: it would never come back.
+            of_number = tf.where(tf.math.is_finite(of_number), of_number, tf.zeros_like(of_number))
+            return of_values, of_number if unit is None else of_number / unit
+
+        return gradients
+
     def train(self, values: Tensor) -> Tensor:
         batches, now = value_of(self.batches), value_of(self.learned)
-        fresh = batches == 0
+        lowest, highest, whole = finite_extremes(ops.stop_gradient(values))
+        some = lowest <= highest
+        fresh = ops.logical_and(batches == 0, some)
         unit = value_of(self.unit) if self.relative else tf.ones_like(now)
         # As in `LearnedRange`: no gradient may enter the condition, and the number has one in every batch.
-        first = ops.stop_gradient(ops.cond(fresh, lambda: self.first_value(values), lambda: now))
+        first = ops.stop_gradient(ops.cond(fresh, lambda: self.first_value(_finite(values)), lambda: now))
         first = ops.where(first > 0, first, ops.ones_like(first))
         if self.relative:
             unit, first = ops.where(fresh, first, unit), tf.ones_like(now)
             assign(self.unit, ops.stop_gradient(unit))
         used = ops.where(fresh, first, now)
         assign(self.learned, ops.stop_gradient(used))
-        assign(self.batches, batches + 1 if self.trainable else ops.maximum(batches, 1))
+        assign(self.batches, ops.where(some, batches + 1 if self.trainable else ops.maximum(batches, 1), batches))
+        self.count(whole)
         self.penalize(used)
-        forward, backward = _rounding(self.spec, self.divisor, self.zero_point), self.backward()
-
-        @tf.custom_gradient
-        def apply(x: Tensor, learned: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
-            def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-                of_values, of_number = backward(x, learned * unit, upstream)
-                return of_values, of_number / unit
-
-            return forward(x, learned * unit), gradient
-
-        return apply(values, used)
+        forward = _rounding(self.spec, self.divisor, self.zero_point)
+        return with_gradient(lambda x: forward(x, used * unit), self._gradients(unit), values, used)
 
     def penalize(self, learned: Tensor) -> None:
         """Add a loss for the number; none by default."""

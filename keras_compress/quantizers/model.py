@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,12 +12,17 @@ from typing import Any, TypeVar
 import keras
 
 from keras_compress.core import graph, parts
+from keras_compress.core.existing import found_in, keeping, kept_by, kinds_of, warn_of
+from keras_compress.core.export_notice import share_notice
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import add_transforms, candidates, check_phases_ended
 from keras_compress.core.registry import entries, lookup, register, resolve
 from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.slots import Slot
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.core.transform import WeightTransform
+from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import ActivationQuantizer, Place
 from keras_compress.quantizers.placement import PlacePoints
@@ -146,6 +150,7 @@ def _fresh(made: _Layer) -> _Layer:
 
 
 @register("entry_point")
+@global_state_kept()
 def quantize_model(
     model: keras.Model,
     weights: Any = "int8",
@@ -155,6 +160,7 @@ def quantize_model(
     grid: Any = "int8",
     other_activations: Any = "int8",
     gradients: Any = None,
+    preserve: Any = "auto",
     filters: Selector | None = None,
     rules: Sequence[Mapping[str, Any]] | None = None,
     strict: bool = False,
@@ -176,6 +182,10 @@ def quantize_model(
         other_activations: What stands where values may be negative (inputs, sums, outputs), where `activations` takes
             no negative values.
         gradients: A quantizer of the gradients that arrive at each layer's output, such as `DoReFaGradient(6)`.
+        preserve: What stays of weights that have no transforms but are sparse or share few values, as those of a
+            stripped model are: `"sparsity"`, `"clusters"`, or both in a list: a mask and centroids are put in front of
+            the quantizer, as if the model had not been stripped. `"auto"`: both, as far as the quantizer lets them
+            stay, with a warning that says where; `None`: nothing.
         filters: Layers whose weights are quantized: name, `"re:..."`, `"class:..."`, class or callable. Activations
             are quantized in the whole model, as integer kernels need them everywhere.
         rules: Exceptions: `{"layers": selector, "skip": True}` (weights stay as they are),
@@ -200,13 +210,17 @@ def quantize_model(
             f"Received: other_activations={other_activations!r}"
         )
     check_phases_ended(model)
+    preserved = _Preserved(preserve)
     places = _Places({"weights": weights, "activations": activations}, filters, tuple(rules or ()), strict)
     apart = input_points_apart(model)
-    quantized = _with_weights(apart, places, per_channel, grid, gradients)
-    if activations is None and not any("activations" in rule for rule in places.rules):
-        return quantized
-    _warn_of_places(model)
-    return _with_points(quantized, apart, places, other_activations) if graph.is_graph(model) else quantized
+    quantized = _with_weights(apart, places, per_channel, grid, gradients, preserved)
+    preserved.warn()
+    if activations is not None or any("activations" in rule for rule in places.rules):
+        _warn_of_places(model)
+        if graph.is_graph(model):
+            quantized = _with_points(quantized, apart, places, other_activations)
+    share_notice(quantized._flatten_layers())
+    return quantized
 
 
 @dataclass(frozen=True)
@@ -219,8 +233,40 @@ class _Places:
     strict: bool
 
 
+class _Preserved:
+    """What is kept of stripped weights, and what is said of it."""
+
+    def __init__(self, preserve: Any) -> None:
+        self._kinds = kinds_of(preserve)
+        self._asked = preserve != "auto"
+        self._kept: list[tuple[str, str]] = []
+        self._lost: list[tuple[str, str]] = []
+
+    def before(
+        self, path: str, wrapper: Compressed, slot: Slot, new: Sequence[WeightTransform]
+    ) -> list[WeightTransform]:
+        """What has to stand in front of new transforms of a weight."""
+        if not self._kinds:
+            return []
+        found = found_in(wrapper, slot)
+        kinds = self._kinds if self._asked else kept_by(self._kinds, found, new)
+        for kind in self._kinds:
+            if words := found.words((kind,)):
+                (self._kept if kind in kinds else self._lost).append((path, words))
+        return keeping(found, kinds)
+
+    def warn(self) -> None:
+        """Say it, where the user has not chosen."""
+        if self._asked:
+            return
+        say = 'Give `preserve=["sparsity", "clusters"]` to keep them without this warning, `None` to train them freely.'
+        warn_of("Zeros and shared values of a stripped model stay what they are", self._kept, say)
+        say = "Give `preserve=None` to quantize without this warning, or another quantizer."
+        warn_of("This quantizer does not keep zeros or shared values that are there", self._lost, say)
+
+
 def _with_weights(
-    model: keras.Model, places: _Places, per_channel: bool | None, grid: Any, gradients: Any
+    model: keras.Model, places: _Places, per_channel: bool | None, grid: Any, gradients: Any, preserved: _Preserved
 ) -> keras.Model:
     kept: list[str] = []
     added: list[str] = []
@@ -231,7 +277,7 @@ def _with_weights(
             kept.append(path)
             return []
         added.extend(path for _ in new)
-        return new
+        return [*preserved.before(path, before, slot, new), *new] if new else []
 
     numbers = itertools.count()
 
@@ -286,11 +332,10 @@ def _warn_of_places(model: keras.Model) -> None:
     """Say where activations cannot be quantized while the model trains."""
     closed = [model.name] if parts.is_user_written(model) else [path for path, _ in _written_in(model, "")]
     if closed:
-        warnings.warn(
+        warn(
             f"Activations inside {', '.join(map(repr, closed))} are not quantized while it trains: what a `call` "
             "computes has no place for it. Its weights are; `convert` finds the ranges of the activations with a "
-            "representative dataset.",
-            stacklevel=3,
+            "representative dataset."
         )
 
 

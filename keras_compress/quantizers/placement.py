@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from keras_compress.core import graph
-from keras_compress.core.model import LayerCopies, copy_layer, foldable, inner
+from keras_compress.core.batch_norm import foldable
+from keras_compress.core.model import LayerCopies, copy_layer, inner
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import (
@@ -32,16 +33,50 @@ def is_float(tensor: Any) -> bool:
     return str(tensor.dtype).startswith(("float", "bfloat"))
 
 
-def points_of(model: keras.Model) -> set[int]:
-    """`id(node)` of the calls after which integers stand, in one graph (nested models have their own)."""
+def points_of(model: keras.Model, through: bool = False) -> set[int]:
+    """`id(node)` of the calls after which integers stand, in one graph (nested models have their own).
+
+    Args:
+        model: The graph.
+        through: Whether a call that only moves values stands between no two others, see `reader_of`.
+    """
     table = graph.consumers(model)
     found = set()
     for node in graph.nodes(model):
         if graph.is_graph(node.operation) or isinstance(node.operation, QuantizeActivation):
             continue
-        if _makes_values(node, graph.sole_consumer(node, model, table)) and not _joined(node, model, table):
+        reader = (reader_of if through else graph.sole_consumer)(node, model, table)
+        if _makes_values(node, reader) and not _joined(node, model, table):
             found.add(id(node))
     return found
+
+
+def reader_of(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> Node | None:
+    """What alone reads the output of a call, reshapes and permutations of a layer that was taken apart looked through.
+
+    The kernel takes along what stands behind them: a ReLU, a point, and a normalization if the channels stay last.
+    """
+    first = reader = graph.sole_consumer(node, model, table)
+    while reader is not None and type(reader.operation).__name__ in ("Reshape", "Permute"):
+        reader = graph.sole_consumer(reader, model, table)
+    if first is reader or reader is None:
+        return first
+    kind, operation = kind_of(reader.operation), reader.operation
+    if isinstance(operation, QuantizeActivation):
+        return first if operation.quantizer.replaces_relu else reader
+    if kind is Kind.NORM:
+        return reader if foldable(node.operation, operation) and _channels_kept(first, reader) else first
+    return reader if kind is Kind.CLAMP else first
+
+
+def _channels_kept(first: Node, last: Node) -> bool:
+    """Whether the calls from `first` to before `last` are reshapes that leave the last axis alone."""
+    tensors = [last.input_tensors[0]]
+    while tensors[-1] is not first.outputs[0]:
+        tensors.append(_producer(tensors[-1]).input_tensors[0])
+    tensors.append(first.input_tensors[0])
+    reshapes = all(type(_producer(t).operation).__name__ == "Reshape" for t in tensors[:-1])
+    return reshapes and len({t.shape[-1] for t in tensors}) == 1
 
 
 def _makes_values(node: Node, reader: Node | None) -> bool:
@@ -136,7 +171,7 @@ class PlacePoints:
         return graph.Rebuild(self, enter=lambda t: t if inputs[t.name] else self._input_point(t)).model(model)
 
     def _collect(self, model: keras.Model) -> None:
-        self._points |= points_of(model)
+        self._points |= points_of(model, through=self.private)
         for layer in model.layers:
             if graph.is_graph(layer):
                 self._collect(layer)

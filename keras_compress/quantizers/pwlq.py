@@ -178,8 +178,15 @@ class PWLQ(WeightQuantizer):
         self.shares = self.add_weight(
             name="breakpoints", shape=(self.breakpoints, *self.scale_shape), initializer="zeros", trainable=False
         )
-        even = np.arange(1, self.breakpoints + 1) / (self.breakpoints + 1)
-        self.shares.assign(np.broadcast_to(even.reshape(-1, *[1] * len(self.scale_shape)), self.shares.shape))
+        self.shares.assign(self._even_shares())
+
+    def _even_shares(self) -> NDArray[np.float32]:
+        even = (np.arange(1, self.breakpoints + 1) / (self.breakpoints + 1)).astype(np.float32)
+        return np.broadcast_to(even.reshape(-1, *[1] * len(self.scale_shape)), self.shares.shape)
+
+    def is_as_created(self) -> bool:
+        """Whether the breakpoints are still those that `create_variables` sets."""
+        return bool((np.asarray(self.shares) == self._even_shares()).all())
 
     def initialize(self, weight: Tensor) -> None:
         values = ops.convert_to_numpy(weight).astype(np.float64)

@@ -10,9 +10,9 @@ from keras import ops
 
 from keras_compress.core import affine
 from keras_compress.core.registry import register
-from keras_compress.core.ste import compiled
+from keras_compress.core.ste import compiled, in_float32
 from keras_compress.quantizers import signs
-from keras_compress.quantizers.activation import ActivationQuantizer, in_float32
+from keras_compress.quantizers.activation import ActivationQuantizer, Surrogate
 
 Tensor = Any
 
@@ -50,16 +50,12 @@ class SignActivation(ActivationQuantizer):
         """Compiled `(values, upstream) -> gradient`."""
         raise NotImplementedError(f"{type(self).__name__} must implement `slope()`.")
 
+    def surrogate(self) -> Surrogate:
+        passes = self.slope()
+        return lambda values, upstream: (passes(values, upstream),), ()
+
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        if not training:
-            return self.plain(inputs)
-        slope = self.slope()
-
-        @tf.custom_gradient
-        def apply(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-            return _sign_program(x), lambda upstream: slope(x, upstream)
-
-        return ops.cast(apply(ops.cast(inputs, "float32")), inputs.dtype)
+        return self.inferred(_sign_program if training else _sign, inputs)
 
     def plain(self, inputs: Any) -> Any:
         return in_float32(_sign, inputs)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_compress.core import affine
 from keras_compress.core.kernels import Bound, Kernel
@@ -129,12 +130,32 @@ class WeightQuantizer(WeightTransform):
         if not self.has_integers:
             return None
         method, state = self.grid()
-        integers, scale = _integers_program(method)(ops.convert_to_tensor(weight, "float32"), *state)
+        found, scale = _integers_program(method)(ops.convert_to_tensor(weight, "float32"), *state)
+        integers = ops.convert_to_numpy(found)
+        self._check_integers(integers)
         return IntegerWeight(
-            integers=np.rint(ops.convert_to_numpy(integers)).astype(np.int8),
+            integers=integers.astype(np.int8),
             scale=np.asarray(ops.convert_to_numpy(scale), np.float32).reshape(self.scale_shape),
             bits=int(self.storage_bits or 8),
         )
+
+    def _check_integers(self, integers: NDArray[Any]) -> None:
+        """Refuse what would be cut off or rounded on the way to the file, where the training did not see it.
+
+        Raises:
+            ValueError: For numbers that are no integers, or beyond `storage_bits`.
+        """
+        bits = int(self.storage_bits or 8)
+        lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        found = f"{type(self).__name__} {self.name!r}"
+        if not (integers == np.rint(integers)).all():
+            first = float(integers[integers != np.rint(integers)][0])
+            raise ValueError(f"Expected `to_integers` to give whole numbers. Received: {first:.6g} from {found}")
+        if integers.size and (integers.min() < lowest or integers.max() > highest):
+            raise ValueError(
+                f"Expected integers from {lowest} to {highest}, which `storage_bits={bits}` holds. "
+                f"Received: {integers.min():.0f} to {integers.max():.0f} from {found}"
+            )
 
     @property
     def scale_shape(self) -> list[int]:

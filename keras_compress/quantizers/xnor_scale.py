@@ -86,8 +86,11 @@ class XnorScale(keras.layers.Layer):
             return outputs * ops.cast(self.magnitude(x), outputs.dtype)
         if training and self.trainable and first_time_in_call(self):
             now = ops.stop_gradient(ops.mean(self.magnitude(x)))
-            assign(self.average, self.momentum * value_of(self.average) + (1.0 - self.momentum) * now)
-            assign(self.batches, value_of(self.batches) + 1)
+            average, finite = value_of(self.average), ops.isfinite(now)
+            moved = self.momentum * average + (1.0 - self.momentum) * now
+            # One batch with an infinite value would spoil the average for ever.
+            assign(self.average, ops.where(finite, moved, average))
+            assign(self.batches, value_of(self.batches) + ops.cast(finite, "int64"))
         return outputs * ops.cast(self.factor(), outputs.dtype)
 
     def factor(self) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from keras_compress.core.finite import finite_training
 from keras_compress.core.printable import printable
 from keras_compress.core.registry import lookup
 from keras_compress.core.shown import Shown
@@ -155,12 +156,14 @@ def compress(
         A new model: trained with `fit`, to be compiled and trained without.
 
     Raises:
-        ValueError: For a mistake in the recipe (before anything is done), or what a method refuses.
+        ValueError: For a mistake in the recipe (before anything is done), what a method refuses, or a training that
+            ends in numbers that are not finite.
     """
     for stage in Recipe.load(recipe).stages:
         model = stage.apply(model, steps_per_epoch)
         if fit is not None and stage.epochs:
-            fit(model, stage)
+            with finite_training(model, stage.name):
+                fit(model, stage)
     return model
 
 

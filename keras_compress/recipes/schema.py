@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jsonschema
@@ -9,6 +10,9 @@ import jsonschema
 from keras_compress.core.printable import printable
 
 VERSION = 1
+# Beyond these a number is a slip of the pen: no training ends, or none survives its first step.
+MOST_EPOCHS = 1_000_000
+HIGHEST_RATE = 1000.0
 
 _SELECTOR = {
     "anyOf": [
@@ -27,8 +31,8 @@ _STAGE = {
         "config": {"type": "object"},
         "filters": _SELECTOR,
         "rules": {"type": "array", "items": _RULE},
-        "epochs": {"type": "integer", "minimum": 0},
-        "learning_rate": {"type": "number", "exclusiveMinimum": 0},
+        "epochs": {"type": "integer", "minimum": 0, "maximum": MOST_EPOCHS},
+        "learning_rate": {"type": "number", "exclusiveMinimum": 0, "maximum": HIGHEST_RATE},
     },
 }
 SCHEMA: dict[str, Any] = {
@@ -42,7 +46,11 @@ SCHEMA: dict[str, Any] = {
         "stages": {"type": "array", "minItems": 1, "items": _STAGE},
     },
 }
-_VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+# JSON Schema takes 1.0 for an integer, and Python's JSON 1e999 for a number.
+_TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+    "integer", lambda checker, value: isinstance(value, int) and not isinstance(value, bool)
+)
+_VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_TYPES)(SCHEMA)
 
 
 def check(recipe: Any, source: str) -> None:
@@ -55,6 +63,7 @@ def check(recipe: Any, source: str) -> None:
     Raises:
         ValueError: For the first mistake, naming its place in the file and what is allowed there.
     """
+    _check_numbers(recipe, [], source)
     mistake = next(iter(sorted(_VALIDATOR.iter_errors(recipe), key=lambda e: (len(e.absolute_path), str(e)))), None)
     if mistake is not None:
         place = place_of(list(mistake.absolute_path))
@@ -70,6 +79,21 @@ def _check_texts(value: Any, path: list[str | int], source: str) -> None:
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
     for key, entry in entries:
         _check_texts(entry, [*path, printable(key) if isinstance(key, str) else key], source)
+
+
+def _check_numbers(value: Any, path: list[str | int], source: str) -> None:
+    """Refuse numbers that are NaN or infinite, at any depth.
+
+    Raises:
+        ValueError: Naming the place in the file.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"Expected a finite number at {place_of(path)} of recipe {source}. Received: {value}")
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    )
+    for key, entry in children:
+        _check_numbers(entry, [*path, key], source)
 
 
 def place_of(path: list[str | int]) -> str:
@@ -97,7 +121,7 @@ def _expectation(mistake: Any) -> str:
         return {"object": "an object {...}", "array": "a list [...]", "string": "a text"}.get(
             mistake.validator_value, f"a value of type {mistake.validator_value}"
         )
-    bounds = {"minimum": "a number >= ", "exclusiveMinimum": "a number > "}
+    bounds = {"minimum": "a number >= ", "exclusiveMinimum": "a number > ", "maximum": "a number <= "}
     if mistake.validator in bounds:
         return f"{bounds[mistake.validator]}{mistake.validator_value}"
     return "something, not nothing,"

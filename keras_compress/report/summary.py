@@ -15,13 +15,15 @@ from keras import ops
 
 from keras_compress.core import graph
 from keras_compress.core.frozen import FrozenGrid
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, inner, slots_in
 from keras_compress.core.printable import printable
 from keras_compress.core.shown import Shown, names
 from keras_compress.core.slots import Slot, skip_reason
+from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
-from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.quantizers.activation import QuantizeActivation, TrainedQuantizer
 from keras_compress.report.macs import positions_by_layer
 
 if TYPE_CHECKING:
@@ -91,12 +93,14 @@ class ModelSummary(Shown):
         rows: One for each compressible weight, in the order of the model.
         skipped: `(path, reason)` of layers that cannot be compressed.
         pending: `(path, what training has not finished)`.
+        not_finite: `(path, training batches with values that are NaN or infinite, which the range leaves out)`.
     """
 
     name: str
     rows: tuple[WeightRow, ...]
     skipped: tuple[tuple[str, str], ...]
     pending: tuple[tuple[str, str], ...]
+    not_finite: tuple[tuple[str, int], ...] = ()
 
     @property
     def elements(self) -> int:
@@ -165,7 +169,31 @@ class ModelSummary(Shown):
         for path, message in self.pending:
             paths.setdefault(message, []).append(path)
         said += [f"Not finished: {message}: {', '.join(listed)}" for message, listed in paths.items()]
+        said += self._missed()
+        said += [
+            f"Not finite: {number:,} training batches at {path} held NaN or infinite values: the range leaves them out."
+            for path, number in self.not_finite
+        ]
         return said + [f"Left as it is: {path}: {reason}" for path, reason in self.skipped]
+
+    def _missed(self) -> list[str]:
+        """Where the schedule has ended and fewer weights are zero than it asked for, one by one or as a group."""
+        unfinished = {path for path, _ in self.pending}
+        wanted: dict[tuple[str, str], list[WeightRow]] = {}
+        for row in self.rows:
+            if row.final_sparsity is not None and row.counted:
+                key = ("the group", row.group) if row.group else (row.path, row.slot)
+                wanted.setdefault(key, []).append(row)
+        said = []
+        for key, rows in wanted.items():
+            elements, target = sum(row.elements for row in rows), rows[0].final_sparsity or 0.0
+            zeros = round(sum(row.sparsity * row.elements for row in rows))
+            if zeros < round(target * elements) and not any(row.path in unfinished for row in rows):
+                said.append(
+                    f"Sparsity reached: {zeros / elements:.4g} of {target:.4g} at {' '.join(key)}: "
+                    f"{zeros:,} of {elements:,} weights are zero."
+                )
+        return said
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -180,6 +208,7 @@ class ModelSummary(Shown):
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
+@global_state_kept()
 def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) -> ModelSummary:
     """Print a table of a model's weights: transforms, bits, sparsity, distinct values, bytes and multiplications.
 
@@ -208,7 +237,8 @@ def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) ->
         for slot in filter(partial(_is_weight, layer), slots_in(layer)):
             row = _row(path, layer, slot, positions.get(id(layer)), activations.get(id(layer), FLOAT_BITS), variables)
             rows.append(row)
-    found = ModelSummary(model.name, _with_short_groups(rows), tuple(skipped), tuple(_pending(model)))
+    pending, not_finite = tuple(_pending(model)), tuple(_not_finite(model))
+    found = ModelSummary(model.name, _with_short_groups(rows), tuple(skipped), pending, not_finite)
     if print_fn is not None:
         print_fn(str(found))
     else:
@@ -318,3 +348,12 @@ def _pending(model: keras.Model) -> Iterator[tuple[str, str]]:
             yield from ((path, message) for t in layer.transform_list if (message := t.pending()))
         elif isinstance(layer, QuantizeActivation) and not layer.quantizer.trained():
             yield path, "its range was never trained"
+
+
+def _not_finite(model: keras.Model) -> Iterator[tuple[str, int]]:
+    for path, layer in graph.walk(model):
+        point = layer.input_point if isinstance(layer, Compressed) else layer
+        if isinstance(point, QuantizeActivation) and isinstance(point.quantizer, TrainedQuantizer):
+            number = int(value_of(point.quantizer.not_finite))
+            if number:
+                yield path, number

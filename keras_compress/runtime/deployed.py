@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.core.affine import QuantSpec, dequantize, quantize_to_int
+from keras_compress.core.data import InputSpec, filled, samples
 from keras_compress.runtime.process_target import check_header
 from keras_compress.runtime.target import Target, TensorSpec
 
@@ -50,22 +51,14 @@ def input_arrays(x: Any, specs: Sequence[TensorSpec]) -> list[Array]:
     """The data as one array for each input, in the file's order.
 
     Args:
-        x: An array, a list of arrays, or a mapping from input names to arrays.
+        x: Samples in any form that `keras_compress.core.data.batches_of` takes.
         specs: The file's inputs.
 
     Raises:
         ValueError: For a wrong number or names of inputs.
     """
-    if isinstance(x, Mapping):
-        names = [spec.signature_name or spec.name for spec in specs]
-        if set(names) != set(x):
-            raise ValueError(f"Expected data for the inputs {names}. Received: {sorted(x)}")
-        arrays = [np.asarray(x[name]) for name in names]
-    else:
-        arrays = [np.asarray(a) for a in (x if isinstance(x, (list, tuple)) else [x])]
-    if len(arrays) != len(specs):
-        raise ValueError(f"Expected {len(specs)} inputs. Received: {len(arrays)}")
-    return [as_input(array, spec) for array, spec in zip(arrays, specs, strict=True)]
+    inputs = [InputSpec(tuple(filter(None, (spec.signature_name, spec.name)))) for spec in specs]
+    return [as_input(array, spec) for array, spec in zip(samples(x, inputs), specs, strict=True)]
 
 
 def as_input(array: Array, spec: TensorSpec) -> Array:
@@ -81,10 +74,31 @@ def as_input(array: Array, spec: TensorSpec) -> Array:
 
 
 def run(target: Target, content: bytes, x: Any, label: str = "") -> list[Array]:
-    """Outputs as real numbers, in the file's order; integer inputs and outputs are converted by their scales."""
+    """Outputs as real numbers, in the file's order; integer inputs and outputs are converted by their scales.
+
+    A file made for several samples at a time runs as many in each call; the last call is filled with the last sample.
+    """
     signature = target.describe(content, label)
-    outputs = target.run(content, input_arrays(x, signature.inputs), label)
+    arrays = input_arrays(x, signature.inputs)
+    batch = _batch(arrays, signature.inputs)
+    outputs = target.run(content, _grouped(arrays, batch), label)
+    if batch > 1:
+        outputs = [array.reshape(-1, *array.shape[2:])[: len(arrays[0])] for array in outputs]
     return [_as_real(array, spec) for array, spec in zip(outputs, signature.outputs, strict=True)]
+
+
+def _batch(arrays: Sequence[Array], specs: Sequence[TensorSpec]) -> int:
+    """Samples that a file takes in one call: the first axis of its inputs, which the data have for all samples."""
+    sizes = {
+        spec.shape[0] if spec.shape and a.ndim == len(spec.shape) else 1 for a, spec in zip(arrays, specs, strict=True)
+    }
+    return sizes.pop() if len(sizes) == 1 else 1
+
+
+def _grouped(arrays: list[Array], batch: int) -> list[Array]:
+    if batch < 2:
+        return arrays
+    return [array.reshape(-1, batch, *array.shape[1:]) for array in filled(arrays, batch)]
 
 
 def _as_real(array: Array, spec: TensorSpec) -> Array:

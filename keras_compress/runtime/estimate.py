@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.inspection import FileStats, inspect_tflite
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.outputs import check_output
 from keras_compress.core.shown import Shown, names
 from keras_compress.core.suggest import did_you_mean
@@ -100,6 +101,7 @@ def estimator_names() -> tuple[str, ...]:
     return tuple(sorted(_ESTIMATORS))
 
 
+@global_state_kept()
 def estimate(model: Model, target: str, **options: Any) -> Estimate:
     """What a converted model would need on a device, by a model of that device.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.inspection import inspect_tflite
 from keras_compress.core import progress
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.shown import Shown
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import Latency, Target, target
@@ -125,6 +126,7 @@ def measure(
 
 
 @progress.shown("measuring")
+@global_state_kept()
 def measure_all(
     models: Mapping[str, Model],
     x: Any = None,

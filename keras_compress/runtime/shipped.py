@@ -17,6 +17,8 @@ from keras_compress.convert.freeze import freeze, is_frozen
 from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.lowering.rule import rule_of
 from keras_compress.convert.lowering.weighted import Weighted
+from keras_compress.core.data import input_specs, samples
+from keras_compress.core.graph import is_graph
 from keras_compress.quantizers.activation import FixedGrid
 from keras_compress.runtime.deployed import content_of
 
@@ -48,7 +50,7 @@ def shipped(
     graph = Graph(read_model(content))
     options = _options(graph, label)
     target = "tflm" if kernels is not None and set(kernels) == {"tflm"} else _target(graph)
-    few = _few(x)
+    few = _few(x, model)
     made = convert(model, target, representative_dataset=None if is_frozen(model) else few, **options)
     tensors = _tensors(graph, made, label)
     grids = {point: grid for point, tensor in tensors.items() if (grid := _grid(graph, tensor)) is not None}
@@ -106,10 +108,10 @@ def _target(graph: Graph) -> str:
     return "litert"
 
 
-def _few(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {key: value[:_SAMPLES] for key, value in x.items()}
-    return [value[:_SAMPLES] for value in x] if isinstance(x, (list, tuple)) else x[:_SAMPLES]
+def _few(x: Any, model: keras.Model) -> Any:
+    if not is_graph(model):
+        return x  # how many inputs it has is found out with the data
+    return [array[:_SAMPLES] for array in samples(x, input_specs(model))]
 
 
 def _tensors(graph: Graph, made: Artifact, label: str) -> dict[str, int]:

@@ -10,12 +10,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_compress.core.data import cut, filled, fixed_batch
+
 Array = NDArray[Any]
 BATCH_SIZE = 64
 
 
 def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence[Array]], list[Array]]:
-    """What gives the values of `outputs` for some samples, in batches of 64.
+    """What gives the values of `outputs` for some samples, in batches of 64, or of the model's own fixed size.
 
     It is traced once, whatever the number of samples: `predict` would be traced for each model and each size of a last
     batch, which takes longer than the work, and TensorFlow warns of it.
@@ -27,6 +29,7 @@ def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence
     Returns:
         A function from one array for each input, `(samples, ...)`, to one for each output.
     """
+    fixed = fixed_batch(model)
     watched = keras.Model(model.inputs, list(outputs))
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
@@ -39,10 +42,10 @@ def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence
 
     def simulate(inputs: Sequence[Array]) -> list[Array]:
         batches = []
-        for start in range(0, len(inputs[0]), BATCH_SIZE):
-            batch = [array[start : start + BATCH_SIZE] for array in inputs]
-            found = traced([tf.convert_to_tensor(a, spec.dtype) for a, spec in zip(batch, signature, strict=True)])
-            batches.append([np.asarray(values) for values in found])
+        for batch in cut(list(inputs), fixed or BATCH_SIZE):
+            fed = zip(filled(batch, fixed or 1), signature, strict=True)
+            found = traced([tf.convert_to_tensor(array, spec.dtype) for array, spec in fed])
+            batches.append([np.asarray(values)[: len(batch[0])] for values in found])
         return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
     return simulate

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.compressed import expanded
-from keras_compress.convert.freeze import UnknownRangesError, freeze, is_frozen, points_in
+from keras_compress.convert.float_flatbuffer import input_names
+from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.inspection import check_structure
+from keras_compress.convert.points import UnknownRangesError
 from keras_compress.convert.segments import Segments
 from keras_compress.core import progress
+from keras_compress.core.data import cut, filled, fixed_batch, input_specs, samples
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.graph import output_names
 from keras_compress.core.shown import Shown
 from keras_compress.quantizers.activation import QuantizeActivation
@@ -108,6 +112,7 @@ class Verification(Shown):
 
 
 @progress.shown("verifying")
+@global_state_kept()
 def verify(
     artifact: Artifact | bytes | str | os.PathLike[str],
     model: keras.Model | None,
@@ -153,18 +158,20 @@ def verify(
         raise ValueError(f"Expected an artifact in mode 'int8' or '16x8'. Received: mode={artifact.mode!r}")
     check_structure(artifact.content)
     frozen = _frozen(artifact, model)
-    inputs = _inputs(x, frozen)
+    # A file made for more than one sample at a time runs whole batches of them.
+    batch = fixed_batch(frozen) or 1
+    inputs = filled(samples(x, input_specs(frozen)), batch)
     limits = {"time_limit_s": time_limit_s, "memory_limit_bytes": memory_limit_bytes}
     contents = _contents(artifact, kernels or KERNELS[artifact.runtime])
     runners, skipped = _runners(contents, limits)
     _check_compressed(artifact, contents, runners, inputs)
     segments = _segments(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})
-    few = [a[:op_samples] for a in inputs]
+    few = [a[: max(batch, op_samples - op_samples % batch)] for a in inputs]
     progress.step("simulating")
     expected_outputs = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
     check_varies(frozen, expected_outputs, inputs)
-    names = tuple(tensor.name for tensor in frozen.inputs)
-    tallies = {kernel: [_Tally(segment, kernel, names) for segment in segments] for kernel in runners}
+    names = tuple(input_names(frozen))
+    tallies = {kernel: [_Tally(segment, kernel, names, batch) for segment in segments] for kernel in runners}
     progress.step("running operators alone", len(few[0]) * len(segments) * len(runners))
     for points, part in _simulated(frozen, few):
         for kernel, runner in runners.items():
@@ -240,12 +247,6 @@ def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
         return remembered
 
 
-def _inputs(x: Any, frozen: keras.Model) -> list[Array]:
-    if isinstance(x, dict):
-        return [np.asarray(x[tensor.name]) for tensor in frozen.inputs]
-    return [np.asarray(a) for a in (x if isinstance(x, (list, tuple)) else [x])]
-
-
 def _simulated(frozen: keras.Model, inputs: list[Array]) -> Iterator[tuple[dict[str, Array], list[Array]]]:
     """Integers at every activation point of the frozen model, and the inputs they belong to.
 
@@ -255,8 +256,8 @@ def _simulated(frozen: keras.Model, inputs: list[Array]) -> Iterator[tuple[dict[
     simulate = simulation(frozen, [layer.output for layer in layers])
     per_sample = 4 * sum(math.prod(n or 1 for n in layer.output.shape[1:]) for layer in layers)
     size = max(1, LARGEST_POINTS_BYTES // max(per_sample, 1))
-    for start in range(0, len(inputs[0]), size):
-        part = [array[start : start + size] for array in inputs]
+    batch = fixed_batch(frozen) or 1
+    for part in cut(inputs, max(1, size // batch) * batch):
         points = {}
         for layer, real in zip(layers, simulate(part), strict=True):
             grid = layer.quantizer
@@ -296,6 +297,7 @@ class _Tally:
     segment: _Segment
     kernel: str
     input_names: tuple[str, ...]
+    batch: int = 1
     largest: int = 0
     differing: int = 0
     values: int = 0
@@ -306,10 +308,13 @@ class _Tally:
         """Run the operator on some samples and count."""
         segment = self.segment
         signature = runner.describe(segment.content, segment.point)
+        # Of a file made for several samples at a time, one call runs as many.
+        batch = self.batch
         fed = []
         for source, spec in zip(segment.inputs, signature.inputs, strict=True):
             values = points[source] if source in points else deployed.as_input(self._model_input(source, inputs), spec)
-            fed.append(_shaped(values, (len(values), *spec.sample_shape), source))
+            calls = len(values) // batch
+            fed.append(_shaped(values, (calls, *spec.sample_shape), source))
         got = runner.run(segment.content, fed, segment.point)[0]
         expected = _shaped(points[segment.point], got.shape, segment.point)
         difference = np.abs(got.astype(np.int32) - expected.astype(np.int32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ import numpy as np
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import PACKAGE, entries, register, resolve
 from keras_compress.core.suggest import did_you_mean
+from keras_compress.core.warn import warn
 from keras_compress.structured.channel_graph import ChannelGraph, Removed
+from keras_compress.structured.filling import CLOSE, CostOf, Filling
 
 Choose = Callable[[float], Removed]
 # Costs that are read from files and clocks live above this package, and are found by name when they are asked for.
@@ -134,15 +136,21 @@ class Budget:
         self._predicted_whole = self._cost.predictor(graph, graph.none_removed())
 
     def removed(
-        self, graph: ChannelGraph, choose: Choose, share: float = 1.0, in_the_end: Choose | None = None
+        self,
+        graph: ChannelGraph,
+        choose: Choose,
+        share: float = 1.0,
+        in_the_end: Choose | None = None,
+        filling: Filling | None = None,
     ) -> Removed:
-        """The least that has to go.
+        """The least that has to go. A warning says so where it leaves much less than the target.
 
         Args:
             graph: Channels of the model as it is now.
             choose: Ratio -> channels to remove; a larger ratio removes more.
             share: How much of the way to the target to go.
             in_the_end: `choose` of the last step, where that of this one may remove less.
+            filling: Gives channels back where the next smaller ratio is over the target, and this one far below.
 
         Raises:
             ValueError: If the target cannot be reached, whatever the share; says what can.
@@ -158,11 +166,34 @@ class Budget:
             reach = (in_the_end or choose)(1.0)
             nearest = fraction(reach)
             self._check_reached(nearest)
-            if self._cost.evaluations is None:
-                return within_budget(choose, fraction, goal)
             most = choose(1.0)
             cost = nearest if np.array_equal(most, reach) else fraction(most)
-            return most if cost > goal else self._searched(graph, choose, fraction, goal, most, cost)
+            if cost > goal:
+                return most
+            if self._cost.evaluations is None:
+                found = self._counted(choose, fraction, goal, filling)
+            else:
+                found = self._searched(graph, choose, fraction, goal, _Candidate(most, 0.0, cost), filling)
+        if share == 1.0:
+            self._warn_of_rest(found.cost)
+        return found.removed
+
+    def _counted(self, choose: Choose, fraction: CostOf, goal: float, filling: Filling | None) -> _Candidate:
+        removed = within_budget(choose, fraction, goal)
+        if filling is not None and fraction(removed) < goal - filling.close:
+            removed = filling.filled(removed, fraction, goal)
+        return _Candidate(removed, 0.0, fraction(removed))
+
+    def _warn_of_rest(self, cost: float) -> None:
+        if cost >= self._fraction - max(CLOSE, self._cost.tolerance):
+            return
+        counted = "one step less is over the target; `round_to=1` makes the smallest ones"
+        measured = f"in {self._cost.evaluations} measurements none was found that is nearer"
+        warn(
+            f"{cost:.3g} of the {self._cost.unit} are left, where the target is {self._fraction:g}: channels go in "
+            "steps (multiples of `round_to`, and what is tied together), and "
+            f"{counted if self._cost.evaluations is None else measured}."
+        )
 
     def _check_reached(self, nearest: float) -> None:
         if nearest > self._fraction:
@@ -176,20 +207,20 @@ class Budget:
         self,
         graph: ChannelGraph,
         choose: Choose,
-        fraction: Callable[[Removed], float],
+        fraction: CostOf,
         goal: float,
-        most: Removed,
-        cost: float,
-    ) -> Removed:
+        most: _Candidate,
+        filling: Filling | None,
+    ) -> _Candidate:
         search = _Search(
-            choose, fraction, lambda removed: self._cost.predictor(graph, removed), goal, self._cost.tolerance
+            choose, fraction, lambda removed: self._cost.predictor(graph, removed), goal, self._cost.tolerance, filling
         )
         over = _Candidate(graph.none_removed(), self._predicted_whole, 1.0)
         tries = (self._cost.evaluations or 1) - 1
-        return search.run(over, _Candidate(most, search.predicted(most), cost), tries)
+        return search.run(over, replace(most, predicted=search.predicted(most.removed)), tries)
 
 
-def within_budget(choose: Choose, cost: Callable[[Removed], float], goal: float) -> Removed:
+def within_budget(choose: Choose, cost: CostOf, goal: float) -> Removed:
     """What the smallest ratio that meets a budget removes; what the largest does, if none meets it.
 
     Args:
@@ -227,12 +258,13 @@ class _Search:
     """
 
     choose: Choose
-    cost: Callable[[Removed], float]
-    predicted: Callable[[Removed], float]
+    cost: CostOf
+    predicted: CostOf
     goal: float
     tolerance: float
+    filling: Filling | None = None
 
-    def run(self, over: _Candidate, meets: _Candidate, tries: int) -> Removed:
+    def run(self, over: _Candidate, meets: _Candidate, tries: int) -> _Candidate:
         """The best of some tries.
 
         Args:
@@ -251,14 +283,20 @@ class _Search:
                 meets = tried
             else:
                 over = tried
-        return meets.removed
+        return meets
 
     def _between(self, over: _Candidate, meets: _Candidate) -> Removed | None:
-        """The next to try: where the line meets the goal, else the next larger one; `None` where there is none."""
+        """The next to try: where the line meets the goal, else the next larger one; `None` where there is none.
+
+        Where no ratio leads there and the goal is far, single groups make the difference.
+        """
         aim = np.interp(self.goal - self.tolerance / 2, (meets.cost, over.cost), (meets.predicted, over.predicted))
         removed = within_budget(self.choose, self.predicted, float(aim))
         if self.predicted(removed) <= meets.predicted:
             removed = self._next_larger(meets.predicted)
+        by_ratio = meets.predicted < self.predicted(removed) < over.predicted
+        if self.filling is not None and not by_ratio and meets.cost < self.goal - self.filling.close:
+            removed = self.filling.next_larger(meets.removed, self.predicted, float(aim))
         return removed if meets.predicted < self.predicted(removed) < over.predicted else None
 
     def _next_larger(self, predicted: float) -> Removed:

@@ -9,6 +9,7 @@ import keras
 from keras import tree
 
 from keras_compress.core import graph
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, inner
 from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, Product, Reading, Setting, WeightAxis
 from keras_compress.structured.channel_ids import Axes, ChannelIds, Ids
@@ -18,6 +19,7 @@ from keras_compress.structured.rules.rule import Visit, outputs_of
 KerasTensor = Any
 
 
+@global_state_kept()
 def channel_graph(model: keras.Model, *, allow_inexact: bool = False) -> ChannelGraph:
     """The channels of a model: what belongs together, what competes, and what has to stay, with the reason.
 

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core import graph as keras_graph
+from keras_compress.core.configuration import configuration
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import LayerCopies, check_model, copied
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
@@ -28,6 +30,7 @@ Places = NDArray[np.int64]
 
 
 @register("entry_point")
+@global_state_kept()
 def separate_convolutions(
     model: keras.Model,
     tolerance: float = 0.0,
@@ -221,7 +224,8 @@ class _Pair:
             name=f"{layer.name}_depthwise",
         )
         settings = {"kernel_size": 1, "strides": 1, "dilation_rate": 1, "padding": "valid"}
-        self._pointwise = keras.layers.Conv2D.from_config({**layer.get_config(), **settings})
+        with configuration(layer) as config:
+            self._pointwise = keras.layers.Conv2D.from_config({**config, **settings})
         self._bias = layer.bias
 
     def __call__(self, tensor: Any) -> Any:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import candidates, check_model, compressed_layers, copy_layer, rebuild, slots_in
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
@@ -25,6 +26,7 @@ LARGEST_GRID = 2**24
 
 
 @register("entry_point")
+@global_state_kept()
 def hash_weights(
     model: keras.Model,
     max_error: float = 0.05,

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import LayerCopies, check_model, copied
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
@@ -28,6 +29,7 @@ Distances = NDArray[np.float64]
 
 
 @register("entry_point")
+@global_state_kept()
 def merge_channels(
     model: keras.Model,
     tolerance: float = 0.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,17 +9,20 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import by_message, check_model
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register, resolve
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.warn import warn
 from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, ChannelGroup, Removed
 from keras_compress.structured.channel_ids import Ids
 from keras_compress.structured.cost import Budget
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.examples import Examples
+from keras_compress.structured.filling import Filling
 from keras_compress.structured.selection import GroupLimits, Selection
 from keras_compress.structured.surgery import cut, cut_error
 
@@ -31,6 +33,7 @@ FineTune = Callable[[keras.Model], Any]
 
 
 @register("entry_point")
+@global_state_kept()
 def prune_channels(
     model: keras.Model,
     ratio: float | None = None,
@@ -97,7 +100,7 @@ def prune_channels(
             whole_way = Selection(graph, scores, limits, round_to, criterion.comparable)
             choose = _choice(replace(whole_way, limits=_so_far(limits, share)), scope)
             if budget is not None:
-                removed = budget.removed(graph, choose, share, _choice(whole_way, scope))
+                removed = budget.removed(graph, choose, share, _choice(whole_way, scope), Filling(whole_way))
             else:
                 removed = choose((last if ratio is None else ratio) * share)
             pruned = cut(graph, removed)
@@ -123,10 +126,9 @@ def _warn_of_inexact(graph: ChannelGraph, removed: Removed) -> None:
     """Say what it costs to remove channels that a normalization takes its statistics over."""
     error = cut_error(graph, removed)
     if error > EXACT:
-        warnings.warn(
+        warn(
             f"allow_inexact=True: on random inputs, the outputs are up to {error:.2g} of the largest output away from "
-            "those of the model in which the removed channels are zero.",
-            stacklevel=3,
+            "those of the model in which the removed channels are zero."
         )
 
 
@@ -264,7 +266,7 @@ def _warn_of_tied(groups: Sequence[ChannelGroup], chosen: Collection[str]) -> No
             reason = f"its channels are also those of {', '.join(out)}, which is left out by filters or rules"
             pairs += [(path, reason) for path in group.layers if out and path in chosen]
     if pairs:
-        warnings.warn(f"Channels left as they are: {'; '.join(by_message(pairs))}", stacklevel=4)
+        warn(f"Channels left as they are: {'; '.join(by_message(pairs))}")
 
 
 def _group_limits(group: ChannelGroup, settings: Sequence[Mapping[str, Any]]) -> GroupLimits:
@@ -279,9 +281,10 @@ def warn_of_frozen(graph: ChannelGraph) -> None:
     """Say which channels stay, but for those that every model has: its outputs."""
     listed = [(group.name, str(group.reason)) for group in graph.frozen if group.reason != OUTPUT]
     if listed:
-        warnings.warn(f"Channels left as they are: {'; '.join(by_message(listed))}", stacklevel=3)
+        warn(f"Channels left as they are: {'; '.join(by_message(listed))}")
 
 
+@global_state_kept()
 def cut_channels(
     model: keras.Model, channels: Mapping[str, Sequence[int]], *, allow_inexact: bool = False
 ) -> keras.Model:

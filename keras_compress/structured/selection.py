@@ -87,6 +87,47 @@ class Selection:
             self._remove(group, len(group) - float(loss), removed)
         return removed
 
+    def step_back(self, removed: Removed, group: ChannelGroup) -> Removed | None:
+        """What is removed when a group gets its next step of channels back; `None` where it has all.
+
+        Args:
+            removed: What this selection removes: of each group the lowest scores.
+            group: The group.
+        """
+        gone = self._next_back(removed, group)
+        if not len(gone):
+            return None
+        fewer: Removed = removed.copy()
+        fewer[gone] = False
+        return fewer
+
+    def step_out(self, removed: Removed, group: ChannelGroup) -> Removed | None:
+        """What is removed when a group loses a step more; `None` where its limits do not allow that."""
+        limits = self.limits[group.name]
+        gone = self.graph.removed_of(group, removed)
+        count = len(group) - gone - step_of(limits.width, self.round_to)
+        if count < limits.kept(0.0, self.round_to):
+            return None
+        more: Removed = removed.copy()
+        more[self._by_score(group)[gone : len(group) - count]] = True
+        return more
+
+    def next_score(self, removed: Removed, group: ChannelGroup) -> float:
+        """Mean score of the channels that a group would get back next, comparable among groups."""
+        units = self._next_back(removed, group)
+        if not len(units):
+            return 0.0
+        mean = 1.0 if self.comparable else float(self.scores[group.units].mean())
+        return float(self.scores[units].mean()) / (mean or 1.0)
+
+    def _next_back(self, removed: Removed, group: ChannelGroup) -> NDArray[np.int64]:
+        """Units up to the next multiple, the highest of those removed; none of a group with a ratio of its own."""
+        limits = self.limits[group.name]
+        gone = self.graph.removed_of(group, removed)
+        step = step_of(limits.width, self.round_to)
+        count = min(gone, step - (len(group) - gone) % step) if limits.ratio is None else 0
+        return self._by_score(group)[gone - count : gone]
+
     def _candidates(self, group: ChannelGroup) -> NDArray[np.int64]:
         """Units of a group that may go, lowest scores first."""
         limits = self.limits[group.name]

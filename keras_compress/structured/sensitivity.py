@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.outputs import check_output
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import PACKAGE
@@ -27,9 +28,10 @@ from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, 
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.examples import Examples
+from keras_compress.structured.gates import opened_to_masks
 from keras_compress.structured.prune import checked_criterion, limits_of
 from keras_compress.structured.selection import rounded
-from keras_compress.structured.surgery import cut, mask_factor
+from keras_compress.structured.surgery import mask_factor, refuse_transforms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -195,6 +197,7 @@ def _report() -> Any:
     return importlib.import_module(f"{PACKAGE}.report.sensitivity_plot")
 
 
+@global_state_kept()
 def sensitivity(
     model: keras.Model,
     evaluate: Callable[[keras.Model], float] | None = None,
@@ -208,7 +211,8 @@ def sensitivity(
 ) -> Sensitivity:
     """How much a model minds the loss of channels, group by group: each is pruned alone, by several ratios.
 
-    The channels are set to zero in one copy of the model, which computes what the cut model would. Nothing is built or
+    The channels are set to zero in one copy of the model, which computes what the cut model would (and has a
+    `ChannelGate` where something without weights sums over channels). Nothing is built or
     traced for a point: each costs one evaluation.
 
     Args:
@@ -283,7 +287,8 @@ def metric_of(evaluate: Any, data: Any) -> Callable[[keras.Model], float]:
 def _graph_of_copy(model: keras.Model) -> ChannelGraph:
     """The channels of a copy of the model, whose weights may change."""
     graph = channel_graph(model)
-    return channel_graph(cut(graph, graph.none_removed()))
+    refuse_transforms(graph.model)
+    return opened_to_masks(graph)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import copy_layer, rebuild
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
@@ -15,6 +16,7 @@ from keras_compress.structured.dependency import channel_graph
 
 
 @register("entry_point")
+@global_state_kept()
 def add_slimming(
     model: keras.Model,
     strength: float = 1e-4,

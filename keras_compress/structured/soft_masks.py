@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_compress.core import graph as keras_graph
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.groups import new_group
 from keras_compress.core.model import (
     LayerCopies,
@@ -27,11 +27,13 @@ from keras_compress.core.registry import register, resolve
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.selection import Selector
 from keras_compress.core.slots import slots_of
+from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Removed, WeightAxis
 from keras_compress.structured.channel_mask import NO_UNIT, ChannelMask, masks_in
 from keras_compress.structured.criteria.criterion import Criterion
 from keras_compress.structured.dependency import channel_graph
+from keras_compress.structured.gates import opened_to_masks, without_gates
 from keras_compress.structured.prune import check_choice, checked_criterion, limits_of, warn_of_frozen
 from keras_compress.structured.selection import GroupLimits
 from keras_compress.structured.surgery import cut, refuse_transforms
@@ -41,6 +43,7 @@ MASKED_ROLES = ("in", "out", "through")
 
 
 @register("entry_point")
+@global_state_kept()
 def mask_channels(
     model: keras.Model,
     pruning_schedule: Schedule | Mapping[str, Any] | None = None,
@@ -56,8 +59,10 @@ def mask_channels(
     """A copy of the model in which whole channels become zero while it trains. No callback is needed.
 
     At each step at which the schedule acts, the lowest channels are chosen. In inference they are zero: the model
-    computes what `cut_masked` makes of it. In training, with `regrow`, their kernels begin again at zero and may come
-    back, until the schedule has ended; without it they are zero for good at once.
+    computes what `cut_masked` makes of it. Where something without weights sums over channels (a norm, a product of two
+    tensors), a `ChannelGate` is put in front, which `cut_masked` takes out again. In training, with `regrow`, their
+    kernels begin again at zero and may come back, until the schedule has ended; without it they are zero for good at
+    once.
 
     Args:
         model: Built model without transforms.
@@ -97,7 +102,7 @@ def mask_channels(
         )
     check_model(model)
     refuse_transforms(model)
-    graph = channel_graph(model)
+    graph = opened_to_masks(channel_graph(model))
     limits = limits_of(graph, {"max_ratio": max_ratio}, filters, rules)
     warn_of_frozen(graph)
     settings = {
@@ -217,6 +222,7 @@ def _found(layer: keras.layers.Layer, variable: Any) -> str | None:
 
 
 @register("entry_point")
+@global_state_kept()
 def cut_masked(
     model: keras.Model,
     *,
@@ -238,16 +244,16 @@ def cut_masked(
     """
     check_model(model)
     refuse_transforms(model, allowed=ChannelMask)
-    warn_of_pending(model, stacklevel=3)
+    warn_of_pending(model)
     plain: keras.Model = rebuild(model, lambda _, layer: strip_layer(layer))
     graph = channel_graph(plain)
     limits = limits_of(graph, {}, filters, rules)
     removed = _masked(graph, model)
     if not removed.any():
-        warnings.warn(f"No channel of {model.name!r} is masked: it stays as wide as it is.", stacklevel=2)
+        warn(f"No channel of {model.name!r} is masked: it stays as wide as it is.")
     for group in graph.groups:
         removed[group.units] &= group.name in limits
-    return cut(graph, removed)
+    return without_gates(cut(graph, removed))
 
 
 def _masked(graph: ChannelGraph, model: keras.Model) -> Removed:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core import graph as keras_graph
-from keras_compress.core.model import LayerCopies, check_phases_ended, compressed_layers, copied, copy_layer, inner
-from keras_compress.structured.channel_graph import ROLES, ChannelGraph, Removed, WeightAxis
+from keras_compress.core.configuration import configuration
+from keras_compress.core.model import LayerCopies, check_phases_ended, compressed_layers, copy_layer, inner
+from keras_compress.structured.channel_graph import ROLES, ChannelGraph, Reading, Removed, WeightAxis
+from keras_compress.structured.gates import gated
 
 KerasTensor = Any
 UNKNOWN_LENGTH = 32
@@ -79,7 +81,14 @@ def refuse_transforms(model: keras.Model, allowed: type | tuple[()] = ()) -> Non
 
 def _resized(graph: ChannelGraph, removed: Removed, operation: Any) -> Any:
     """The operation again, as wide as what is left of its channels."""
-    config = _unbuilt(operation.get_config())
+    if not isinstance(operation, keras.layers.Layer):
+        return _with_widths(graph, removed, operation, operation.get_config())
+    with configuration(operation) as config:
+        return _with_widths(graph, removed, operation, config)
+
+
+def _with_widths(graph: ChannelGraph, removed: Removed, operation: Any, config: dict[str, Any]) -> Any:
+    config = _unbuilt(config)
     for key, setting in graph.settings.get(id(operation), {}).items():
         count = len(graph.kept(setting.ids, removed))
         usual = len(setting.ids) if setting.default is None else len(graph.kept(setting.default, removed))
@@ -155,7 +164,8 @@ def mask(graph: ChannelGraph, removed: Removed, roles: Collection[str] = ("out",
         removed: For each unit, whether it goes.
         roles: Which weights become zero there: `"out"` those that make the channels, `"through"` those that act on each
             alone (gamma and beta too), `"in"` those that read them. An activation that is not 0 at 0 gives masked
-            channels a value: then `"in"` is needed for a model that equals the cut one.
+            channels a value: then `"in"` is needed for a model that equals the cut one. Where something without
+            weights sums over them, it puts a `ChannelGate` in front.
     """
     check_removed(graph, removed)
     if not set(roles) <= set(ROLES):
@@ -172,8 +182,11 @@ def mask(graph: ChannelGraph, removed: Removed, roles: Collection[str] = ("out",
                 target.assign(target * factors[id(source)])
         return copy
 
-    masked: keras.Model = copied(graph.model, LayerCopies(make, inside=False))
-    return masked
+    def gate(reading: Reading) -> Any:
+        units = graph.units[reading.ids]
+        return (~removed[units]).astype(np.float32) if "in" in roles and removed[units].any() else None
+
+    return gated(graph, LayerCopies(make, inside=False), gate)
 
 
 def mask_factor(graph: ChannelGraph, removed: Removed, axis: WeightAxis) -> NDArray[np.float32]:

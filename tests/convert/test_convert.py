@@ -170,7 +170,7 @@ def test_arguments_are_refused_with_what_would_do(plain, arguments, message):
         (np.zeros((0, 8, 8, 3), np.float32), "empty"),
         (lambda: iter(()), "empty"),
         (lambda: iter([[np.zeros((1, 8, 8, 3), np.float32)] * 2]), "Expected 1 inputs.*Received: 2"),
-        (7, "Expected a representative_dataset.*Received: int"),
+        (7, "Expected data as an array.*Received: int"),
     ],
 )
 def test_representative_data_that_do_not_fit(plain, dataset, message):

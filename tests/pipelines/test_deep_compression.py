@@ -13,6 +13,7 @@ import tensorflow as tf
 import keras_compress as kc
 from keras_compress.datasets import Dataset
 from keras_compress.pipelines.checkpoints import Checkpoints
+from keras_compress.pipelines.training import Settings, Trainer
 from keras_compress.recipes.recipe import Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not apply to tf.data functions:UserWarning")
@@ -170,3 +171,14 @@ def test_a_folder_of_other_rounds_or_another_metric_is_refused(
     ):
         with pytest.raises(ValueError, match=f"which holds other work: {name}$"):
             compressed(other.pop("model", model), digits, **few | other)
+
+
+def test_a_training_that_ends_in_nan_is_an_error() -> None:
+    def fit(trained: keras.Model, stage: Stage) -> None:
+        trained.layers[-1].kernel.assign(np.full(trained.layers[-1].kernel.shape, np.inf))
+
+    spoilt = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="out")])
+    settings = Settings({"prune": 1}, {"prune": 0.1}, 8, None, 0, fit)
+    train = Trainer(settings, np.zeros((2, 2)), np.zeros((2, 1)), spoilt)
+    with pytest.raises(ValueError, match=r"NaN or infinity after stage 'prune_0.5', at \['out'\]"):
+        train(spoilt, "prune", "prune_0.5")

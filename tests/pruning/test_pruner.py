@@ -24,8 +24,8 @@ def train(wrapper: kc.Compressed, times: int = 1) -> None:
 
 
 def reference(scores: np.ndarray, sparsity: float) -> np.ndarray:
-    """Sort, highest first, of equal ones the first in the tensor; keep `round(n * (1 - sparsity))`."""
-    kept = round(len(scores) * (1 - float(np.float32(sparsity))))
+    """Sort, highest first, of equal ones the first in the tensor; keep `round(n * (1 - sparsity))`, one at least."""
+    kept = max(1, round(len(scores) * (1 - float(np.float32(sparsity)))))
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
     return np.isin(np.arange(len(scores)), order[:kept])
 

@@ -186,7 +186,7 @@ def test_fixed_grid_gradient_is_one_inside() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: kc.FixedGrid(0.0, 0), "Expected `scale` > 0. Received: scale=0.0"),
+        (lambda: kc.FixedGrid(0.0, 0), "Expected a finite `scale` > 0. Received: scale=0.0"),
         (lambda: kc.FixedGrid(1.0, 0, rounding="up"), "Received: rounding='up'"),
         (lambda: kc.MovingAverageRange(decay=1.0), r"Expected `decay` in \(0, 1\)"),
         (lambda: kc.MovingAverageRange(0), "Received: bits=0"),

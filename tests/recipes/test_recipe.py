@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_compress.core.finite import finite_training
 from keras_compress.core.model import compressed_layers
 from keras_compress.pruning.pruner import Pruner
 from keras_compress.recipes.recipe import Recipe, Stage, compress
@@ -289,3 +290,53 @@ def test_out_of_range_values_are_refused_by_the_method() -> None:
     recipe = edited([*SCHEDULE, "config", "final_sparsity"], 1.0)
     with pytest.raises(ValueError, match=r"Expected `final_sparsity` in \[0, 1\). Received: final_sparsity=1.0"):
         compress(small_model(), recipe, steps_per_epoch=1)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ([*STAGE, "learning_rate"], float("inf"), "a finite number at `stages[1].learning_rate`"),
+        ([*STAGE, "learning_rate"], 1e9, "a number <= 1000.0 at `stages[1].learning_rate`"),
+        ([*STAGE, "epochs"], 1.0, "a value of type integer at `stages[1].epochs`"),
+        ([*STAGE, "epochs"], True, "a value of type integer at `stages[1].epochs`"),
+        ([*STAGE, "epochs"], 10**9, "a number <= 1000000 at `stages[1].epochs`"),
+        ([*CONFIG, "number_of_clusters"], 16.0, "a value of type int at `stages[1].config.number_of_clusters`"),
+        (
+            [*SCHEDULE, "config", "power"],
+            float("nan"),
+            "a finite number at `stages[0].config.pruning_schedule.config.power`",
+        ),
+    ],
+)
+def test_numbers_are_finite_in_range_and_integers_where_they_have_to_be(
+    path: list[str | int], value: Any, expected: str
+) -> None:
+    with pytest.raises(ValueError, match="^Expected ") as caught:
+        Recipe.load(edited(path, value))
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "Infinity", "NaN"])
+def test_infinite_numbers_in_a_file(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(edited([*STAGE, "learning_rate"], 777)).replace("777", number))
+    with pytest.raises(ValueError, match="Expected a (finite number at `stages|recipe in JSON)"):
+        Recipe.load(path)
+
+
+def test_a_training_that_ends_in_nan_is_an_error_and_a_users_constant_is_none() -> None:
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, name="first"), keras.layers.Dense(2, name="last")]
+    )
+    recipe = {"version": 1, "name": "r", "stages": [{"name": "few", "method": "cluster_weights"}]}
+
+    def fit(trained: keras.Model, stage: Any) -> None:
+        trained.layers[1].layer.kernel.assign(np.full((3, 2), np.nan))
+
+    with pytest.raises(ValueError, match=r"Received: NaN or infinity after stage 'few', at \['last'\]: lower its"):
+        compress(model, recipe, fit=fit)
+    masked = keras.layers.Layer(name="mask")
+    masked.add_weight(name="mask", shape=(2,), initializer=keras.initializers.Constant(-np.inf), trainable=False)
+    masked.built = True
+    with finite_training(keras.Sequential([keras.Input((2,)), masked]), "any"):
+        pass

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_search_finds_the_largest_that_meets_the_goal(of_left: Any, most_evaluat
 
     search = cost._Search(share_of_hundred, measured, lambda removed: float((~removed).sum()), 0.5, 0.0)
     over = cost._Candidate(share_of_hundred(0.0), 100.0, 1.0)
-    found = search.run(over, cost._Candidate(share_of_hundred(0.9), 10.0, of_left(10)), most_evaluations)
+    found = search.run(over, cost._Candidate(share_of_hundred(0.9), 10.0, of_left(10)), most_evaluations).removed
     best = max(left for left in range(101) if of_left(left) <= 0.5)
     assert (~found).sum() == best
     assert len(tried) <= most_evaluations
@@ -104,6 +105,66 @@ def test_steps_go_equal_parts_of_the_way() -> None:
         fine_tune=lambda model: counts.append(model.count_params()),
     )
     assert counts[0] / model.count_params() == pytest.approx(0.75, abs=0.02)
+
+
+def images(widths: Sequence[int]) -> keras.Model:
+    """3x3 convolutions, a pooling before every second one."""
+    x = inputs = keras.Input((16, 16, 3))
+    for number, width in enumerate(widths):
+        x = layers.MaxPooling2D()(x) if number % 2 else x
+        x = layers.Conv2D(width, 3, padding="same", name=f"c{number}")(x)
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("name", ["macs", "params"])
+@pytest.mark.parametrize("widths", [(32,) * 5, (16, 16, 32, 32, 64)])
+def test_a_budget_is_used_where_all_widths_step_at_once(widths: Sequence[int], name: str, scope: str) -> None:
+    model = images(widths)
+    pruned = kc.prune_channels(model, target={name: 0.5}, scope=scope)
+    counts = [getattr(channel_graph(each), name)() for each in (pruned, model)]
+    assert 0.47 <= counts[0] / counts[1] <= 0.5
+    left = [layer.filters for layer in pruned.layers if isinstance(layer, layers.Conv2D)]
+    assert all(count % (8 if width >= 32 else 4) == 0 for count, width in zip(left, widths, strict=True))
+
+
+@pytest.mark.parametrize("loud", ["a", "b"])
+def test_the_group_whose_next_channels_matter_most_gets_a_step_back_first(loud: str) -> None:
+    """Both would have 16 channels, or both 24; 24 and 16 is what fits. Layers with a ratio of their own keep to it."""
+    x = keras.Input((4,))
+    named = [layers.Dense(32, name=name)(x) for name in "abc"]
+    model = keras.Model(x, layers.Dense(4)(layers.Concatenate()(named)))
+    for layer in (model.get_layer(name) for name in "abc"):
+        following = 1.9 if layer.name == loud else 0.5
+        layer.kernel.assign(np.tile(np.repeat([2.0, following, 0.1], [16, 8, 8]), (4, 1)))
+    rules = [{"layers": "c", "ratio": 0.75}]
+    # 9 parameters for each of 96 channels, and 4 biases: a share of (9 * 48 + 4) / 868.
+    pruned = kc.prune_channels(model, target={"params": 0.51}, rules=rules)
+    expected = {"a": 16, "b": 16, "c": 8, loud: 24}
+    assert {name: pruned.get_layer(name).units for name in "abc"} == expected
+
+
+def test_a_budget_that_no_width_comes_near_is_said() -> None:
+    wide = keras.Sequential([keras.Input((16,)), layers.Dense(32, name="a"), layers.Dense(3)])
+    with pytest.warns(
+        UserWarning, match=r"0\.\d+ of the parameters are left, where the target is 0\.7: .*`round_to=1`"
+    ):
+        pruned = kc.prune_channels(wide, target={"params": 0.7})
+    assert pruned.get_layer("a").units == 16
+    assert kc.prune_channels(wide, target={"params": 0.7}, round_to=1).get_layer("a").units == 22
+
+
+def test_a_measured_budget_is_filled_in_single_steps() -> None:
+    class Counted(cost.Cost):
+        evaluations = 6
+
+        def value(self, graph: Any, removed: Any) -> float:
+            return 1e3 + graph.params(removed)
+
+    model = images((32,) * 4)
+    pruned = kc.prune_channels(model, target={Counted(): 0.5})
+    share = (1e3 + pruned.count_params()) / (1e3 + model.count_params())
+    assert 0.47 <= share <= 0.5
 
 
 @pytest.mark.parametrize(

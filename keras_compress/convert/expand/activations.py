@@ -15,8 +15,9 @@ from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.weights import frozen
 from keras_compress.core.model import copy_layer
 from keras_compress.core.registry import PACKAGE
+from keras_compress.core.remade import first_line
 from keras_compress.core.slots import slots_of
-from keras_compress.quantizers.kinds import activation_name, splits
+from keras_compress.quantizers.kinds import activation_name, known_activation, splits
 
 Tensor = Any
 
@@ -111,15 +112,34 @@ class SplitActivation(Expansion):
 
 
 class ActivationLayer(Expansion):
-    """`Activation(function)`: SiLU is two kernels, most others are read from a table."""
+    """`Activation(function)`: SiLU is two kernels, most others are read from a table; a user's own is traced."""
 
     handles = ("Activation",)
 
     def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return activation_name(operation) in ("silu", *FUNCTIONS) and activation_name(operation) != "relu"
+        name = activation_name(operation)
+        return (name in ("silu", *FUNCTIONS) and name != "relu") or _is_users(operation.activation)
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        return _function(emit, str(activation_name(operation)), args[0])
+        activation = operation.activation
+        if isinstance(activation, keras.layers.Layer):
+            return emit(activation, args[0], name=activation.name)
+        if not _is_users(activation):
+            return _function(emit, str(activation_name(operation)), args[0])
+        name = str(activation_name(operation)).removeprefix("custom_")
+        try:
+            return emit.apply(activation, args[0], name=name)
+        except Exception as error:
+            raise ValueError(
+                "Expected activations that compute with `keras.ops`, so that they can be lowered to integers. "
+                f"Received: the function {name!r} at {emit.name(operation.name)!r}, which fails on symbolic tensors: "
+                f"{first_line(error)}. Use `keras.ops` in place of `tf` there, or convert with mode='float32'."
+            ) from error
+
+
+def _is_users(activation: Any) -> bool:
+    """Whether an activation is a function or layer that is no known function."""
+    return activation is not keras.activations.linear and known_activation(activation) is None
 
 
 def _function(emit: Emitter, name: str, inputs: Tensor, arguments: dict[str, Any] | None = None) -> Tensor:

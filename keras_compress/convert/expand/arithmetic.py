@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 
@@ -17,7 +19,14 @@ from keras_compress.core.registry import PACKAGE
 
 Tensor = Any
 Array = NDArray[Any]
-_OPERATIONS = {"add": ops.add, "subtract": ops.subtract, "multiply": ops.multiply}
+_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    # `ops.add` takes (1, n, 1) for a bias of the last axis where that has n channels.
+    "add": tf.add,
+    "subtract": ops.subtract,
+    "multiply": ops.multiply,
+    # Written as Keras does, which TensorFlow's converter knows for PRELU.
+    "slope": lambda x, slope: ops.relu(x) + -slope * ops.relu(-x),
+}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -25,7 +34,7 @@ class Operand(keras.layers.Layer):
     """`inputs op constant`, with a constant tensor that the device holds as int8 integers under one scale.
 
     Args:
-        operation: `"add"`, `"subtract"` or `"multiply"`.
+        operation: `"add"`, `"subtract"`, `"multiply"`, or `"slope"`: a product where the input is negative.
         shape: Shape of the constant; it broadcasts against a sample.
     """
 
@@ -84,6 +93,8 @@ class Arithmetic(Expansion):
         value = as_array(second)
         if kind == "divide":
             kind, value = "multiply", (1.0 / value.astype(np.float64)).astype(np.float32)
+        if kind == "add":
+            value = _as_added(first, value)
         if kind == "subtract":
             kind, value = "add", -value
         return combine(emit, kind, first, value)
@@ -92,12 +103,20 @@ class Arithmetic(Expansion):
         if kind != "subtract":
             return combine(emit, kind, tensor, value)
         # c - x = -x + c
-        if _of_channels(tensor, value):
+        if of_channels(tensor, value):
             channels = (tensor.shape[-1],)
             return emit.affine(
                 tensor, np.full(channels, -1.0), np.broadcast_to(value.reshape(-1), channels), "subtract"
             )
         return combine(emit, "add", combine(emit, "multiply", tensor, np.float32(-1.0)), value)
+
+
+def _as_added(tensor: Tensor, value: Array) -> Array:
+    """A constant as `ops.add` adds it: one of n numbers goes to the last axis, or else the first, that has n places."""
+    places, rank = value.size, len(tensor.shape)
+    if rank < 2 or places == 1 or max(value.shape) != places or places not in (tensor.shape[1], tensor.shape[-1]):
+        return value
+    return value.reshape(-1) if places == tensor.shape[-1] else value.reshape(-1, *[1] * (rank - 2))
 
 
 def combine(emit: Emitter, kind: str, tensor: Tensor, value: Any) -> Tensor:
@@ -106,7 +125,7 @@ def combine(emit: Emitter, kind: str, tensor: Tensor, value: Any) -> Tensor:
     neutral = 0.0 if kind == "add" else 1.0
     if np.all(value == neutral) and not _grows(tensor, value):
         return tensor
-    if _of_channels(tensor, value):
+    if of_channels(tensor, value):
         vector = np.broadcast_to(value.reshape(-1), (tensor.shape[-1],))
         return emit.affine(tensor, **{"factor" if kind == "multiply" else "offset": vector}, name=kind)
     layer = Operand(kind, value.shape, name=kind)
@@ -119,7 +138,7 @@ def _grows(tensor: Tensor, value: Array) -> bool:
     return np.broadcast_shapes(value.shape, shape) != shape
 
 
-def _of_channels(tensor: Tensor, value: Array) -> bool:
+def of_channels(tensor: Tensor, value: Array) -> bool:
     """Whether a constant is one number, or one for each channel."""
     fits = value.size == 1 or (value.size == tensor.shape[-1] and value.shape[-1] == tensor.shape[-1])
     return fits and len(tensor.shape) > 1 and not _grows(tensor, value)
@@ -146,3 +165,13 @@ class Negative(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         return combine(emit, "multiply", args[0], np.float32(-1.0))
+
+
+class ParametricReLU(Expansion):
+    """PReLU, whose slopes are integers on the device."""
+
+    handles = ("PReLU",)
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        slopes = as_array(operation.alpha)
+        return emit(frozen(Operand("slope", slopes.shape, name="slope"), default_integers(slopes, ())), args[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -19,20 +20,11 @@ from keras_compress.core.model import copy_layer, inner, slots_in
 from keras_compress.core.trace import trace
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
+from keras_compress.quantizers.kinds import INFERENCE_IDENTITY
 
 Tensor = Any
-# Layers that do nothing in inference.
-_INFERENCE_IDENTITY = (
-    "Dropout",
-    "SpatialDropout1D",
-    "SpatialDropout2D",
-    "SpatialDropout3D",
-    "GaussianNoise",
-    "GaussianDropout",
-    "AlphaDropout",
-    "ActivityRegularization",
-    "Identity",
-)
+# Sizes of a batch that stand for any: a tensor whose length divides by one of them is seldom met.
+_BATCHES = (61, 67, 71, 73, 79, 83, 89, 97, 101, 103)
 
 
 class Emitter:
@@ -43,10 +35,12 @@ class Emitter:
 
     Attributes:
         made: Names of the layers that come out of expansions; the user's model has no points inside them.
+        unknown_batch: The number that stands for the size of the batch in what is being traced, if any does.
     """
 
     def __init__(self) -> None:
         self.made: set[str] = set()
+        self.unknown_batch: int | None = None
         self._owners = Owners()
         self._names: Counter[str] = Counter()
         self._path: list[str] = []
@@ -131,7 +125,7 @@ class Emitter:
         if not any(isinstance(a, keras.KerasTensor) for a in tree.flatten((args, kwargs))):
             return operation(*args, **kwargs)  # of constants only
         body = inner(operation) if isinstance(operation, keras.layers.Layer) else operation
-        if type(body).__name__ in _INFERENCE_IDENTITY and len(args) == 1:
+        if type(body).__name__ in INFERENCE_IDENTITY and len(args) == 1:
             return args[0]
         if isinstance(operation, Compressed):
             if operation.input_point is not None:
@@ -171,6 +165,9 @@ class Emitter:
             # A variable would be left behind when the graph is saved.
             args, kwargs = tree.map_structure(_value, (args, kwargs))
         copied.name = self._unique(name)
+        if isinstance(copied, Compressed):
+            # Exported without the wrapper, where no other layer may have the name.
+            copied.layer.name = copied.name
         if self._path:
             self.made.add(copied.name)
         return copied(*args, **kwargs)
@@ -195,19 +192,63 @@ class Emitter:
             with keras.StatelessScope(state_mapping=self._owners.values(layer)):
                 return layer.call(*given, **named)
 
+        batch = None
         try:
             traced = trace(call, symbolic, "traced")
         except Exception as error:
-            if not layer.variables:
+            traced, batch = self._traced_with_batch(layer, call, symbolic)
+            if traced is None and not layer.variables:
                 # Without weights it can stay as it is: a float island, which the report lists.
                 return self._primitive(layer, args, kwargs, name)
+            if traced is None:
+                raise ValueError(
+                    "Expected layers that compute with Keras layers and `keras.ops`, so that their parts can be "
+                    f"lowered to integers. Received: {type(layer).__name__} at {name!r}, whose `call` fails on symbolic"
+                    f" tensors: {_first_line(error)}. Use `keras.ops` in place of `tf` there, or convert with "
+                    "mode='float32'."
+                ) from error
+        with self._expanding(name), self._of_batch(batch):
+            return graph.Rebuild(self._visit_traced, flat=True).run(traced, symbolic, "", 1)
+
+    def _traced_with_batch(
+        self, layer: keras.layers.Layer, call: Callable[..., Any], symbolic: list[Tensor]
+    ) -> tuple[keras.Model | None, int | None]:
+        """The same on a batch of a certain size, which a `call` that asks for it (`ops.shape(x)[0]`) may need."""
+        sizes = {n for t in (*symbolic, *layer.variables) for n in t.shape if n}
+        batch = next((n for n in _BATCHES if not any(size % n == 0 for size in sizes)), None)
+        if batch is None or any(t.shape[0] is not None for t in symbolic):
+            return None, None
+        fresh = [keras.KerasTensor((batch, *t.shape[1:]), t.dtype) for t in symbolic]
+        try:
+            return trace(call, fresh, "traced"), batch
+        except Exception:  # noqa: BLE001 (anything that a user's `call` raises; the first error is told)
+            return None, None
+
+    @contextmanager
+    def _of_batch(self, batch: int | None) -> Iterator[None]:
+        before, self.unknown_batch = self.unknown_batch, batch
+        try:
+            yield
+        finally:
+            self.unknown_batch = before
+
+    def _visit_traced(self, call: graph.Call) -> Any:
+        if self.unknown_batch is not None:
+            args, kwargs = tree.map_structure(self._of_one_sample, (call.args, call.kwargs))
+            call = replace(call, args=args, kwargs=kwargs)
+        return self.visit(call)
+
+    def _of_one_sample(self, argument: Any) -> Any:
+        """A constant that was made for each sample of a batch, once."""
+        shape = getattr(argument, "shape", None)
+        if isinstance(argument, keras.KerasTensor) or not shape or shape[0] != self.unknown_batch:
+            return argument
+        values = np.asarray(argument)
+        if not (values == values[:1]).all():
             raise ValueError(
-                "Expected layers that compute with Keras layers and `keras.ops`, so that their parts can be lowered to "
-                f"integers. Received: {type(layer).__name__} at {name!r}, whose `call` fails on symbolic tensors: "
-                f"{_first_line(error)}. Use `keras.ops` in place of `tf` there, or convert with mode='float32'."
-            ) from error
-        with self._expanding(name):
-            return graph.Rebuild(self.visit, flat=True).run(traced, symbolic, "", 1)
+                f"Expected constants that are the same for each sample. Received: others, in {self.name('')!r}"
+            )
+        return values[:1]
 
 
 def _value(argument: Any) -> Any:

@@ -74,7 +74,10 @@ def integer_weight(layer: keras.layers.Layer, slot_name: str) -> IntegerWeight:
     transforms = wrapper.transforms.get(slot_name, []) if wrapper else []
     last = transforms[-1] if transforms else None
     if wrapper is not None and last is not None and "grid" in last.promises:
-        found = last.integer_weight(wrapper.weight(slot_name, stop_before=last))
+        try:
+            found = last.integer_weight(wrapper.weight(slot_name, stop_before=last))
+        except ValueError as error:
+            raise ValueError(f"{error}, in layer {layer.name!r}") from error
         if found is None:
             raise ValueError(
                 f"Expected a quantizer with an integer grid. Received: {type(last).__name__} in {layer.name!r}"

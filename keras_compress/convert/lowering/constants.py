@@ -48,21 +48,24 @@ def store_weight(state: Lowering, op: Any, operand: int, dimension: int) -> NDAr
     """
     graph, tensor = state.graph, op.inputs[operand]
     grid = weight_grid(state, op, operand)
-    shape = graph.shape(tensor)
-    if grid.scale.size not in (1, shape[dimension]):
+    shape, scale = graph.shape(tensor), grid.scale.astype(np.float32, copy=False).reshape(-1)
+    if np.all(scale == scale[:1]) and scale.size != shape[dimension]:
+        # Equal numbers in the kernels of two layers are one entry of the plan, with the channels of one of them.
+        scale = scale[:1]
+    if scale.size not in (1, shape[dimension]):
         raise ValueError(
             f"Expected 1 or {shape[dimension]} scales for {grid.name!r}, stored as {shape}. "
-            f"Received: {grid.scale.size} scales"
+            f"Received: {scale.size} scales"
         )
     key = ("weight", graph.tensors[tensor].buffer, shape, dimension)
     if key not in state.constants:
         stored = graph.add_constant(grid.name, grid.values.astype(np.int8, copy=False).reshape(shape))
-        graph.set_quantization(stored, grid.scale, 0, dimension)
+        graph.set_quantization(stored, scale, 0, dimension)
         state.constants[key] = stored
         if grid.storage_bits < 8:
             state.packed[stored] = grid.storage_bits
     op.inputs[operand] = state.constants[key]
-    return grid.scale.astype(np.float32, copy=False).reshape(-1)
+    return scale
 
 
 def store_bias(
@@ -128,8 +131,9 @@ def quantize_operand(state: Lowering, op: Any, operand: int, bits: int) -> int:
     graph, tensor = state.graph, op.inputs[operand]
     values = graph.constant(tensor)
     planned = find_weight(state, tensor)
-    if planned is not None and planned.scale.size == 1 and bits == 8:
-        stored = graph.add_constant(planned.name, planned.values.reshape(graph.shape(tensor)))
+    if planned is not None and planned.scale.size == 1:
+        integers = planned.values.astype(np.int16 if bits == 16 else np.int8, copy=False)
+        stored = graph.add_constant(planned.name, integers.reshape(graph.shape(tensor)))
         graph.set_quantization(stored, planned.scale)
         return stored
     if values is None:

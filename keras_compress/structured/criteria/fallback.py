@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from numpy.typing import NDArray
 
 from keras_compress.core.model import by_message
+from keras_compress.core.warn import warn
 from keras_compress.structured.channel_graph import ChannelGraph
 from keras_compress.structured.criteria.criterion import Scores
 from keras_compress.structured.criteria.l1 import L1
@@ -37,7 +37,7 @@ def with_norms(graph: ChannelGraph, scores: Scores, known: NDArray[Any], why: st
             f"Received: {graph.model.name!r}, of whose layers each has {why}; take criterion='l1' for it"
         )
     pairs = ((group.name, f"{why}; ranked by the L1 norm instead") for group in without)
-    warnings.warn(by_message(pairs)[0], stacklevel=4)
+    warn(by_message(pairs)[0])
     norms = L1().scores(graph, Examples())
     filled: Scores = scores.copy()
     for group in without:

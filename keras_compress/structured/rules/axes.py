@@ -62,7 +62,7 @@ class ExpandDimsRule(Rule):
 
 @register("channel_rule")
 class SqueezeRule(Rule):
-    """Axes of length 1 dropped."""
+    """Axes of length 1 dropped. Where it is not said which, one of channels would be too, once one is left."""
 
     handles = ("Squeeze",)
 
@@ -70,6 +70,7 @@ class SqueezeRule(Rule):
         gone = axes_in(visit.operation.axis, len(visit.shape))
         if visit.operation.axis is None:
             gone = {axis for axis, n in enumerate(visit.shape) if n == 1}
+            visit.freeze_axes(0, f"{visit.path} drops all axes of length 1")
         return [dropped(visit, gone, "drops it")]
 
 

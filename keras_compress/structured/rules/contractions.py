@@ -10,7 +10,8 @@ import numpy as np
 from keras_compress.core.registry import register
 from keras_compress.structured.channel_ids import Axes, Ids
 from keras_compress.structured.rules.merges import met_channels
-from keras_compress.structured.rules.rule import Rule, Visit, shape_of, softmax_axis
+from keras_compress.structured.rules.probe import freeze_mixed
+from keras_compress.structured.rules.rule import Rule, Visit, shape_of
 
 # A name for each axis of a tensor: axes of the same name run together.
 Names = Sequence[Hashable]
@@ -130,8 +131,7 @@ class EinsumDenseRule(Rule):
             visit.read(axis=axis)
         sizes = {**dict(zip(read, visit.shape, strict=True)), **dict(zip(kernel, layer.kernel.shape, strict=True))}
         visit.product(1, *(found.get(letter, n or 1) for letter, n in sizes.items() if letter != read[0]))
-        if softmax_axis(layer.activation):
-            visit.freeze(axes.get(len(result) - 1), f"{visit.path} takes a softmax over it")
+        freeze_mixed(visit, layer.activation, axes)
         return [axes]
 
     def _bias(self, visit: Visit, result: str, axes: Axes, made: list[str], parts: dict[str, str]) -> None:

@@ -7,7 +7,8 @@ import inspect
 from keras_compress.core.registry import register
 from keras_compress.structured.channel_ids import Axes
 from keras_compress.structured.rules.merges import merged_axes
-from keras_compress.structured.rules.rule import Rule, Visit, shape_of, softmax_axis
+from keras_compress.structured.rules.probe import freeze_mixed
+from keras_compress.structured.rules.rule import Rule, Visit, shape_of
 
 
 @register("channel_rule")
@@ -68,13 +69,12 @@ class DropoutRule(Rule):
 
 @register("channel_rule")
 class ActivationRule(Rule):
-    """Any activation function; one that mixes channels freezes the axis it is taken over."""
+    """Any activation function; one that mixes channels, or may do so, freezes the axis it mixes."""
 
     handles = ("Activation",)
 
     def outputs(self, visit: Visit) -> list[Axes]:
-        if softmax_axis(visit.operation.activation):
-            visit.freeze(visit.last, f"{visit.path} takes a softmax over it")
+        freeze_mixed(visit, visit.operation.activation, visit.inputs[0])
         return [dict(visit.inputs[0])]
 
 

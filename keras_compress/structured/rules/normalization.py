@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_compress.core.registry import register
-from keras_compress.structured.channel_ids import Axes, Ids
+from keras_compress.structured.channel_ids import Axes
 from keras_compress.structured.rules.rule import Rule, Visit
 
 INEXACT = "normalizes over it; allow_inexact=True removes it nevertheless"
 
 
-def _gamma_and_beta(visit: Visit, ids: Ids | None) -> None:
+def _gamma_and_beta(visit: Visit, axes: Sequence[int]) -> None:
+    """Say what the axes of the weights are: each has an index for each value on one axis of the input, `axes`."""
     layer = visit.operation
     for variable in (getattr(layer, "gamma", None), getattr(layer, "beta", None), getattr(layer, "scale", None)):
         if isinstance(variable, keras.Variable):
-            visit.weight(variable, -1, ids, "through")
+            for own, axis in enumerate(axes):
+                visit.weight(variable, own, visit.inputs[0].get(axis), "through")
 
 
 @register("channel_rule")
@@ -46,19 +49,30 @@ class BatchNormalizationRule(Rule):
 
 @register("channel_rule")
 class NormalizationOverChannelsRule(Rule):
-    """Statistics over the channels, which change with their number: frozen, unless inexact cuts are allowed."""
+    """Statistics over some axes. Over channels, they change with their number: frozen, unless that is allowed.
+
+    Channels on other axes are normalized each by itself, and have no part in gamma and beta.
+    """
 
     handles = ("LayerNormalization", "RMSNormalization")
 
     def outputs(self, visit: Visit) -> list[Axes]:
-        layer = visit.operation
-        last = len(visit.shape) - 1
-        axes = {axis % len(visit.shape) for axis in _listed(layer.axis)}
+        axes = [axis % len(visit.shape) for axis in _listed(visit.operation.axis)]
+        if axes != sorted(axes):
+            # Keras sorts `(-1, 1)` as it stands, and lays gamma out in the order of the tensor.
+            return visit.freeze_all("normalizes over axes in an order that is not the tensor's")
         for axis, mixed in visit.inputs[0].items():
-            if axis in axes and (axis != last or not visit.record.allow_inexact):
+            if axis in axes and not visit.record.allow_inexact:
                 visit.freeze(mixed, f"{visit.path} {INEXACT}")
-        ids = visit.inputs[0].get(last)
-        _gamma_and_beta(visit, ids)
+        last = list(range(len(visit.shape)))[-len(axes) :]
+        if type(visit.operation).__name__ == "RMSNormalization" and axes != last:
+            for own, axis in enumerate(last):
+                visit.weight(visit.operation.scale, own, None, "through")
+                visit.freeze(
+                    visit.inputs[0].get(axis), f"{visit.path} has a scale that Keras lays along it, of another"
+                )
+        else:
+            _gamma_and_beta(visit, axes)
         return [dict(visit.inputs[0])]
 
 
@@ -70,14 +84,13 @@ class GroupNormalizationRule(Rule):
 
     def outputs(self, visit: Visit) -> list[Axes]:
         layer = visit.operation
-        last = len(visit.shape) - 1
         axis = layer.axis % len(visit.shape)
         visit.freeze_axes(0, f"{visit.path} takes statistics over it", but=axis)
         ids = visit.inputs[0].get(axis)
         single = ids is not None and layer.groups in (-1, len(ids))
-        if ids is not None and not single and (axis != last or not visit.record.allow_inexact):
+        if ids is not None and not single and not visit.record.allow_inexact:
             visit.freeze(ids, f"{visit.path} {INEXACT}")
-        _gamma_and_beta(visit, ids)
+        _gamma_and_beta(visit, [axis])
         if single and layer.groups != -1:
             visit.setting("groups", ids)
         elif ids is not None and not single:

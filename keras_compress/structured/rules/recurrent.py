@@ -9,7 +9,8 @@ from keras import tree
 
 from keras_compress.core.registry import register
 from keras_compress.structured.channel_ids import Axes, Ids
-from keras_compress.structured.rules.rule import Rule, Visit, softmax_axis
+from keras_compress.structured.rules.probe import freeze_mixed
+from keras_compress.structured.rules.rule import Rule, Visit
 
 # Gates lie one behind the other on the last axis of kernels and biases.
 _GATES = {"SimpleRNNCell": 1, "GRUCell": 3, "LSTMCell": 4, "ConvLSTMCell": 4}
@@ -35,8 +36,10 @@ class RecurrentRule(Rule):
         self._states(visit, out)
         own = "filters" if hasattr(cell, "filters") else "units"
         visit.setting(own if own in layer.get_config() else ("cell", "config", own), out)
-        if softmax_axis(cell.activation) or softmax_axis(getattr(cell, "recurrent_activation", None)):
-            visit.freeze(out, f"{visit.path} takes a softmax over it")
+        # Of one step; a convolution's gates have positions.
+        step = len(visit.shape) - 1
+        for function in (cell.activation, getattr(cell, "recurrent_activation", None)):
+            freeze_mixed(visit, function, {step - 1: out}, step)
         if layer.stateful:
             visit.freeze(out, f"{visit.path} keeps its states from batch to batch")
         visit.read()

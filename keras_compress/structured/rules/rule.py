@@ -15,6 +15,8 @@ from keras_compress.core.registry import entries
 from keras_compress.structured.channel_ids import Axes, ChannelIds, Ids
 
 Shape = tuple[int | None, ...]
+# Methods by which a layer is written down and told of shapes.
+_DESCRIBING = {"get_config", "from_config", "compute_output_shape", "compute_output_spec", "get_build_config"}
 
 
 class Record(Protocol):
@@ -189,7 +191,8 @@ class Rule:
 def rule_of(operation: Any) -> Rule | None:
     """The rule for an operation, found by its class or the nearest base class that has one.
 
-    A class that computes by itself, with a `call` or `build` of its own, is not what its base class is.
+    A class that computes by itself, with a `call` or `build` of its own or another of what its base class computes
+    with (`convolution_op`), is not what its base class is.
     """
     by_handle = {handle: rule for rule in entries("channel_rule").values() for handle in rule.handles}
     for cls in type(operation).__mro__:
@@ -197,9 +200,20 @@ def rule_of(operation: Any) -> Rule | None:
         if name in by_handle:
             found: Rule = by_handle[name]()
             return found
-        if "call" in vars(cls) or "build" in vars(cls):
+        if _computes(cls):
             return None
     return None
+
+
+def _computes(cls: type) -> bool:
+    """Whether a class changes what its base classes do, beside how it is made and described."""
+    own = vars(cls).keys()
+    if cls.__module__.startswith("keras."):
+        return not own.isdisjoint(("call", "build"))
+    bases = [base for base in cls.__mro__[1:] if base.__module__.startswith("keras.")]
+    kinds = bases[: bases.index(keras.layers.Layer)] if keras.layers.Layer in bases else bases
+    changeable = {name for base in kinds for name in vars(base) if not name.startswith("__")} - _DESCRIBING
+    return not own.isdisjoint({"call", "build", "__call__", *changeable})
 
 
 def outputs_of(visit: Visit) -> list[Axes]:
@@ -221,9 +235,3 @@ def shape_of(value: Any) -> tuple[int, ...]:
     if hasattr(value, "shape"):
         return tuple(value.shape)
     return np.shape(value) if isinstance(value, (list, tuple)) else ()
-
-
-def softmax_axis(activation: Any) -> bool:
-    """Whether an activation mixes the channels of its last axis."""
-    mixing = (keras.activations.softmax, keras.activations.log_softmax, keras.activations.sparsemax)
-    return activation in mixing

@@ -8,14 +8,15 @@ import numpy as np
 
 from keras_compress.core.registry import register
 from keras_compress.structured.channel_ids import Axes, Ids
-from keras_compress.structured.rules.rule import Rule, Visit, softmax_axis
+from keras_compress.structured.rules.probe import freeze_mixed
+from keras_compress.structured.rules.rule import Rule, Visit
 
 
 def made_channels(visit: Visit, layer: Any, out: Ids) -> list[Axes]:
     """The output axes of a layer that makes channels; an activation that mixes them freezes them."""
-    if softmax_axis(getattr(layer, "activation", None)):
-        visit.freeze(out, f"{visit.path} takes a softmax over it")
-    return [{len(visit.output_shape) - 1: out}]
+    made = {len(visit.output_shape) - 1: out}
+    freeze_mixed(visit, getattr(layer, "activation", None), made)
+    return [made]
 
 
 @register("channel_rule")

@@ -29,10 +29,57 @@ def test_a_unit_vector(bench):
     np.testing.assert_allclose(flat(np.float32([[3.0, -4.0]])), [[0.6, -0.8]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("layer", [layers.LayerNormalization, layers.UnitNormalization, layers.RMSNormalization])
-def test_other_axes_are_refused_by_name(bench, layer):
-    model = bench.model(lambda x: layer(axis=1, name="here")(x), (3, 8))
-    with pytest.raises(ValueError, match=r"over the last axis\. Received: axis=.*'here"):
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: layers.LayerNormalization(axis=1), (4, 4)),
+        (lambda: layers.LayerNormalization(axis=(1, 2)), (3, 4, 5)),
+        (lambda: layers.LayerNormalization(axis=(-1, 1)), (3, 4, 5)),
+        (lambda: layers.LayerNormalization(axis=(1, 2, 3)), (3, 4, 5)),
+        (lambda: layers.RMSNormalization(axis=(-2, -1)), (3, 4, 5)),
+        # Keras multiplies the last axis with the scale, whatever it normalizes.
+        (lambda: layers.RMSNormalization(axis=1), (4, 4)),
+        (lambda: layers.UnitNormalization(axis=1), (4, 4)),
+        (lambda: layers.UnitNormalization(axis=(1, 3)), (3, 4, 5)),
+        (lambda: layers.GroupNormalization(2, axis=1), (4, 4, 4)),
+        (lambda: layers.Softmax(axis=1), (4, 4)),
+        (lambda: layers.Softmax(axis=(1, -1)), (3, 4, 5)),
+        (lambda: lambda x: ops.log_softmax(x, axis=1), (4, 4)),
+        (lambda: lambda x: ops.normalize(x, axis=1), (4, 4)),
+        # Without an epsilon of its own: that of Keras.
+        (lambda: lambda x: ops.rms_normalization(x * 1e-3), (3, 4)),
+        (lambda: lambda x: ops.layer_normalization(x, np.float32([1, 2, 3, 4]), np.ones(4, "f"), axis=-1), (4, 4)),
+    ],
+)
+def test_over_any_axis(bench, layer, shape):
+    bench.same(bench.model(lambda x: layer()(x), shape), atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Rescaling(np.linspace(1, 2, 4).reshape(4, 1), np.linspace(-1, 2, 4).reshape(4, 1)),
+        lambda: layers.Normalization(axis=1, mean=[0, 1, 2, 3], variance=[1, 2, 3, 4]),
+        lambda: lambda x: x - np.linspace(-1, 2, 4, dtype="float32").reshape(1, 4, 1),
+        lambda: lambda x: x + np.linspace(-1, 2, 4, dtype="float32").reshape(1, 4, 1),
+    ],
+)
+def test_constants_over_another_axis_that_is_as_long_as_the_last(bench, layer):
+    # Constants are integers of 8 bits.
+    bench.same(bench.model(lambda x: layer()(x), (4, 4)), atol=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling")
+def test_division_by_the_deviation_alone(bench):
+    """What Keras 3 calls `rms_scaling` takes no mean off, and yet divides by the deviation around it."""
+    model = bench.model(lambda x: layers.LayerNormalization(rms_scaling=True, epsilon=1e-6)(x), (2,))
+    gamma = np.asarray(model.layers[1].gamma)
+    np.testing.assert_allclose(bench.flatten(model)(np.float32([[3.0, 5.0]])), gamma * [[3.0, 5.0]], rtol=1e-4)
+
+
+def test_the_batch_is_no_axis_of_a_sample(bench):
+    model = bench.model(lambda x: layers.UnitNormalization(axis=(0, 1), name="here")(x), (3,))
+    with pytest.raises(ValueError, match=r"axes of a sample, .* Received: axis=.*'here"):
         bench.flatten(model)
 
 
