@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags
 
 from keras_compress.cli_flags import COMMANDS, PROGRAM, Command
+from keras_compress.core.descriptors import turned
 from keras_compress.core.printable import printable
 
 OK, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -197,20 +198,15 @@ def load_quietly() -> None:
 @contextlib.contextmanager
 def _captured_stderr() -> Iterator[None]:
     """Keeps back what is written to file descriptor 2, native code included; shows it if something fails."""
-    sys.stderr.flush()
     with tempfile.TemporaryFile() as noise:
-        saved = os.dup(2)
-        os.dup2(noise.fileno(), 2)
         try:
-            yield
+            with turned((2,), noise.fileno()):
+                yield
         except Exception:
             noise.seek(0)
-            os.write(saved, noise.read())
-            raise
-        finally:
             sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
+            os.write(2, noise.read())
+            raise
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from keras_compress.convert.freeze import has_points
 from keras_compress.convert.inspection import inspect_tflite
 from keras_compress.convert.storage import ENCODINGS
 from keras_compress.core.global_state import set_seeds
+from keras_compress.core.outputs import check_not_read, check_output
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
 from keras_compress.report.summary import summary
@@ -29,16 +30,22 @@ from keras_compress.report.tables import file_line, measurement_table, storage_t
 from keras_compress.runtime.c_export import export_c
 from keras_compress.runtime.estimate import estimate as estimate_model
 from keras_compress.runtime.measure import Measurement, measure_all
+from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.target import target
 from keras_compress.runtime.verify import KERNELS
 from keras_compress.runtime.verify import verify as verify_model
 
 # Samples that ranges are calibrated with.
 CALIBRATION_SAMPLES = 500
+# What `compress` writes beside its report.
+_TRAINED, _CONVERTED = "model_compressed.keras", "model_compressed.tflite"
 
 
 def compress(values: flags.FlagValues) -> None:
     """`keras-compress compress`."""
+    read = {f"--{key}": getattr(values, key) for key in ("model", "data", "recipe")}
+    for name in (_TRAINED, _CONVERTED, cli_report.FILE_NAME):
+        check_not_read(Path(values.out) / name, read, "what is written to --out")
     recipe = Recipe.load(values.recipe)
     data = Data.load(values.data)
     model = load_model(values.model)
@@ -55,9 +62,9 @@ def compress(values: flags.FlagValues) -> None:
         # Before the training: what cannot be converted at all is refused at once.
         original = convert_model(model, mode="float32")
         compressed = _train(model, recipe, x, y, task, values)
-        _save_trained(compressed, folder / "model_compressed.keras")
+        _save_trained(compressed, folder / _TRAINED)
         artifact = _deployable(compressed, x, values)
-        artifact.save(folder / "model_compressed.tflite")
+        artifact.save(folder / _CONVERTED)
         stages = {
             "original": _deployed(original, model, x_test, y_test, task),
             _other_than("original", recipe.name): _deployed(artifact, compressed, x_test, y_test, task),
@@ -76,7 +83,7 @@ def compress(values: flags.FlagValues) -> None:
     }
     cli_report.save(report, folder)
     cli_report.show(report)
-    cli_report.say(f"model_compressed.keras, model_compressed.tflite and report.json are in {folder}.")
+    cli_report.say(f"{_TRAINED}, {_CONVERTED} and {cli_report.FILE_NAME} are in {folder}.")
 
 
 def _check_storage(values: flags.FlagValues, model: keras.Model, recipe: Recipe) -> None:
@@ -158,13 +165,14 @@ def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> li
 
 def convert(values: flags.FlagValues) -> None:
     """`keras-compress convert`."""
+    path = _file_to_write(values.out, model=values.model, data=values.data)
     model = load_model(values.model)
     if values.mode is None and not values.data and not has_points(model):
         raise ValueError(
             "Expected --data= to find the ranges for int8, or --mode=float32, float16 or dynamic, for a plain model. "
             f"Received: neither, for {values.model}"
         )
-    path = _file_to_write(values.out)
+    make_folder(path.parent)
     examples, split = None, ""
     if values.data:
         data = Data.load(values.data)
@@ -193,18 +201,15 @@ def _calibrated(artifact: Artifact, split: str) -> list[str]:
     return [f"Calibrated with the first {count:,} samples of {split}."] if count else []
 
 
-def _file_to_write(out: str) -> Path:
-    path = Path(out)
-    if path.is_dir():
-        raise IsADirectoryError(f"Expected --out as a file such as model.tflite. Received: the folder {path}")
-    make_folder(path.parent)
-    return path
+def _file_to_write(out: str, **read: str | None) -> Path:
+    return check_output(out, ".tflite", {f"--{key}": name for key, name in read.items()}, "--out")
 
 
 def expand(values: flags.FlagValues) -> None:
     """`keras-compress expand`."""
-    path = _file_to_write(values.out)
+    path = _file_to_write(values.out, model=values.model)
     content = Path(values.model).read_bytes()
+    make_folder(path.parent)
     try:
         plain = expanded(content)
     except ValueError as error:
@@ -221,12 +226,18 @@ def measure(values: flags.FlagValues) -> None:
         name = Path(values.baseline).name
         files = {f"{name} (baseline)" if name in files else name: values.baseline, **files}
     x = y = None
+    notes = []
     if values.data:
-        x, y = Data.load(values.data).part("test", "", "train")
+        data = Data.load(values.data)
+        if any(key.startswith("y") for key in data.arrays):
+            x, y = data.part("test", "", "train")
+        else:
+            x = data.samples("test", "", "train")
+            notes.append(f"No accuracy: {values.data} has no labels (y_test, y or y_train).")
     options = {key: getattr(values, key) for key in ("target", "runs", "threads", "alt_decompression_memory_bytes")}
     found = measure_all(files, x, y, **options)
     cli_report.console_for_tables().print(measurement_table([_row(entry) for entry in found.values()]))
-    cli_report.say(*(_conditions(label, entry) for label, entry in found.items()))
+    cli_report.say(*(_conditions(label, entry) for label, entry in found.items()), *notes)
 
 
 def _row(found: Measurement) -> dict[str, Any]:
@@ -271,22 +282,29 @@ def verify(values: flags.FlagValues) -> int:
     model = load_model(values.model)
     data = Data.load(values.data)
     x = as_input(data.samples("test", "", "train"), model, data.path)
-    split = data.samples_key("train", "", "test")
-    examples = as_input(data.arrays[split], model, data.path)[:CALIBRATION_SAMPLES]
-    kernels = KERNELS[values.target]
     reason = target(values.target).available()
     if reason is not None:
         raise RuntimeError(f"Target {values.target!r} cannot be run here: {reason}")
+    if values.file and values.weights_storage:
+        raise ValueError("Expected --file or --weights_storage: the file has one already. Received: both")
     with cli_report.collected_warnings() as notes:
-        storage = values.weights_storage
-        artifact = convert_model(model, values.target, representative_dataset=examples, weights_storage=storage)
-        found = verify_model(artifact, None, x, kernels=kernels, strict=False)
+        artifact = _to_verify(values, model, x, data)
+        found = verify_model(artifact, None, x, kernels=KERNELS[values.target], strict=False)
     cli_report.console_for_tables().print(cli_report.verification_table(found))
-    cli_report.say(*cli_report.verification_entry(found)["lines"], *_calibrated(artifact, split))
+    # The ranges of a file are its own, whatever set them.
+    calibrated = [] if values.file else _calibrated(artifact, data.samples_key("train", "", "test"))
+    cli_report.say(*cli_report.verification_entry(found)["lines"], *calibrated)
     if artifact.lowered is not None:
         cli_report.say(f"The compressed file gave the plain one's outputs, bit for bit, on {len(x):,} samples.")
     cli_report.say(*notes)
     return 0 if found.ok else 1
+
+
+def _to_verify(values: flags.FlagValues, model: keras.Model, x: Array, data: Data) -> Artifact:
+    if values.file:
+        return shipped(values.file, model, x, KERNELS[values.target])
+    examples = as_input(data.samples("train", "", "test"), model, data.path)[:CALIBRATION_SAMPLES]
+    return convert_model(model, values.target, representative_dataset=examples, weights_storage=values.weights_storage)
 
 
 def export(values: flags.FlagValues) -> None:

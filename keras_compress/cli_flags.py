@@ -131,6 +131,9 @@ def _measure_flags(define: _Definer) -> None:
 
 def _verify_flags(define: _Definer) -> None:
     define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
+    define.text(
+        "file", None, "The .tflite file that `convert` made of it, to be verified; by default a new one is made."
+    )
     define.data("Real data to run it on.")
     define.target()
     define.weights_storage()
@@ -208,8 +211,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "verify": Command(
         "Check that the int8 file computes what was simulated, operator by operator.",
-        "Converts the model to int8 and runs each operator on the integers that the simulation has there. Exit code 1 "
-        "if one differs by more than a step, or in more than 1 % of the values.",
+        "Converts the model to int8, or takes --file, and runs each operator on the integers that the simulation has "
+        "there. Exit code 1 if one differs by more than a step, or in more than 1 % of the values. Of --file, ranges "
+        "that training did not set are taken as they are in it; weights must be the model's.",
         f"{PROGRAM} verify --model=m.keras --data=data.npz --target=tflm",
         "keras_compress.cli_commands:verify",
         _verify_flags,

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_compress.core.printable import printable
 from keras_compress.core.progress import ProgressLine
 
 
@@ -24,7 +25,7 @@ class CommandLine(ProgressLine):
         """Say what is being done from now on."""
         self.describe(what)
         if not self.drawn:
-            print(what, file=sys.stderr)
+            print(printable(what), file=sys.stderr)
 
     def callback(self, what: str, epochs: int) -> keras.callbacks.Callback:
         """A callback that moves the bar with every training batch."""

@@ -271,6 +271,14 @@ def test_measure_shows_both_models(files: Path, capsys: pytest.CaptureFixture[st
     assert sum("50 runs, 1 thread, XNNPACK" in line for line in lines) == 2
 
 
+def test_measure_of_data_without_labels(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 8, 8, 1), np.float32))
+    assert run("measure", f"--model={files}/int8.tflite", f"--data={tmp_path}/x.npz") == 0
+    text = capsys.readouterr().out
+    assert "has no labels" in text
+    assert "acc." not in text
+
+
 def test_inspect_reads_both_kinds_of_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("inspect", f"--model={files}/int8.tflite") == 0
     text = capsys.readouterr().out

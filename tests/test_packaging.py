@@ -52,12 +52,13 @@ def test_importing_costs_little_beyond_keras() -> None:
     pytest.fail(f"importing keras_compress took {seconds} s beyond Keras")
 
 
-def requirements(system: str, machine: str) -> list[str]:
+def requirements(system: str, machine: str, extra: str | None = None) -> list[str]:
     """What setup.cfg declares for a platform: pip itself would look at the markers with this computer's eyes."""
     declared = configparser.ConfigParser()
     if not declared.read(CHECKOUT / "setup.cfg"):
         pytest.skip("no checkout around these tests")
     lines = declared["options"]["install_requires"].strip().splitlines()
+    lines += declared["options.extras_require"][extra].strip().splitlines() if extra else []
     found = [Requirement(line) for line in lines if not line.lstrip().startswith("#")]
     target = {"sys_platform": system, "platform_machine": machine}
     return [f"{each.name}{each.specifier}" for each in found if each.marker is None or each.marker.evaluate(target)]
@@ -71,18 +72,18 @@ LINUX = [
 
 
 @pytest.mark.parametrize(
-    ("platforms", "python", "system", "machine"),
+    ("platforms", "python", "system", "machine", "extra"),
     [
-        (["macosx_12_0_arm64"], "3.12", "darwin", "arm64"),
-        (["win_amd64"], "3.10", "win32", "AMD64"),
-        (LINUX, "3.13", "linux", "x86_64"),
+        (["macosx_12_0_arm64"], "3.12", "darwin", "arm64", None),
+        (["win_amd64"], "3.10", "win32", "AMD64", "tfmot"),
+        (LINUX, "3.13", "linux", "x86_64", "tfmot"),
     ],
     ids=["macos", "windows", "linux"],
 )
 def test_dependencies_resolve_to_wheels(
-    platforms: list[str], python: str, system: str, machine: str, tmp_path: Path
+    platforms: list[str], python: str, system: str, machine: str, extra: str | None, tmp_path: Path
 ) -> None:
-    wanted = requirements(system, machine)
+    wanted = requirements(system, machine, extra)
     assert ("tflite-micro" in " ".join(wanted)) == (system == "linux")
     options = [f"--platform={name}" for name in platforms]
     report = tmp_path / "report.json"
@@ -96,6 +97,17 @@ def test_dependencies_resolve_to_wheels(
     assert done.returncode == 0, done.stderr
     found = {entry["metadata"]["name"].lower().replace("_", "-") for entry in json.loads(report.read_text())["install"]}
     assert {"tensorflow", "keras", "ai-edge-litert", "kmeans1d"} <= found
+    assert ("tensorflow-model-optimization" in found) == (extra == "tfmot")
+
+
+def test_tfmot_installs_beside_tensorflow() -> None:
+    """tensorflow-model-optimization 0.8.1 wants absl-py~=1.2, TensorFlow absl-py>=1.0: what is declared meets both."""
+    declared = {
+        Requirement(line).name: Requirement(line).specifier for line in requirements("linux", "x86_64", "tfmot")
+    }
+    assert "0.8.1" in declared["tensorflow-model-optimization"]
+    newest_of_1 = "1.4.0"
+    assert newest_of_1 in declared["absl-py"]
 
 
 def imported_names(path: Path) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from keras_compress.convert.arena_plan import ArenaPlan
+from keras_compress.convert.arena_plan import ArenaPlan, peak_of
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.passes.tile_outputs import tile_outputs
 from keras_compress.core.registry import PACKAGE, lookup
@@ -47,7 +47,8 @@ def fit_arena(content: bytes, encode: Encode, max_arena_bytes: int) -> tuple[byt
     if step is None:
         least = search.least()
         raise ValueError(
-            f"Expected max_arena_bytes >= {search.arena(least)}, what the model needs with {search.described(least)}. "
+            f"Expected max_arena_bytes >= {search.arena(least)}, what the model needs with {search.described(least)}: "
+            f"{search.peak(least)}, the rest TFLite-Micro's own structures and scratch. "
             f"Received: max_arena_bytes={max_arena_bytes}, {search.arena(least) - max_arena_bytes} bytes too few"
         )
     return search.result(step)
@@ -108,6 +109,10 @@ class _Search:
         """How messages call the pieces of a step."""
         pieces = self._plan.pieces(step)
         return f"{pieces} pieces of its split layers" if pieces else "its layers whole, which splitting does not help"
+
+    def peak(self, step: int) -> str:
+        """What of a step's arena are values that the model computes, and where they are most."""
+        return peak_of(self._file(step))
 
     def _predictions(self, tried: Iterable[int]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Arena of each step: the computed part, and a rest that grows with the pieces, known where it was measured."""

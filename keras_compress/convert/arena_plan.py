@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,18 @@ def alternate_memory_bytes(content: bytes) -> int:
                     f"{graph.name(tensor)!r} was read for the last time. Received: such a file"
                 )
     return max((sum(aligned(tensor_bytes(graph, t)) for t in group) for _, group in groups), default=0)
+
+
+def peak_of(content: bytes) -> str:
+    """How many bytes are activations, how many decoded weights, and at which operator, where both are most."""
+    graph = Graph(read_model(content))
+    decoded = set(decoded_of(graph))
+    everything, weights = _alive(graph), _alive(graph, decoded)
+    time = int(np.argmax(everything))
+    op = graph.operators[time]
+    name = graph.name(op.outputs[0]) if len(op.outputs) else ""
+    said = f"{everything[time] - weights[time]:,} bytes of it are activations at {graph.kind(op)} {name!r}"
+    return f"{said}, and {weights[time]:,} its decoded weights" if weights[time] else said
 
 
 def _last_reads(graph: Graph) -> dict[int, int]:
@@ -183,13 +195,13 @@ def _layer(graph: Graph, op: Any, decoding: Graph, same: Any, time: int, alive: 
     )
 
 
-def _alive(graph: Graph) -> list[int]:
-    """Bytes of computed tensors alive at each operator: from the one that writes them to the last that reads them."""
+def _alive(graph: Graph, among: Set[int] | None = None) -> list[int]:
+    """Bytes of computed tensors, or of some, alive at each operator: from who writes them to who reads them last."""
     change = np.zeros(len(graph.operators) + 2, np.int64)
     written = {t: time for time, op in enumerate(graph.operators) for t in op.outputs}
     last = _last_reads(graph)
     for tensor in dict.fromkeys([*graph.inputs, *written]):
-        if tensor >= 0 and not graph.tensors[tensor].isVariable:
+        if tensor >= 0 and not graph.tensors[tensor].isVariable and (among is None or tensor in among):
             size, start = aligned(tensor_bytes(graph, tensor)), written.get(tensor, 0)
             change[start] += size
             change[max(last.get(tensor, start), start) + 1] -= size

@@ -14,6 +14,8 @@ from keras_compress.convert.files import write_atomic
 from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.convert.lowering import FloatOp
 from keras_compress.convert.storage import INT8, Storage
+from keras_compress.core.outputs import check_output
+from keras_compress.core.shown import Shown, names
 
 
 def runtime_of(target: str) -> str:
@@ -21,8 +23,8 @@ def runtime_of(target: str) -> str:
     return "tflm" if target == "ethos_u" else target
 
 
-@dataclass(frozen=True)
-class Artifact:
+@dataclass(frozen=True, repr=False)
+class Artifact(Shown):
     """A converted model.
 
     Attributes:
@@ -70,13 +72,29 @@ class Artifact:
         """Sizes, sparsity and distinct values, read back from the file."""
         return inspect_tflite(self.content)
 
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines: sizes as read back, what is left in float32, notes."""
+        stats = self.stats
+        operators = ", ".join(f"{count} {name}" for name, count in list(stats.operators.items())[:8])
+        return f"Artifact for {self.target}, mode {self.mode}, inputs and outputs {self.io}", [
+            ("file", f"{stats.raw_bytes:,} B ({stats.gzip_bytes:,} B gzipped)"),
+            ("weights", f"{stats.weight_payload_bytes:,} B, {stats.sparsity:.1%} zeros, {self.storage.wanted} storage"),
+            ("operators", operators + (", ..." if len(stats.operators) > 8 else "")),
+            ("in float32", names([f"{op.op} at {op.tensor}" for op in self.float_ops], ".float_ops")),
+            ("notes", names(self.notes, ".notes")),
+        ]
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all.
 
+        Args:
+            path: Ends in `.tflite`, so that a slip does not put it in the place of the trained `.keras` model.
+
         Raises:
+            ValueError: For another ending.
             OSError: If it cannot be written; an older file stays.
         """
-        write_atomic(path, self.content)
+        write_atomic(check_output(path, ".tflite"), self.content)
 
     def report(self) -> dict[str, Any]:
         """What a report says of the conversion, as JSON types."""

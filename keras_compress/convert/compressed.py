@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,12 @@ from keras_compress.convert.passes.encode_weights import encode_weights
 from keras_compress.convert.passes.expand import expand_weights
 from keras_compress.convert.passes.slim_scales import restore_scales, slim_scales
 from keras_compress.convert.storage import ENCODINGS
+from keras_compress.convert.unfit import unfit_for_tflm
+from keras_compress.core.registry import PACKAGE, lookup
+from keras_compress.core.warn import warn
+
+# What runs files lives above this package, and is found by name when it is asked for.
+_PROBE = ("runtime.arena_probe", "tflm_refusal")
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def compress_tflite(
     """An integer `.tflite` file, of this converter or another, with its weights stored compressed for TFLite-Micro.
 
     Units that add nothing are cut out. Outputs are the same integers, for every input. `convert` does the same for a
-    Keras model.
+    Keras model. A file that does not become smaller is warned of, with the reason.
 
     Args:
         source: The file's bytes, or its path.
@@ -113,7 +120,8 @@ def compress_tflite(
         max_arena_bytes: As for `convert`.
 
     Raises:
-        ValueError: Not a `.tflite` file, an unknown storage, or an arena that cannot be kept within the limit.
+        ValueError: Not a `.tflite` file, an unknown storage, a file that TFLite-Micro does not run (dynamic range, INT4
+            dense layers), or an arena that cannot be kept within the limit.
         OSError: The file cannot be read.
     """
     if weights_storage not in ("auto", *ENCODINGS):
@@ -124,7 +132,29 @@ def compress_tflite(
     plain = expanded(content)
     if not any(weight.dtype.startswith("INT") for weight in inspect_tflite(plain).weights):
         raise ValueError("Expected a file with integer weights. Received: none in it; convert the model in int8 first")
-    return compressed(plain, weights_storage, encode=True, max_arena_bytes=max_arena_bytes).content
+    reason = unfit_for_tflm(plain)
+    if reason is not None:
+        raise ValueError(f"Expected a file that TFLite-Micro runs. Received: one not for it: {reason}")
+    found = compressed(plain, weights_storage, encode=True, max_arena_bytes=max_arena_bytes)
+    _check_runs(found.content)
+    if len(found.content) >= len(content):
+        said = "; ".join(found.notes) or "its weights are in this form already"
+        warn(f"Nothing became smaller: {len(content):,} bytes before, {len(found.content):,} now ({said})")
+    return found.content
+
+
+def _check_runs(content: bytes) -> None:
+    """Encoded weights are for TFLite-Micro alone: if it does not run the file, no runtime does.
+
+    Raises:
+        ValueError: With what it says of the file, where it is installed.
+    """
+    if DECODE.encode() not in content:
+        return
+    importlib.import_module(f"{PACKAGE}.{_PROBE[0]}")
+    refusal = lookup("probe", _PROBE[1])(content)
+    if refusal is not None:
+        raise ValueError(refusal)
 
 
 def expand(model: Artifact | bytes | str | os.PathLike[str]) -> Artifact | bytes:

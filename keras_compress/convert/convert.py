@@ -25,9 +25,16 @@ from keras_compress.core.finite import check_finite
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import check_model, check_phases_ended, strip_layer, warn_of_pending
+from keras_compress.core.suggest import did_you_mean
 from keras_compress.quantizers.activation import QuantizeActivation
 
 TARGETS = ("litert", "tflm", "ethos_u")
+# What else they are called.
+_OTHER_NAMES = {
+    **dict.fromkeys(("tflite", "tensorflow_lite", "lite_rt", "phone", "android"), "litert"),
+    **dict.fromkeys(("tflite_micro", "tensorflow_lite_micro", "micro", "microcontroller", "cortex_m"), "tflm"),
+    **dict.fromkeys(("ethos", "vela", "npu"), "ethos_u"),
+}
 _INTEGER_MODES = ("int8", "16x8")
 # TFLite-Micro has no kernels for float activations with integer weights, and none for float16 constants.
 _MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES), "ethos_u": _INTEGER_MODES}
@@ -79,6 +86,7 @@ def convert(
         ConversionError: Where the TFLite converter fails, with the lines of its log that name the cause.
     """
     check_model(model)
+    _check_target(target)
     check_phases_ended(model)
     check_finite(model)
     check_layers(model)
@@ -167,8 +175,8 @@ def check_arguments(target: str, mode: str, io: str, weights_storage: str, max_a
     Raises:
         ValueError: For an argument out of range, or two that do not go together.
     """
+    _check_target(target)
     for name, value, allowed in (
-        ("target", target, TARGETS),
         ("mode", mode, MODES),
         ("io", io, IO_TYPES),
         ("weights_storage", weights_storage, STORAGES),
@@ -197,6 +205,13 @@ def check_arguments(target: str, mode: str, io: str, weights_storage: str, max_a
     fitting = {"int8": ("float32", "int8", "uint8"), "16x8": ("float32", "int16")}.get(mode, ("float32",))
     if io not in fitting:
         raise ValueError(f"Expected `io` out of {fitting} for mode={mode!r}. Received: io={io!r}")
+
+
+def _check_target(target: str) -> None:
+    """First of all: what else an argument may be depends on it."""
+    if target not in TARGETS:
+        meant = did_you_mean(target, TARGETS, _OTHER_NAMES)
+        raise ValueError(f"Expected `target` out of {TARGETS}. Received: target={target!r}{meant}")
 
 
 def _float_model(model: keras.Model, representative_dataset: Any) -> keras.Model:

@@ -220,15 +220,15 @@ def _redirect(entries: Sequence[Any], old: Sequence[int], new: Sequence[int]) ->
 
 
 class Graph:
-    """The main subgraph of a model, with the lookups that edits need.
+    """A subgraph of a model, the main one by default, with the lookups that edits need.
 
     Attributes:
         model: The schema object (`ModelT`) that the graph edits in place.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, number: int = 0) -> None:
         self.model = model
-        self._subgraph = model.subgraphs[0]
+        self._subgraph = model.subgraphs[number]
         self._code_numbers: dict[tuple[str, str], int] = {}
         self._names = {self.name(i) for i in range(len(self.tensors))}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,17 +11,15 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
-from keras_compress.calibration.scale import mismatch
-from keras_compress.calibration.used import FactorRange
+from keras_compress.calibration.minmax import MeasuredRange, untrained_points
 from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
-from keras_compress.convert.expand.used_ranges import end_with_use
 from keras_compress.convert.expand.weights import integer_weight
-from keras_compress.convert.flatten import Flat, factors_of, flatten
+from keras_compress.convert.flatten import flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
+from keras_compress.convert.points import set_ranges, with_points
 from keras_compress.convert.refusals import check_layers
 from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import batch_norm, graph
@@ -33,17 +31,12 @@ from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, check_phases_ended, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
-from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
-from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, Place, QuantizeActivation
+from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
-from keras_compress.quantizers.placement import PlacePoints, reader_of
+from keras_compress.quantizers.placement import reader_of
 
 Grid = FixedGrid
-
-
-class UnknownRangesError(ValueError):
-    """Activation ranges that neither training nor data have set; the message names the points."""
 
 
 def is_frozen(model: keras.Model) -> bool:
@@ -71,6 +64,7 @@ def freeze(
     activation_bits: int = 8,
     activations: bool = True,
     storage: Storage = INT8,
+    grids: Mapping[str, Grid] | None = None,
 ) -> keras.Model:
     """A Keras model that computes what the device will: "the simulation" of this library, in full.
 
@@ -84,6 +78,7 @@ def freeze(
         activation_bits: 8 or 16.
         activations: `False` freezes the weights only and leaves activations and biases float.
         storage: How the weights will be stored: integers that will be packed into fewer than 8 bits are not shifted up.
+        grids: Activation point -> grid that it gets in place of what `representative_dataset` says.
 
     Returns:
         A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
@@ -100,57 +95,15 @@ def freeze(
         return model
     representative_dataset = peekable(representative_dataset)
     flat = flatten(model, representative_dataset)
-    made, seen = flat.model, 0
+    made, known, seen = flat.model, {}, 0
     if activations:
-        made = _with_points(flat, activation_bits, everywhere=not has_points(model))
-        seen = _calibrate(made, model if graph.is_graph(model) else made, representative_dataset)
-    frozen = graph.Rebuild(_Freezer(made, activation_bits, activations, storage)).model(made)
+        made = with_points(flat, activation_bits, everywhere=not has_points(model))
+        free = {point.name for point in untrained_points(made)}
+        known = {name: grid for name, grid in (grids or {}).items() if name in free}
+        seen = set_ranges(made, model if graph.is_graph(model) else made, representative_dataset)
+    frozen = graph.Rebuild(_Freezer(made, activation_bits, activations, storage, known)).model(made)
     frozen.calibration_samples = seen
     return frozen
-
-
-def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
-    """A point wherever integers stand on the device: everywhere, or inside what training saw as one layer."""
-    if not everywhere and not flat.expanded:
-        return flat.model
-    quantizers: dict[str, Any] = {}
-    factors = factors_of(flat.model)
-
-    def measured(path: str) -> MeasuredRange:
-        function = factors.get(path)
-        if function is None:
-            return MeasuredRange(bits)
-        return FactorRange(bits, function.arguments.get("epsilon", 0.0), root=function.function == "rsqrt")
-
-    def quantizer(path: str, place: Place) -> Any:
-        if not everywhere and path not in flat.expanded:
-            return None
-        # The steps of a recurrent layer share their ranges, and so their integers.
-        shared = re.sub(r"\.step\d+\b", ".step", path)
-        if shared == path:
-            return measured(path)
-        return quantizers.setdefault(shared, measured(path))
-
-    return PlacePoints(quantizer, private=True).place(flat.model)
-
-
-def _calibrate(flat: keras.Model, model: keras.Model, representative_dataset: Any) -> int:
-    """Set the ranges that are not known; how many samples were seen. Says where the data are not `model`'s."""
-    unknown = untrained_points(flat)
-    if not unknown:
-        return 0
-    if representative_dataset is None:
-        raise UnknownRangesError(
-            "Expected a model whose activation ranges were trained, or a `representative_dataset`. "
-            f"Received: ranges never trained at {[point.name for point in unknown][:10]}"
-        )
-    first: list[Any] = []
-    seen = calibrate(flat, representative_dataset, first.append)
-    end_with_use(flat, unknown)
-    message = mismatch(model, first[0])
-    if message is not None:
-        warn(message)
-    return seen
 
 
 @dataclass
@@ -161,6 +114,7 @@ class _Freezer:
     activation_bits: int
     activations: bool
     storage: Storage = INT8
+    known: Mapping[str, Grid] = field(default_factory=dict)
     _grids: dict[int, Grid] = field(default_factory=dict)
     _folded: set[int] = field(default_factory=set)
     _tables: dict[int, Grid] = field(default_factory=dict)
@@ -250,7 +204,12 @@ class _Freezer:
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
             grid = FixedGrid(_float32(table.scale / 256), 0, bits=16)
         step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0] if id(tensor) in self._sums else None
-        grid = grid or table or _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
+        grid = (
+            grid
+            or table
+            or self.known.get(layer.name)
+            or _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
+        )
         if id(tensor) not in self._lattices or grid.bits != 8 or not _only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from keras_compress.convert.encoding.codec import Form
 from keras_compress.convert.encoding.known import DECODE, codec_of, decoded, sizes
 from keras_compress.convert.packing import unpack
+from keras_compress.core.shown import Shown, names
 
 # Operator -> inputs that hold weights, where they are constants with two dimensions or more.
 _LSTM_WEIGHTS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
-_WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
+WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "BATCH_MATMUL": (0, 1),
     "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 5, 6),
     "CONV_2D": (1,),
@@ -95,8 +96,8 @@ class TensorStats:
         return 8 * self.bytes / self.elements
 
 
-@dataclass(frozen=True)
-class FileStats:
+@dataclass(frozen=True, repr=False)
+class FileStats(Shown):
     """Sizes and weights of a .tflite file.
 
     Attributes:
@@ -119,6 +120,13 @@ class FileStats:
     def distinct_values(self) -> int:
         """Distinct values of the weight that has most of them; 0 without weights."""
         return max((weight.distinct_values for weight in self.weights), default=0)
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines."""
+        return f"FileStats: {self.raw_bytes:,} B in the file, {self.gzip_bytes:,} B gzipped", [
+            ("weights", f"{self.weight_payload_bytes:,} B, {self.sparsity:.1%} zeros, {len(self.weights)} in .weights"),
+            ("operators", names([f"{count} {name}" for name, count in self.operators.items()], ".operators")),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts, lists and numbers, for JSON."""
@@ -384,7 +392,7 @@ def _weight_rows(file: _File) -> Iterator[tuple[int, TensorStats]]:
         sources = dict(_decode_sources(graph))
         seen = set()
         for op in graph.operators:
-            for position in _WEIGHT_INPUTS.get(op.name, ()):
+            for position in WEIGHT_INPUTS.get(op.name, ()):
                 index = op.inputs[position] if position < len(op.inputs) else -1
                 for _ in _EXPANDING:
                     index = expanded.get(index, index)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_compress.core import graph, parts
+from keras_compress.core.descriptors import turned
 from keras_compress.core.model import inner
 from keras_compress.core.quiet import quiet_tensorflow
 
@@ -33,34 +32,19 @@ class NativeLog:
 def quiet_native_logs() -> Iterator[NativeLog]:
     """Capture file descriptors 1 and 2 and TensorFlow's Python loggers; both are restored whatever happens.
 
+    Descriptors belong to the process: another thread that captures waits for this one, see `core.descriptors`.
+
     Yields:
         A `NativeLog` whose `text` is filled when the block ends.
     """
     log = NativeLog()
-    _flush()
-    with tempfile.TemporaryFile() as sink, contextlib.ExitStack() as stack:
-        for descriptor in (1, 2):
-            try:
-                saved = os.dup(descriptor)
-            except OSError:  # closed, as in a program without a console
-                continue
-            stack.callback(os.close, saved)
-            stack.callback(os.dup2, saved, descriptor)
-            os.dup2(sink.fileno(), descriptor)
-        stack.enter_context(quiet_tensorflow())
+    with tempfile.TemporaryFile() as sink:
         try:
-            yield log
+            with turned((1, 2), sink.fileno()), quiet_tensorflow():
+                yield log
         finally:
-            _flush()
             sink.seek(0)
             log.text = sink.read().decode("utf-8", "replace")
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        # Either may be missing, or closed.
-        with contextlib.suppress(AttributeError, ValueError, OSError):
-            stream.flush()
 
 
 class LayerNames:

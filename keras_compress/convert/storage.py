@@ -65,6 +65,11 @@ def runs_as_convolution(target: str, operator: str, bits: int, scales: int) -> b
     return target == "tflm" and operator == "FULLY_CONNECTED" and bits < 8 and scales > 1
 
 
+def takes_packed(target: str, operator: str, bits: int, scales: int) -> bool:
+    """Whether a runtime has a kernel for packed weights of an operator as it is."""
+    return (target, operator, bits) in _KERNELS and not runs_as_convolution(target, operator, bits, scales)
+
+
 @dataclass(frozen=True)
 class Storage:
     """What was asked of the weights, and of which runtime.

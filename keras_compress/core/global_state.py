@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
 from tensorflow.python.eager import context
 
+from keras_compress.core.quiet import loggers_kept
+
 # Scopes that Keras keeps open by name. One that cannot be entered (a name that TensorFlow refuses) is never left.
 _SCOPES = ("name_scope_stack", "remat_scope_stack", "stateless_scope", "symbolic_scope", "autocast_scope")
 _CALLS = ("current_call_ctx", "custom_objects_scope_dict", "safe_mode_saving")
 _SEEDS = ("global_random_seed", "global_seed_generator")
-# TensorFlow's converter logs to the root logger, which gives that a handler for ever.
-_LOGGERS = ("", "tensorflow", "absl")
 
 
 @contextmanager
@@ -29,7 +27,8 @@ def global_state_kept() -> Iterator[None]:
     it compressed a model before.
     """
     with ExitStack() as stack:
-        for kept in (_keras_attributes, _random_states, _tensorflow_state, _loggers):
+        stack.enter_context(loggers_kept())
+        for kept in (_keras_attributes, _random_states, _tensorflow_state):
             stack.callback(kept())
         yield
 
@@ -70,20 +69,6 @@ def _tensorflow_state() -> Callable[[], None]:
         if generator is not None:
             running._rng = generator
             generator.setstate(state)
-
-    return restore
-
-
-def _loggers() -> Callable[[], None]:
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    kept: list[tuple[logging.Logger, int, list[Any]]] = [(each, each.level, list(each.handlers)) for each in loggers]
-
-    def restore() -> None:
-        for logger, level, handlers in kept:
-            if logger.level != level:
-                logger.setLevel(level)
-            if logger.handlers != handlers:
-                logger.handlers[:] = handlers
 
     return restore
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +12,17 @@ from keras import tree
 from keras_compress.core import parts
 from keras_compress.core.named_outputs import NamedOutputs
 from keras_compress.core.parts import is_graph as is_graph
+from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.slots import slots_of
+from keras_compress.core.warn import warn
 
 Operation = Any
 Node = Any
 KerasTensor = Any
 # What a user's model class may have of its own beside its graph.
 OWN_METHODS = ("train_step", "test_step", "predict_step", "compute_loss", "call")
+# Keras's warning of a dict whose keys are not the inputs' names, which the user has seen.
+_ANY_KEYS = "When providing `inputs` as a dict"
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,11 @@ class Rebuild:
         # A point put behind an output must not change the name under which users compile and convert it.
         names = output_names(model)
         cls = _graph_class(model)
-        with _any_keys():
+        with ignored_warnings(_ANY_KEYS):
             made = cls(inputs, outputs, name=model.name)
         pointed = any(hasattr(tensor._keras_history.operation, "stands_for") for tensor in made.outputs)
         if cls is keras.Model and depth == 0 and len(names) > 1 and pointed:
-            with _any_keys():
+            with ignored_warnings(_ANY_KEYS):
                 made = NamedOutputs(inputs, outputs, name=model.name)
         made.output_names = names
         return made
@@ -207,20 +209,11 @@ def _graph_class(model: keras.Model) -> Any:
         return own
     left = [name for name in OWN_METHODS if getattr(own, name) is not getattr(functional.Functional, name)]
     if left:
-        warnings.warn(
+        warn(
             f"{own.__name__} {model.name!r} becomes a plain keras.Model, without its {', '.join(left)}: give it a "
-            "constructor `(inputs, outputs, **kwargs)` to keep them.",
-            stacklevel=2,
+            "constructor `(inputs, outputs, **kwargs)` to keep them."
         )
     return keras.Model
-
-
-@contextmanager
-def _any_keys() -> Iterator[None]:
-    """Without Keras's warning of a dict whose keys are not the inputs' names, which the user has seen."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
-        yield
 
 
 def _sequential(inputs: KerasTensor, outputs: KerasTensor, model: keras.Sequential) -> keras.Model:

@@ -13,9 +13,12 @@ from typing import Any
 
 
 class _Ignored:
-    """Whether Python has ignored a Ctrl-C since `interrupts_kept` was entered."""
+    """Whether Python has ignored a Ctrl-C since `interrupts_kept` was entered, and what belongs to the open blocks."""
 
     found = False
+    blocks = 0
+    before: Any = None
+    lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -23,22 +26,29 @@ def interrupts_kept() -> Iterator[None]:
     """Raise a KeyboardInterrupt that Python ignores, as it does inside a destructor, when the block ends or `check`s.
 
     TensorFlow has destructors written in Python, and they run often: one Ctrl-C in a few would do nothing.
+    The hook belongs to the process: the first of nested or concurrent blocks sets it, the last restores it.
     """
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if unraisable.exc_type is KeyboardInterrupt:
-            _Ignored.found = True
-        else:
-            before(unraisable)
-
-    sys.unraisablehook = hook
+    with _Ignored.lock:
+        if not _Ignored.blocks:
+            _Ignored.before = sys.unraisablehook
+            sys.unraisablehook = _keep
+        _Ignored.blocks += 1
     try:
         yield
         check()
     finally:
-        sys.unraisablehook = before
-        _Ignored.found = False
+        with _Ignored.lock:
+            _Ignored.blocks -= 1
+            if not _Ignored.blocks:
+                sys.unraisablehook, _Ignored.before, _Ignored.found = _Ignored.before, None, False
+
+
+def _keep(unraisable: Any) -> None:
+    before = _Ignored.before
+    if unraisable.exc_type is KeyboardInterrupt:
+        _Ignored.found = True
+    elif before is not None:
+        before(unraisable)
 
 
 def check() -> None:

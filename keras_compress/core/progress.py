@@ -19,6 +19,7 @@ from typing import ParamSpec, Protocol, TypeVar
 import keras
 
 from keras_compress.core import interrupts
+from keras_compress.core.printable import printable
 
 # Work that is done sooner than this is not worth a line.
 DELAY_SECONDS = 1.0
@@ -102,7 +103,8 @@ class ProgressLine:
         """The words of this line and of those inside it."""
         inner = self._inner
         parts = (self.what, self._words, inner.text() if inner is not None else "")
-        return ": ".join(filter(None, parts))
+        # Names of layers, stages and files are among the words.
+        return printable(": ".join(filter(None, parts)))
 
     def count(self) -> tuple[int, int | None]:
         """`(done, total)` of the outermost line that knows its total, or of the innermost."""

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import keras
 
+from keras_compress.core.suggest import did_you_mean
+
 PACKAGE = "keras_compress"
 _Registered = TypeVar("_Registered", bound=Callable[..., Any])
 _ENTRIES: dict[str, dict[str, Any]] = {}
@@ -56,7 +58,9 @@ def lookup(kind: str, name: str) -> Any:
     by_alias = {_alias(key, kind): key for key in found}
     if not isinstance(name, str) or _alias(name, kind) not in by_alias:
         article = "an" if kind[0] in "aeiou" else "a"
-        raise ValueError(f"Expected {article} {kind} out of {sorted(found)}. Received: {name!r}")
+        raise ValueError(
+            f"Expected {article} {kind} out of {sorted(found)}. Received: {name!r}{did_you_mean(name, found)}"
+        )
     return found[by_alias[_alias(name, kind)]]
 
 

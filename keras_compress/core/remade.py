@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import keras
@@ -18,10 +15,13 @@ from keras import tree
 
 from keras_compress.core import graph, parts
 from keras_compress.core.configuration import configuration
+from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.registry import PACKAGE
 
 ADDED_BY_KERAS = ("name", "trainable", "dtype")
 REGISTERED_NAME = "UserWritten"
+# Keras's warning of sub-layers that a `build` leaves unbuilt: they are built by a run afterwards.
+_UNBUILT = ".*looks like it has unbuilt state"
 Layer: TypeAlias = keras.layers.Layer
 
 
@@ -49,17 +49,9 @@ def _from_config(cls: type, config: dict[str, Any]) -> Layer:
     taken = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     if inherited and not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
         config = {key: value for key, value in config.items() if key in taken or key not in ADDED_BY_KERAS}
-    with _unbuilt_allowed():
+    with ignored_warnings(_UNBUILT):
         made: Layer = cls.from_config(config)  # type: ignore[attr-defined]
     return made
-
-
-@contextmanager
-def _unbuilt_allowed() -> Iterator[None]:
-    """Without Keras's warning of sub-layers that a `build` leaves unbuilt: they are built by a run afterwards."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*looks like it has unbuilt state")
-        yield
 
 
 def _refusal(layer: Layer, reason: str) -> ValueError:
@@ -108,7 +100,7 @@ def build_like(made: Layer, build_config: dict[str, Any] | None) -> None:
         return
     shapes = build_config["shapes_dict"] if "shapes_dict" in build_config else build_config["input_shape"]
     named = isinstance(shapes, dict) and "shapes_dict" in build_config
-    with _unbuilt_allowed():
+    with ignored_warnings(_UNBUILT):
         made.build(**shapes) if named else made.build(shapes)
     if _unbuilt(made):
         _run(made, shapes if named else {None: shapes})

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_compress.core.context import assign, first_time_in_call, outside_of_tracing
+from keras_compress.core.ends import warn_of_ends
 from keras_compress.core.export_notice import TellsOfExport
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import Slot, slots_of
@@ -211,6 +212,8 @@ class Compressed(TellsOfExport, keras.layers.Wrapper):
         self.settle()
         # A layer that stands in two places has one set of weights and counts one step for each batch.
         update = training and not self.frozen and first_time_in_call(self)
+        if update:
+            warn_of_ends()
         if self.input_point is not None:
             inputs = self.input_point(inputs, training=training)
         mapping = [(slot.variable(self.layer), self._transformed(slot, training, update)) for slot, _ in self.items()]

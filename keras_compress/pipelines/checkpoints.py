@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
+from keras_compress.pipelines.fingerprints import fingerprint
 
 _STATE = "steps.json"
 
@@ -24,20 +24,26 @@ class Checkpoints:
 
     Args:
         folder: Where they are kept; made if it is not there. `None` keeps them for this run only.
-        work: What decides the results (arguments, weights, data), as JSON types: a folder of other work is refused.
+        work: Name -> what decides the results (arguments, a model, data), see `fingerprint`: a folder of other work is
+            refused.
 
     Raises:
-        ValueError: The folder holds the steps of other work, or a damaged list of them.
+        ValueError: The folder holds the steps of other work, a damaged list of them, or models that are no steps.
         OSError: The folder cannot be written to.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None, work: Any) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None, work: Mapping[str, Any]) -> None:
         self._temporary: str | None = None
         if folder is None:
             folder = self._temporary = tempfile.mkdtemp(prefix="keras_compress-")
         self.folder = make_folder(folder)
-        self._work = hashlib.sha1(json.dumps(work, sort_keys=True).encode()).hexdigest()
+        self._work = {
+            name: hashlib.sha1(json.dumps(fingerprint(value), sort_keys=True).encode()).hexdigest()
+            for name, value in work.items()
+        }
         self._figures = self._read()
+        # The list first: a model beside it was put there by a step.
+        self._write()
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -59,8 +65,7 @@ class Checkpoints:
                 # The model first: a step that is listed is whole.
                 save_keras_atomic(model, self._path(name))
             self._figures[name] = figures
-            state = {"work": self._work, "steps": self._figures}
-            write_atomic(self.folder / _STATE, json.dumps(state, indent=1).encode())
+            self._write()
         return self._figures[name]
 
     def model(self, name: str) -> keras.Model:
@@ -70,45 +75,37 @@ class Checkpoints:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.keras"
 
+    def _write(self) -> None:
+        state = {"work": self._work, "steps": self._figures}
+        write_atomic(self.folder / _STATE, json.dumps(state, indent=1).encode())
+
     def _read(self) -> dict[str, dict[str, Any]]:
         path = self.folder / _STATE
         if not path.exists():
+            self._check_empty()
             return {}
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
             work, steps = state["work"], {str(name): dict(figures) for name, figures in state["steps"].items()}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"Expected the steps of an earlier run. Received: {path} ({error})") from error
         if work != self._work:
             raise ValueError(
                 "Expected a new folder, or the one of the same model, data and arguments. "
-                f"Received: {self.folder}, which holds other work"
+                f"Received: {self.folder}, which holds other work: {self._others(work)}"
             )
         return steps
 
+    def _others(self, work: Any) -> str:
+        if not isinstance(work, dict):
+            return "that of an earlier version"
+        return ", ".join(sorted(key for key in {*work, *self._work} if work.get(key) != self._work.get(key)))
 
-def fingerprint(value: Any) -> Any:
-    """What stands for a value among a pipeline's work: digests of arrays, weights, functions, JSON types as they are.
-
-    Of other objects, such as a `tf.data.Dataset`, the type alone is compared.
-    """
-    if isinstance(value, keras.Model):
-        return [fingerprint(keras.ops.convert_to_numpy(weight)) for weight in value.weights]
-    if isinstance(value, np.ndarray):
-        digest = hashlib.sha1(np.ascontiguousarray(value).data).hexdigest()
-        return [list(value.shape), value.dtype.name, digest]
-    if isinstance(value, (list, tuple)):
-        return [fingerprint(each) for each in value]
-    if isinstance(value, Mapping):
-        return {str(key): fingerprint(each) for key, each in value.items()}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, keras.losses.Loss):
-        # `get_config` of Keras's wrapped functions leaves their arguments out.
-        return [type(value).__name__, repr(value.get_config()), repr(getattr(value, "_fn_kwargs", ""))]
-    if hasattr(value, "__array__"):
-        return fingerprint(np.asarray(value))
-    if hasattr(value, "__code__"):
-        constants = [each for each in value.__code__.co_consts if isinstance(each, (int, float, str))]
-        return [value.__qualname__, hashlib.sha1(value.__code__.co_code).hexdigest(), constants]
-    return type(value).__name__
+    def _check_empty(self) -> None:
+        """A step would take the place of a model of the same name."""
+        found = sorted(path.name for path in self.folder.glob("*.keras") if not path.name.startswith("."))
+        if found:
+            raise ValueError(
+                "Expected a new folder, or the one of an earlier run. "
+                f"Received: {self.folder}, with models that are not its steps: {', '.join(found[:5])}"
+            )

@@ -22,8 +22,9 @@ from keras_compress.convert.convert import check_arguments, convert
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, strip
 from keras_compress.core.schedule import ConstantSparsity
+from keras_compress.core.shown import Shown
 from keras_compress.core.warn import warn
-from keras_compress.pipelines.checkpoints import Checkpoints, fingerprint
+from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.training import Judge, Settings, Trainer
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
 from keras_compress.pruning.magnitude import prune_low_magnitude
@@ -54,8 +55,8 @@ class Step:
     within_budget: bool
 
 
-@dataclass(frozen=True)
-class DeepCompression:
+@dataclass(frozen=True, repr=False)
+class DeepCompression(Shown):
     """What `deep_compression` made.
 
     Attributes:
@@ -77,6 +78,17 @@ class DeepCompression:
     sparsity: float
     steps: tuple[Step, ...]
     sensitivity: WeightSensitivity
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines."""
+        verdict = "within the budget" if self.met else "NOT within the budget"
+        title, (file, weights, *_) = self.artifact.shown()
+        return f"DeepCompression, {verdict}: {title}", [
+            ("metric", f"{self.metric:.6g} of the file, {self.baseline:.6g} of the model given"),
+            file,
+            weights,
+            ("steps", f"{len(self.steps)}, the last {self.steps[-1].name}" if self.steps else "none"),
+        ]
 
     def report(self) -> dict[str, Any]:
         """What a report says, as JSON types."""
@@ -146,13 +158,13 @@ def deep_compression(
         target, weights_storage, io: As for `convert`.
         seed: Of shuffling and of the centroids' start.
         folder: Where finished steps are kept: a killed run called again goes on behind its last one, to the same file.
-            It is not noticed if `fit`, or the content of a `tf.data.Dataset`, has become another.
+            It is not noticed if what `fit` works with, or the content of a `tf.data.Dataset`, has become another.
 
     Returns:
         The model, the file, and what each step did. A budget that no round met is said: `met` is false, and a warning.
 
     Raises:
-        ValueError: For arguments out of range, or a folder that holds other work.
+        ValueError: For arguments out of range, or a folder that holds other work, or models of yours.
     """
     check_model(model)
     settings = Settings(
@@ -162,15 +174,15 @@ def deep_compression(
     # What is used at the end only, so that a slip is told before hours of training.
     CentroidClusterer(number_of_clusters)
     check_arguments(target, "int8", io, weights_storage)
-    work = [model, x, y, *validation_data, channels, number_of_clusters, cluster_rules, filters, loss]
-    work += [sorted(sparsities), metric]
-    work += [settings.epochs, settings.learning_rates, batch_size, seed]
+    trainer = Trainer(settings, x, y, model)
+    decisive = {"model": model, "x": x, "y": y, "validation_data": list(validation_data), "metric": metric}
+    decisive |= {"channels": channels, "sparsities": sorted(sparsities), "number_of_clusters": number_of_clusters}
+    decisive |= {"cluster_rules": cluster_rules, "filters": filters, **trainer.decisive()}
     conversion = {"target": target, "weights_storage": weights_storage, "io": io}
     clustering = {"number_of_clusters": number_of_clusters, "rules": cluster_rules, "filters": filters, "seed": seed}
     judge = Judge(*validation_data, metric, max_drop)
-    with Checkpoints(folder, fingerprint(work)) as kept:
-        run = _Run(model, Trainer(settings, x, y, model), judge, kept, conversion, clustering, filters)
-        return run.result(channels, sorted(sparsities))
+    with Checkpoints(folder, decisive) as kept:
+        return _Run(model, trainer, judge, kept, conversion, clustering, filters).result(channels, sorted(sparsities))
 
 
 def _check(max_drop: float | None, channels: float | None, sparsities: Sequence[float], settings: Settings) -> None:

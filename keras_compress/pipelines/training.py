@@ -10,6 +10,7 @@ import keras
 from keras_compress.convert.artifact import Artifact
 from keras_compress.core.finite import finite_training
 from keras_compress.core.global_state import set_seeds
+from keras_compress.pipelines.fingerprints import fingerprint
 from keras_compress.recipes.recipe import Fit, Stage
 from keras_compress.runtime import deployed
 from keras_compress.runtime.measure import Metric
@@ -43,8 +44,8 @@ class Trainer:
     source: keras.Model
 
     def __post_init__(self) -> None:
-        if self.settings.fit is None:
-            self._loss()
+        if self.settings.fit is None and self.loss is None:
+            raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
 
     def __call__(self, model: keras.Model, kind: str, name: str) -> keras.Model:
         """The model, trained.
@@ -68,16 +69,20 @@ class Trainer:
         batch_size = self.settings.batch_size if arrays else None
         steps = -(-len(keras.tree.flatten(self.x)[0]) // self.settings.batch_size) if arrays else len(self.x)
         schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
-        model.compile(keras.optimizers.Adam(schedule), self._loss(), jit_compile=False)
+        model.compile(keras.optimizers.Adam(schedule), self.loss, jit_compile=False)
         model.fit(self.x, self.y, batch_size=batch_size, epochs=epochs, verbose=0)
 
-    def _loss(self) -> Any:
-        if self.settings.loss is not None:
-            return self.settings.loss
-        compiled = getattr(self.source, "loss", None)
-        if compiled is None:
-            raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
-        return compiled
+    def decisive(self) -> dict[str, Any]:
+        """What decides how a model is trained, but for the data."""
+        kept = self.settings
+        found = {"loss": self.loss, "epochs": kept.epochs, "learning_rates": kept.learning_rates}
+        # A `fit` may count what it does, in a list of its own say.
+        return found | {"batch_size": kept.batch_size, "seed": kept.seed, "fit": fingerprint(kept.fit, state=False)}
+
+    @property
+    def loss(self) -> Any:
+        """What is trained with: the loss given, or the one that the model was compiled with."""
+        return self.settings.loss if self.settings.loss is not None else getattr(self.source, "loss", None)
 
 
 class Judge:

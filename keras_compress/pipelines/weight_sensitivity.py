@@ -22,7 +22,7 @@ _MOST_SPARSE = 0.98
 _HALVINGS = 40
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WeightSensitivity(Sensitivity):
     """What `weight_sensitivity` found: `groups` are weights, `width` is how many numbers each has."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
@@ -25,6 +24,7 @@ from keras_compress.core.ste import (
     value_of,
     with_gradient,
 )
+from keras_compress.core.warn import warn
 from keras_compress.quantizers.averaging import averaging_program, corrected, count_on
 
 Tensor = Any
@@ -222,13 +222,11 @@ class TrainedQuantizer(ActivationQuantizer):
         with tf.init_scope():
             if tf.executing_eagerly() and int(value_of(self.batches)) == 0 and not getattr(self, "_warned", False):
                 self._warned = True
-                if not first_time_in_call(_UNTRAINED):
-                    return
-                warnings.warn(
-                    f"{self.name} (perhaps not alone) has seen no training batch: values pass through unquantized. "
-                    "Train the model, or give `convert` a representative_dataset.",
-                    stacklevel=2,
-                )
+                if first_time_in_call(_UNTRAINED):
+                    warn(
+                        f"{self.name} (perhaps not alone) has seen no training batch: values pass through unquantized. "
+                        "Train the model, or give `convert` a representative_dataset."
+                    )
 
 
 class _RangeQuantizer(TrainedQuantizer):
@@ -453,13 +451,8 @@ class FixedGrid(ActivationQuantizer):
         return affine.fake_quantize(values, self._scale, float(self._zero_point), self.spec)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "scale": self._scale,
-            "zero_point": self._zero_point,
-            "lowest": self._lowest,
-            "rounding": self._rounding,
-        }
+        config = {"scale": self._scale, "zero_point": self._zero_point, "lowest": self._lowest}
+        return {**super().get_config(), **config, "rounding": self._rounding}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

@@ -17,13 +17,14 @@ from keras_compress.core.export_notice import share_notice
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import add_transforms, candidates, check_phases_ended
-from keras_compress.core.registry import lookup, register, resolve
+from keras_compress.core.registry import entries, lookup, register, resolve
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.slots import Slot
+from keras_compress.core.suggest import did_you_mean
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
-from keras_compress.quantizers.activation import ActivationQuantizer, MovingAverageRange, Place
+from keras_compress.quantizers.activation import ActivationQuantizer, Place
 from keras_compress.quantizers.placement import PlacePoints
 from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 
@@ -31,7 +32,7 @@ _Layer = TypeVar("_Layer", WeightQuantizer, ActivationQuantizer)
 
 
 def weight_quantizer(identifier: Any, per_channel: bool | None = None) -> WeightQuantizer | None:
-    """A new weight quantizer from `"int2"` .. `"int8"`, a registered name, a configuration, an object, or `None`.
+    """A new weight quantizer from `"int2"` .. `"int8"`, a name (`"lsq4"`), a configuration, an object, or `None`.
 
     Args:
         identifier: What a user writes; names may be in lower case: `"ste_sign"`.
@@ -44,6 +45,7 @@ def weight_quantizer(identifier: Any, per_channel: bool | None = None) -> Weight
         return None
     if isinstance(identifier, str):
         identifier = _by_name(identifier, per_channel)
+    _check_class("weight_transform", identifier, WeightQuantizer)
     made = resolve("weight_transform", identifier)
     if not isinstance(made, WeightQuantizer):
         raise ValueError(
@@ -55,13 +57,51 @@ def weight_quantizer(identifier: Any, per_channel: bool | None = None) -> Weight
 
 def _by_name(name: str, per_channel: bool | None) -> dict[str, Any]:
     """The configuration that a name stands for; `per_channel` where the method has a choice."""
-    match = re.fullmatch(r"int(\d+)", name)
-    class_name = "UniformQuantizer" if match else name
-    config: dict[str, Any] = {"bits": int(match[1])} if match else {}
+    class_name, config = _named("weight_transform", name, WeightQuantizer, "UniformQuantizer")
     chooses = "per_channel" in inspect.signature(lookup("weight_transform", class_name)).parameters
     if per_channel is not None and chooses:
         config["per_channel"] = per_channel
     return {"class_name": class_name, "config": config}
+
+
+def _named(kind: str, name: str, base: type, plain: str) -> tuple[str, dict[str, Any]]:
+    """Class and configuration of `"int8"`, of a quantizer's name, and of one with its bits behind it, `"lsq4"`.
+
+    Raises:
+        ValueError: For another name, with those of quantizers alone.
+    """
+    known = _quantizers(kind, base)
+    if _alias(name) in known:
+        return known[_alias(name)].__name__, {}
+    match = re.fullmatch(r"(\D+)(\d+)", name)
+    found = None if match is None else plain if match[1] == "int" else known.get(_alias(match[1]))
+    class_name = found if isinstance(found, str) or found is None else found.__name__
+    if match is None or class_name is None or "bits" not in inspect.signature(lookup(kind, class_name)).parameters:
+        raise _unknown(name, known)
+    return class_name, {"bits": int(match[2])}
+
+
+def _check_class(kind: str, identifier: Any, base: type) -> None:
+    """As `_named`, of `{"class_name": ...}`."""
+    name = identifier.get("class_name") if isinstance(identifier, Mapping) else None
+    if isinstance(name, str) and _alias(name) not in (known := _quantizers(kind, base)):
+        raise _unknown(name, known)
+
+
+def _quantizers(kind: str, base: type) -> dict[str, type]:
+    return {_alias(n): made for n, made in entries(kind).items() if isinstance(made, type) and issubclass(made, base)}
+
+
+def _unknown(name: str, known: Mapping[str, type]) -> ValueError:
+    names = sorted(made.__name__ for made in known.values())
+    return ValueError(
+        f"Expected 'int2' to 'int8', or a quantizer out of {names}, its bits behind the name ('lsq4') where it has "
+        f"them. Received: {name!r}{did_you_mean(name.rstrip('0123456789'), names)}"
+    )
+
+
+def _alias(name: str) -> str:
+    return name.replace("_", "").lower().removesuffix("activation")
 
 
 def weight_transforms(identifier: Any, per_channel: bool | None = None, grid: Any = "int8") -> list[WeightTransform]:
@@ -91,8 +131,10 @@ def activation_quantizer(identifier: Any) -> ActivationQuantizer | None:
     """
     if identifier is None:
         return None
-    if isinstance(identifier, str) and (match := re.fullmatch(r"int(\d+)", identifier)):
-        return MovingAverageRange(int(match[1]))
+    if isinstance(identifier, str):
+        class_name, config = _named("activation_quantizer", identifier, ActivationQuantizer, "MovingAverageRange")
+        identifier = {"class_name": class_name, "config": config}
+    _check_class("activation_quantizer", identifier, ActivationQuantizer)
     made = resolve("activation_quantizer", identifier)
     if not isinstance(made, ActivationQuantizer):
         raise ValueError(

@@ -12,7 +12,9 @@ from typing import Any
 import keras
 
 from keras_compress.core.finite import finite_training
+from keras_compress.core.printable import printable
 from keras_compress.core.registry import lookup
+from keras_compress.core.shown import Shown
 from keras_compress.recipes import schema
 from keras_compress.recipes.arguments import check_config, resolve_fractions, uses_fractions
 
@@ -68,8 +70,8 @@ class Stage:
         return self.epochs * (steps_per_epoch or 0)
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, repr=False)
+class Recipe(Shown):
     """An ordered list of stages, checked against a schema and against the methods' own arguments.
 
     Attributes:
@@ -81,6 +83,11 @@ class Recipe:
     name: str
     description: str
     stages: tuple[Stage, ...]
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines."""
+        rows = [(stage.name, f"{stage.method}, {stage.epochs} epochs") for stage in self.stages]
+        return f"Recipe {self.name}", [("about", self.description), *rows]
 
     @classmethod
     def load(cls, source: Recipe | Mapping[str, Any] | str | os.PathLike[str]) -> Recipe:
@@ -104,7 +111,7 @@ class Recipe:
         if not isinstance(source, (str, os.PathLike)):
             raise TypeError(f"Expected a recipe's name, path or mapping. Received: {type(source).__name__}")
         path = _path_of(os.fspath(source))
-        return cls._from_data(_read(path), str(source))
+        return cls._from_data(_read(path), printable(str(source)))
 
     @staticmethod
     def names() -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import jsonschema
 
+from keras_compress.core.printable import printable
+
 VERSION = 1
 # Beyond these a number is a slip of the pen: no training ends, or none survives its first step.
 MOST_EPOCHS = 1_000_000
@@ -67,6 +69,16 @@ def check(recipe: Any, source: str) -> None:
         place = place_of(list(mistake.absolute_path))
         expected, received = _expectation(mistake), _received(mistake)
         raise ValueError(f"Expected {expected} at {place} of recipe {source}. Received: {received}")
+    _check_texts(recipe, [], source)
+
+
+def _check_texts(value: Any, path: list[str | int], source: str) -> None:
+    """Names reach terminals, in progress lines and tables: characters that a terminal obeys are refused."""
+    if isinstance(value, str) and not value.replace("\n", " ").replace("\t", " ").isprintable():
+        raise ValueError(f"Expected printable text at {place_of(path)} of recipe {source}. Received: {value!r}")
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, entry in entries:
+        _check_texts(entry, [*path, printable(key) if isinstance(key, str) else key], source)
 
 
 def _check_numbers(value: Any, path: list[str | int], source: str) -> None:

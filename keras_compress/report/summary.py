@@ -18,6 +18,7 @@ from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, inner, slots_in
 from keras_compress.core.printable import printable
+from keras_compress.core.shown import Shown, names
 from keras_compress.core.slots import Slot, skip_reason
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
@@ -83,8 +84,8 @@ class WeightRow:
         return self.elements
 
 
-@dataclass(frozen=True)
-class ModelSummary:
+@dataclass(frozen=True, repr=False)
+class ModelSummary(Shown):
     """What `summary` found. Sizes are those of the weights in the rows alone.
 
     Attributes:
@@ -143,6 +144,15 @@ class ModelSummary:
     def _mean(self, figure: Callable[[WeightRow], float]) -> float:
         """Mean over the weights, not over the rows."""
         return sum(figure(row) * row.elements for row in self.rows if row.counted) / max(self.elements, 1)
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines; `print` shows the table."""
+        return f"ModelSummary of {self.name}: {len(self.rows)} compressible weights, {self.elements:,} numbers", [
+            ("bytes", f"{self.float32_bytes:,} as float32, {self.packed_bytes:,} at their own widths"),
+            ("zeros", f"{self.sparsity:.1%} now, {self.final_sparsity:.1%} in the end"),
+            ("not finished", names([f"{path}: {message}" for path, message in self.pending], ".pending")),
+            ("left as is", names([f"{path}: {reason}" for path, reason in self.skipped], ".skipped")),
+        ]
 
     def table(self) -> Table:
         """The rows and totals as a rich table."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.files import make_folder, write_atomic
 from keras_compress.convert.flatbuffer import Graph, read_model
+from keras_compress.core.outputs import check_not_read
 from keras_compress.runtime import c_source
 from keras_compress.runtime.deployed import content_of
 from keras_compress.runtime.target import TensorSpec, target
@@ -31,6 +32,8 @@ _MEASURED = """The model starts in
 _COMPILE_SECONDS = 120.0
 _FLAGS = ("-std=c++17", "-Wall", "-Werror", "-c")
 _SHOWN_LINES = 10
+# Of the files written: the array, what is known of it, and its operators.
+_ENDINGS = ("_data.cc", "_data.h", "_ops.h")
 
 
 def export_c(
@@ -61,13 +64,17 @@ def export_c(
         Paths of the files written.
 
     Raises:
-        ValueError: For a bad name or size, a file that is not a `.tflite` file, an operator that TFLite-Micro lacks.
+        ValueError: For a bad name or size, a file that is not a `.tflite` file, an operator that TFLite-Micro lacks, a
+            model that would be overwritten.
         RuntimeError: If the arena cannot be measured here, the compiler is missing, refuses the sources or hangs.
         RuntimeCrash: If the runtime dies of the file.
         RuntimeTimeout: If it does not answer.
         OSError: If the files cannot be written.
     """
     _check(name, arena_bytes)
+    if isinstance(model, (str, os.PathLike)):
+        for ending in _ENDINGS:
+            check_not_read(Path(folder) / f"{name}{ending}", {"model": model}, "what is written")
     content, label = content_of(model)
     try:
         graph = Graph(read_model(content))
@@ -75,13 +82,11 @@ def export_c(
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from error
     arena = _arena(content, label, arena_bytes)
-    files = {
-        f"{name}_data.cc": c_source.data_source(name, content),
-        f"{name}_data.h": c_source.data_header(name, content, arena, _specs(graph, "inputs"), _specs(graph, "outputs")),
-        f"{name}_ops.h": c_source.ops_header(name, methods),
-    }
+    header = c_source.data_header(name, content, arena, _specs(graph, "inputs"), _specs(graph, "outputs"))
+    sources = (c_source.data_source(name, content), header, c_source.ops_header(name, methods))
+    files = {f"{name}{ending}": source for ending, source in zip(_ENDINGS, sources, strict=True)}
     if compile_with is not None:
-        _compile(compile_with, files, f"{name}_data.cc")
+        _compile(compile_with, files, f"{name}{_ENDINGS[0]}")
     return _write(make_folder(folder), files)
 
 

@@ -156,6 +156,7 @@ def _left_out(graph: Graph, operators: dict[str, int]) -> list[str]:
     uncounted = [f"{count} {name}" for name, count in operators.items() if name in _UNCOUNTED]
     if uncounted:
         notes.append(f"Not included: {', '.join(uncounted)}")
+    notes += _unknown_sizes(graph)
     types = Counter(
         (graph.dtype(op.inputs[found.data]), graph.dtype(op.inputs[found.weights]))
         for op in graph.operators
@@ -167,6 +168,22 @@ def _left_out(graph: Graph, operators: dict[str, int]) -> list[str]:
     ):
         if count:
             notes.append(f"{count} operators with {what} are counted as int8: no published figure, likely more")
+    return notes
+
+
+def _unknown_sizes(graph: Graph) -> list[str]:
+    """What the file leaves open: how often its other graphs run, and how large its inputs are."""
+    notes = []
+    others = sum(len(subgraph.operators) for subgraph in graph.model.subgraphs[1:])
+    if others:
+        notes.append(
+            f"Not included: {others} operators of other subgraphs (what WHILE and IF run, other signatures): how often "
+            "they run is not in the file"
+        )
+    for tensor in graph.inputs:
+        signature = graph.tensors[tensor].shapeSignature
+        if signature is not None and any(size < 0 for size in list(signature)[1:]):
+            notes.append(f"Too low: input {graph.name(tensor)!r} has open sizes {list(signature)}, counted as 1")
     return notes
 
 

@@ -11,6 +11,9 @@ from typing import Any
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.core.global_state import global_state_kept
+from keras_compress.core.outputs import check_output
+from keras_compress.core.shown import Shown, names
+from keras_compress.core.suggest import did_you_mean
 from keras_compress.runtime.deployed import content_of
 
 Model = Artifact | bytes | str | os.PathLike[str]
@@ -18,8 +21,8 @@ Model = Artifact | bytes | str | os.PathLike[str]
 COMPILED = "ethos-u"
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Shown):
     """What a model of a device says of one file.
 
     Attributes:
@@ -59,6 +62,19 @@ class Estimate:
     def inferences_per_second(self) -> float | None:
         """How many inferences fit into a second; `None` without a clock or without cycles."""
         return 1e3 / self.time_ms if self.time_ms else None
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines."""
+        device = ", ".join(f"{key} {value}" for key, value in self.options.items() if value is not None)
+        speed = "" if self.time_ms is None else f", {self.time_ms:.4g} ms at {self.clock_mhz:g} MHz"
+        return f"Estimate for {self.target}: {self.kind}", [
+            ("device", device),
+            ("flash", f"{self.flash_bytes:,} B"),
+            ("RAM", "not known" if self.ram_bytes is None else f"{self.ram_bytes:,} B"),
+            ("work", f"{self.macs:,} MACs, {self.cycles:,} cycles{speed}"),
+            ("on the CPU", names(self.cpu_operators, ".cpu_operators")),
+            ("more", f".layers ({len(self.layers)}), .figures ({len(self.figures)}), .notes ({len(self.notes)})"),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -105,10 +121,14 @@ def estimate(model: Model, target: str, **options: Any) -> Estimate:
     """
     names = estimator_names()
     if target not in names:
-        raise ValueError(f"Expected a target out of {', '.join(names)}. Received: target={target!r}")
+        meant = did_you_mean(target, names)
+        raise ValueError(f"Expected a target out of {', '.join(names)}. Received: target={target!r}{meant}")
     known = list(inspect.signature(_ESTIMATORS[target]).parameters)[2:]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"Expected options of {target} out of {', '.join(known)}. Received: {', '.join(unknown)}")
+    if options.get("save_to") is not None:
+        path = {"model": model} if isinstance(model, (str, os.PathLike)) else {}
+        check_output(options["save_to"], ".tflite", path, "save_to")
     content, label = content_of(model)
     return _ESTIMATORS[target](content, label, **options)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from keras_compress.convert.encoding.known import DECODE
 from keras_compress.convert.files import write_atomic
-from keras_compress.convert.flatbuffer import Graph, read_model
+from keras_compress.convert.flatbuffer import PACKED_BITS, Graph, read_model
 from keras_compress.core.printable import printable
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.estimate import COMPILED, Estimate, checked_stats, register_estimator
@@ -88,7 +88,7 @@ def estimate_ethos_u(
             "Expected the plain file, whose weights Vela compresses itself: kc.expand, or `keras-compress expand`, "
             f"gives it. Received: {label}, with {stats.operators[DECODE]} {DECODE}, which Vela would leave to the CPU"
         )
-    read_model(content)
+    _check_weights(read_model(content), label)
     found = _compile(content, label, device, time_limit_s)
     left = _operators(found.compiled)
     cpu = tuple(entry for kind, entry in left if kind != COMPILED)
@@ -100,6 +100,18 @@ def estimate_ethos_u(
     if save_to is not None:
         write_atomic(save_to, found.compiled)
     return _as_estimate(found, device, cpu, stats.weight_payload_bytes)
+
+
+def _check_weights(model: Any, label: str) -> None:
+    """Vela dies of packed weights."""
+    for number in range(len(model.subgraphs)):
+        graph = Graph(model, number)
+        packed = next((i for i in range(len(graph.tensors)) if graph.dtype(i) in PACKED_BITS), None)
+        if packed is not None:
+            raise ValueError(
+                "Expected int8 weights, which Vela compresses itself (convert with target='ethos_u'). "
+                f"Received: {label}, with {graph.dtype(packed).upper()} {graph.name(packed)!r}"
+            )
 
 
 def _vela_folder() -> Path:
@@ -234,8 +246,9 @@ def _operators(compiled: bytes) -> list[tuple[str, str]]:
     """Kind of each operator in the file that Vela wrote, and kind and output's name for a message."""
     graph = Graph(read_model(compiled))
     kinds = [graph.custom_name(op) or graph.kind(op) for op in graph.operators]
-    names = [graph.name(op.outputs[0]) for op in graph.operators]
-    return [(kind, printable(f"{kind} {name}")) for kind, name in zip(kinds, names, strict=True)]
+    # What writes a variable gives nothing out.
+    names = [graph.name(op.outputs[0]) if len(op.outputs) else "" for op in graph.operators]
+    return [(kind, printable(f"{kind} {name}".strip())) for kind, name in zip(kinds, names, strict=True)]
 
 
 def _as_estimate(found: _Compiled, device: Mapping[str, str], cpu: tuple[str, ...], file_weight_bytes: int) -> Estimate:

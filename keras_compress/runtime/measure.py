@@ -14,6 +14,7 @@ from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.inspection import inspect_tflite
 from keras_compress.core import progress
 from keras_compress.core.global_state import global_state_kept
+from keras_compress.core.shown import Shown
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import Latency, Target, target
 
@@ -22,8 +23,8 @@ Metric = Callable[[list[NDArray[Any]], Any], float]
 FEWEST_RUNS = 50
 
 
-@dataclass(frozen=True)
-class Measurement:
+@dataclass(frozen=True, repr=False)
+class Measurement(Shown):
     """What a runtime showed of one file.
 
     Attributes:
@@ -50,6 +51,23 @@ class Measurement:
     memory: dict[str, int]
     accuracy: float | None
 
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines."""
+        taken, memory = self.latency, ", ".join(f"{key} {value:,}" for key, value in self.memory.items())
+        spread = f"p10 {taken.p10_ms:.4g}, p90 {taken.p90_ms:.4g}, {taken.runs} runs"
+        where = f"{taken.threads} thread, {taken.delegate}, {taken.cpu}"
+        most = max(self.distinct_values.values(), default=0)
+        return f"Measurement of {self.label} on {self.target}", [
+            ("file", f"{self.raw_bytes:,} B ({self.gzip_bytes:,} B gzipped)"),
+            (
+                "weights",
+                f"{self.weight_payload_bytes:,} B, {self.sparsity:.1%} zeros, at most {most:,} values in a tensor",
+            ),
+            ("latency", f"{taken.median_ms:.4g} ms ({spread}; {where})"),
+            ("memory", memory),
+            ("accuracy", "" if self.accuracy is None else f"{self.accuracy:.6g}"),
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
         return asdict(self)
@@ -74,14 +92,15 @@ def measure(
 
     Args:
         model: What `convert` returned, the bytes of a `.tflite` file, or its path.
-        x: Test data as for `model.predict`; without it no accuracy is given.
-        y: Labels: class numbers, one-hot rows, or 0 / 1 for one output.
+        x: Test data as for `model.predict`; without `x` and `y` no accuracy is given.
+        y: Labels: class numbers, one-hot rows, or 0 / 1 for one output. Without them `x` is checked against the inputs.
         target: `"litert"` or `"tflm"`. TFLM's latency is the host's, not a microcontroller's.
         baseline: A model to be timed in turns with this one.
         runs: Timed invocations, at least 50.
         warmup: Invocations before that.
         threads: Threads of LiteRT.
-        metric: `(outputs, y) -> float` in place of the accuracy; outputs are real-valued arrays.
+        metric: `(outputs, y) -> float` in place of the accuracy; outputs are real-valued arrays. A model with several
+            outputs needs one: which of them the labels belong to is not in the file.
         time_limit_s: Longest time without progress, in seconds; the timed runs end after ten times that.
         memory_limit_bytes: Address space of the child process; by default 4 GiB, or 16 times the model if that is more.
         alt_decompression_memory_bytes: Of TFLM: memory beside the arena that encoded weights are decoded to.
@@ -125,14 +144,19 @@ def measure_all(
     """`measure` for several models, whose timed invocations take turns. Keys are labels; see `measure`."""
     if runs < FEWEST_RUNS:
         raise ValueError(f"Expected `runs` >= {FEWEST_RUNS}. Received: runs={runs}")
-    if (x is None) != (y is None):
-        raise ValueError("Expected both `x` and `y`, or neither. Received: one of them")
+    if x is None and y is not None:
+        raise ValueError("Expected `x` for the labels `y`. Received: x=None")
     limits = {"time_limit_s": time_limit_s, "memory_limit_bytes": memory_limit_bytes}
     runner = _runner(target, threads, alt_decompression_memory_bytes, limits)
     contents, sources = {}, {}
     for key, model in models.items():
         contents[key], sources[key] = deployed.content_of(model)
-        runner.describe(contents[key], sources[key])  # a file that the runtime refuses is named by its path
+        # A file that the runtime refuses is named by its path.
+        signature = runner.describe(contents[key], sources[key])
+        if y is not None and metric is None:
+            _check_one_output(len(signature.outputs), sources[key])
+        if x is not None and y is None:
+            runner.run(contents[key], [a[:1] for a in deployed.input_arrays(x, signature.inputs)], sources[key])
     progress.step("timing")
     latencies = runner.latency(contents, runs=runs, warmup=warmup)
     progress.step("memory, accuracy")
@@ -172,15 +196,23 @@ def _measurement(
         distinct_values={tensor.name: tensor.distinct_values for tensor in stats.weights},
         latency=latency,
         memory=runner.memory(content, label),
-        accuracy=None if x is None else metric(deployed.run(runner, content, x, label), y),
+        accuracy=None if y is None else metric(deployed.run(runner, content, x, label), y),
     )
 
 
+def _check_one_output(count: int, label: str) -> None:
+    if count > 1:
+        raise ValueError(
+            "Expected a `metric`, `metric=lambda outputs, y: ...`, for a model with several outputs. "
+            f"Received: {label} with {count} outputs, and none"
+        )
+
+
 def accuracy(outputs: list[NDArray[Any]], y: Any) -> float:
-    """Share of samples classified rightly by the first output.
+    """Share of samples classified rightly by the only output.
 
     Args:
-        outputs: Real-valued outputs; the first has shape `(samples, classes)`, or `(samples, 1)` thresholded at 0.5.
+        outputs: Real-valued outputs: one, of shape `(samples, classes)`, or `(samples, 1)` thresholded at 0.5.
         y: Class numbers `(samples,)` or `(samples, 1)`, or one-hot rows.
 
     Raises:
@@ -188,6 +220,7 @@ def accuracy(outputs: list[NDArray[Any]], y: Any) -> float:
     """
     if not outputs:
         raise ValueError("Expected a model with an output. Received: none")
+    _check_one_output(len(outputs), "a model")
     scores, labels = outputs[0], np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] > 1:
         labels = labels.argmax(-1)

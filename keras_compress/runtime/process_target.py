@@ -6,6 +6,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from keras_compress.convert.flatbuffer import read_model
+from keras_compress.convert.inspection import check_structure
 from keras_compress.runtime.child import RequestError, ask
 from keras_compress.runtime.frames import Header
 from keras_compress.runtime.target import Array, Latency, Signature, TensorSpec, cpu_name, machine_name
@@ -167,7 +169,9 @@ class ProcessTarget:
             raise RuntimeError(f"{self.title} cannot be loaded: {error}") from None
         if error.kind == "argument":
             raise ValueError(f"{label}: {error}") from None
-        raise ValueError(f"Expected a valid .tflite file. Received: {label}: {self.title}: {error}") from None
+        for content in contents:
+            _check_whole(content, label)
+        raise ValueError(f"Expected a file that {self.title} runs. Received: {label}: {error}") from None
 
 
 def check_header(content: bytes, label: str = "") -> None:
@@ -179,6 +183,15 @@ def check_header(content: bytes, label: str = "") -> None:
         raise ValueError(f"Expected a valid .tflite file. Received: {label}: no 'TFL3' at byte 4")
     if int.from_bytes(content[:4], "little") + 4 > len(content):
         raise ValueError(f"Expected a valid .tflite file. Received: {label}: it is cut short")
+
+
+def _check_whole(content: bytes, label: str) -> None:
+    """Raises ValueError for a damaged file, which says more than what a runtime stumbles over in it."""
+    try:
+        check_structure(content)
+        read_model(content)
+    except ValueError as error:
+        raise ValueError(f"Expected a valid .tflite file. Received: {label}: {error}") from None
 
 
 def _named(content: bytes, label: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from keras_compress.core.suggest import did_you_mean
+
 Array = np.ndarray[Any, Any]
 
 
@@ -93,6 +95,7 @@ class Target(Protocol):
         """What the model needs at run time, in bytes."""
 
 
+_OTHER_NAMES = {"tflite": "litert", "tensorflow_lite": "litert", "tflite_micro": "tflm", "micro": "tflm"}
 _FACTORIES: dict[str, Callable[..., Target]] = {}
 
 
@@ -124,8 +127,9 @@ def target(name: str, **options: Any) -> Target:
     """
     names = target_names()
     if name not in names:
+        meant = did_you_mean(name, names, _OTHER_NAMES)
         raise ValueError(
-            f"Expected a target out of {', '.join(names)} (kc.estimate has others). Received: target={name!r}"
+            f"Expected a target out of {', '.join(names)} (kc.estimate has others). Received: target={name!r}{meant}"
         )
     return _FACTORIES[name](**options)
 

@@ -1,8 +1,14 @@
 """TFLite-Micro, the runtime of microcontrollers, in its host build."""
 
 import functools
+from collections.abc import Sequence
+from typing import NoReturn
 
 from keras_compress.convert.arena_plan import alternate_memory_bytes
+from keras_compress.convert.flatbuffer import read_model
+from keras_compress.convert.unfit import unfit_for_tflm
+from keras_compress.runtime.c_source import resolver_methods
+from keras_compress.runtime.child import RequestError
 from keras_compress.runtime.frames import Header
 from keras_compress.runtime.process_target import ProcessTarget
 from keras_compress.runtime.target import Array, register_target
@@ -72,6 +78,15 @@ class TFLM(ProcessTarget):
                 self._check_alternate_memory(content, label)
         return super()._request(header, contents, arrays, label, fresh)
 
+    def _refuse(self, error: RequestError, label: str, contents: Sequence[bytes]) -> NoReturn:
+        # What a kernel says of such a file is a line of its own source.
+        reason = None if error.kind != "model" else next(filter(None, map(_unfit, contents)), None)
+        if reason is not None:
+            raise ValueError(
+                f"Expected a file that TFLite-Micro runs. Received: {label}, not for TFLite-Micro: {reason}"
+            ) from None
+        super()._refuse(error, label, contents)
+
     def _check_alternate_memory(self, content: bytes, label: str) -> None:
         needed = _alternate_memory_bytes(content)
         if needed > self._alternate_bytes:
@@ -83,6 +98,17 @@ class TFLM(ProcessTarget):
 
     def _delegate(self, name: str) -> str:
         return "TFLM reference kernels, host"
+
+
+def _unfit(content: bytes) -> str | None:
+    """Why TFLite-Micro refuses a file, where that is known."""
+    try:
+        reason = unfit_for_tflm(content)
+        if reason is None:
+            resolver_methods(read_model(content))
+    except ValueError as error:
+        return str(error).partition("Received: ")[2] if "TFLite-Micro has" in str(error) else None
+    return reason
 
 
 register_target("tflm", TFLM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,18 +15,23 @@ from numpy.typing import NDArray
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.compressed import expanded
 from keras_compress.convert.float_flatbuffer import input_names
-from keras_compress.convert.freeze import UnknownRangesError, freeze, is_frozen, points_in
+from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.inspection import check_structure
+from keras_compress.convert.points import UnknownRangesError
 from keras_compress.convert.segments import Segments
 from keras_compress.core import progress
 from keras_compress.core.data import cut, filled, fixed_batch, input_specs, samples
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.graph import output_names
+from keras_compress.core.shown import Shown
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.rounding import expected_share
+from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target, target
+from keras_compress.runtime.variation import check_varies
+from keras_compress.runtime.verdict import verdict
 
 Array = NDArray[Any]
 LARGEST_POINTS_BYTES = 256_000_000
@@ -76,8 +82,8 @@ class OutputRow:
     argmax_agreement: float | None
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Shown):
     """Result of `verify`.
 
     Attributes:
@@ -95,6 +101,10 @@ class Verification:
         """The first operator beyond its bound."""
         return next((row for row in self.rows if not row.ok), None)
 
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines: the verdict on each kernel."""
+        return verdict(self)
+
     @property
     def ok(self) -> bool:
         """Whether every operator is within its bound."""
@@ -104,7 +114,7 @@ class Verification:
 @progress.shown("verifying")
 @global_state_kept()
 def verify(
-    artifact: Artifact,
+    artifact: Artifact | bytes | str | os.PathLike[str],
     model: keras.Model | None,
     x: Any,
     *,
@@ -122,9 +132,10 @@ def verify(
     two files' outputs on all of `x` must be equal bit for bit.
 
     Args:
-        artifact: What `convert` returned, in an integer mode.
+        artifact: What `convert` returned, in an integer mode; or such a `.tflite` file, its bytes or its path. Of a
+            file, ranges that calibration set are taken as they are in it, all else must be the model's.
         model: The model that was converted, or its frozen form (of the same storage of weights); `None` takes the one
-            that the artifact remembers.
+            that the artifact remembers; a file remembers none.
         x: Real data as for `model.predict`: an array, a list of arrays, or a mapping.
         kernels: Out of `"xnnpack"`, `"reference"`, `"tflm"`; by default those of the artifact's target.
         max_lsb: Most that one output value may differ, in steps.
@@ -141,6 +152,8 @@ def verify(
         VerificationError: With `strict`, naming the first operator beyond its bound.
         ValueError: For an artifact without integers or with a damaged file, or data on which nothing varies.
     """
+    if not isinstance(artifact, Artifact):
+        artifact = shipped(artifact, model, x, kernels)
     if artifact.mode not in ("int8", "16x8"):
         raise ValueError(f"Expected an artifact in mode 'int8' or '16x8'. Received: mode={artifact.mode!r}")
     check_structure(artifact.content)
@@ -156,8 +169,7 @@ def verify(
     few = [a[: max(batch, op_samples - op_samples % batch)] for a in inputs]
     progress.step("simulating")
     expected_outputs = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
-    if all(np.ptp(values, axis=0).max() == 0 for values in expected_outputs if len(values) > 1):
-        raise ValueError("Expected data on which the outputs vary. Received: the same outputs for every sample")
+    check_varies(frozen, expected_outputs, inputs)
     names = tuple(input_names(frozen))
     tallies = {kernel: [_Tally(segment, kernel, names, batch) for segment in segments] for kernel in runners}
     progress.step("running operators alone", len(few[0]) * len(segments) * len(runners))

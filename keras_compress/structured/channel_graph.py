@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core.shown import Shown, names
 from keras_compress.structured.channel_ids import Ids
 
 Removed = NDArray[np.bool_]
@@ -99,7 +100,7 @@ class Product:
     axes: tuple[Ids, ...]
 
 
-class ChannelGraph:
+class ChannelGraph(Shown):
     """The channels of a model, in groups of those that compete and units of those that are removed together.
 
     Args:
@@ -154,6 +155,13 @@ class ChannelGraph:
     def frozen(self) -> list[ChannelGroup]:
         """Groups whose channels have to stay, each with its reason."""
         return [group for group in self.groups if group.reason is not None]
+
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines; `summary()` tells all."""
+        return f"ChannelGraph of {self.model.name}: {len(self.groups)} groups, {self.params():,} parameters", [
+            ("prunable", names([group.name for group in self.prunable], ".prunable")),
+            ("frozen", names([f"{group.name}: {group.reason}" for group in self.frozen], ".frozen")),
+        ]
 
     def none_removed(self) -> Removed:
         """The decision to remove nothing: `False` for every unit."""

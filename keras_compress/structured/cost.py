@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from keras_compress.core.progress import ProgressLine
-from keras_compress.core.registry import PACKAGE, register, resolve
+from keras_compress.core.registry import PACKAGE, entries, register, resolve
+from keras_compress.core.suggest import did_you_mean
+from keras_compress.core.warn import warn
 from keras_compress.structured.channel_graph import ChannelGraph, Removed
 from keras_compress.structured.filling import CLOSE, CostOf, Filling
 
@@ -90,16 +91,31 @@ def cost_of(target: Mapping[Any, float]) -> tuple[Cost, float]:
     if not isinstance(target, Mapping) or len(target) != 1:
         raise ValueError(f"Expected `target` as one cost and the fraction to keep, {{'macs': 0.5}}. Received: {target}")
     ((identifier, fraction),) = target.items()
-    name = identifier
-    if identifier in _ELSEWHERE:
-        module, name = _ELSEWHERE[identifier]
-        importlib.import_module(f"{PACKAGE}.{module}")
-    cost = resolve("cost", name)
+    cost = resolve("cost", _cost_name(identifier))
     if not isinstance(cost, Cost):
         raise ValueError(f"Expected a cost such as 'macs', 'params', 'bytes' or 'latency'. Received: {identifier!r}")
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"Expected a fraction in (0, 1) of the {identifier} to keep. Received: {fraction}")
     return cost, float(fraction)
+
+
+def _cost_name(identifier: Any) -> Any:
+    """The registered name behind what a user writes; other identifiers as they are."""
+    if not isinstance(identifier, str):
+        return identifier
+    found = {name.lower(): name for name in entries("cost")}
+    if identifier not in (*_ELSEWHERE, *found, *found.values()):
+        known = sorted({*_ELSEWHERE, *(name for name in found if name not in _names_elsewhere())})
+        raise ValueError(f"Expected a cost out of {known}. Received: {identifier!r}{did_you_mean(identifier, known)}")
+    if identifier not in _ELSEWHERE:
+        return identifier
+    module, name = _ELSEWHERE[identifier]
+    importlib.import_module(f"{PACKAGE}.{module}")
+    return name
+
+
+def _names_elsewhere() -> set[str]:
+    return {name.lower() for _, name in _ELSEWHERE.values()}
 
 
 class Budget:
@@ -173,11 +189,10 @@ class Budget:
             return
         counted = "one step less is over the target; `round_to=1` makes the smallest ones"
         measured = f"in {self._cost.evaluations} measurements none was found that is nearer"
-        warnings.warn(
+        warn(
             f"{cost:.3g} of the {self._cost.unit} are left, where the target is {self._fraction:g}: channels go in "
             "steps (multiples of `round_to`, and what is tied together), and "
-            f"{counted if self._cost.evaluations is None else measured}.",
-            stacklevel=4,
+            f"{counted if self._cost.evaluations is None else measured}."
         )
 
     def _check_reached(self, nearest: float) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core.global_state import global_state_kept
+from keras_compress.core.outputs import check_output
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.selection import Selector
+from keras_compress.core.shown import Shown, names
 from keras_compress.structured.accuracy import Accuracy
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, WeightAxis
 from keras_compress.structured.criteria.criterion import Criterion, Scores
@@ -57,8 +60,8 @@ class GroupSensitivity:
     values: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Sensitivity:
+@dataclass(frozen=True, repr=False)
+class Sensitivity(Shown):
     """What `sensitivity` found.
 
     Attributes:
@@ -101,6 +104,16 @@ class Sensitivity:
             for path, ratio in chosen.items()
         ]
 
+    def shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """A prompt's few lines; `print` shows the table."""
+        worst = sorted(self.groups, key=lambda group: min(group.values, default=0.0))
+        lowest = [f"{group.name} {min(group.values):.4g}" for group in worst if group.values]
+        return f"{type(self).__name__} of {len(self.groups)} groups of {self.unit}, by {self.criterion}", [
+            ("unpruned", f"{self.unpruned:.6g}"),
+            ("tried", ", ".join(f"{ratio:g}" for ratio in self.tried)),
+            ("lowest", names(lowest, ".groups")),
+        ]
+
     def table(self) -> Table:
         """The metric by group and ratio, as a rich table."""
         return _report().sensitivity_table(self)  # type: ignore[no-any-return]
@@ -122,11 +135,23 @@ class Sensitivity:
         return json.dumps(asdict(self), indent=1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, whole or not at all."""
-        temporary = f"{os.fspath(path)}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(self.to_json())
-        os.replace(temporary, path)
+        """Write it as JSON, whole or not at all.
+
+        Args:
+            path: Ends in `.json`.
+
+        Raises:
+            ValueError: For another ending.
+        """
+        path = check_output(path, ".json")
+        # A name that is nobody's.
+        temporary = path.with_name(f".keras_compress-{secrets.token_hex(8)}.tmp")
+        try:
+            with open(temporary, "x", encoding="utf-8") as file:
+                file.write(self.to_json())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def from_json(cls: type[_Found], text: str) -> _Found:

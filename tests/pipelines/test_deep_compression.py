@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import keras_compress as kc
 from keras_compress.datasets import Dataset
-from keras_compress.pipelines.checkpoints import Checkpoints, fingerprint
+from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.training import Settings, Trainer
 from keras_compress.recipes.recipe import Stage
 
@@ -130,24 +130,22 @@ def test_bad_input(model: keras.Model, digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Expected `loss`, `fit`, or a compiled model"):
         compressed(keras.Model(model.inputs, model.outputs), digits)
     folder = tmp_path / "other"
-    Checkpoints(folder, "one").step("first", lambda: (None, {}))
-    with pytest.raises(ValueError, match="Expected a new folder, or the one of the same model"):
-        Checkpoints(folder, "another")
+    Checkpoints(folder, {"model": 1, "loss": 2}).step("first", lambda: (None, {}))
+    with pytest.raises(
+        ValueError, match=r"Expected a new folder, or the one of the same model.*other work: loss, seed$"
+    ):
+        Checkpoints(folder, {"model": 1, "loss": 3, "seed": 0})
     (folder / "steps.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="Expected the steps of an earlier run"):
-        Checkpoints(folder, "one")
-
-
-def test_fingerprints_tell_work_apart(model: keras.Model) -> None:
-    same, other = np.arange(6.0), np.arange(6.0) + 1
-    assert fingerprint([same, {"a": 1}]) == fingerprint([same.copy(), {"a": 1}])
-    assert fingerprint(same) != fingerprint(other)
-    assert fingerprint(same) != fingerprint(same.reshape(2, 3))
-    assert fingerprint(model) == fingerprint(model)
-    assert fingerprint(keras.losses.Huber(1.0)) != fingerprint(keras.losses.Huber(2.0))
-    assert fingerprint(keras.ops.convert_to_tensor(same)) == fingerprint(keras.ops.convert_to_numpy(same))
-    ones, twos = ((lambda outputs, y: 1.0), (lambda outputs, y: 2.0))
-    assert fingerprint(ones) == fingerprint(lambda outputs, y: 1.0) != fingerprint(twos)
+        Checkpoints(folder, {"model": 1, "loss": 2})
+    (folder / "steps.json").write_text('{"work": "0123", "steps": {}}', encoding="utf-8")
+    with pytest.raises(ValueError, match="holds other work: that of an earlier version"):
+        Checkpoints(folder, {"model": 1})
+    (folder / "steps.json").unlink()
+    (folder / "prune_0.5.keras").write_bytes(b"trained for a week")
+    with pytest.raises(ValueError, match=r"with models that are not its steps: prune_0\.5\.keras"):
+        Checkpoints(folder, {"model": 1})
+    assert (folder / "prune_0.5.keras").read_bytes() == b"trained for a week"
 
 
 def test_a_folder_of_other_rounds_or_another_metric_is_refused(
@@ -161,9 +159,18 @@ def test_a_folder_of_other_rounds_or_another_metric_is_refused(
         compressed(model, digits, **few)
     with pytest.raises(Killed):
         compressed(model, digits, **few | {"max_drop": None, "io": "int8"})
-    for other in ({"sparsities": (0.3, 0.5)}, {"metric": lambda outputs, y: -1.0}):
-        with pytest.raises(ValueError, match="which holds other work"):
-            compressed(model, digits, **few | other)
+    other_loss = keras.models.clone_model(model)
+    other_loss.set_weights(model.get_weights())
+    other_loss.compile("adam", "mse")
+    for other, name in (
+        ({"sparsities": (0.3, 0.5)}, "sparsities"),
+        ({"metric": lambda outputs, y: -1.0}, "metric"),
+        ({"epochs": {"prune": 2}}, "epochs"),
+        ({"fit": lambda tried, stage: None}, "fit"),
+        ({"model": other_loss}, "loss"),
+    ):
+        with pytest.raises(ValueError, match=f"which holds other work: {name}$"):
+            compressed(other.pop("model", model), digits, **few | other)
 
 
 def test_a_training_that_ends_in_nan_is_an_error() -> None:

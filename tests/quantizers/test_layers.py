@@ -127,7 +127,7 @@ def test_free_levels_have_the_grid_behind_them_unless_told() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="Expected a weight_transform out of .* Received: 'bwnn'"):
+    with pytest.raises(ValueError, match=r"or a quantizer out of .* Received: 'bwnn' \(did you mean 'BWN'\?\)"):
         kc.QuantDense(4, kernel_quantizer="bwnn")
     with pytest.raises(ValueError, match="Expected a constraint out of .*'WeightClip'.* Received: 'clip_it'"):
         kc.QuantDense(4, kernel_constraint="clip_it")

@@ -233,9 +233,9 @@ def test_quantizers_by_name_and_configuration(identifier) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"weights": "MovingAverageRange"}, "Expected a weight_transform out of"),
+        ({"weights": "MovingAverageRange"}, "or a quantizer out of"),
         ({"weights": kc.CentroidClusterer(4)}, "Expected a weight quantizer"),
-        ({"activations": "UniformQuantizer"}, "Expected an activation_quantizer out of"),
+        ({"activations": "UniformQuantizer"}, "or a quantizer out of"),
         ({"activations": kc.UniformQuantizer(4)}, "Expected an activation quantizer"),
         ({"weights": "float16"}, "Received: 'float16'"),
         ({"rules": [{"layers": "nothing", "skip": True}]}, "matches none of"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -89,6 +90,13 @@ def test_a_limit_that_cannot_be_met_says_the_least_that_can(plain):
     least = int(str(error.value).split()[3].rstrip(","))
     assert f"Received: max_arena_bytes=5000, {least - 5000} bytes too few" in str(error.value)
     assert 5000 < least < 18_000
+    # Of the layer that needs most: what it reads and writes, and its decoded piece.
+    told = re.search(
+        r": ([\d,]+) bytes of it are activations at (\w+) '.*', and ([\d,]+) its decoded", str(error.value)
+    )
+    activations, weights = (int(told[group].replace(",", "")) for group in (1, 3))
+    assert told[2] in ("FULLY_CONNECTED", "CONV_2D", "CONCATENATION")
+    assert 0 < activations < activations + weights < least
     assert tflm_arena(fit_arena(plain, encode, least)[0]) <= least
     with pytest.raises(ValueError, match="with its layers whole, which splitting does not help"):
         fit_arena(plain, lambda content: content, 500)

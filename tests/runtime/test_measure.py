@@ -59,7 +59,8 @@ def test_a_path_and_a_truncated_file(artifacts, tmp_path):
     ("arguments", "message"),
     [
         ({"runs": 10}, "Expected `runs` >= 50"),
-        ({"x": np.zeros((2, 8, 8, 3), np.float32)}, "both `x` and `y`"),
+        ({"y": [0, 1]}, "Expected `x` for the labels `y`. Received: x=None"),
+        ({"x": np.zeros((2, 9, 9, 3), np.float32)}, "Expected"),
         ({"x": np.zeros((2, 9, 9, 3), np.float32), "y": [0, 1]}, "Expected"),
         ({"x": [np.zeros((2, 8, 8, 3), np.float32)] * 2, "y": [0, 1]}, "Expected 1 inputs"),
         ({"target": "toaster"}, "Expected a target"),
@@ -68,6 +69,24 @@ def test_a_path_and_a_truncated_file(artifacts, tmp_path):
 def test_bad_arguments(artifacts, arguments, message):
     with pytest.raises(ValueError, match=message):
         kc.measure(artifacts[0], **arguments)
+
+
+def test_data_without_labels_give_the_latency(artifacts):
+    found = kc.measure(artifacts[0], np.zeros((2, 8, 8, 3), np.float32))
+    assert found.accuracy is None
+    assert found.latency.median_ms > 0
+
+
+def test_several_outputs_ask_for_a_metric():
+    inputs = keras.Input((4,))
+    net = keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(3)(inputs)])
+    artifact = kc.convert(net, mode="float32")
+    x, y = np.zeros((2, 4), np.float32), [0, 1]
+    with pytest.raises(ValueError, match="Expected a `metric`.*for a model with several outputs.*with 2 outputs"):
+        kc.measure(artifact, x, y)
+    with pytest.raises(ValueError, match="Expected a `metric`"):
+        accuracy([np.zeros((2, 2)), np.zeros((2, 3))], y)
+    assert kc.measure(artifact, x, y, metric=lambda outputs, y: float(len(outputs))).accuracy == 2.0
 
 
 def test_not_a_model():

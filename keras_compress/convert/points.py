@@ -1,0 +1,65 @@
+"""The points where integers stand on the device, and their ranges."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import keras
+
+from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
+from keras_compress.calibration.scale import mismatch
+from keras_compress.calibration.used import FactorRange
+from keras_compress.convert.expand.used_ranges import end_with_use
+from keras_compress.convert.flatten import Flat, factors_of
+from keras_compress.core.warn import warn
+from keras_compress.quantizers.activation import Place
+from keras_compress.quantizers.placement import PlacePoints
+
+
+class UnknownRangesError(ValueError):
+    """Activation ranges that neither training nor data have set; the message names the points."""
+
+
+def with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
+    """A point wherever integers stand on the device: everywhere, or inside what training saw as one layer."""
+    if not everywhere and not flat.expanded:
+        return flat.model
+    quantizers: dict[str, Any] = {}
+    factors = factors_of(flat.model)
+
+    def measured(path: str) -> MeasuredRange:
+        function = factors.get(path)
+        if function is None:
+            return MeasuredRange(bits)
+        return FactorRange(bits, function.arguments.get("epsilon", 0.0), root=function.function == "rsqrt")
+
+    def quantizer(path: str, place: Place) -> Any:
+        if not everywhere and path not in flat.expanded:
+            return None
+        # The steps of a recurrent layer share their ranges, and so their integers.
+        shared = re.sub(r"\.step\d+\b", ".step", path)
+        if shared == path:
+            return measured(path)
+        return quantizers.setdefault(shared, measured(path))
+
+    return PlacePoints(quantizer, private=True).place(flat.model)
+
+
+def set_ranges(flat: keras.Model, model: keras.Model, representative_dataset: Any) -> int:
+    """Set the ranges that are not known; how many samples were seen. Says where the data are not `model`'s."""
+    unknown = untrained_points(flat)
+    if not unknown:
+        return 0
+    if representative_dataset is None:
+        raise UnknownRangesError(
+            "Expected a model whose activation ranges were trained, or a `representative_dataset`. "
+            f"Received: ranges never trained at {[point.name for point in unknown][:10]}"
+        )
+    first: list[Any] = []
+    seen = calibrate(flat, representative_dataset, first.append)
+    end_with_use(flat, unknown)
+    message = mismatch(model, first[0])
+    if message is not None:
+        warn(message)
+    return seen

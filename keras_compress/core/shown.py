@@ -1,0 +1,58 @@
+"""Results as a prompt and a notebook show them: a few lines, whatever they hold."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+from keras_compress.core.printable import printable
+
+_LONGEST_CELL = 200
+_MOST_NAMES = 3
+Row = tuple[str, str]
+
+
+class Shown:
+    """Base of a result that is shown by a title and a few rows: text for a prompt, a table for a notebook.
+
+    A dataclass needs `repr=False`. Names may come out of files: nothing in them reaches a terminal, or is taken for
+    HTML.
+    """
+
+    def shown(self) -> tuple[str, Sequence[Row]]:
+        """A title, and rows of a label and what there is to say; one that says nothing is left out."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `shown()`.")
+
+    def __repr__(self) -> str:
+        title, rows = self._harmless()
+        wide = max((len(label) for label, _ in rows), default=0)
+        return "\n".join([title, *(f"  {label:<{wide}}  {text}" for label, text in rows)])
+
+    def _repr_html_(self) -> str:
+        title, rows = self._harmless()
+        cells = "".join(
+            f'<tr><th style="text-align: left">{html.escape(label)}</th>'
+            f'<td style="text-align: left">{html.escape(text)}</td></tr>'
+            for label, text in rows
+        )
+        return f"<table><caption>{html.escape(title)}</caption>{cells}</table>"
+
+    def _harmless(self) -> tuple[str, list[Row]]:
+        title, rows = self.shown()
+        return _cut(title), [(_cut(label), _cut(text)) for label, text in rows if text]
+
+
+def _cut(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 3] + "..."
+
+
+def names(listed: Iterable[str], attribute: str) -> str:
+    """The first few of some names, and where the others are.
+
+    >>> names(["a", "b", "c", "d"], ".rows")
+    'a; b; c; and 1 more in .rows'
+    """
+    found = list(listed)
+    more = [f"and {len(found) - _MOST_NAMES} more in {attribute}"] if len(found) > _MOST_NAMES else []
+    return "; ".join([*found[:_MOST_NAMES], *more])
