@@ -28,7 +28,7 @@ from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
-from keras_compress.quantizers.placement import PlacePoints
+from keras_compress.quantizers.placement import PlacePoints, point_behind
 
 Grid = FixedGrid
 
@@ -88,12 +88,12 @@ def freeze(
     flat = flatten(model, representative_dataset)
     made = flat.model
     if activations:
-        made = _with_points(flat, activation_bits, everywhere=not has_points(model))
+        made = _with_points(flat, activation_bits, not has_points(model), representative_dataset is not None)
         _calibrate(made, representative_dataset)
     return graph.Rebuild(_Freezer(made, activation_bits, activations, storage)).model(made)
 
 
-def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
+def _with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> keras.Model:
     """A point wherever integers stand on the device: everywhere, or inside what training saw as one layer."""
     if not everywhere and not flat.expanded:
         return flat.model
@@ -101,6 +101,9 @@ def _with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
 
     def quantizer(path: str, place: Place) -> Any:
         if not everywhere and path not in flat.expanded:
+            return None
+        # On its input's grid a mean needs no range, and 16 bits lose nothing there.
+        if place is Place.MEAN and (bits == 16 or not (everywhere or has_data)):
             return None
         # The steps of a recurrent layer share their ranges, and so their integers.
         shared = re.sub(r"\.step\d+\b", ".step", path)
@@ -136,8 +139,14 @@ class _Freezer:
     _tables: dict[int, Grid] = field(default_factory=dict)
     _fixed: dict[int, Grid] = field(default_factory=dict)
     _signs: set[int] = field(default_factory=set)
+    # Averages on the grid of what they are averages of.
+    _averages: set[int] = field(default_factory=set)
     # Outputs of layers with weights -> input scale, and weight scale of each channel.
     _sums: dict[int, tuple[float, NDArray[np.float32]]] = field(default_factory=dict)
+    # Means over positions -> input scale, and how many values each is the mean of.
+    _means: dict[int, tuple[float, int]] = field(default_factory=dict)
+    # Tensors that are only moved on their way to a point -> the grid of that point, which they are on already.
+    _ahead: dict[int, Grid] = field(default_factory=dict)
     # Tensors on a grid -> lowest and highest multiple of its scale that they hold.
     _steps: dict[int, tuple[int, int]] = field(default_factory=dict)
     # Sums of tensors on one scale -> that scale, lowest and highest multiple.
@@ -147,6 +156,22 @@ class _Freezer:
         self._table = graph.consumers(self.flat)
 
     def __call__(self, call: graph.Call) -> Any:
+        outputs = self._visit(call)
+        return (
+            self._rounded_ahead(call, outputs) if id(outputs) in self._sums or id(outputs) in self._means else outputs
+        )
+
+    def _rounded_ahead(self, call: graph.Call, outputs: Any) -> Any:
+        """Sums and means that are moved before they reach their point: kernels round where they compute."""
+        point = point_behind(call.node, self.flat, self._table)
+        if not self.activations or point is None or point is graph.sole_consumer(call.node, self.flat, self._table):
+            return outputs
+        grid = self._grid_at(point.operation, outputs)
+        rounded = self._on_grid(outputs, grid, f"{call.operation.name}.ahead")
+        self._ahead[id(rounded)] = grid
+        return rounded
+
+    def _visit(self, call: graph.Call) -> Any:
         layer = call.operation
         if isinstance(layer, QuantizeActivation):
             return self._point(layer, call.args[0])
@@ -155,8 +180,10 @@ class _Freezer:
             return self._norm(call)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
             return self._weighted(call)
-        if kind is Kind.AVERAGE and self.activations:
-            return self._average(call)
+        if kind in (Kind.AVERAGE, Kind.MEAN) and self.activations:
+            follows = point_behind(call.node, self.flat, self._table)
+            own_range = kind is Kind.MEAN and self.activation_bits == 8 and follows is not None
+            return self._mean(call) if own_range else self._average(call)
         # The flat graph is a private copy: its layers can be used as they are.
         outputs = call.run()
         self._fix(layer, kind, outputs)
@@ -165,6 +192,8 @@ class _Freezer:
                 self._carry(call.args[0], output)
         if kind is Kind.CLAMP and id(call.args[0]) in self._sums:
             self._sums[id(outputs)] = self._sums[id(call.args[0])]
+        if type(layer).__name__ == "Mean":
+            self._remember_mean(call.args[0], outputs)
         self._add(call, outputs)
         return outputs
 
@@ -194,19 +223,21 @@ class _Freezer:
             self._grids[id(target)] = self._grids[id(source)]
         if id(source) in self._steps:
             self._steps[id(target)] = self._steps[id(source)]
+        if id(source) in self._ahead:
+            self._ahead[id(target)] = self._ahead[id(source)]
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
             return self._sign(layer, tensor)
         if not self.activations:
             return layer.quantizer.unrounded(tensor)
-        table, grid = self._tables.get(id(tensor)), self._fixed.get(id(tensor))
+        if self.activation_bits == 16 and id(tensor) in self._averages:
+            return tensor
+        grid, table = self._grid_at(layer, tensor), self._tables.get(id(tensor))
         if table is not None and self.activation_bits == 16:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
             grid = FixedGrid(_float32(table.scale / 256), 0, bits=16)
-        step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0] if id(tensor) in self._sums else None
-        grid = grid or table or _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
         if id(tensor) not in self._lattices or grid.bits != 8 or not _only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.
@@ -216,9 +247,25 @@ class _Freezer:
         self._steps[id(outputs)] = steps[0], steps[1]
         return outputs
 
+    def _grid_at(self, layer: QuantizeActivation, tensor: Any) -> Grid:
+        """The grid that a tensor is written on for a point."""
+        for known in (self._ahead, self._fixed, self._tables):
+            if id(tensor) in known:
+                return known[id(tensor)]
+        step = None
+        if id(tensor) in self._sums:
+            step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0]
+        elif id(tensor) in self._means:
+            scale, count = self._means[id(tensor)]
+            step = scale / count
+        return _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
+
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
-        if id(tensor) in self._sums and grid.bits == 8 and self.storage.target == "tflm":
-            grid = TwiceRoundedGrid.behind(grid, *self._sums[id(tensor)])
+        if grid.bits == 8 and self.storage.target == "tflm":
+            if id(tensor) in self._sums:
+                grid = TwiceRoundedGrid.behind(grid, *self._sums[id(tensor)])
+            elif id(tensor) in self._means:
+                grid = TwiceRoundedGrid.behind_mean(grid, *self._means[id(tensor)])
         outputs = QuantizeActivation(grid, stands_for=stands_for, name=name)(tensor)
         self._grids[id(outputs)] = grid
         if grid.bits == 8:
@@ -369,6 +416,18 @@ class _Freezer:
                 return small
         return fold.spread(weight)
 
+    def _mean(self, call: graph.Call) -> Any:
+        """A mean over all positions, which its kernel rounds to the grid of the point behind it."""
+        tensor = call.args[0]
+        outputs = call.run()
+        self._remember_mean(tensor, outputs)
+        return outputs
+
+    def _remember_mean(self, tensor: Any, outputs: Any) -> None:
+        grid, sizes = self._grids.get(id(tensor)), (*tensor.shape[1:], *outputs.shape[1:])
+        if grid is not None and None not in sizes:
+            self._means[id(outputs)] = grid.scale, int(np.prod(tensor.shape[1:]) // np.prod(outputs.shape[1:]))
+
     def _average(self, call: graph.Call) -> Any:
         """An average pooling, and behind it the rounding of the int8 kernel: same scale, half away from zero."""
         layer, tensor = call.operation, call.args[0]
@@ -378,11 +437,12 @@ class _Freezer:
         if grid is not None:
             rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, rounding="half_away")
             outputs = self._on_grid(outputs, rounding, f"{layer.name}.average")
-        if shape is None:
-            return outputs
-        flat = keras.layers.Reshape(shape, name=f"{layer.name}.flat")(outputs)
-        self._carry(outputs, flat)
-        return flat
+        if shape is not None:
+            flat = keras.layers.Reshape(shape, name=f"{layer.name}.flat")(outputs)
+            self._carry(outputs, flat)
+            outputs = flat
+        self._averages.add(id(outputs))
+        return outputs
 
 
 def _no_finer(grid: Grid, step: float | None) -> Grid:

@@ -19,6 +19,7 @@ from keras_compress.quantizers.kinds import (
     Kind,
     activation_name,
     kind_of,
+    kind_of_call,
     may_follow,
     splits,
 )
@@ -39,13 +40,37 @@ def points_of(model: keras.Model) -> set[int]:
     for node in graph.nodes(model):
         if graph.is_graph(node.operation) or isinstance(node.operation, QuantizeActivation):
             continue
-        if _makes_values(node, graph.sole_consumer(node, model, table)) and not _joined(node, model, table):
+        if not _makes_values(node, graph.sole_consumer(node, model, table)) or _joined(node, model, table):
+            continue
+        # Values that are only moved on their way to a point are on its grid already, but for those on a fixed one.
+        if kind_of(node.operation) is Kind.FIXED or point_behind(node, model, table) is None:
             found.add(id(node))
     return found
 
 
+def point_behind(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> Node | None:
+    """The point that all a call makes goes to, through nothing but calls that move values; `None` where there is none.
+
+    Args:
+        node: The call.
+        model: The graph it is in.
+        table: What `graph.consumers` gives for it.
+    """
+    reader = graph.sole_consumer(node, model, table)
+    while reader is not None and kind_of(reader.operation) is Kind.SAME and not graph.is_graph(reader.operation):
+        reader = graph.sole_consumer(reader, model, table)
+    point = None if reader is None else reader.operation
+    return reader if isinstance(point, QuantizeActivation) and not point.quantizer.replaces_relu else None
+
+
+def kind_of_node(node: Node) -> Kind:
+    """The kind of a call."""
+    tensors = node.input_tensors
+    return kind_of_call(node.operation, tensors[0].shape) if tensors else kind_of(node.operation)
+
+
 def _makes_values(node: Node, reader: Node | None) -> bool:
-    kind = kind_of(node.operation)
+    kind = kind_of_node(node)
     if kind in (Kind.SAME, Kind.AVERAGE) or not all(is_float(t) for t in node.outputs):
         return False
     if reader is None:
@@ -62,9 +87,9 @@ def _makes_values(node: Node, reader: Node | None) -> bool:
 def _joined(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> bool:
     """Whether all that `node` makes ends in one concatenation, whose range then serves it too.
 
-    Values whose range the runtime fixes cannot take another one.
+    Values whose range the runtime fixes cannot take another one, and means have a range of their own.
     """
-    if kind_of(node.operation) is Kind.FIXED or splits(node.operation) in FIXED_GRIDS:
+    if kind_of_node(node) in (Kind.FIXED, Kind.MEAN) or splits(node.operation) in FIXED_GRIDS:
         return False
     return len(_destinations(node, model, table)) == 1 and None not in _destinations(node, model, table)
 
@@ -90,7 +115,7 @@ def _place_of(node: Node) -> Place:
         return Place.RELU
     if _is_bounded_relu(node.operation):
         return Place.NON_NEGATIVE
-    passes = kind_of(node.operation) in (Kind.SAME, Kind.AVERAGE, Kind.JOIN) and node.input_tensors
+    passes = kind_of(node.operation) in (Kind.SAME, Kind.AVERAGE, Kind.MEAN, Kind.JOIN) and node.input_tensors
     if passes and all(_place_of(_producer(t)) is not Place.ANYWHERE for t in node.input_tensors):
         return Place.NON_NEGATIVE
     return Place.ANYWHERE
@@ -149,7 +174,7 @@ class PlacePoints:
             outputs = self._activation(call.operation, activation)(outputs)
         if id(call.node) not in self._points:
             return self._copies(call) if activation is None else outputs
-        made = self.quantizer(root, _place_of(call.node))
+        made = self.quantizer(root, Place.MEAN if kind_of_node(call.node) is Kind.MEAN else _place_of(call.node))
         if activation is None:
             outputs = self._without_relu(call) if made is not None and made.replaces_relu else self._copies(call)
         fixed = activation or (activation_name(call.operation) if kind_of(call.operation) is Kind.FIXED else None)
