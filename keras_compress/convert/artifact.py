@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_compress.convert.arena_plan import largest_decoded
+from keras_compress.convert.distance import Distance
 from keras_compress.convert.files import write_atomic
 from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.convert.lowering import FloatOp
@@ -37,6 +38,8 @@ class Artifact:
         storage: What was asked of the storage of weights, and for which runtime.
         lowered: The file before dead units were cut out, layers split and weights encoded, where that was done: what
             `verify` compares operator by operator.
+        distance: From the model that was given to the frozen one, on the first samples of the representative data;
+            `None` without data, for a frozen model, and in float modes.
     """
 
     content: bytes
@@ -49,6 +52,7 @@ class Artifact:
     notes: tuple[str, ...] = ()
     storage: Storage = INT8
     lowered: bytes | None = None
+    distance: Distance | None = None
 
     @property
     def runtime(self) -> str:
@@ -90,4 +94,5 @@ class Artifact:
             "sparsity": stats.sparsity,
             "float_ops": [{"op": op.op, "tensor": op.tensor, "reason": op.reason} for op in self.float_ops],
             "notes": list(self.notes),
+            "trained_to_frozen": None if self.distance is None else self.distance.report(),
         }
