@@ -44,9 +44,8 @@ def unexplained(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found
     of_frozen, moved = (frozen.unrounded(inputs, points, noise=noise) for noise in (False, True))
     if any(map(_differ, of_trained.outputs, of_frozen.outputs, moved.outputs)):
         pairs = pairs_of(frozen, of_frozen.kept, of_trained.kept)
-        first = next(
-            (name for name, ours, theirs in pairs if _differ(theirs, ours, moved.kept[_point(frozen, name)])), None
-        )
+        differing = (name for name, *both in pairs if _differ(both[1], both[0], moved.kept[_point(frozen, name)]))
+        first = next(differing, None)
         where = "behind the last layer that both have" if first is None else f"first at {first!r}"
         return f"another function, with all rounding switched off, {where}"
     useless = any(each.sqnr_db < USELESS_DB for each in found.outputs)

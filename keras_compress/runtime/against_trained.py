@@ -74,7 +74,7 @@ class Beside:
 
 
 def decision_notes(agreements: Sequence[tuple[str, str, float]], samples: int) -> list[str]:
-    """Where the largest entry is another one in more samples than near ties (1 %, and three standard errors) explain."""
+    """Where the largest entry is another one in more samples than near ties explain: 1 %, and three standard errors."""
     least = 1.0 - CHANGED_DECISIONS - 3 * math.sqrt(CHANGED_DECISIONS / samples)
     return [
         f"output {name!r}: {compared} agree in the largest entry of {share:.1%} of {samples:,} samples"

@@ -85,7 +85,7 @@ class Verification:
         skipped: Kernel -> why it was not run.
         distance: From the trained model to the frozen one; `None` where no trained model was given.
         unexplained: What else than rounding stands between these two, and at which layer; `None` for nothing.
-        notes: Where outputs are far from the trained model's, and decisions differ more often than chance would have it.
+        notes: Where outputs are far from the trained model's, and decisions differ by more than near ties.
     """
 
     rows: tuple[OpRow, ...]
