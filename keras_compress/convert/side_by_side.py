@@ -23,6 +23,7 @@ from keras_compress.core.trace import as_graph
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.round_average import RoundAverage
 
 Array = NDArray[Any]
 BATCH_SIZE = 64
@@ -56,6 +57,7 @@ class _Run:
 
     at_point: AtPoint
     watched: frozenset[str] = frozenset()
+    rounds: bool = True
     # Name of a call -> grid to put what it makes on.
     grids: Mapping[str, FixedGrid] = field(default_factory=dict)
     # Noise for the weights of a wrapper, by its name.
@@ -72,6 +74,8 @@ class _Run:
         name, operation = flat_name(call), call.operation
         if isinstance(operation, QuantizeActivation):
             return self._made(name, self.at_point(name, operation, call.args[0]))
+        if isinstance(operation, RoundAverage) and not self.rounds:
+            return self._made(name, call.args[0])
         if self.weights is None or not isinstance(operation, Compressed):
             return self._made(name, call.run())
         with keras.StatelessScope(state_mapping=self.weights(name, operation)):
@@ -128,7 +132,7 @@ class Trained:
         def at_point(name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
             return point.quantizer.unrounded(values) if point.quantizer.trained() else values
 
-        return _Run(at_point, watched).of(self.graph, inputs)
+        return _Run(at_point, watched, rounds=False).of(self.graph, inputs)
 
     def _as_trained(self, name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
         return point.quantizer(values) if point.quantizer.trained() else values

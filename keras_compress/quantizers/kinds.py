@@ -33,7 +33,7 @@ _BY_CLASS = {
     "ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D RepeatVector Dropout "
     "SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout "
     "ActivityRegularization Identity InputLayer Transpose Squeeze ExpandDims GetItem Copy Split Unstack "
-    "SwapAxes Swapaxes Moveaxis Flip",
+    "SwapAxes Swapaxes Moveaxis Flip RoundAverage",
     Kind.AVERAGE: "AveragePooling1D AveragePooling2D AveragePooling3D",
     Kind.MEAN: "GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D",
     Kind.JOIN: "Concatenate Stack",

@@ -23,6 +23,7 @@ from keras_compress.quantizers.kinds import (
     may_follow,
     splits,
 )
+from keras_compress.quantizers.round_average import RoundAverage, grid_of
 
 Node = Any
 QuantizerFactory = Callable[[str, Place], ActivationQuantizer | None]
@@ -173,7 +174,7 @@ class PlacePoints:
             outputs = self._point(call, self._copies(call), "_linear", self.quantizer(root, Place.ANYWHERE))
             outputs = self._activation(call.operation, activation)(outputs)
         if id(call.node) not in self._points:
-            return self._copies(call) if activation is None else outputs
+            return self._unpointed(call) if activation is None else outputs
         made = self.quantizer(root, Place.MEAN if kind_of_node(call.node) is Kind.MEAN else _place_of(call.node))
         if activation is None:
             outputs = self._without_relu(call) if made is not None and made.replaces_relu else self._copies(call)
@@ -181,6 +182,15 @@ class PlacePoints:
         if made is not None and fixed in FIXED_GRIDS:
             made = FixedGrid(*FIXED_GRID_16, bits=16) if made.bits == 16 else FixedGrid(*FIXED_GRIDS[fixed])
         return self._point(call, outputs, "", made)
+
+    def _unpointed(self, call: graph.Call) -> Any:
+        """A call behind which there is no point; means that stay on a grid are rounded to it on the device."""
+        outputs = self._copies(call)
+        averages = kind_of_node(call.node) is Kind.AVERAGE and isinstance(outputs, keras.KerasTensor)
+        if self.private or not averages or grid_of(outputs) is None:
+            return outputs
+        again = f"_{call.index}" if call.index else ""
+        return RoundAverage(call.operation.name, name=f"{call.operation.name}_rounded{again}")(outputs)
 
     def _without_relu(self, call: graph.Call) -> Any:
         """What a ReLU would see: a quantizer takes its place."""

@@ -32,6 +32,8 @@ _INFERENCE_IDENTITY = (
     "AlphaDropout",
     "ActivityRegularization",
     "Identity",
+    # What it tells training, `freeze` knows.
+    "RoundAverage",
 )
 
 
