@@ -61,7 +61,7 @@ class RoundAverage(keras.layers.Layer):
         self.built = True
 
     def compute_output_spec(self, inputs: Any) -> Any:
-        # The graph is made by calls on symbolic tensors, also when a model is loaded or copied: there the point is seen.
+        # A graph is made by calls on symbolic tensors, also when a model is loaded or copied: there the point is seen.
         found = grid_of(inputs)
         if found is not None:
             self._held.quantizer = found
