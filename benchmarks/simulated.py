@@ -161,13 +161,8 @@ def main(_: list[str]) -> None:
         found = layer(row) if _ONLY.value else once(work / f"row_{ROWS.index(row)}.json", lambda row=row: layer(row))
         print(f"{number + 1}/{len(chosen)}", {**found, "group": ""}, file=sys.stderr, flush=True)
         rows.append(found)
-    settings = {
-        "every": _EVERY.value,
-        "images": IMAGES,
-        "test_images": TESTED,
-        "batch_size": BATCH_SIZE,
-        "kernels": "xnnpack",
-    }
+    settings: dict[str, Any] = {"images": IMAGES, "test_images": TESTED, "batch_size": BATCH_SIZE, "kernels": "xnnpack"}
+    settings["every"] = _EVERY.value
     directory = work if _ONLY.value else RESULTS
     path = write_results("simulated", rows, goals_of(rows), seeds=[0, 1], settings=settings, directory=directory)
     print_goals([goal for goal in goals_of(rows) if not goal.met])

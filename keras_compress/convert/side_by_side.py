@@ -57,6 +57,7 @@ class _Run:
 
     at_point: AtPoint
     watched: frozenset[str] = frozenset()
+    # Whether means are rounded to the grid of their values.
     rounds: bool = True
     # Name of a call -> grid to put what it makes on.
     grids: Mapping[str, FixedGrid] = field(default_factory=dict)
@@ -124,7 +125,7 @@ class Trained:
         def at_point(name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
             return values if name in frozen.grids else self._as_trained(name, point, values)
 
-        return _Run(at_point, watched, frozen.grids).of(self.graph, inputs)
+        return _Run(at_point, watched, grids=frozen.grids).of(self.graph, inputs)
 
     def unrounded(self, inputs: Sequence[Array], watched: frozenset[str]) -> Values:
         """The model with the rounding of activations switched off."""
@@ -164,8 +165,8 @@ class Frozen:
     def __init__(self, model: keras.Model, trained: Trained) -> None:
         self.model, self._trained = model, trained
         layers = [layer for layer in model.layers if isinstance(layer, QuantizeActivation)]
-        self.points = {layer.name: _counterpart(layer, trained) for layer in layers}
-        self.grids = {
+        self.points: dict[str, str] = {layer.name: _counterpart(layer, trained) for layer in layers}
+        self.grids: dict[str, FixedGrid] = {
             self.points[layer.name]: FixedGrid(
                 layer.quantizer.scale, layer.quantizer.zero_point, layer.quantizer.bits, layer.quantizer.lowest
             )
@@ -204,10 +205,11 @@ class Frozen:
 
 
 def _counterpart(point: QuantizeActivation, trained: Trained) -> str:
-    made_by = point.stands_for
-    if trained.point(point.name) is not None:
-        return point.name
-    return made_by if made_by is not None and point.name == f"{made_by}_quantized" else point.name
+    made_by: str | None = point.stands_for
+    name = str(point.name)
+    if trained.point(name) is not None:
+        return name
+    return made_by if made_by is not None and name == f"{made_by}_quantized" else name
 
 
 def _moved(weight: IntegerWeight, steps: float, rng: np.random.Generator) -> Any:
