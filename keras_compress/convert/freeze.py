@@ -16,6 +16,7 @@ from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
+from keras_compress.convert.final_grid import as_float32, final_grid, no_finer
 from keras_compress.convert.flatten import Flat, flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
@@ -237,7 +238,7 @@ class _Freezer:
         if table is not None and self.activation_bits == 16:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
-            grid = FixedGrid(_float32(table.scale / 256), 0, bits=16)
+            grid = FixedGrid(as_float32(table.scale / 256), 0, bits=16)
         if id(tensor) not in self._lattices or grid.bits != 8 or not _only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.
@@ -258,7 +259,7 @@ class _Freezer:
         elif id(tensor) in self._means:
             scale, count = self._means[id(tensor)]
             step = scale / count
-        return _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
+        return no_finer(final_grid(layer.quantizer, self.activation_bits), step)
 
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
         if grid.bits == 8 and self.storage.target == "tflm":
@@ -381,7 +382,7 @@ class _Freezer:
         """Rows of a table of integers are on the table's grid, whatever range training saw behind them."""
         outputs = call.run()
         weight = integer_weight(call.operation, "kernel")
-        self._tables[id(outputs)] = FixedGrid(_float32(weight.scale.item()), 0)
+        self._tables[id(outputs)] = FixedGrid(as_float32(weight.scale.item()), 0)
         return outputs
 
     def _frozen_layer(
@@ -445,22 +446,6 @@ class _Freezer:
         return outputs
 
 
-def _no_finer(grid: Grid, step: float | None) -> Grid:
-    """A grid that is not finer than the sums of a weighted layer are: beyond that there is nothing but noise.
-
-    Ranges of values that should be 0 (the mean of what was just normalized) are that small; XNNPACK refuses a factor
-    of 256 from sums to outputs.
-
-    Args:
-        grid: Of the layer's outputs.
-        step: One unit of its sums, input scale times weight scale.
-    """
-    if step is None or grid.bits != 8 or grid.scale >= step:
-        return grid
-    lowest = (-128 - grid.zero_point) * grid.scale
-    return FixedGrid(_float32(step), int(np.clip(np.rint(-128 - lowest / step), -128, 127)))
-
-
 def _only_describes(quantizer: Any) -> bool:
     """Whether an 8-bit range says what the values are, rather than what they shall be."""
     return quantizer.bits == 8 and isinstance(quantizer, (MeasuredRange, MovingAverageRange))
@@ -486,27 +471,3 @@ def _bias(layer: keras.layers.Layer) -> NDArray[np.float64]:
     slot = slots_in(layer)[0]
     shape = slot.variable(body).shape
     return np.zeros(int(np.prod([shape[a] for a in slot.channel_axes])))
-
-
-def final_grid(quantizer: Any, activation_bits: int) -> Grid:
-    """The grid of a point on the device: scale and zero point of an int8 or int16 tensor.
-
-    Fewer bits than 8 keep their levels and sit at the top of int8, so that saturation is the upper clip.
-    """
-    if activation_bits == 16:
-        if isinstance(quantizer, FixedGrid):
-            return FixedGrid(*FIXED_GRID_16, bits=16)
-        low, high = (float(end) for end in quantizer.range())
-        return FixedGrid(_float32(max(abs(low), abs(high), 1e-9) / 32767), 0, bits=16)
-    if isinstance(quantizer, FixedGrid):
-        return FixedGrid(quantizer.scale, quantizer.zero_point, quantizer.bits, quantizer.lowest, quantizer.rounding)
-    scale, zero_point = (float(p) for p in quantizer.parameters())
-    spec = quantizer.spec
-    if quantizer.bits == 16:
-        return FixedGrid(_float32(scale), 0, bits=16)
-    shift = 127 - spec.maximum
-    return FixedGrid(_float32(scale), int(zero_point) + shift, 8, spec.minimum + shift)
-
-
-def _float32(value: float) -> float:
-    return float(np.float32(value))
