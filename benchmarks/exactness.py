@@ -174,7 +174,9 @@ def goals_of(rows: list[dict[str, Any]]) -> list[Goal]:
         of_kernel = [row for row in operators if (row["model"], row["kernel"]) == (model, kernel)]
         label = f"{model} on {kernel}, operator by operator"
         goals.append(at_most(f"{label}: steps", max(row["max_lsb"] for row in of_kernel), 1))
-        goals.append(at_most(f"{label}: share differing", max(row["fraction_differing"] for row in of_kernel), 0.01))
+        # What a kernel's own rule puts one step off is not counted: MEAN's on LiteRT without XNNPACK, say.
+        beyond = max(row["fraction_differing"] for row in of_kernel if row["bound"] < 0.5)
+        goals.append(at_most(f"{label}: share differing", beyond, 0.01))
     return goals
 
 

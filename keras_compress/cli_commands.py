@@ -289,7 +289,7 @@ def verify(values: flags.FlagValues) -> int:
         raise ValueError("Expected --file or --weights_storage: the file has one already. Received: both")
     with cli_report.collected_warnings() as notes:
         artifact = _to_verify(values, model, x, data)
-        found = verify_model(artifact, None, x, kernels=KERNELS[values.target], strict=False)
+        found = verify_model(artifact, model, x, kernels=KERNELS[values.target], strict=False)
     cli_report.console_for_tables().print(cli_report.verification_table(found))
     # The ranges of a file are its own, whatever set them.
     calibrated = [] if values.file else _calibrated(artifact, data.samples_key("train", "", "test"))

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_compress.convert.arena_plan import largest_decoded
+from keras_compress.convert.distance import Distance
 from keras_compress.convert.files import write_atomic
 from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.convert.lowering import FloatOp
@@ -39,6 +40,8 @@ class Artifact(Shown):
         storage: What was asked of the storage of weights, and for which runtime.
         lowered: The file before dead units were cut out, layers split and weights encoded, where that was done: what
             `verify` compares operator by operator.
+        distance: From the model that was given to the frozen one, on the first samples of the representative data;
+            `None` without data, for a frozen model, and in float modes.
     """
 
     content: bytes
@@ -51,6 +54,7 @@ class Artifact(Shown):
     notes: tuple[str, ...] = ()
     storage: Storage = INT8
     lowered: bytes | None = None
+    distance: Distance | None = None
 
     @property
     def runtime(self) -> str:
@@ -114,4 +118,5 @@ class Artifact(Shown):
             "float_ops": [{"op": op.op, "tensor": op.tensor, "reason": op.reason} for op in self.float_ops],
             "calibration_samples": self.calibration_samples,
             "notes": list(self.notes),
+            "trained_to_frozen": None if self.distance is None else self.distance.report(),
         }

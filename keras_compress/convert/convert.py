@@ -8,6 +8,7 @@ import keras
 
 from keras_compress.convert.artifact import Artifact, runtime_of
 from keras_compress.convert.compressed import CompressedFile, compressed
+from keras_compress.convert.distance import Distance, distance
 from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
 from keras_compress.convert.float_flatbuffer import float_model
@@ -77,7 +78,8 @@ def convert(
             `weights_storage` asks to be packed.
 
     Returns:
-        The file's bytes and its report. Nothing is written.
+        The file's bytes and its report, with the distance from the model to what the file computes on the first
+        samples of the representative data. Nothing is written.
 
     Raises:
         ValueError: For arguments out of range, unknown ranges, a layer that cannot be lowered (by name), or integers
@@ -118,7 +120,15 @@ def convert(
         (*unpacked, *notes_of_lost(model, frozen), *lowered.notes, *final.notes),
         storage,
         lowered.content if final.content != lowered.content else None,
+        _distance(model, frozen, representative_dataset),
     )
+
+
+def _distance(model: keras.Model, frozen: keras.Model, representative_dataset: Any) -> Distance | None:
+    if representative_dataset is None or is_frozen(model):
+        return None
+    progress.step("comparing with the trained model")
+    return distance(model, frozen, representative_dataset)
 
 
 def _lowered(

@@ -16,6 +16,7 @@ from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
+from keras_compress.convert.final_grid import as_float32, final_grid, no_finer
 from keras_compress.convert.flatten import flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
@@ -34,7 +35,7 @@ from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
-from keras_compress.quantizers.placement import reader_of
+from keras_compress.quantizers.placement import point_behind, reader_of
 
 Grid = FixedGrid
 
@@ -97,7 +98,8 @@ def freeze(
     flat = flatten(model, representative_dataset)
     made, known, seen = flat.model, {}, 0
     if activations:
-        made = with_points(flat, activation_bits, everywhere=not has_points(model))
+        has_data = representative_dataset is not None
+        made = with_points(flat, activation_bits, everywhere=not has_points(model), has_data=has_data)
         free = {point.name for point in untrained_points(made)}
         known = {name: grid for name, grid in (grids or {}).items() if name in free}
         seen = set_ranges(made, model if graph.is_graph(model) else made, representative_dataset)
@@ -120,8 +122,14 @@ class _Freezer:
     _tables: dict[int, Grid] = field(default_factory=dict)
     _fixed: dict[int, Grid] = field(default_factory=dict)
     _signs: set[int] = field(default_factory=set)
+    # Averages on the grid of what they are averages of.
+    _averages: set[int] = field(default_factory=set)
     # Outputs of layers with weights -> input scale, and weight scale of each channel.
     _sums: dict[int, tuple[float, NDArray[np.float32]]] = field(default_factory=dict)
+    # Means over positions -> input scale, and how many values each is the mean of.
+    _means: dict[int, tuple[float, int]] = field(default_factory=dict)
+    # Tensors that are only moved on their way to a point -> the grid of that point, which they are on already.
+    _ahead: dict[int, Grid] = field(default_factory=dict)
     # Tensors on a grid -> lowest and highest multiple of its scale that they hold.
     _steps: dict[int, tuple[int, int]] = field(default_factory=dict)
     # Sums of tensors on one scale -> that scale, lowest and highest multiple.
@@ -133,6 +141,22 @@ class _Freezer:
         self._table = graph.consumers(self.flat)
 
     def __call__(self, call: graph.Call) -> Any:
+        outputs = self._visit(call)
+        return (
+            self._rounded_ahead(call, outputs) if id(outputs) in self._sums or id(outputs) in self._means else outputs
+        )
+
+    def _rounded_ahead(self, call: graph.Call, outputs: Any) -> Any:
+        """Sums and means that are moved before they reach their point: kernels round where they compute."""
+        point = point_behind(call.node, self.flat, self._table)
+        if not self.activations or point is None or point is graph.sole_consumer(call.node, self.flat, self._table):
+            return outputs
+        grid = self._grid_at(point.operation, outputs)
+        rounded = self._on_grid(outputs, grid, f"{call.operation.name}.ahead")
+        self._ahead[id(rounded)] = grid
+        return rounded
+
+    def _visit(self, call: graph.Call) -> Any:
         layer = call.operation
         kind = kind_of(layer)
         if (
@@ -149,8 +173,10 @@ class _Freezer:
             return self._norm(call)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
             return self._weighted(call)
-        if kind is Kind.AVERAGE and self.activations:
-            return self._average(call)
+        if kind in (Kind.AVERAGE, Kind.MEAN) and self.activations:
+            follows = point_behind(call.node, self.flat, self._table)
+            own_range = kind is Kind.MEAN and self.activation_bits == 8 and follows is not None
+            return self._mean(call) if own_range else self._average(call)
         # The flat graph is a private copy: its layers can be used as they are.
         outputs = call.run()
         self._fix(layer, kind, outputs)
@@ -162,6 +188,8 @@ class _Freezer:
                 self._moved[id(outputs)] = call.args[0], layer
         if kind is Kind.CLAMP and id(call.args[0]) in self._sums:
             self._sums[id(outputs)] = self._sums[id(call.args[0])]
+        if type(layer).__name__ == "Mean":
+            self._remember_mean(call.args[0], outputs)
         self._add(call, outputs)
         return outputs
 
@@ -191,6 +219,8 @@ class _Freezer:
             self._grids[id(target)] = self._grids[id(source)]
         if id(source) in self._steps:
             self._steps[id(target)] = self._steps[id(source)]
+        if id(source) in self._ahead:
+            self._ahead[id(target)] = self._ahead[id(source)]
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
@@ -198,18 +228,13 @@ class _Freezer:
         layer.quantizer.check_range(layer.name)
         if not self.activations:
             return layer.quantizer.unrounded(tensor)
-        table, grid = self._tables.get(id(tensor)), self._fixed.get(id(tensor))
+        if self.activation_bits == 16 and id(tensor) in self._averages:
+            return tensor
+        grid, table = self._grid_at(layer, tensor), self._tables.get(id(tensor))
         if table is not None and self.activation_bits == 16:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
-            grid = FixedGrid(_float32(table.scale / 256), 0, bits=16)
-        step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0] if id(tensor) in self._sums else None
-        grid = (
-            grid
-            or table
-            or self.known.get(layer.name)
-            or _no_finer(final_grid(layer.quantizer, self.activation_bits), step)
-        )
+            grid = FixedGrid(as_float32(table.scale / 256), 0, bits=16)
         if id(tensor) not in self._lattices or grid.bits != 8 or not _only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.
@@ -219,9 +244,27 @@ class _Freezer:
         self._steps[id(outputs)] = steps[0], steps[1]
         return outputs
 
+    def _grid_at(self, layer: QuantizeActivation, tensor: Any) -> Grid:
+        """The grid that a tensor is written on for a point."""
+        for known in (self._ahead, self._fixed, self._tables):
+            if id(tensor) in known:
+                return known[id(tensor)]
+        if layer.name in self.known:
+            return self.known[layer.name]
+        step = None
+        if id(tensor) in self._sums:
+            step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0]
+        elif id(tensor) in self._means:
+            scale, count = self._means[id(tensor)]
+            step = scale / count
+        return no_finer(final_grid(layer.quantizer, self.activation_bits), step)
+
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
-        if id(tensor) in self._sums and grid.bits == 8 and self.storage.target == "tflm":
-            grid = TwiceRoundedGrid.behind(grid, *self._sums[id(tensor)])
+        if grid.bits == 8 and self.storage.target == "tflm":
+            if id(tensor) in self._sums:
+                grid = TwiceRoundedGrid.behind(grid, *self._sums[id(tensor)])
+            elif id(tensor) in self._means:
+                grid = TwiceRoundedGrid.behind_mean(grid, *self._means[id(tensor)])
         outputs = QuantizeActivation(grid, stands_for=stands_for, name=name)(tensor)
         self._grids[id(outputs)] = grid
         if grid.bits == 8:
@@ -354,7 +397,7 @@ class _Freezer:
         """Rows of a table of integers are on the table's grid, whatever range training saw behind them."""
         outputs = call.run()
         weight = integer_weight(call.operation, "kernel")
-        self._tables[id(outputs)] = FixedGrid(_float32(weight.scale.item()), 0)
+        self._tables[id(outputs)] = FixedGrid(as_float32(weight.scale.item()), 0)
         return outputs
 
     def _frozen_layer(
@@ -389,6 +432,18 @@ class _Freezer:
                 return small
         return fold.spread(weight)
 
+    def _mean(self, call: graph.Call) -> Any:
+        """A mean over all positions, which its kernel rounds to the grid of the point behind it."""
+        tensor = call.args[0]
+        outputs = call.run()
+        self._remember_mean(tensor, outputs)
+        return outputs
+
+    def _remember_mean(self, tensor: Any, outputs: Any) -> None:
+        grid, sizes = self._grids.get(id(tensor)), (*tensor.shape[1:], *outputs.shape[1:])
+        if grid is not None and None not in sizes:
+            self._means[id(outputs)] = grid.scale, int(np.prod(tensor.shape[1:]) // np.prod(outputs.shape[1:]))
+
     def _average(self, call: graph.Call) -> Any:
         """An average pooling, and behind it the rounding of the int8 kernel: same scale, half away from zero."""
         layer, tensor = call.operation, call.args[0]
@@ -398,27 +453,12 @@ class _Freezer:
         if grid is not None:
             rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, rounding="half_away")
             outputs = self._on_grid(outputs, rounding, f"{layer.name}.average")
-        if shape is None:
-            return outputs
-        flat = keras.layers.Reshape(shape, name=f"{layer.name}.flat")(outputs)
-        self._carry(outputs, flat)
-        return flat
-
-
-def _no_finer(grid: Grid, step: float | None) -> Grid:
-    """A grid that is not finer than the sums of a weighted layer are: beyond that there is nothing but noise.
-
-    Ranges of values that should be 0 (the mean of what was just normalized) are that small; XNNPACK refuses a factor
-    of 256 from sums to outputs.
-
-    Args:
-        grid: Of the layer's outputs.
-        step: One unit of its sums, input scale times weight scale.
-    """
-    if step is None or grid.bits != 8 or grid.scale >= step:
-        return grid
-    lowest = (-128 - grid.zero_point) * grid.scale
-    return FixedGrid(_float32(step), int(np.clip(np.rint(-128 - lowest / step), -128, 127)))
+        if shape is not None:
+            flat = keras.layers.Reshape(shape, name=f"{layer.name}.flat")(outputs)
+            self._carry(outputs, flat)
+            outputs = flat
+        self._averages.add(id(outputs))
+        return outputs
 
 
 def _only_describes(quantizer: Any) -> bool:
@@ -451,27 +491,3 @@ def _bias(layer: keras.layers.Layer) -> NDArray[np.float64]:
     slot = slots_in(layer)[0]
     shape = slot.variable(body).shape
     return np.zeros(int(np.prod([shape[a] for a in slot.channel_axes])))
-
-
-def final_grid(quantizer: Any, activation_bits: int) -> Grid:
-    """The grid of a point on the device: scale and zero point of an int8 or int16 tensor.
-
-    Fewer bits than 8 keep their levels and sit at the top of int8, so that saturation is the upper clip.
-    """
-    if activation_bits == 16:
-        if isinstance(quantizer, FixedGrid):
-            return FixedGrid(*FIXED_GRID_16, bits=16)
-        low, high = (float(end) for end in quantizer.range())
-        return FixedGrid(_float32(max(abs(low), abs(high), 1e-9) / 32767), 0, bits=16)
-    if isinstance(quantizer, FixedGrid):
-        return FixedGrid(quantizer.scale, quantizer.zero_point, quantizer.bits, quantizer.lowest, quantizer.rounding)
-    scale, zero_point = (float(p) for p in quantizer.parameters())
-    spec = quantizer.spec
-    if quantizer.bits == 16:
-        return FixedGrid(_float32(scale), 0, bits=16)
-    shift = 127 - spec.maximum
-    return FixedGrid(_float32(scale), int(zero_point) + shift, 8, spec.minimum + shift)
-
-
-def _float32(value: float) -> float:
-    return float(np.float32(value))

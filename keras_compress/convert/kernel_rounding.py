@@ -83,9 +83,26 @@ class TwiceRoundedGrid(FixedGrid):
             input_scale: Of the layer's input.
             weight_scale: Of each channel, `(channels,)`.
         """
-        made = cls(grid.scale, grid.zero_point, grid.bits, grid.lowest, channels=weight_scale.size)
         step = np.float64(np.float32(input_scale)) * weight_scale.astype(np.float64)
-        factor, exponent = multiplier_of(step / np.float64(np.float32(grid.scale)))
+        return cls._with(grid, step, *multiplier_of(step / np.float64(np.float32(grid.scale))))
+
+    @classmethod
+    def behind_mean(cls, grid: FixedGrid, input_scale: float, count: int) -> TwiceRoundedGrid:
+        """The same grid for means: MEAN divides its factor by the number of values, rounding it down.
+
+        Args:
+            grid: Scale, zero point and lowest integer.
+            input_scale: Of the input.
+            count: How many values each mean is of.
+        """
+        scale = np.float64(np.float32(input_scale))
+        factor, exponent = multiplier_of(np.array([scale / np.float64(np.float32(grid.scale))]))
+        shift = min(count.bit_length() - 1, 32, 31 + int(exponent[0]))
+        return cls._with(grid, np.array([scale / count]), (factor << shift) // count, exponent - shift)
+
+    @classmethod
+    def _with(cls, grid: FixedGrid, step: Array, factor: Array, exponent: Array) -> TwiceRoundedGrid:
+        made = cls(grid.scale, grid.zero_point, grid.bits, grid.lowest, channels=step.size)
         for variable, values in ((made.step, step), (made.factor, factor), (made.exponent, exponent)):
             variable.assign(values)
         return made

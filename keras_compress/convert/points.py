@@ -21,7 +21,7 @@ class UnknownRangesError(ValueError):
     """Activation ranges that neither training nor data have set; the message names the points."""
 
 
-def with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
+def with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> keras.Model:
     """A point wherever integers stand on the device: everywhere, or inside what training saw as one layer."""
     if not everywhere and not flat.expanded:
         return flat.model
@@ -36,6 +36,9 @@ def with_points(flat: Flat, bits: int, everywhere: bool) -> keras.Model:
 
     def quantizer(path: str, place: Place) -> Any:
         if not everywhere and path not in flat.expanded:
+            return None
+        # On its input's grid a mean needs no range, and 16 bits lose nothing there.
+        if place is Place.MEAN and (bits == 16 or not (everywhere or has_data)):
             return None
         # The steps of a recurrent layer share their ranges, and so their integers.
         shared = re.sub(r"\.step\d+\b", ".step", path)

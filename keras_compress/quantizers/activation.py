@@ -39,6 +39,7 @@ class Place(Enum):
 
     RELU = "just behind a ReLU"
     NON_NEGATIVE = "not negative: ReLUs, pooled or joined"
+    MEAN = "means over all positions: small beside what they are means of, and few"
     ANYWHERE = "may be negative"
 
 
@@ -92,6 +93,9 @@ class ActivationQuantizer(keras.layers.Layer):
         """Whether `quantize_model` may put it there."""
         if self.replaces_relu:
             return place is Place.RELU
+        if place is Place.MEAN:
+            # The device has 8 bits for them, at no cost; few levels would leave little of a mean.
+            return self.bits >= 8 and not self.non_negative
         return place is not Place.ANYWHERE or not self.non_negative
 
     def parameters(self) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import types
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -22,6 +23,7 @@ class Kind(Enum):
     CLAMP = "clamp that fuses into the operation before it"
     SAME = "moves values without changing them: keeps the scale"
     AVERAGE = "average that keeps the scale and rounds"
+    MEAN = "average over all positions, with its own output range"
     JOIN = "puts tensors together: the inputs take the output's scale"
     FIXED = "output range fixed by the runtime"
     FREE = "own output range"
@@ -33,7 +35,9 @@ _INFERENCE_IDENTITY = (
     "ActivityRegularization Identity AugMix CutMix MixUp RandAugment RandomBrightness RandomColorDegeneration "
     "RandomColorJitter RandomContrast RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur "
     "RandomGrayscale RandomHue RandomInvert RandomPerspective RandomPosterization RandomRotation RandomSaturation "
-    "RandomSharpness RandomShear RandomTranslation RandomZoom"
+    "RandomSharpness RandomShear RandomTranslation RandomZoom "
+    # What it tells training, `freeze` knows.
+    "RoundAverage"
 )
 INFERENCE_IDENTITY = _INFERENCE_IDENTITY.split()
 _BY_CLASS = {
@@ -44,7 +48,8 @@ _BY_CLASS = {
     "ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D RepeatVector "
     "InputLayer Transpose Squeeze ExpandDims GetItem Copy Split Unstack SwapAxes Swapaxes Moveaxis Flip "
     + _INFERENCE_IDENTITY,
-    Kind.AVERAGE: "AveragePooling1D AveragePooling2D AveragePooling3D GlobalAveragePooling1D GlobalAveragePooling2D",
+    Kind.AVERAGE: "AveragePooling1D AveragePooling2D AveragePooling3D",
+    Kind.MEAN: "GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D",
     Kind.JOIN: "Concatenate Stack",
     Kind.CLAMP: "Relu Relu6",
     Kind.FIXED: "Softmax Sigmoid Tanh",
@@ -128,6 +133,25 @@ def kind_of(operation: Any) -> Kind:
     if name in ("UpSampling2D", "Resizing"):
         return Kind.SAME if body.interpolation == "nearest" else Kind.AVERAGE
     return _KINDS.get(name, Kind.FREE)
+
+
+def kind_of_call(operation: Any, shape: Sequence[int | None]) -> Kind:
+    """The kind of an operation on an input of this shape: an average pooling with one window is a mean.
+
+    Args:
+        operation: Layer or Keras operation.
+        shape: Shape of its first input, the batch first.
+    """
+    kind = kind_of(operation)
+    return Kind.MEAN if kind is Kind.AVERAGE and _has_one_window(operation, shape[1:-1]) else kind
+
+
+def _has_one_window(pooling: Any, places: Sequence[int | None]) -> bool:
+    sizes = getattr(pooling, "pool_size", None)
+    if sizes is None or pooling.padding != "valid" or pooling.data_format != "channels_last":
+        return False
+    sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    return sizes == tuple(places)
 
 
 def may_follow(before: Kind, layer: Any, after: Kind) -> bool:

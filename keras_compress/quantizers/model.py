@@ -180,7 +180,7 @@ def quantize_model(
         grid: What stands behind a quantizer whose levels are not integers that int8 holds, so that what trains is what
             is deployed. `None` for the levels alone: those only float modes of `convert` take.
         other_activations: What stands where values may be negative (inputs, sums, outputs), where `activations` takes
-            no negative values.
+            no negative values; and behind global average poolings, where `activations` has fewer than 8 bits.
         gradients: A quantizer of the gradients that arrive at each layer's output, such as `DoReFaGradient(6)`.
         preserve: What stays of weights that have no transforms but are sparse or share few values, as those of a
             stripped model are: `"sparsity"`, `"clusters"`, or both in a list: a mask and centroids are put in front of
@@ -316,6 +316,8 @@ def _with_points(quantized: keras.Model, model: keras.Model, places: _Places, ot
 
     def point(path: str, place: Place) -> ActivationQuantizer | None:
         made = activation_quantizer(chosen.get(path, defaults)["activations"])
+        if place is Place.MEAN and made is not None and made.bits == 16:
+            return None  # 16 bits hold a mean on its input's grid
         used.append(made is None or made.stands_at(place))
         return made if used[-1] else activation_quantizer(other_activations)
 

@@ -20,9 +20,11 @@ from keras_compress.quantizers.kinds import (
     Kind,
     activation_name,
     kind_of,
+    kind_of_call,
     may_follow,
     splits,
 )
+from keras_compress.quantizers.round_average import RoundAverage, grid_of
 
 Node = Any
 QuantizerFactory = Callable[[str, Place], ActivationQuantizer | None]
@@ -45,8 +47,11 @@ def points_of(model: keras.Model, through: bool = False) -> set[int]:
     for node in graph.nodes(model):
         if graph.is_graph(node.operation) or isinstance(node.operation, QuantizeActivation):
             continue
-        reader = (reader_of if through else graph.sole_consumer)(node, model, table)
-        if _makes_values(node, reader) and not _joined(node, model, table):
+        if not _makes_values(node, (reader_of if through else graph.sole_consumer)(node, model, table)):
+            continue
+        # Values that are only moved on their way to a point are on its grid already, but for those on a fixed one.
+        moved = kind_of(node.operation) is not Kind.FIXED and point_behind(node, model, table) is not None
+        if not moved and not _joined(node, model, table):
             found.add(id(node))
     return found
 
@@ -54,7 +59,8 @@ def points_of(model: keras.Model, through: bool = False) -> set[int]:
 def reader_of(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> Node | None:
     """What alone reads the output of a call, reshapes and permutations of a layer that was taken apart looked through.
 
-    The kernel takes along what stands behind them: a ReLU, a point, and a normalization if the channels stay last.
+    The kernel takes along what stands behind them: a ReLU, and a normalization if the channels stay last. For points
+    see `point_behind`.
     """
     first = reader = graph.sole_consumer(node, model, table)
     while reader is not None and type(reader.operation).__name__ in ("Reshape", "Permute"):
@@ -62,8 +68,6 @@ def reader_of(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> N
     if first is reader or reader is None:
         return first
     kind, operation = kind_of(reader.operation), reader.operation
-    if isinstance(operation, QuantizeActivation):
-        return first if operation.quantizer.replaces_relu else reader
     if kind is Kind.NORM:
         return reader if foldable(node.operation, operation) and _channels_kept(first, reader) else first
     return reader if kind is Kind.CLAMP else first
@@ -79,8 +83,29 @@ def _channels_kept(first: Node, last: Node) -> bool:
     return reshapes and len({t.shape[-1] for t in tensors}) == 1
 
 
+def point_behind(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> Node | None:
+    """The point that all a call makes goes to, through nothing but calls that move values; `None` where there is none.
+
+    Args:
+        node: The call.
+        model: The graph it is in.
+        table: What `graph.consumers` gives for it.
+    """
+    reader = graph.sole_consumer(node, model, table)
+    while reader is not None and kind_of(reader.operation) is Kind.SAME and not graph.is_graph(reader.operation):
+        reader = graph.sole_consumer(reader, model, table)
+    point = None if reader is None else reader.operation
+    return reader if isinstance(point, QuantizeActivation) and not point.quantizer.replaces_relu else None
+
+
+def kind_of_node(node: Node) -> Kind:
+    """The kind of a call."""
+    tensors = node.input_tensors
+    return kind_of_call(node.operation, tensors[0].shape) if tensors else kind_of(node.operation)
+
+
 def _makes_values(node: Node, reader: Node | None) -> bool:
-    kind = kind_of(node.operation)
+    kind = kind_of_node(node)
     if kind in (Kind.SAME, Kind.AVERAGE) or not all(is_float(t) for t in node.outputs):
         return False
     if reader is None:
@@ -97,9 +122,9 @@ def _makes_values(node: Node, reader: Node | None) -> bool:
 def _joined(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> bool:
     """Whether all that `node` makes ends in one concatenation, whose range then serves it too.
 
-    Values whose range the runtime fixes cannot take another one.
+    Values whose range the runtime fixes cannot take another one, and means have a range of their own.
     """
-    if kind_of(node.operation) is Kind.FIXED or splits(node.operation) in FIXED_GRIDS:
+    if kind_of_node(node) in (Kind.FIXED, Kind.MEAN) or splits(node.operation) in FIXED_GRIDS:
         return False
     return len(_destinations(node, model, table)) == 1 and None not in _destinations(node, model, table)
 
@@ -125,7 +150,7 @@ def _place_of(node: Node) -> Place:
         return Place.RELU
     if _is_bounded_relu(node.operation):
         return Place.NON_NEGATIVE
-    passes = kind_of(node.operation) in (Kind.SAME, Kind.AVERAGE, Kind.JOIN) and node.input_tensors
+    passes = kind_of(node.operation) in (Kind.SAME, Kind.AVERAGE, Kind.MEAN, Kind.JOIN) and node.input_tensors
     if passes and all(_place_of(_producer(t)) is not Place.ANYWHERE for t in node.input_tensors):
         return Place.NON_NEGATIVE
     return Place.ANYWHERE
@@ -183,14 +208,23 @@ class PlacePoints:
             outputs = self._point(call, self._copies(call), "_linear", self.quantizer(root, Place.ANYWHERE))
             outputs = self._activation(call.operation, activation)(outputs)
         if id(call.node) not in self._points:
-            return self._copies(call) if activation is None else outputs
-        made = self.quantizer(root, _place_of(call.node))
+            return self._unpointed(call) if activation is None else outputs
+        made = self.quantizer(root, Place.MEAN if kind_of_node(call.node) is Kind.MEAN else _place_of(call.node))
         if activation is None:
             outputs = self._without_relu(call) if made is not None and made.replaces_relu else self._copies(call)
         fixed = activation or (activation_name(call.operation) if kind_of(call.operation) is Kind.FIXED else None)
         if made is not None and fixed in FIXED_GRIDS:
             made = FixedGrid(*FIXED_GRID_16, bits=16) if made.bits == 16 else FixedGrid(*FIXED_GRIDS[fixed])
         return self._point(call, outputs, "", made)
+
+    def _unpointed(self, call: graph.Call) -> Any:
+        """A call behind which there is no point; means that stay on a grid are rounded to it on the device."""
+        outputs = self._copies(call)
+        averages = kind_of_node(call.node) is Kind.AVERAGE and isinstance(outputs, keras.KerasTensor)
+        if self.private or not averages or grid_of(outputs) is None:
+            return outputs
+        again = f"_{call.index}" if call.index else ""
+        return RoundAverage(call.operation.name, name=f"{call.operation.name}_rounded{again}")(outputs)
 
     def _without_relu(self, call: graph.Call) -> Any:
         """What a ReLU would see: a quantizer takes its place."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.compressed import expanded
+from keras_compress.convert.distance import Distance, argmax_agreement
 from keras_compress.convert.float_flatbuffer import input_names
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.inspection import check_structure
@@ -26,6 +27,7 @@ from keras_compress.core.graph import output_names
 from keras_compress.core.shown import Shown
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
+from keras_compress.runtime.against_trained import Beside, decision_notes
 from keras_compress.runtime.rounding import expected_share
 from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.simulation import simulation
@@ -90,11 +92,17 @@ class Verification(Shown):
         rows: One for each operator and kernel, in the order of the model.
         outputs: One for each output and kernel.
         skipped: Kernel -> why it was not run.
+        distance: From the trained model to the frozen one; `None` where no trained model was given.
+        unexplained: What else than rounding stands between these two, and at which layer; `None` for nothing.
+        notes: Where outputs are far from the trained model's, and decisions differ by more than near ties.
     """
 
     rows: tuple[OpRow, ...]
     outputs: tuple[OutputRow, ...]
     skipped: dict[str, str] = field(default_factory=dict)
+    distance: Distance | None = None
+    unexplained: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def first_failure(self) -> OpRow | None:
@@ -107,8 +115,8 @@ class Verification(Shown):
 
     @property
     def ok(self) -> bool:
-        """Whether every operator is within its bound."""
-        return self.first_failure is None
+        """Whether every operator is within its bound, and the frozen model is the trained one but for rounding."""
+        return self.first_failure is None and self.unexplained is None
 
 
 @progress.shown("verifying")
@@ -128,6 +136,10 @@ def verify(
 ) -> Verification:
     """Run each operator of the deployed model on the integers that the frozen model has there, and compare.
 
+    The frozen model itself is compared with the trained one: with the rounding of activations switched off they must be
+    one function, but for what the rounding of weights and biases costs (see `keras_compress.convert.explained`). What
+    rounding explains is no failure, however far it goes: it is in `distance` and `notes`.
+
     Of a file with dead units cut out, layers split or weights encoded, operators are those of the plain file, and the
     two files' outputs on all of `x` must be equal bit for bit.
 
@@ -135,7 +147,8 @@ def verify(
         artifact: What `convert` returned, in an integer mode; or such a `.tflite` file, its bytes or its path. Of a
             file, ranges that calibration set are taken as they are in it, all else must be the model's.
         model: The model that was converted, or its frozen form (of the same storage of weights); `None` takes the one
-            that the artifact remembers; a file remembers none.
+            that the artifact remembers; a file remembers none. Without the model that was converted, nothing is said
+            of the first step, from it to the frozen one; a note says so.
         x: Real data as for `model.predict`: an array, a list of arrays, or a mapping.
         kernels: Out of `"xnnpack"`, `"reference"`, `"tflm"`; by default those of the artifact's target.
         max_lsb: Most that one output value may differ, in steps.
@@ -149,7 +162,8 @@ def verify(
             more.
 
     Raises:
-        VerificationError: With `strict`, naming the first operator beyond its bound.
+        VerificationError: With `strict`, naming the first operator beyond its bound, or the first layer at which the
+            frozen model is not the trained one.
         ValueError: For an artifact without integers or with a damaged file, or data on which nothing varies.
     """
     if not isinstance(artifact, Artifact):
@@ -166,6 +180,12 @@ def verify(
     runners, skipped = _runners(contents, limits)
     _check_compressed(artifact, contents, runners, inputs)
     segments = _segments(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})
+    progress.step("comparing with the trained model")
+    against = Beside.of(model, frozen, inputs)
+    if strict and against.unexplained is not None:
+        raise VerificationError(
+            f"Expected a frozen model that is the trained one but for rounding. Received: {against.unexplained}"
+        )
     few = [a[: max(batch, op_samples - op_samples % batch)] for a in inputs]
     progress.step("simulating")
     expected_outputs = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
@@ -184,7 +204,9 @@ def verify(
         progress.step(f"running the whole model on {kernel}")
         found += [tally.row(max_lsb, max_fraction) for tally in tallies[kernel]]
         outputs += _compare_outputs(contents[kernel], frozen, expected_outputs, inputs, runner, kernel)
-    result = Verification(tuple(found), tuple(outputs), skipped)
+    agreements = [*against.agreements(expected_outputs), *_agreements(outputs)]
+    notes = (*against.notes, *decision_notes(agreements, len(inputs[0])))
+    result = Verification(tuple(found), tuple(outputs), skipped, against.distance, against.unexplained, notes)
     if strict and result.first_failure is not None:
         row = result.first_failure
         raise VerificationError(
@@ -192,6 +214,14 @@ def verify(
             f"Received: {row.max_lsb} steps, {row.fraction_differing:.2%}, first at {row.name!r} on {row.kernel}"
         )
     return result
+
+
+def _agreements(rows: Sequence[OutputRow]) -> list[tuple[str, str, float]]:
+    return [
+        (row.name, f"frozen model and {row.kernel}", row.argmax_agreement)
+        for row in rows
+        if row.argmax_agreement is not None
+    ]
 
 
 def runner_of(kernel: str, **limits: Any) -> Target:
@@ -399,8 +429,7 @@ def _compare_outputs(
     for name, values, reference in zip(output_names(frozen), got, expected, strict=True):
         values = _shaped(values, reference.shape, name)
         difference = np.abs(values - reference)
-        classes = reference.ndim == 2 and reference.shape[1] > 1
-        agreement = float((values.argmax(-1) == reference.argmax(-1)).mean()) if classes else None
+        agreement = argmax_agreement(reference, values)
         # Outputs come back through a float scale: equal integers differ by rounding of float32 only.
         differing = difference > 1e-5 * np.maximum(np.abs(reference), 1e-3)
         rows.append(OutputRow(name, kernel, float(difference.max()), float(differing.mean()), agreement))

@@ -135,7 +135,6 @@ def test_an_activation_that_no_kernel_fuses_leaves_the_layer() -> None:
         lambda **k: layers.MaxPooling2D(2, **k),
         lambda **k: layers.AveragePooling2D(2, **k),
         layers.Flatten,
-        layers.GlobalAveragePooling2D,
         lambda **k: layers.Dropout(0.5, **k),
         lambda **k: layers.ZeroPadding2D(**k),
         lambda **k: layers.UpSampling2D(**k),

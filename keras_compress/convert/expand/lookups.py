@@ -92,17 +92,3 @@ def repeated(emit: Emitter, tensor: Tensor, times: int) -> Tensor:
     image = reshaped(emit, tensor, (steps, 1, channels), "image")
     resized = emit(keras.layers.Resizing(steps * times, 1, interpolation="nearest", name="resized"), image)
     return reshaped(emit, resized, (steps * times, channels), "restored")
-
-
-class GlobalAveragePooling1D(Expansion):
-    """A mean over time as the average pooling of an image, whose rounding all kernels share."""
-
-    handles = ("GlobalAveragePooling1D",)
-
-    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("mask") is not None:
-            raise ValueError(f"Expected no mask in int8. Received: one at {emit.name('')!r}")
-        steps, channels = args[0].shape[1:]
-        image = reshaped(emit, args[0], (steps, 1, channels), "image")
-        made = emit(keras.layers.GlobalAveragePooling2D(name="average"), image)
-        return reshaped(emit, made, (1, channels), "kept") if operation.keepdims else made

@@ -9,7 +9,9 @@ import keras
 
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
+from keras_compress.convert.expand.poolings import mean_over_positions
 from keras_compress.convert.expand.products import reshaped
+from keras_compress.quantizers.kinds import Kind, kind_of_call
 
 Tensor = Any
 Pair = Any
@@ -46,6 +48,8 @@ class Pooling3D(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         _refuse_channels_first(operation)
+        if kind_of_call(operation, args[0].shape) is Kind.MEAN:
+            return mean_over_positions(emit, args[0], keepdims=True)
         maximum = isinstance(operation, keras.layers.MaxPooling3D)
         kind = keras.layers.MaxPooling2D if maximum else keras.layers.AveragePooling2D
         pairs = list(zip(operation.pool_size, operation.strides, strict=True))
@@ -77,9 +81,9 @@ class GlobalPooling3D(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         _refuse_channels_first(operation)
-        maximum = isinstance(operation, keras.layers.GlobalMaxPooling3D)
-        kind = keras.layers.GlobalMaxPooling2D if maximum else keras.layers.GlobalAveragePooling2D
+        if isinstance(operation, keras.layers.GlobalAveragePooling3D):
+            return mean_over_positions(emit, args[0], operation.keepdims)
         depth, height, width, channels = args[0].shape[1:]
         image = reshaped(emit, args[0], (depth, height * width, channels), "image")
-        made = emit(kind(name="pooled"), image)
+        made = emit(keras.layers.GlobalMaxPooling2D(name="pooled"), image)
         return reshaped(emit, made, (1, 1, 1, channels), "kept") if operation.keepdims else made

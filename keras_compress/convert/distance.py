@@ -1,0 +1,176 @@
+"""How far the frozen model is from the model that was trained, where that begins, and whether rounding explains it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.calibration.batches import batches
+from keras_compress.convert.side_by_side import Frozen, Kept, Trained
+from keras_compress.core import graph
+from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.quantizers.kinds import Kind, kind_of
+
+Array = NDArray[Any]
+SAMPLES = 32
+LARGEST_VALUES_BYTES = 128_000_000
+# Figures of equal arrays, too.
+MOST_DB = 120.0
+LOW_DB = 25.0
+FALL_DB = 6.0
+# Above this a few values lie one step apart, and a fall says nothing.
+GOOD_DB = 40.0
+
+
+def sqnr_db(reference: Array, values: Array) -> float:
+    """Signal to noise, `10 log10(sum r^2 / sum (r - v)^2)`, at most 120.
+
+    >>> round(sqnr_db(np.array([3.0, 4.0]), np.array([3.0, 4.5])), 6)
+    20.0
+    """
+    reference = reference.astype(np.float64)
+    signal, noise = np.square(reference).sum(), np.square(reference - values.astype(np.float64)).sum()
+    if not noise > 0:
+        return MOST_DB if noise == 0 else -MOST_DB
+    return float(np.clip(10 * np.log10(max(signal, 1e-300) / noise), -MOST_DB, MOST_DB))
+
+
+def argmax_agreement(reference: Array, values: Array) -> float | None:
+    """Share of samples with the same largest entry; `None` for an output without classes."""
+    classes = reference.ndim == 2 and reference.shape[1] > 1
+    return float((values.argmax(-1) == reference.argmax(-1)).mean()) if classes else None
+
+
+@dataclass(frozen=True)
+class OutputDistance:
+    """One output of the frozen model beside the trained model's.
+
+    Attributes:
+        name: The output.
+        sqnr_db: Signal to noise, at most 120 dB.
+        activations_only_db: The same of the trained model's own weights with activations on the frozen model's grids;
+            `None` where all outputs have 34 dB or more.
+        beyond_one_step: Share of the values that are more than one step of the output's integers apart; `None` where
+            it has none.
+        argmax_agreement: Share of samples with the same largest entry; `None` for an output without classes.
+    """
+
+    name: str
+    sqnr_db: float
+    activations_only_db: float | None
+    beyond_one_step: float | None
+    argmax_agreement: float | None
+
+    @property
+    def opens(self) -> bool:
+        """Below 25 dB, or 6 dB below what the activations' rounding alone costs (which counts up to 40 dB)."""
+        return is_open(self.sqnr_db, self.activations_only_db)
+
+
+def is_open(found_db: float, activations_only_db: float | None) -> bool:
+    """The rule of `OutputDistance.opens`."""
+    alone = GOOD_DB if activations_only_db is None else min(activations_only_db, GOOD_DB)
+    return found_db < LOW_DB or found_db < alone - FALL_DB
+
+
+@dataclass(frozen=True)
+class Distance:
+    """From the trained model to the frozen one, on some data.
+
+    Attributes:
+        outputs: One for each output.
+        samples: How many there were.
+        opens_at: Where an output is far off (see `OutputDistance.opens`), the first layer that is; else `None`.
+    """
+
+    outputs: tuple[OutputDistance, ...]
+    samples: int
+    opens_at: str | None
+
+    def report(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            "samples": self.samples,
+            "opens_at": self.opens_at,
+            "outputs": [{k: _rounded(v) for k, v in asdict(each).items()} for each in self.outputs],
+        }
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def distance(model: keras.Model, frozen: keras.Model, data: Any) -> Distance:
+    """The distance on the first samples of representative data.
+
+    Args:
+        model: The model that `frozen` was made from.
+        frozen: What `freeze` gave.
+        data: See `keras_compress.calibration.batches.batches`.
+
+    Raises:
+        ValueError: For data that does not fit the model.
+    """
+    first = next(batches(data, frozen))
+    trained = Trained(model, data)
+    return between(trained, Frozen(frozen, trained), [array[: samples_of(frozen)] for array in first])
+
+
+def samples_of(frozen: keras.Model) -> int:
+    """How many samples are looked at: few enough that the values of all points stay within `LARGEST_VALUES_BYTES`."""
+    points = [layer.output for layer in frozen.layers if isinstance(layer, QuantizeActivation)]
+    largest = 3 * 4 * sum(math.prod(n or 1 for n in tensor.shape[1:]) for tensor in points)
+    return int(np.clip(LARGEST_VALUES_BYTES // max(largest, 1), 1, SAMPLES))
+
+
+def between(trained: Trained, frozen: Frozen, inputs: Sequence[Array]) -> Distance:
+    """The distance on these samples."""
+    names, steps = graph.output_names(frozen.model), _steps(frozen.model)
+    found, simulated = trained.run(inputs).outputs, frozen.run(inputs).outputs
+    close = all(sqnr_db(f, s.reshape(f.shape)) >= GOOD_DB - FALL_DB for f, s in zip(found, simulated, strict=True))
+    if close:
+        outputs = tuple(map(_output, names, found, simulated, steps, [None] * len(names)))
+        return Distance(outputs, len(inputs[0]), None)
+    calls = frozenset(frozen.points.values())
+    in_trained, in_frozen = trained.run(inputs, calls), frozen.run(inputs, frozenset(frozen.points))
+    on_grids = trained.on_grids(inputs, frozen, calls)
+    outputs = tuple(map(_output, names, found, simulated, steps, on_grids.outputs))
+    far = [each.name for each in outputs if each.opens]
+    pairs = pairs_of(frozen, in_frozen.kept, in_trained.kept, on_grids.kept) if far else iter(())
+    layers = (name for name, s, f, g in pairs if is_open(sqnr_db(f, s), sqnr_db(f, g)))
+    return Distance(outputs, len(inputs[0]), next(itertools.chain(layers, far), None))
+
+
+def pairs_of(frozen: Frozen, simulated: Kept, *of_trained: Kept) -> Iterator[tuple[Any, ...]]:
+    """Layer, its values in a run of the frozen model and in runs of the trained one, in order, where all have them."""
+    for point, name in frozen.points.items():
+        values = [simulated.get(point), *(kept.get(name) for kept in of_trained)]
+        if all(v is not None for v in values) and len({v.shape for v in values if v is not None}) == 1:
+            yield (name, *values)
+
+
+def _output(name: str, found: Array, simulated: Array, step: float | None, on_grids: Array | None) -> OutputDistance:
+    found = found.astype(np.float32)
+    simulated = simulated.astype(np.float32).reshape(found.shape)
+    # A step of one is the same integer in float32's rounding.
+    beyond = None if step is None else float((np.abs(found - simulated) > 1.01 * step).mean())
+    alone = None if on_grids is None else sqnr_db(found, on_grids.astype(np.float32).reshape(found.shape))
+    return OutputDistance(name, sqnr_db(found, simulated), alone, beyond, argmax_agreement(found, simulated))
+
+
+def _steps(frozen: keras.Model) -> list[float | None]:
+    """The scale of each output's integers, where a point makes it, or moves it there."""
+    found: list[float | None] = []
+    for tensor in frozen.outputs:
+        operation, index, _ = tensor._keras_history
+        while kind_of(operation) is Kind.SAME and operation._inbound_nodes[index].input_tensors:
+            operation, index, _ = operation._inbound_nodes[index].input_tensors[0]._keras_history
+        found.append(operation.quantizer.scale if isinstance(operation, QuantizeActivation) else None)
+    return found

@@ -1,0 +1,95 @@
+"""Whether rounding explains how far a frozen model is from the trained one.
+
+With the rounding of activations switched off in both, the two are one function, but for weights that freezing rounded
+and biases in whole steps. What these cost is measured: each such number of the frozen model is moved at random by up to
+half of its step. A difference more than four times as large (and more than 1 %, 40 dB) is no rounding: a
+BatchNormalization folded wrongly, weights on other channels, a layer left out.
+
+Ranges, which that does not see, are held to those that were trained; where they were calibrated, to the data: one that
+cuts most of the values off, or spends all but six bits on values that do not occur, explains outputs below 10 dB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_compress.convert.distance import Array, Distance, pairs_of
+from keras_compress.convert.side_by_side import Frozen, Kept, Trained
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+
+FACTOR, FLOOR = 4.0, 0.01
+USELESS_DB = 10.0
+# Ends of a range may be half a step inwards, where 0.0 has an integer of its own.
+_INWARDS_STEPS = 1.5
+_CUT_OFF, _UNUSED = 0.1, 2.0**-6
+
+
+def unexplained(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found: Distance) -> str | None:
+    """What else than rounding stands between two models, and at which layer; `None` for nothing.
+
+    Args:
+        trained: The model that was converted.
+        frozen: Its frozen form.
+        inputs: Samples, one array for each input.
+        found: Their distance on these samples.
+    """
+    wrong = _wrong_trained_range(trained, frozen)
+    if wrong is not None or any(point.quantizer.replaces_relu for point in trained.points.values()):
+        # Signs of sums that are not whole numbers are no signs: without rounding those models mean nothing.
+        return wrong
+    calls, points = frozenset(frozen.points.values()), frozenset(frozen.points)
+    of_trained = trained.unrounded(inputs, calls)
+    of_frozen, moved = (frozen.unrounded(inputs, points, noise=noise) for noise in (False, True))
+    if any(map(_differ, of_trained.outputs, of_frozen.outputs, moved.outputs)):
+        pairs = pairs_of(frozen, of_frozen.kept, of_trained.kept)
+        differing = (name for name, *both in pairs if _differ(both[1], both[0], moved.kept[_point(frozen, name)]))
+        first = next(differing, None)
+        where = "behind the last layer that both have" if first is None else f"first at {first!r}"
+        return f"another function, with all rounding switched off, {where}"
+    useless = any(each.sqnr_db < USELESS_DB for each in found.outputs)
+    return _useless_range(trained, frozen, of_frozen.kept) if useless else None
+
+
+def _point(frozen: Frozen, call: str) -> str:
+    return next(point for point, name in frozen.points.items() if name == call)
+
+
+def _differ(trained: Array, frozen: Array, moved: Array) -> bool:
+    trained, frozen, moved = (a.astype(np.float64).reshape(trained.shape) for a in (trained, frozen, moved))
+    difference = np.linalg.norm(trained - frozen)
+    allowed = FACTOR * np.linalg.norm(moved - frozen) + FLOOR * np.linalg.norm(trained)
+    return not difference <= allowed
+
+
+def _ends(grid: FixedGrid) -> tuple[float, float]:
+    return (grid.lowest - grid.zero_point) * grid.scale, (grid.spec.maximum - grid.zero_point) * grid.scale
+
+
+def _wrong_trained_range(trained: Trained, frozen: Frozen) -> str | None:
+    for name, grid in frozen.grids.items():
+        point = trained.point(name)
+        if point is None or point.quantizer.replaces_relu:
+            continue
+        low, high = (float(end) for end in point.quantizer.range())
+        low, high, slack = min(low, 0.0), max(high, 0.0), _INWARDS_STEPS * grid.scale
+        if isinstance(point, QuantizeActivation) and (_ends(grid)[0] > low + slack or _ends(grid)[1] < high - slack):
+            ends = ", ".join(f"{end:.4g}" for end in _ends(grid))
+            return f"the range ({ends}) at {name!r}, where ({low:.4g}, {high:.4g}) was trained"
+    return None
+
+
+def _useless_range(trained: Trained, frozen: Frozen, kept: Kept) -> str | None:
+    """The first calibrated range that does not fit what is there."""
+    for point, name in frozen.points.items():
+        values, grid = kept.get(point), frozen.grids[name]
+        if values is None or trained.point(name) is not None or not np.any(values):
+            continue
+        low, high = _ends(grid)
+        cut = np.linalg.norm(values - np.clip(values, low, high)) / np.linalg.norm(values)
+        used = np.abs(values).max() / max(-low, high)
+        if cut**2 > _CUT_OFF or used < _UNUSED:
+            found = f"({float(values.min()):.4g}, {float(values.max()):.4g})"
+            return f"the range ({low:.4g}, {high:.4g}) at {name!r}, where the values lie in {found}"
+    return None

@@ -1,0 +1,51 @@
+"""The grid of an activation point on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_compress.quantizers.activation import FixedGrid
+from keras_compress.quantizers.kinds import FIXED_GRID_16
+
+
+def final_grid(quantizer: Any, activation_bits: int) -> FixedGrid:
+    """The grid of a point on the device: scale and zero point of an int8 or int16 tensor.
+
+    Fewer bits than 8 keep their levels and sit at the top of int8, so that saturation is the upper clip.
+    """
+    if activation_bits == 16:
+        if isinstance(quantizer, FixedGrid):
+            return FixedGrid(*FIXED_GRID_16, bits=16)
+        low, high = (float(end) for end in quantizer.range())
+        return FixedGrid(as_float32(max(abs(low), abs(high), 1e-9) / 32767), 0, bits=16)
+    if isinstance(quantizer, FixedGrid):
+        return FixedGrid(quantizer.scale, quantizer.zero_point, quantizer.bits, quantizer.lowest, quantizer.rounding)
+    scale, zero_point = (float(p) for p in quantizer.parameters())
+    spec = quantizer.spec
+    if quantizer.bits == 16:
+        return FixedGrid(as_float32(scale), 0, bits=16)
+    shift = 127 - spec.maximum
+    return FixedGrid(as_float32(scale), int(zero_point) + shift, 8, spec.minimum + shift)
+
+
+def no_finer(grid: FixedGrid, step: float | None) -> FixedGrid:
+    """A grid that is not finer than the sums of a weighted layer are: beyond that there is nothing but noise.
+
+    Ranges of values that should be 0 (the mean of what was just normalized) are that small; XNNPACK refuses a factor
+    of 256 from sums to outputs.
+
+    Args:
+        grid: Of the layer's outputs.
+        step: One unit of its sums, input scale times weight scale.
+    """
+    if step is None or grid.bits != 8 or grid.scale >= step:
+        return grid
+    lowest = (-128 - grid.zero_point) * grid.scale
+    return FixedGrid(as_float32(step), int(np.clip(np.rint(-128 - lowest / step), -128, 127)))
+
+
+def as_float32(value: float) -> float:
+    """A number as the file holds it."""
+    return float(np.float32(value))

@@ -1,0 +1,218 @@
+"""The same data through a trained model and its frozen one, call by call, with rounding switched on or off.
+
+Nothing is traced: a few samples through a graph take less time than tracing it once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from keras_compress.convert import fold
+from keras_compress.core import graph
+from keras_compress.core.input_points import input_points_apart
+from keras_compress.core.model import slots_in
+from keras_compress.core.trace import as_graph
+from keras_compress.core.transform import IntegerWeight
+from keras_compress.core.wrapper import Compressed
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.round_average import RoundAverage
+
+Array = NDArray[Any]
+BATCH_SIZE = 64
+Tensor = Any
+Kept = dict[str, Array]
+# What stands at a point, from its name, itself and its input.
+AtPoint = Callable[[str, QuantizeActivation, Tensor], Tensor]
+
+
+def flat_name(call: graph.Call) -> str:
+    """The name that a call has in a frozen model."""
+    return call.path.replace("/", ".") + (f".call{call.index}" if call.index else "")
+
+
+@dataclass(frozen=True)
+class Values:
+    """What one run gave.
+
+    Attributes:
+        outputs: One array for each output.
+        kept: Name of a call -> what it made, for those that were watched.
+    """
+
+    outputs: list[Array]
+    kept: Kept
+
+
+@dataclass
+class _Run:
+    """Visitor that computes."""
+
+    at_point: AtPoint
+    watched: frozenset[str] = frozenset()
+    # Whether means are rounded to the grid of their values.
+    rounds: bool = True
+    # Name of a call -> grid to put what it makes on.
+    grids: Mapping[str, FixedGrid] = field(default_factory=dict)
+    # Noise for the weights of a wrapper, by its name.
+    weights: Callable[[str, Compressed], list[tuple[keras.Variable, Any]]] | None = None
+    kept: Kept = field(default_factory=dict)
+
+    def of(self, model: keras.Model, inputs: Sequence[Array]) -> Values:
+        tensors = [tf.convert_to_tensor(a, t.dtype) for a, t in zip(inputs, model.inputs, strict=True)]
+        entered = [self._made(t.name, value) for t, value in zip(model.inputs, tensors, strict=True)]
+        outputs = graph.Rebuild(self._visit, flat=True).run(model, entered, "", 0)
+        return Values([np.asarray(value) for value in keras.tree.flatten(outputs)], self.kept)
+
+    def _visit(self, call: graph.Call) -> Any:
+        name, operation = flat_name(call), call.operation
+        if isinstance(operation, QuantizeActivation):
+            return self._made(name, self.at_point(name, operation, call.args[0]))
+        if isinstance(operation, RoundAverage) and not self.rounds:
+            return self._made(name, call.args[0])
+        if self.weights is None or not isinstance(operation, Compressed):
+            return self._made(name, call.run())
+        with keras.StatelessScope(state_mapping=self.weights(name, operation)):
+            return self._made(name, call.run(operation.layer))
+
+    def _made(self, name: str, outputs: Any) -> Any:
+        if name in self.grids and _is_float(outputs):
+            outputs = self.grids[name].plain(outputs)
+        if name in self.watched and _is_float(outputs):
+            self.kept[name] = np.asarray(outputs, np.float32)
+        return outputs
+
+
+def _is_float(outputs: Any) -> bool:
+    return getattr(outputs, "dtype", None) is not None and keras.backend.is_float_dtype(outputs.dtype)
+
+
+class Trained:
+    """The model that was converted.
+
+    Args:
+        model: Plain, or made by this library.
+        data: Representative data, which tells the dtype of a subclassed model's inputs.
+    """
+
+    def __init__(self, model: keras.Model, data: Any = None) -> None:
+        self.graph = input_points_apart(as_graph(model, data))
+        layers = [(path.replace("/", "."), layer) for path, layer in graph.walk(self.graph)]
+        self.points = {name: layer for name, layer in layers if isinstance(layer, QuantizeActivation)}
+        # Layers all of whose weights are integers already: none of them is rounded when the model is frozen.
+        self.exact = {name for name, layer in layers if isinstance(layer, Compressed) and _has_integers(layer)}
+
+    def run(self, inputs: Sequence[Array], watched: frozenset[str] = frozenset()) -> Values:
+        """What `predict` computes."""
+        return _Run(self._as_trained, watched).of(self.graph, inputs)
+
+    def simulated(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """What `predict` computes, on any number of samples."""
+        size = BATCH_SIZE
+        parts = [self.run([a[i : i + size] for a in inputs]).outputs for i in range(0, len(inputs[0]), size)]
+        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+    def on_grids(self, inputs: Sequence[Array], frozen: Frozen, watched: frozenset[str]) -> Values:
+        """The model's own weights, with activations on the frozen model's grids."""
+
+        def at_point(name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
+            return values if name in frozen.grids else self._as_trained(name, point, values)
+
+        return _Run(at_point, watched, grids=frozen.grids).of(self.graph, inputs)
+
+    def unrounded(self, inputs: Sequence[Array], watched: frozenset[str]) -> Values:
+        """The model with the rounding of activations switched off."""
+
+        def at_point(name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
+            return point.quantizer.unrounded(values) if point.quantizer.trained() else values
+
+        return _Run(at_point, watched, rounds=False).of(self.graph, inputs)
+
+    def _as_trained(self, name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
+        return point.quantizer(values) if point.quantizer.trained() else values
+
+    def point(self, name: str) -> QuantizeActivation | None:
+        """The point of this name, for any of its calls, where it has a range."""
+        found = self.points.get(re.sub(r"\.call\d+$", "", name))
+        return found if found is not None and found.quantizer.trained() else None
+
+
+def _has_integers(layer: Compressed) -> bool:
+    return len(layer.slot_names) == len(slots_in(layer)) and all(
+        "grid" in listed[-1].promises for listed in layer.transforms.values()
+    )
+
+
+class Frozen:
+    """A frozen model.
+
+    Args:
+        model: What `freeze` gave.
+        trained: What it was made from.
+
+    Attributes:
+        points: In order, name of a point -> name of the call of the trained model that makes the same values, if any.
+        grids: That name -> the grid of the values.
+    """
+
+    def __init__(self, model: keras.Model, trained: Trained) -> None:
+        self.model, self._trained = model, trained
+        layers = [layer for layer in model.layers if isinstance(layer, QuantizeActivation)]
+        self.points: dict[str, str] = {layer.name: _counterpart(layer, trained) for layer in layers}
+        self.grids: dict[str, FixedGrid] = {
+            self.points[layer.name]: FixedGrid(
+                layer.quantizer.scale, layer.quantizer.zero_point, layer.quantizer.bits, layer.quantizer.lowest
+            )
+            for layer in layers
+        }
+
+    def run(self, inputs: Sequence[Array], watched: frozenset[str] = frozenset()) -> Values:
+        """What the device computes."""
+        return _Run(lambda name, point, values: point.quantizer(values), watched).of(self.model, inputs)
+
+    def unrounded(self, inputs: Sequence[Array], watched: frozenset[str], noise: bool) -> Values:
+        """The frozen model with the rounding of activations switched off; what else a trained point is, a clip, stays.
+
+        Args:
+            inputs: One array for each input.
+            watched: Names of points.
+            noise: Move each weight that was rounded, and each bias, by up to half a step.
+        """
+        rng = np.random.default_rng(0)
+
+        def at_point(name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
+            before = self._trained.point(name)
+            return values if before is None else before.quantizer.unrounded(values)
+
+        def noisy(name: str, wrapper: Compressed) -> list[tuple[keras.Variable, Any]]:
+            exact = any(name == other or name.startswith(f"{other}.") for other in self._trained.exact)
+            found = []
+            for slot, listed in wrapper.items():
+                weight = listed[-1].integer_weight(None)
+                if weight is not None:
+                    steps = 0.0 if exact and weight.bits <= 8 else 1.0
+                    found.append((slot.variable(wrapper.layer), _moved(weight, steps, rng)))
+            return found
+
+        return _Run(at_point, watched, weights=noisy if noise else None).of(self.model, inputs)
+
+
+def _counterpart(point: QuantizeActivation, trained: Trained) -> str:
+    made_by: str | None = point.stands_for
+    name = str(point.name)
+    if trained.point(name) is not None:
+        return name
+    return made_by if made_by is not None and name == f"{made_by}_quantized" else name
+
+
+def _moved(weight: IntegerWeight, steps: float, rng: np.random.Generator) -> Any:
+    coarse = weight if weight.bits > 8 else fold.compact(weight)
+    noise = rng.uniform(-0.5, 0.5, weight.integers.shape) * coarse.scale * steps
+    return (weight.floats() + noise).astype(np.float32)
