@@ -153,7 +153,9 @@ def _extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         finite = tf.math.is_finite(values)
         return tf.reduce_min(tf.where(finite, values, np.inf)), tf.reduce_max(tf.where(finite, values, -np.inf))
 
-    return *tf.cond(whole, lambda: (lowest, highest), of_finite), whole
+    found = tf.cond(whole, lambda: (lowest, highest), of_finite)
+    # In a training that runs eagerly TensorFlow makes the gradient of all it calls, and XLA has none of a condition.
+    return *map(tf.stop_gradient, found), whole
 
 
 # Lowest and highest finite value (the one above the other where there is none), and whether all are finite.

@@ -21,6 +21,7 @@ from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import check_arguments, convert
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.model import check_model, strip
+from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.schedule import ConstantSparsity
 from keras_compress.core.shown import Shown
 from keras_compress.core.warn import warn
@@ -279,7 +280,9 @@ class _Run:
                 {"layers": path, "pruning_schedule": ConstantSparsity(each, begin_step=0)}
                 for path, each in sensitivity.sparsities(sparsity).items()
             ]
-            made = prune_low_magnitude(before, filters=self.filters, rules=rules)
+            # Weights that share values lose them here, and are clustered anew once they are pruned.
+            with ignored_warnings("Training will lose the few values"):
+                made = prune_low_magnitude(before, filters=self.filters, rules=rules)
             made = self.train(made, "prune", _round(sparsity))
             return made, {"metric": self.judge.of_model(made)}
 

@@ -11,6 +11,7 @@ from keras import layers
 import keras_compress as kc
 from keras_compress.calibration.minmax import MeasuredRange, calibrate
 from keras_compress.core import registry
+from keras_compress.core.ste import finite_extremes
 
 BAD = [np.inf, -np.inf, np.nan]
 GOOD = np.array([-1.0, 0.5, 2.0, 3.0], np.float32)
@@ -19,6 +20,15 @@ TRAINED = {
     for name, cls in registry.entries("activation_quantizer").items()
     if issubclass(cls, kc.quantizers.activation.TrainedQuantizer)
 }
+
+
+def test_extremes_have_no_gradient() -> None:
+    """A training that runs eagerly makes the gradients of all it calls, and XLA compiles none of a condition."""
+    values = tf.Variable(GOOD)
+    with tf.GradientTape() as tape:
+        low, high, _ = finite_extremes(values)
+    assert (float(low), float(high)) == (-1.0, 3.0)
+    assert tape.gradient([low, high], values) is None
 
 
 @pytest.mark.parametrize("first", [False, True])
