@@ -84,3 +84,11 @@ def test_an_end_step_beyond_the_fit_is_said_when_it_begins(net: keras.Model) -> 
     again(X, training=True)
     again.compile("sgd", "mse")
     again.train_on_batch(X, y)
+
+
+def test_layers_with_a_lora_are_refused_by_name() -> None:
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="d"), keras.layers.Dense(3, name="e")])
+    model.get_layer("e").enable_lora(2)
+    for refuse in (kc.quantize_model, kc.cluster_weights, lambda m: kc.convert(m, representative_dataset=X)):
+        with pytest.raises(ValueError, match="without `enable_lora`.*Received: LoRA in layer 'e'"):
+            refuse(model)

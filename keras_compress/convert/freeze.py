@@ -30,6 +30,7 @@ from keras_compress.core.data import peekable
 from keras_compress.core.finite import check_finite
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.global_state import global_state_kept
+from keras_compress.core.lora import check_no_lora
 from keras_compress.core.model import check_model, check_phases_ended, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
@@ -89,6 +90,7 @@ def freeze(
         ValueError: For ranges that are not known, or a layer without an integer kernel, by name.
     """
     check_model(model)
+    check_no_lora(model)
     check_phases_ended(model)
     check_finite(model)
     check_layers(model)

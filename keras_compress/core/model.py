@@ -16,6 +16,7 @@ from keras_compress.core.configuration import configuration
 from keras_compress.core.finite import check_finite
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.initial_values import made_with_values
+from keras_compress.core.lora import check_no_lora
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.slots import Slot, skip_reason, slots_of
 from keras_compress.core.transform import WeightTransform
@@ -313,6 +314,7 @@ def add_transforms(
         replaced: Called for each wrapper: what is to be in it beside its transforms, see `Compressed.remade`.
     """
     check_model(model)
+    check_no_lora(model)
     check_finite(model)
     listed = candidates(model, strict)
     settings = settings_by_path(listed, defaults, filters, rules)

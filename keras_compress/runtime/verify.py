@@ -175,6 +175,8 @@ def verify(
     # A file made for more than one sample at a time runs whole batches of them.
     batch = fixed_batch(frozen) or 1
     inputs = filled(samples(x, input_specs(frozen)), batch)
+    _check_finite(inputs, frozen)
+    _check_inputs(model, frozen)
     limits = {"time_limit_s": time_limit_s, "memory_limit_bytes": memory_limit_bytes}
     contents = _contents(artifact, kernels or KERNELS[artifact.runtime])
     runners, skipped = _runners(contents, limits)
@@ -214,6 +216,25 @@ def verify(
             f"Received: {row.max_lsb} steps, {row.fraction_differing:.2%}, first at {row.name!r} on {row.kernel}"
         )
     return result
+
+
+def _check_finite(inputs: list[Array], frozen: keras.Model) -> None:
+    """Raises for data that no two models agree on."""
+    for array, name in zip(inputs, input_names(frozen), strict=True):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"Expected finite data. Received: NaN or infinity in input {name!r}")
+
+
+def _check_inputs(model: keras.Model | None, frozen: keras.Model) -> None:
+    """Raises for a model that cannot take the data of the file."""
+    if model is None or getattr(model, "inputs", None) is None:
+        return
+    given, wanted = ([tuple(tensor.shape[1:]) for tensor in each.inputs] for each in (model, frozen))
+    if given != wanted:
+        raise ValueError(
+            f"Expected the model that was converted, with inputs of shape {wanted} for each sample. "
+            f"Received: {model.name!r} with {given}"
+        )
 
 
 def _agreements(rows: Sequence[OutputRow]) -> list[tuple[str, str, float]]:

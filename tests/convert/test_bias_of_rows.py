@@ -1,7 +1,8 @@
-"""A Dense layer on five dimensions: its bias belongs to FULLY_CONNECTED."""
+"""Biases that the converter adds behind a reshape, or behind a dilated convolution: they belong to the product."""
 
 import keras
 import numpy as np
+import pytest
 
 import keras_compress as kc
 
@@ -18,3 +19,26 @@ def test_no_float_operator_is_left(lab):
     got = lab.run(artifact.content, {"x": x}, "reference")
     step = artifact.frozen.layers[-1].quantizer.scale
     assert np.abs(next(iter(got.values())) - np.asarray(artifact.frozen(x))).max() <= 1.01 * step
+
+
+@pytest.mark.parametrize("layer", ["Conv1D", "DepthwiseConv2D"])
+def test_two_dilated_convolutions_of_one_input_keep_their_biases(layer, lab):
+    # The converter shares what goes before both, and then adds each bias behind it.
+    def dilated(**options):
+        options |= {"dilation_rate": 2, "bias_initializer": keras.initializers.RandomNormal(stddev=0.5)}
+        if layer == "Conv1D":
+            return keras.layers.Conv1D(4, 2, padding="causal", **options)
+        return keras.layers.DepthwiseConv2D(3, padding="same", **options)
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 4) if layer == "Conv1D" else (6, 6, 4), name="x")
+    gate = [dilated(activation="relu")(inputs), dilated(activation="sigmoid")(inputs)]
+    model = keras.Model(inputs, keras.layers.Multiply()(gate))
+    x = np.random.default_rng(0).normal(size=(32, *inputs.shape[1:])).astype(np.float32)
+    artifact = kc.convert(model, representative_dataset=x)
+    assert artifact.float_ops == ()
+    assert "ADD" not in lab.operators(artifact.content)
+    got = next(iter(lab.run(artifact.content, {"x": x}, "reference").values()))
+    wanted = np.asarray(model(x))
+    assert np.square(got - wanted).mean() < 1e-3 * np.square(wanted - wanted.mean()).mean()
+    assert kc.verify(artifact, model, x, kernels=["reference"]).ok

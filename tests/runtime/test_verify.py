@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tests_zoo import NETS, build, data
 
 import keras_compress as kc
@@ -73,6 +74,27 @@ def test_data_on_which_nothing_varies_prove_nothing(converted):
     model, x, artifact = converted
     with pytest.raises(ValueError, match="Expected data on which the outputs vary"):
         verify(artifact, model, np.zeros_like(x[:1]).repeat(4, 0))
+
+
+def test_what_no_file_can_be_compared_on_is_refused_by_name(converted):
+    model, x, artifact = converted
+    with pytest.raises(ValueError, match=f"Expected finite data. .* input {model.inputs[0].name!r}"):
+        verify(artifact, model, np.where(x > x.mean(), np.nan, x))
+    other = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)], name="other")
+    with pytest.raises(ValueError, match=r"Expected the model that was converted, .*Received: 'other' with \[\(5,\)\]"):
+        verify(artifact, other, x)
+
+
+def test_a_fixed_scale_that_no_point_knew_of_rounds_twice():
+    # TensorFlow's own function: its parts are not seen, so the point behind it has a range that was measured.
+    keras.utils.set_random_seed(0)
+    unit = keras.layers.Lambda(lambda t: tf.math.l2_normalize(t, axis=1))
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16), unit])
+    x = np.random.default_rng(0).normal(size=(32, 8)).astype(np.float32)
+    artifact = kc.convert(model, representative_dataset=x)
+    result = kc.verify(artifact, model, x, kernels=["xnnpack"])
+    assert max(row.fraction_differing for row in result.rows) > 0.1
+    assert max(row.max_lsb for row in result.rows) == 1
 
 
 def test_float_artifacts_have_nothing_to_verify(converted):

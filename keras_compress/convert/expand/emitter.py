@@ -137,6 +137,11 @@ class Emitter:
         if expansion is not None and expansion.applies(body, args, kwargs):
             with self._expanding(name):
                 return expansion.expand(self, body, *args, **kwargs)
+        if graph.is_graph(body):
+            # Inside a wrapper such as TimeDistributed; any other nested model was put in line before.
+            tensors = [a for a in tree.flatten((args, kwargs)) if isinstance(a, keras.KerasTensor)]
+            with self.inside(name.rpartition(".")[2]):
+                return graph.Rebuild(self.visit, flat=True).run(body, tensors, "", 1)
         if isinstance(body, keras.layers.Layer) and _is_users(body) and not hasattr(body, "plain_operations"):
             return self._traced(body, args, kwargs, name)
         return self._primitive(operation, args, kwargs, name)

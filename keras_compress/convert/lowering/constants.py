@@ -22,9 +22,10 @@ def weight_grid(state: Lowering, op: Any, operand: int) -> ConstantGrid:
     grid = find_weight(state, tensor)
     if grid is None:
         raise ValueError(
-            f"Expected the weights of {state.label(op)} in the plan. Received: no entry of the plan's "
-            f"{len(state.weights)} has the values of tensor {state.graph.name(tensor)!r}, "
-            f"shape {state.graph.shape(tensor)}"
+            f"Expected the weights of {state.label(op)} in the plan: those of a layer, not what a `call` computes from "
+            "them (weight standardization, say; put the result into a plain layer before converting). "
+            f"Received: no entry of the plan's {len(state.weights)} has the values of tensor "
+            f"{state.graph.name(tensor)!r}, shape {state.graph.shape(tensor)}"
         )
     return grid
 

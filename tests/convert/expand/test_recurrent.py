@@ -67,6 +67,13 @@ def test_states_go_in_and_out(bench):
     bench.same(bench.model(build, SEQUENCE, (3,), (3,)))
 
 
+def test_a_model_for_each_step_is_put_in_line_in_each(bench):
+    inner = keras.Sequential([keras.Input((3, 3, 1)), layers.Conv2D(2, 2), layers.Flatten(), layers.Dense(2)])
+    flat = bench.same(bench.model(lambda x: layers.TimeDistributed(inner)(x), (2, 3, 3, 1)))
+    assert not {"TimeDistributed", "Sequential", "Functional"} & set(bench.kinds(flat))
+    assert bench.kinds(flat).count("Conv2D") == 2
+
+
 def test_a_layer_for_each_step(bench):
     flat = bench.same(bench.model(lambda x: layers.TimeDistributed(layers.Conv2D(2, 2))(x), (2, 3, 3, 1)))
     assert bench.kinds(flat).count("Conv2D") == 2
