@@ -99,7 +99,7 @@ def _parts_of_convert() -> dict[str, tuple[Any, str]]:
     modules = [importlib.import_module(f"keras_compress.{name}") for name in names]
     return {
         "freeze": (modules[0], "freeze"),
-        "calibrate": (modules[1], "_calibrate"),
+        "calibrate": (modules[1], "set_ranges"),
         "export": (modules[0], "export"),
         "tf_float_conversion": (modules[2], "_convert"),
         "lower": (modules[0], "lower"),

@@ -21,7 +21,7 @@ from keras_compress.convert.refusals import check_layers, check_static_shapes
 from keras_compress.convert.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
 from keras_compress.core import graph, progress
 from keras_compress.core.context import float32_policy
-from keras_compress.core.data import fixed_batch, peekable
+from keras_compress.core.data import Peekable, first_of, fixed_batch, peekable
 from keras_compress.core.finite import check_finite
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.input_points import input_points_apart
@@ -95,6 +95,7 @@ def convert(
     if graph.is_graph(model):
         check_static_shapes(model)
     representative_dataset = peekable(representative_dataset)
+    examples = _seen_again(representative_dataset)
     mode = _chosen_mode(model, mode, representative_dataset)
     weights_storage = weights_storage or default_storage(target)
     check_arguments(target, mode, io, weights_storage, max_arena_bytes)
@@ -120,15 +121,20 @@ def convert(
         (*unpacked, *notes_of_lost(model, frozen), *lowered.notes, *final.notes),
         storage,
         lowered.content if final.content != lowered.content else None,
-        _distance(model, frozen, representative_dataset),
+        _distance(model, frozen, examples),
     )
 
 
-def _distance(model: keras.Model, frozen: keras.Model, representative_dataset: Any) -> Distance | None:
-    if representative_dataset is None or is_frozen(model):
+def _seen_again(representative_dataset: Any) -> Any:
+    """The data, or the first item of what can be gone through once, which is gone when the ranges are known."""
+    return first_of(representative_dataset) if isinstance(representative_dataset, Peekable) else representative_dataset
+
+
+def _distance(model: keras.Model, frozen: keras.Model, examples: Any) -> Distance | None:
+    if examples is None or is_frozen(model):
         return None
     progress.step("comparing with the trained model")
-    return distance(model, frozen, representative_dataset)
+    return distance(model, frozen, examples)
 
 
 def _lowered(

@@ -437,6 +437,7 @@ class _Freezer:
     def _mean(self, call: graph.Call) -> Any:
         """A mean over all positions, which its kernel rounds to the grid of the point behind it."""
         tensor = call.args[0]
+        _check_sizes(call.operation, tensor)
         outputs = call.run()
         self._remember_mean(tensor, outputs)
         return outputs
@@ -477,13 +478,17 @@ def _as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.lay
     """A pooling layer with int8 rounding that all kernels share, and the shape to bring its output to, if any."""
     if type(layer).__name__ != "GlobalAveragePooling2D":
         return layer, None
+    _check_sizes(layer, tensor)
+    pooled = keras.layers.AveragePooling2D(tuple(tensor.shape[1:3]), name=layer.name)
+    return pooled, None if layer.keepdims else (tensor.shape[-1],)
+
+
+def _check_sizes(layer: keras.layers.Layer, tensor: Any) -> None:
     if None in tensor.shape[1:]:
         raise ValueError(
             "Expected static shapes except for the batch, as an average takes its factor from them. Received: "
             f"{tuple(tensor.shape)} at {layer.name!r}"
         )
-    pooled = keras.layers.AveragePooling2D(tuple(tensor.shape[1:3]), name=layer.name)
-    return pooled, None if layer.keepdims else (tensor.shape[-1],)
 
 
 def _bias(layer: keras.layers.Layer) -> NDArray[np.float64]:

@@ -117,7 +117,7 @@ class MagnitudePruner(Pruner):
 
     def pending(self) -> str | None:
         wanted = round(self.schedule.final_value() * math.prod(self.weight_shape))
-        masked = int(np.sum(~ops.convert_to_numpy(self.mask)))
+        masked = int(np.sum(~np.asarray(self.mask)))
         # A weight that was sparse from the start may have nothing left to be pruned.
         return None if int(value_of(self.step)) == 0 and 0 < wanted <= masked else super().pending()
 

@@ -182,12 +182,7 @@ def verify(
     runners, skipped = _runners(contents, limits)
     _check_compressed(artifact, contents, runners, inputs)
     segments = _segments(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})
-    progress.step("comparing with the trained model")
-    against = Beside.of(model, frozen, inputs)
-    if strict and against.unexplained is not None:
-        raise VerificationError(
-            f"Expected a frozen model that is the trained one but for rounding. Received: {against.unexplained}"
-        )
+    against = _against_trained(model, frozen, inputs, strict)
     few = [a[: max(batch, op_samples - op_samples % batch)] for a in inputs]
     progress.step("simulating")
     expected_outputs = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
@@ -195,11 +190,7 @@ def verify(
     names = tuple(input_names(frozen))
     tallies = {kernel: [_Tally(segment, kernel, names, batch) for segment in segments] for kernel in runners}
     progress.step("running operators alone", len(few[0]) * len(segments) * len(runners))
-    for points, part in _simulated(frozen, few):
-        for kernel, runner in runners.items():
-            for tally in tallies[kernel]:
-                tally.add(runner, points, part)
-                progress.advance(len(part[0]))
+    _run_alone(frozen, few, runners, tallies)
     found: list[OpRow] = []
     outputs: list[OutputRow] = []
     for kernel, runner in runners.items():
@@ -210,12 +201,41 @@ def verify(
     notes = (*against.notes, *decision_notes(agreements, len(inputs[0])))
     result = Verification(tuple(found), tuple(outputs), skipped, against.distance, against.unexplained, notes)
     if strict and result.first_failure is not None:
-        row = result.first_failure
-        raise VerificationError(
-            f"Expected at most {max_lsb} step and {row.bound:.2%} of the values to differ from the frozen model. "
-            f"Received: {row.max_lsb} steps, {row.fraction_differing:.2%}, first at {row.name!r} on {row.kernel}"
-        )
+        raise VerificationError(_failure(result.first_failure, max_lsb))
     return result
+
+
+def _run_alone(
+    frozen: keras.Model, few: list[Array], runners: Mapping[str, Target], tallies: Mapping[str, list[_Tally]]
+) -> None:
+    """Each operator on each runtime, with the integers that the frozen model has there."""
+    for points, part in _simulated(frozen, few):
+        for kernel, runner in runners.items():
+            for tally in tallies[kernel]:
+                tally.add(runner, points, part)
+                progress.advance(len(part[0]))
+
+
+def _failure(row: OpRow, max_lsb: int) -> str:
+    return (
+        f"Expected at most {max_lsb} step and {row.bound:.2%} of the values to differ from the frozen model. "
+        f"Received: {row.max_lsb} steps, {row.fraction_differing:.2%}, first at {row.name!r} on {row.kernel}"
+    )
+
+
+def _against_trained(model: keras.Model | None, frozen: keras.Model, inputs: list[Array], strict: bool) -> Beside:
+    """The first step, from the trained model to the frozen one.
+
+    Raises:
+        VerificationError: With `strict`, where more than rounding stands between the two.
+    """
+    progress.step("comparing with the trained model")
+    against = Beside.of(model, frozen, inputs)
+    if strict and against.unexplained is not None:
+        raise VerificationError(
+            f"Expected a frozen model that is the trained one but for rounding. Received: {against.unexplained}"
+        )
+    return against
 
 
 def _check_finite(inputs: list[Array], frozen: keras.Model) -> None:

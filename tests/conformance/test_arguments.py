@@ -62,6 +62,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "PointwiseFunction": {"function": "threshold", "arguments": {"threshold": 0.5, "default_value": 0.25}},
     "PolynomialDecay": {"initial_sparsity": 0.1, "final_sparsity": 0.6, "begin_step": 2, "end_step": 8, "power": 2},
     "Random": {"seed": 3},
+    "RoundAverage": {"stands_for": "pool"},
     "Rows": {"rows": 5, "size": 3},
     "SInGE": {"steps": 2, "mu": 0.25},
     "SteTern": {"threshold": 0.25},
