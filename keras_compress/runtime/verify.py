@@ -168,8 +168,7 @@ def verify(
     """
     if not isinstance(artifact, Artifact):
         artifact = shipped(artifact, model, x, kernels)
-    if artifact.mode not in ("int8", "16x8"):
-        raise ValueError(f"Expected an artifact in mode 'int8' or '16x8'. Received: mode={artifact.mode!r}")
+    _check_mode(artifact)
     check_structure(artifact.content)
     frozen = _frozen(artifact, model)
     # A file made for more than one sample at a time runs whole batches of them.
@@ -203,6 +202,11 @@ def verify(
     if strict and result.first_failure is not None:
         raise VerificationError(_failure(result.first_failure, max_lsb))
     return result
+
+
+def _check_mode(artifact: Artifact) -> None:
+    if artifact.mode not in ("int8", "16x8"):
+        raise ValueError(f"Expected an artifact in mode 'int8' or '16x8'. Received: mode={artifact.mode!r}")
 
 
 def _run_alone(
