@@ -188,7 +188,6 @@ def verify(
     check_varies(frozen, expected_outputs, inputs)
     names = tuple(input_names(frozen))
     tallies = {kernel: [_Tally(segment, kernel, names, batch) for segment in segments] for kernel in runners}
-    progress.step("running operators alone", len(few[0]) * len(segments) * len(runners))
     _run_alone(frozen, few, runners, tallies)
     found: list[OpRow] = []
     outputs: list[OutputRow] = []
@@ -213,6 +212,7 @@ def _run_alone(
     frozen: keras.Model, few: list[Array], runners: Mapping[str, Target], tallies: Mapping[str, list[_Tally]]
 ) -> None:
     """Each operator on each runtime, with the integers that the frozen model has there."""
+    progress.step("running operators alone", len(few[0]) * sum(map(len, tallies.values())))
     for points, part in _simulated(frozen, few):
         for kernel, runner in runners.items():
             for tally in tallies[kernel]:
