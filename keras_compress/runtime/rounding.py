@@ -51,14 +51,14 @@ def expected_share(content: bytes, kernel: str) -> float:
     own = [_OWN_RULES[graph.kind(op)].get(kernel, 0.0) for op in graph.operators if graph.kind(op) in _OWN_RULES]
     if any(own):
         return max(own)
-    twice = [op for op in graph.operators if graph.kind(op) in _PRODUCTS and (kernel != "xnnpack" or _left(graph, op))]
+    twice = [op for op in graph.operators if graph.kind(op) in _PRODUCTS and (kernel != "xnnpack" or left_to_built_in(graph, op))]
     shares = [2 * _share(graph, op) for op in twice]
     ties = [_ties(graph, op) for op in graph.operators if graph.kind(op) in _SUMS]
     ties += [_ties(graph, op) for op in twice if graph.kind(op) == _DENSE]
     return max([0.0, *shares, *ties])
 
 
-def _left(graph: Graph, op: Any) -> bool:
+def left_to_built_in(graph: Graph, op: Any) -> bool:
     """Whether XNNPACK leaves an operator to the built-in kernel, for its packed weights or 16-bit activations."""
     if any(tensor >= 0 and graph.dtype(tensor) == "int16" for tensor in op.inputs):
         return True
