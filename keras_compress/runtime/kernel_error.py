@@ -32,7 +32,8 @@ from keras_compress.runtime.rounding import left_to_built_in
 
 Array = NDArray[Any]
 _NOISE, _RELATIVE = 2.0**-10, 2.0**-20
-_MOVING = ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS")
+# Values that go through these are not rounded.
+_EXACT = ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "CONCATENATION", "PACK", "STRIDED_SLICE", "MAXIMUM", "MINIMUM")
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _PRODUCTS = (*_WEIGHTED, "MUL", "BATCH_MATMUL")
 _SUMS = ("ADD", "SUB")
@@ -56,15 +57,18 @@ class KernelError:
 
     @classmethod
     def of(cls, content: bytes, kernel: str) -> KernelError:
-        """Of a file with one operator, beside others that only move values; only ties are known of any other file.
+        """Of a file that rounds at one operator, or at several side by side, such as those before a concatenation.
 
         Args:
             content: A `.tflite` file, such as a piece from `keras_compress.convert.segments`.
             kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
         """
         graph = Graph(read_model(content))
-        computing = [op for op in graph.operators if graph.kind(op) not in _MOVING]
-        return _of_operator(graph, computing[0], kernel) if len(computing) == 1 else cls()
+        errors = [_of_operator(graph, op, kernel) for op in graph.operators if graph.kind(op) not in _EXACT]
+        if len(errors) == 1:
+            return errors[0]
+        steps, relative = (float(sum(np.max(error[i]) for error in map(_pair, errors))) for i in (0, 1))
+        return cls(steps, relative, known=bool(errors) and all(error.known for error in errors))
 
     def allows(self, got: Array, exact: Array, zero_point: int) -> Array:
         """Where the kernel's integers are as near to the exact value as its arithmetic can bring them.
@@ -81,6 +85,10 @@ class KernelError:
         error = _NOISE + steps + (_RELATIVE + relative) * np.abs(exact - zero_point)
         near: Array = np.abs(got - exact) <= 0.5 + error
         return near
+
+
+def _pair(error: KernelError) -> tuple[Array | float, Array | float]:
+    return error.steps, error.relative
 
 
 def _of_operator(graph: Graph, op: Any, kernel: str) -> KernelError:
