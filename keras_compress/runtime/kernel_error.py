@@ -11,16 +11,17 @@ in steps of the output:
 - 16-bit activations: the kernels keep 15 bits of q, off by its relative error times the value.
 - ADD and SUB keep 20 bits of each term: `2^-20` of it.
 
-RESIZE_BILINEAR in the built-in kernels takes positions in steps of 1/1024 pixel, and the distance between two of them
-rounded to such a step: up to `index / 2048` of a pixel, which is some steps at an edge in the picture. No bound could
-stay tight: its integers are computed here.
+Where a kernel interpolates in tables or counts in fixed point, no bound could stay tight: its integers are computed, see
+`keras_compress.runtime.kernel_functions`. Only shapes and the input's scale enter there, and a wrong scale shows at the
+operator before.
 
 **Reference**: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference" (2018), section 2.2; the fixed-point positions as in TensorFlow Lite's integer kernel.
+Inference" (2018), section 2.2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,15 +29,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.flatbuffer import Graph, read_model
+from keras_compress.runtime import kernel_functions
 from keras_compress.runtime.rounding import left_to_built_in
 
 Array = NDArray[Any]
 _NOISE, _RELATIVE = 2.0**-10, 2.0**-20
 # Values that go through these are not rounded.
-_EXACT = ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "CONCATENATION", "PACK", "STRIDED_SLICE", "MAXIMUM", "MINIMUM")
+_EXACT = (
+    "RESHAPE",
+    "TRANSPOSE",
+    "SQUEEZE",
+    "EXPAND_DIMS",
+    "CONCATENATION",
+    "PACK",
+    "STRIDED_SLICE",
+    "MAXIMUM",
+    "MINIMUM",
+)
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _PRODUCTS = (*_WEIGHTED, "MUL", "BATCH_MATMUL")
 _SUMS = ("ADD", "SUB")
+_FUNCTIONS_16 = {
+    "SOFTMAX": kernel_functions.softmax_16,
+    "LOGISTIC": kernel_functions.logistic_16,
+    "TANH": kernel_functions.tanh_16,
+}
 
 
 @dataclass(frozen=True)
@@ -47,13 +64,16 @@ class KernelError:
         steps: Error beside that of float32, in steps of the output; a number, or one for each entry of the last axis.
         relative: The same as a share of the value.
         known: Whether that is all: nothing is to be allowed for this kernel beyond it.
-        resized: Whether the operator is a bilinear resize in fixed point.
+        computed: The kernel's integers from its input's and the shape of its output; `None` where nothing computes them.
+        of_table: Steps that those may be off: the sigmoid's table is within 1/65536 of rounding, not equal to it. That is
+            half a step of LOGISTIC and one of TANH, which is twice the sigmoid.
     """
 
     steps: Array | float = 0.0
     relative: Array | float = 0.0
     known: bool = False
-    resized: bool = False
+    computed: Callable[[Array, tuple[int, ...]], Array] | None = None
+    of_table: int = 0
 
     @classmethod
     def of(cls, content: bytes, kernel: str) -> KernelError:
@@ -93,12 +113,17 @@ def _pair(error: KernelError) -> tuple[Array | float, Array | float]:
 
 def _of_operator(graph: Graph, op: Any, kernel: str) -> KernelError:
     kind = graph.kind(op)
-    if kind == "RESIZE_BILINEAR":
-        return KernelError(resized=kernel != "xnnpack" and len(graph.operators) == 1)
-    if kind == "QUANTIZE":
-        return KernelError(known=graph.dtype(op.inputs[0]) == "float32")
+    if kind == "QUANTIZE" and graph.dtype(op.inputs[0]) == "float32":
+        return KernelError(known=True)
     if graph.dtype(op.outputs[0]) not in ("int8", "int16"):
         return KernelError()
+    computed = _computed(graph, op, kernel)
+    if computed is not None:
+        return KernelError(computed=computed, of_table=int(kind in ("LOGISTIC", "TANH")))
+    if kind == "QUANTIZE" and (kernel != "xnnpack" or graph.dtype(op.inputs[0]) == "int16"):
+        return _of_factors(graph, op, [1.0])
+    if kind == "LEAKY_RELU" and (kernel != "xnnpack" or graph.dtype(op.inputs[0]) == "int16"):
+        return _of_factors(graph, op, [1.0, op.builtinOptions.alpha])
     if kind in _SUMS:
         return KernelError(known=graph.dtype(op.outputs[0]) == "int8")
     if kind == "PRELU":
@@ -123,13 +148,33 @@ def _of_product(graph: Graph, op: Any, kernel: str) -> KernelError:
     return KernelError(0.0 if once else _first_rounding(factors), known=True)
 
 
+def _of_factors(graph: Graph, op: Any, factors: list[float]) -> KernelError:
+    """An input times one of some factors, which is rounded twice."""
+    scales = _scales(graph, [op.inputs[0], op.outputs[0]])
+    if scales is None:
+        return KernelError()
+    return KernelError(float(_first_rounding(np.abs(factors) * scales[0][0] / scales[1][0]).max()), known=True)
+
+
 def _of_prelu(graph: Graph, op: Any) -> KernelError:
     """No runtime but the built-in kernel has one in int8; XNNPACK leaves it alone."""
-    scales = _scales(graph, [op.inputs[0], op.inputs[1], op.outputs[0]])
-    if scales is None or graph.dtype(op.inputs[0]) != "int8":
+    slope = _scales(graph, [op.inputs[1]])
+    if slope is None or graph.dtype(op.inputs[0]) != "int8":
         return KernelError()
-    factors = np.array([1.0, scales[1][0]]) * scales[0][0] / scales[2][0]
-    return KernelError(float(_first_rounding(factors).max()), known=True)
+    return _of_factors(graph, op, [1.0, float(slope[0][0])])
+
+
+def _computed(graph: Graph, op: Any, kernel: str) -> Callable[[Array, tuple[int, ...]], Array] | None:
+    kind, wide = graph.kind(op), graph.dtype(op.outputs[0]) == "int16"
+    if kind == "RESIZE_BILINEAR" and (kernel != "xnnpack" or wide):
+        return lambda values, shape: kernel_functions.resized_in_fixed_point(
+            values.reshape(-1, *values.shape[-3:]), *shape[-3:-1]
+        )
+    scales, function = _scales(graph, [op.inputs[0]]), _FUNCTIONS_16.get(kind)
+    if not wide or function is None or scales is None:
+        return None
+    scale = float(scales[0][0])
+    return lambda values, _: function(values, scale)
 
 
 def _of_mean(graph: Graph, op: Any, kernel: str) -> KernelError:
@@ -152,30 +197,3 @@ def _scales(graph: Graph, tensors: list[int]) -> list[Array] | None:
     if any(one is None for one in found):
         return None
     return [one[0].astype(np.float64) for one in found if one is not None]
-
-
-def resized_in_fixed_point(values: Array, height: int, width: int) -> Array:
-    """int8 images, bilinearly resized as TensorFlow Lite's built-in kernel does; pixels' centres are at halves.
-
-    Args:
-        values: `(batch, height, width, channels)`.
-        height: Of the result.
-        width: Of the result.
-    """
-    rows, columns = _weights(values.shape[1], height), _weights(values.shape[2], width)
-    # Whole numbers below 2^53 throughout: float64 holds them, and multiplies faster than integers.
-    sums = np.einsum("yh,nhwc,xw->nyxc", rows, values.astype(np.float64), columns, optimize=True)
-    resized: Array = np.trunc((sums + np.where(sums > 0, 2.0**19, -(2.0**19))) / 2.0**20).astype(values.dtype)
-    return resized
-
-
-def _weights(size: int, wanted: int) -> Array:
-    """What each new position takes of each old one, in 1/1024: `(wanted, size)`."""
-    step, rows = (1024 * size + wanted // 2) // wanted, np.arange(wanted)
-    positions = rows * step + step // 2 - 512
-    lower = np.minimum(np.maximum(positions // 1024, 0), size - 1)
-    upper = np.clip(-(-positions // 1024), 0, size - 1)
-    weights = np.zeros((wanted, size))
-    np.add.at(weights, (rows, lower), 1024 - (positions - 1024 * lower))
-    np.add.at(weights, (rows, upper), positions - 1024 * lower)
-    return weights

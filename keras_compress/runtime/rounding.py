@@ -51,7 +51,11 @@ def expected_share(content: bytes, kernel: str) -> float:
     own = [_OWN_RULES[graph.kind(op)].get(kernel, 0.0) for op in graph.operators if graph.kind(op) in _OWN_RULES]
     if any(own):
         return max(own)
-    twice = [op for op in graph.operators if graph.kind(op) in _PRODUCTS and (kernel != "xnnpack" or left_to_built_in(graph, op))]
+    twice = [
+        op
+        for op in graph.operators
+        if graph.kind(op) in _PRODUCTS and (kernel != "xnnpack" or left_to_built_in(graph, op))
+    ]
     shares = [2 * _share(graph, op) for op in twice]
     ties = [_ties(graph, op) for op in graph.operators if graph.kind(op) in _SUMS]
     ties += [_ties(graph, op) for op in twice if graph.kind(op) == _DENSE]

@@ -28,7 +28,7 @@ from keras_compress.core.shown import Shown
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.against_trained import Beside, decision_notes
-from keras_compress.runtime.kernel_error import KernelError, resized_in_fixed_point
+from keras_compress.runtime.kernel_error import KernelError
 from keras_compress.runtime.rounding import expected_share
 from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.simulation import simulation
@@ -52,8 +52,10 @@ class OpRow:
     Attributes:
         name: Activation point at its output.
         kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
-        max_lsb: Largest difference, in steps of the output.
-        fraction_differing: Share of output values that differ at all.
+        max_lsb: Largest difference that the kernel's arithmetic does not explain, in steps of the output: from the
+            frozen model's integer, where the kernel's is neither within half a step and the kernel's own error of the
+            exact value, nor what the kernel must compute (see `keras_compress.runtime.kernel_error`).
+        fraction_differing: Share of output values with such a difference.
         bound: Largest share that may differ: `max_fraction` of `verify`, or what double rounding makes likely.
         ok: Within the bounds.
     """
@@ -369,22 +371,23 @@ class _Tally:
             fed.append(_shaped(values, (calls, *spec.sample_shape), source))
         got = runner.run(segment.content, fed, segment.point)[0]
         expected = _shaped(points[segment.point], got.shape, segment.point)
-        difference = np.abs(got.astype(np.int32) - expected.astype(np.int32))
-        difference[self._right(got, exact, fed)] = 0
+        difference = self._difference(got, expected, exact, fed)
         self.largest = max(self.largest, int(difference.max()))
         self.differing += int(np.count_nonzero(difference))
         self.values += difference.size
         if expected.dtype == np.int8:
             self.counts = self.counts + _counts(expected)
 
-    def _right(self, got: Array, exact: _Exact, fed: list[Array]) -> Array:
-        """Where the kernel gives what its own arithmetic must, or may at a tie."""
+    def _difference(self, got: Array, expected: Array, exact: _Exact, fed: list[Array]) -> Array:
+        """Steps that the kernel's arithmetic does not explain."""
+        difference = np.abs(got.astype(np.int32) - expected.astype(np.int32))
+        if self.error.computed is not None and len(fed) == 1:
+            computed = self.error.computed(fed[0], got.shape).reshape(got.shape)
+            beyond = np.maximum(np.abs(got - computed.astype(np.int32)) - self.error.of_table, 0)
+            difference = np.minimum(difference, beyond)
         steps = _shaped(exact.steps(), got.shape, self.segment.point)
-        allowed = self.error.allows(got, steps, exact.zero_point)
-        if self.error.resized:
-            images = fed[0].reshape(-1, *fed[0].shape[-3:])
-            allowed |= got == resized_in_fixed_point(images, *got.shape[-3:-1]).reshape(got.shape)
-        return allowed
+        difference[self.error.allows(got, steps, exact.zero_point)] = 0
+        return difference
 
     def _model_input(self, source: str, inputs: list[Array]) -> Array:
         """Data of a model input, from its tensor's name."""
