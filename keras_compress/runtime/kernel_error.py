@@ -1,19 +1,19 @@
 """How far a kernel's arithmetic may stand from exact arithmetic at one value, and what it may therefore give.
 
 A kernel is right if its integer is within `0.5 + error` steps of the exact value: every rule for ties is then right at
-a tie and at no other place, however many values lie on one (grey levels scaled to [-1, 1] put each fourth there). Errors,
-in steps of the output:
+a tie and at no other place, however many values lie on one (grey levels scaled to [-1, 1] put each fourth there).
+Errors, in steps of the output:
 
-- The exact value comes from a model in float32, and so does XNNPACK's requantization: `2^-10`, and `2^-20` of the value.
+- The exact value comes from a model in float32, as XNNPACK's requantization does: `2^-10`, and `2^-20` of the value.
 - Two roundings, `round(round(acc * q) / 2^n)` with `M = q * 2^-n` and `0.5 <= q < 1`: the first is off by half of
   `2^-n`, so `2^-(n + 1)`; nothing for `n <= 0`. PRELU has two factors, of which the larger error counts. MEAN on
   TFLite-Micro divides its factor by the number of values, rounded to a power of two: twice that of `M / count`.
 - 16-bit activations: the kernels keep 15 bits of q, off by its relative error times the value.
 - ADD and SUB keep 20 bits of each term: `2^-20` of it.
 
-Where a kernel interpolates in tables or counts in fixed point, no bound could stay tight: its integers are computed, see
-`keras_compress.runtime.kernel_functions`. Only shapes and the input's scale enter there, and a wrong scale shows at the
-operator before.
+Where a kernel interpolates in tables or counts in fixed point, no bound could stay tight: its integers are computed,
+see `keras_compress.runtime.kernel_functions`. Only shapes and the input's scale enter there, and a wrong scale shows at
+the operator before.
 
 **Reference**: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference" (2018), section 2.2.
@@ -64,9 +64,9 @@ class KernelError:
         steps: Error beside that of float32, in steps of the output; a number, or one for each entry of the last axis.
         relative: The same as a share of the value.
         known: Whether that is all: nothing is to be allowed for this kernel beyond it.
-        computed: The kernel's integers from its input's and the shape of its output; `None` where nothing computes them.
-        of_table: Steps that those may be off: the sigmoid's table is within 1/65536 of rounding, not equal to it. That is
-            half a step of LOGISTIC and one of TANH, which is twice the sigmoid.
+        computed: The kernel's integers from its input's and the shape of its output; `None` if nothing computes them.
+        of_table: Steps that those may be off: the sigmoid's table is within 1/65536 of rounding, not equal to it, which
+            is half a step of LOGISTIC, and one of TANH, twice the sigmoid.
     """
 
     steps: Array | float = 0.0

@@ -102,10 +102,10 @@ def test_each_planted_error_of_one_step_is_found(net, kind, change, point):
     assert result.first_failure.name == point
 
 
-@pytest.mark.parametrize("point", ["image_quantized", "prelu.slope_quantized", "up.average", "adaptive.average"])
+@pytest.mark.parametrize("point", ["image_quantized", "prelu.slope_quantized", "up.average", "adaptive.pooled.average"])
 def test_three_values_in_a_hundred_one_step_off_are_found(net, point, monkeypatch):
     _, data, artifact = net
-    reference = type(target.target("reference"))
+    reference = type(target.target("litert", kernels="reference"))
     runs = reference.run
 
     def off(self, content, inputs, label=""):
