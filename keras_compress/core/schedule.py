@@ -125,20 +125,20 @@ class ConstantSparsity(Schedule):
 
     Args:
         target_sparsity: Share of zeros, in [0, 1).
-        begin_step: First step that prunes.
+        begin_step: First step that prunes, the first of all by default.
         end_step: Last step that prunes, -1 for no end.
         frequency: Steps between two looks at the weights.
         steps_per_epoch: If given, `begin_step` and `end_step` are epochs.
         total_steps: If given, `begin_step` and `end_step` are fractions of it.
 
-    >>> float(ConstantSparsity(0.5, begin_step=0)(7))
+    >>> float(ConstantSparsity(0.5)(7))
     0.5
     """
 
     def __init__(
         self,
         target_sparsity: float,
-        begin_step: float,
+        begin_step: float = 0,
         end_step: float = -1,
         frequency: int = 100,
         *,
