@@ -69,7 +69,7 @@ def summary(found: list[tuple[str, Verdict]]) -> str:
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for name, judged in found:
         counts[CASES[name].group][judged.status] += 1
-        counts["all"][judged.status] += 1
+    counts["all"] = sum(counts.values(), collections.Counter())
     lines = ["", f"{'':<20}" + "".join(f"{status:>12}" for status in STATUSES)]
     lines += [f"{group:<20}" + "".join(f"{row[status]:>12}" for status in STATUSES) for group, row in counts.items()]
     for what in ("operators", "bytes"):

@@ -30,6 +30,7 @@ import tests_zoo
 from tests_graph_strategies import graph
 from tests_graphs import build as build_graph
 from tests_graphs import data as graph_data
+from tests_graphs import randomize
 
 SAMPLES, INPUTS = 64, 20
 # Graphs that TensorFlow's converter cannot convert, or whose outputs are not finite, are left out.
@@ -92,11 +93,20 @@ def normal(model: keras.Model, samples: int, seed: int) -> Any:
     return made if named else list(made.values()) if len(made) > 1 else next(iter(made.values()))
 
 
-def with_data(build: Callable[[], keras.Model]) -> Callable[[], Made]:
-    """A model with normal numbers for data."""
+def settled(model: keras.Model) -> keras.Model:
+    """The model with weights as after training: what Keras begins with zeros or ones, biases above all, varies."""
+    kept = [(weight, np.asarray(weight)) for weight in model.weights if np.ptp(np.asarray(weight)) > 0]
+    randomize(model, 0)
+    for weight, values in kept:
+        weight.assign(values)
+    return model
+
+
+def with_data(build: Callable[[], keras.Model], *, as_it_is: bool = False) -> Callable[[], Made]:
+    """A model with normal numbers for data, and weights as after training unless it is to stay as it is."""
 
     def make() -> Made:
-        model = build()
+        model = build() if as_it_is else settled(build())
         return model, normal(model, SAMPLES, 1), normal(model, INPUTS, 2)
 
     return make
@@ -130,7 +140,7 @@ def coarse(make: Callable[[], Made], levels: int = 7) -> Callable[[], Made]:
 
 def _row(row: Row) -> Callable[[], Made]:
     def make() -> Made:
-        model = row.model()
+        model = settled(row.model())
         calibration = data_of(row, model)
         rng = np.random.default_rng(3)
         count = INPUTS
@@ -182,7 +192,7 @@ def _graphs() -> list[Case]:
 
 
 def _zoo(name: str) -> Callable[[], Made]:
-    return with_data(lambda: tests_zoo.build(name))
+    return with_data(lambda: tests_zoo.build(name), as_it_is=True)
 
 
 def transformer() -> keras.Model:
