@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests_golden_work import work
 
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 
@@ -170,23 +169,12 @@ def test_fewer_operators_are_better_and_failures_are_errors(recorded: Path) -> N
     assert verdict(refused, failed).status == "error"
 
 
-def work(names: list[str], folder: Path, pipe: Any) -> None:
-    """What a process does here in place of converting."""
-    pipe.send("")
-    for name in names:
-        if name == "hangs":
-            time.sleep(600)
-        if name == "aborts":
-            os.abort()
-        pipe.send(name)
-
-
 def test_what_hangs_or_dies_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import golden_workers
     from golden_records import Record
 
     monkeypatch.setattr(golden_workers, "_work", work)
-    monkeypatch.setattr(golden_workers, "MOST_SECONDS", 4.0)
+    monkeypatch.setattr(golden_workers, "MOST_SECONDS", 2.0)
     assert list(golden_workers.run(["a", "hangs", "aborts", "b"], tmp_path, 1)) == ["a", "hangs", "aborts", "b"]
-    assert Record.read(tmp_path, "hangs").message == "the process hung for 4 s"
+    assert Record.read(tmp_path, "hangs").message == "the process hung for 2 s"
     assert Record.read(tmp_path, "aborts").message == "the process ended with exit code -6"
