@@ -177,7 +177,7 @@ def constants(old: Sequence[Constant], new: Sequence[Constant], fewer_operators:
         return Part() if same_order else Part("told", "constants in another order")
     details = []
     for before in list(lost):
-        after = next((c for c in added if (c.role, c.values.size) == (before.role, before.values.size)), None)
+        after = _counterpart(before, added)
         if after is not None:
             lost.remove(before)
             added.remove(after)
@@ -198,6 +198,12 @@ def _unmatched(these: Iterable[Constant], those: Iterable[Constant]) -> list[Con
         else:
             found.append(constant)
     return found
+
+
+def _counterpart(old: Constant, among: Iterable[Constant]) -> Constant | None:
+    """The constant of the same role and size that is most like it."""
+    alike = (c for c in among if (c.role, c.values.size) == (old.role, old.values.size))
+    return min(alike, key=lambda c: (not np.array_equal(c.values, old.values), c.reader != old.reader), default=None)
 
 
 def _beside(old: Constant, new: Constant) -> str:
