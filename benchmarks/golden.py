@@ -32,6 +32,7 @@ _MATCH = flags.DEFINE_multi_string("match", [], "Parts of names of models; all m
 _WORKERS = flags.DEFINE_integer("workers", 1, "Processes at a time; 0 to convert in this one.")
 _NEW = flags.DEFINE_string("new", None, "Where `compare` leaves what it makes; FOLDER/new unless told.")
 _VERBOSE = flags.DEFINE_bool("verbose", False, "All that differs, line by line.")
+_MISSING = flags.DEFINE_bool("missing", False, "Record only what has no record yet, as after an interruption.")
 SOUND = ("identical", "equal", "better")
 
 
@@ -85,10 +86,10 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[1] not in ("record", "compare") or not _FOLDER.value:
         raise app.UsageError("Expected `record` or `compare` with --folder.")
     folder, names = Path(_FOLDER.value), matching(CASES, _MATCH.value)
-    if arguments[1] == "record":
-        record(names, folder, _WORKERS.value)
-        return 0
     known = [name for name in names if (folder / file_name(name, "json")).is_file()]
+    if arguments[1] == "record":
+        record([name for name in names if not _MISSING.value or name not in known], folder, _WORKERS.value)
+        return 0
     if not known:
         raise app.UsageError(f"Expected records of {len(names)} models in {folder}. Received: none")
     new = Path(_NEW.value or folder / "new")
