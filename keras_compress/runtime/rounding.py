@@ -57,14 +57,18 @@ def expected_share(content: bytes, kernel: str) -> float:
         return max(own)
     if any(graph.kind(op) in _FIXED_SCALE and op.outputs[0] not in graph.outputs for op in graph.operators):
         return 0.5
-    twice = [op for op in graph.operators if graph.kind(op) in _PRODUCTS and (kernel != "xnnpack" or _left(graph, op))]
+    twice = [
+        op
+        for op in graph.operators
+        if graph.kind(op) in _PRODUCTS and (kernel != "xnnpack" or left_to_built_in(graph, op))
+    ]
     shares = [2 * _share(graph, op) for op in twice]
     ties = [_ties(graph, op) for op in graph.operators if graph.kind(op) in _SUMS]
     ties += [_ties(graph, op) for op in twice if graph.kind(op) == _DENSE]
     return max([0.0, *shares, *ties])
 
 
-def _left(graph: Graph, op: Any) -> bool:
+def left_to_built_in(graph: Graph, op: Any) -> bool:
     """Whether XNNPACK leaves an operator to the built-in kernel, for its packed weights or 16-bit activations."""
     if any(tensor >= 0 and graph.dtype(tensor) == "int16" for tensor in op.inputs):
         return True

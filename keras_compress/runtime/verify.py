@@ -28,6 +28,7 @@ from keras_compress.core.shown import Shown
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.against_trained import Beside, decision_notes
+from keras_compress.runtime.kernel_error import KernelError
 from keras_compress.runtime.rounding import expected_share
 from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.simulation import simulation
@@ -51,8 +52,10 @@ class OpRow:
     Attributes:
         name: Activation point at its output.
         kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
-        max_lsb: Largest difference, in steps of the output.
-        fraction_differing: Share of output values that differ at all.
+        max_lsb: Largest difference that the kernel's arithmetic does not explain, in steps of the output: from the
+            frozen model's integer, where the kernel's is neither within half a step and the kernel's own error of the
+            exact value, nor what the kernel must compute (see `keras_compress.runtime.kernel_error`).
+        fraction_differing: Share of output values with such a difference.
         bound: Largest share that may differ: `max_fraction` of `verify`, or what double rounding makes likely.
         ok: Within the bounds.
     """
@@ -213,10 +216,10 @@ def _run_alone(
 ) -> None:
     """Each operator on each runtime, with the integers that the frozen model has there."""
     progress.step("running operators alone", len(few[0]) * sum(map(len, tallies.values())))
-    for points, part in _simulated(frozen, few):
+    for points, exact, part in _simulated(frozen, few):
         for kernel, runner in runners.items():
             for tally in tallies[kernel]:
-                tally.add(runner, points, part)
+                tally.add(runner, points, exact[tally.segment.point], part)
                 progress.advance(len(part[0]))
 
 
@@ -322,23 +325,41 @@ def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
         return remembered
 
 
-def _simulated(frozen: keras.Model, inputs: list[Array]) -> Iterator[tuple[dict[str, Array], list[Array]]]:
-    """Integers at every activation point of the frozen model, and the inputs they belong to.
+def _simulated(
+    frozen: keras.Model, inputs: list[Array]
+) -> Iterator[tuple[dict[str, Array], dict[str, _Exact], list[Array]]]:
+    """Integers at every activation point of the frozen model, what they were rounded from, and the inputs' samples.
 
     A few samples at a time: the points of a large network hold some hundred megabytes for each.
     """
     layers = [layer for layer in frozen.layers if isinstance(layer, QuantizeActivation)]
-    simulate = simulation(frozen, [layer.output for layer in layers])
-    per_sample = 4 * sum(math.prod(n or 1 for n in layer.output.shape[1:]) for layer in layers)
+    simulate = simulation(frozen, [layer.output for layer in layers] + [layer.input for layer in layers])
+    per_sample = 8 * sum(math.prod(n or 1 for n in layer.output.shape[1:]) for layer in layers)
     size = max(1, LARGEST_POINTS_BYTES // max(per_sample, 1))
     batch = fixed_batch(frozen) or 1
     for part in cut(inputs, max(1, size // batch) * batch):
-        points = {}
-        for layer, real in zip(layers, simulate(part), strict=True):
+        found = simulate(part)
+        points, exact = {}, {}
+        for layer, real, before in zip(layers, found[: len(layers)], found[len(layers) :], strict=True):
             grid = layer.quantizer
             integers = np.rint(real.astype(np.float64) / grid.scale) + grid.zero_point
             points[layer.name] = integers.astype(np.int16 if grid.bits == 16 else np.int8)
-        yield points, part
+            exact[layer.name] = _Exact(before, grid.scale, grid.zero_point)
+        yield points, exact, part
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """What the frozen model computed at a point, before its grid."""
+
+    real: Array
+    scale: float
+    zero_point: int
+
+    def steps(self) -> Array:
+        """On the grid's scale, neither rounded nor clipped."""
+        steps: Array = self.real.astype(np.float64) / self.scale + self.zero_point
+        return steps
 
 
 @dataclass(frozen=True)
@@ -379,7 +400,10 @@ class _Tally:
     # Of 8-bit outputs: how often each integer occurs, `(channels, 256)`.
     counts: Any = 0
 
-    def add(self, runner: Target, points: dict[str, Array], inputs: list[Array]) -> None:
+    def __post_init__(self) -> None:
+        self.error = KernelError.of(self.segment.content, self.kernel)
+
+    def add(self, runner: Target, points: dict[str, Array], exact: _Exact, inputs: list[Array]) -> None:
         """Run the operator on some samples and count."""
         segment = self.segment
         signature = runner.describe(segment.content, segment.point)
@@ -392,12 +416,23 @@ class _Tally:
             fed.append(_shaped(values, (calls, *spec.sample_shape), source))
         got = runner.run(segment.content, fed, segment.point)[0]
         expected = _shaped(points[segment.point], got.shape, segment.point)
-        difference = np.abs(got.astype(np.int32) - expected.astype(np.int32))
+        difference = self._difference(got, expected, exact, fed)
         self.largest = max(self.largest, int(difference.max()))
         self.differing += int(np.count_nonzero(difference))
         self.values += difference.size
         if expected.dtype == np.int8:
             self.counts = self.counts + _counts(expected)
+
+    def _difference(self, got: Array, expected: Array, exact: _Exact, fed: list[Array]) -> Array:
+        """Steps that the kernel's arithmetic does not explain."""
+        difference = np.abs(got.astype(np.int32) - expected.astype(np.int32))
+        if self.error.computed is not None and len(fed) == 1:
+            computed = self.error.computed(fed[0], got.shape).reshape(got.shape)
+            beyond = np.maximum(np.abs(got - computed.astype(np.int32)) - self.error.of_table, 0)
+            difference = np.minimum(difference, beyond)
+        steps = _shaped(exact.steps(), got.shape, self.segment.point)
+        difference[self.error.allows(got, steps, exact.zero_point)] = 0
+        return difference
 
     def _model_input(self, source: str, inputs: list[Array]) -> Array:
         """Data of a model input, from its tensor's name."""
@@ -412,7 +447,7 @@ class _Tally:
 
     def row(self, max_lsb: int, max_fraction: float) -> OpRow:
         """The finding, beside its bound."""
-        of_kernel = expected_share(self.segment.content, self.kernel)
+        of_kernel = 0.0 if self.error.known else expected_share(self.segment.content, self.kernel)
         share, expected = max(max_fraction, of_kernel), of_kernel / 2
         # Equal sums meet the same tie: of few different ones, each is one throw of the dice.
         of_ties = expected + 3 * float(np.sqrt(expected / min(self.values, _different(self.counts))))

@@ -28,6 +28,9 @@ class Graph:
     def quantization(self, tensor):
         return None if tensor[2] is None else (np.array(tensor[2], np.float32), np.zeros(1))
 
+    def constant(self, tensor):
+        return None
+
     def is_constant(self, tensor) -> bool:
         return len(tensor) > 3
 
@@ -64,7 +67,7 @@ def operator(kind: str, *, dtype="int8", weights="int8", shape=(2, 4), scales=(0
     ],
 )
 def test_what_xnnpack_leaves_to_the_kernel_that_rounds_twice(op, left: bool, monkeypatch) -> None:
-    assert rounding._left(Graph(op), op) is left
+    assert rounding.left_to_built_in(Graph(op), op) is left
     monkeypatch.setattr(rounding, "Graph", lambda _: Graph(op))
     monkeypatch.setattr(rounding, "read_model", lambda content: content)
     assert (rounding.expected_share(b"", "xnnpack") > 0) is (left and op.inputs[0][0] == "int8")
