@@ -12,7 +12,7 @@ Errors, in steps of the output:
 - ADD and SUB keep 20 bits of each term: `2^-20` of it.
 
 Where a kernel interpolates in tables or counts in fixed point, no bound could stay tight: its integers are computed,
-see `keras_compress.runtime.kernel_functions`. Only shapes and the input's scale enter there, and a wrong scale shows at
+see `keras_compress.runtime.computed`. Only shapes and the input's scale enter there, and a wrong scale shows at
 the operator before.
 
 **Reference**: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -21,7 +21,6 @@ Inference" (2018), section 2.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,31 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.flatbuffer import Graph, read_model
-from keras_compress.runtime import kernel_functions
-from keras_compress.runtime.rounding import left_to_built_in
+from keras_compress.runtime.computed import Function, computed
+from keras_compress.runtime.rounding import EXACT, left_to_built_in
 
 Array = NDArray[Any]
 _NOISE, _RELATIVE = 2.0**-10, 2.0**-20
-# Values that go through these are not rounded.
-_EXACT = (
-    "RESHAPE",
-    "TRANSPOSE",
-    "SQUEEZE",
-    "EXPAND_DIMS",
-    "CONCATENATION",
-    "PACK",
-    "STRIDED_SLICE",
-    "MAXIMUM",
-    "MINIMUM",
-)
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _PRODUCTS = (*_WEIGHTED, "MUL", "BATCH_MATMUL")
 _SUMS = ("ADD", "SUB")
-_FUNCTIONS_16 = {
-    "SOFTMAX": kernel_functions.softmax_16,
-    "LOGISTIC": kernel_functions.logistic_16,
-    "TANH": kernel_functions.tanh_16,
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,7 @@ class KernelError:
         steps: Error beside that of float32, in steps of the output; a number, or one for each entry of the last axis.
         relative: The same as a share of the value.
         known: Whether that is all: nothing is to be allowed for this kernel beyond it.
-        computed: The kernel's integers from its input's and the shape of its output; `None` if nothing computes them.
+        computed: See `keras_compress.runtime.computed`; `None` if nothing computes the kernel's integers.
         of_table: Steps that those may be off: the sigmoid's table is within 1/65536 of rounding, not equal to it, which
             is half a step of LOGISTIC, and one of TANH, twice the sigmoid.
     """
@@ -72,7 +54,7 @@ class KernelError:
     steps: Array | float = 0.0
     relative: Array | float = 0.0
     known: bool = False
-    computed: Callable[[Array, tuple[int, ...]], Array] | None = None
+    computed: Function | None = None
     of_table: int = 0
 
     @classmethod
@@ -84,7 +66,12 @@ class KernelError:
             kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
         """
         graph = Graph(read_model(content))
-        errors = [_of_operator(graph, op, kernel) for op in graph.operators if graph.kind(op) not in _EXACT]
+        rounding = [op for op in graph.operators if graph.kind(op) not in EXACT]
+        function = computed(graph, kernel)
+        if function is not None:
+            of_table = any(graph.kind(op) in ("LOGISTIC", "TANH") for op in rounding)
+            return cls(computed=function, of_table=int(of_table))
+        errors = [_of_operator(graph, op, kernel) for op in rounding]
         if len(errors) == 1:
             return errors[0]
         steps, relative = (float(sum(np.max(error[i]) for error in map(_pair, errors))) for i in (0, 1))
@@ -117,9 +104,6 @@ def _of_operator(graph: Graph, op: Any, kernel: str) -> KernelError:
         return KernelError(known=True)
     if graph.dtype(op.outputs[0]) not in ("int8", "int16"):
         return KernelError()
-    computed = _computed(graph, op, kernel)
-    if computed is not None:
-        return KernelError(computed=computed, of_table=int(kind in ("LOGISTIC", "TANH")))
     if kind == "QUANTIZE" and (kernel != "xnnpack" or graph.dtype(op.inputs[0]) == "int16"):
         return _of_factors(graph, op, [1.0])
     if kind == "LEAKY_RELU" and (kernel != "xnnpack" or graph.dtype(op.inputs[0]) == "int16"):
@@ -162,19 +146,6 @@ def _of_prelu(graph: Graph, op: Any) -> KernelError:
     if slope is None or graph.dtype(op.inputs[0]) != "int8":
         return KernelError()
     return _of_factors(graph, op, [1.0, float(slope[0][0])])
-
-
-def _computed(graph: Graph, op: Any, kernel: str) -> Callable[[Array, tuple[int, ...]], Array] | None:
-    kind, wide = graph.kind(op), graph.dtype(op.outputs[0]) == "int16"
-    if kind == "RESIZE_BILINEAR" and (kernel != "xnnpack" or wide):
-        return lambda values, shape: kernel_functions.resized_in_fixed_point(
-            values.reshape(-1, *values.shape[-3:]), *shape[-3:-1]
-        )
-    scales, function = _scales(graph, [op.inputs[0]]), _FUNCTIONS_16.get(kind)
-    if not wide or function is None or scales is None:
-        return None
-    scale = float(scales[0][0])
-    return lambda values, _: function(values, scale)
 
 
 def _of_mean(graph: Graph, op: Any, kernel: str) -> KernelError:

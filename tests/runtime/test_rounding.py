@@ -28,9 +28,6 @@ class Graph:
     def quantization(self, tensor):
         return None if tensor[2] is None else (np.array(tensor[2], np.float32), np.zeros(1))
 
-    def constant(self, tensor):
-        return None
-
     def is_constant(self, tensor) -> bool:
         return len(tensor) > 3
 
