@@ -21,7 +21,6 @@ import pytest
 
 from keras_compress import datasets
 
-
 # Another one shows what a test's numbers owe to chance.
 SEED = int(os.environ.get("TEST_SEED", "0"))
 
