@@ -59,7 +59,7 @@ def test_unknown_sizes_are_refused_by_name():
     "entry",
     [
         lambda model: kc.convert(model, mode="float32"),
-        lambda model: kc.freeze(model, np.ones((4, 4), "float32")),
+        lambda model: kc.freeze(model, np.eye(4, dtype="float32")),
         kc.prune_low_magnitude,
         lambda model: kc.cluster_weights(model, number_of_clusters=2),
         kc.quantize_model,

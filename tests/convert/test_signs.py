@@ -173,7 +173,7 @@ def test_a_sign_of_what_has_no_integers_is_refused() -> None:
     point = kc.QuantizeActivation(kc.MovingAverageRange(), name="point")(x)
     y = kc.QuantizeActivation(kc.SteSignActivation(), name="sign")(layers.Softmax(name="softmax")(point))
     with pytest.raises(ValueError, match=r"in front of a sign. Received: neither at 'sign'"):
-        kc.freeze(keras.Model(x, layers.Dense(2)(y)), np.ones((3, 8), np.float32))
+        kc.freeze(keras.Model(x, layers.Dense(2)(y)), np.eye(3, 8, dtype=np.float32))
 
 
 @pytest.mark.parametrize("activations", ["ste_sign", kc.DoReFaActivation(2)])
