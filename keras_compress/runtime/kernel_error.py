@@ -10,6 +10,8 @@ Errors, in steps of the output:
   TFLite-Micro divides its factor by the number of values, rounded to a power of two: twice that of `M / count`.
 - 16-bit activations: the kernels keep 15 bits of q, off by its relative error times the value.
 - ADD and SUB keep 20 bits of each term: `2^-20` of it.
+- XNNPACK's RESIZE_BILINEAR of int8 keeps 11 bits of each weight, off by `2^-12`, between values at most 255 apart,
+  along two axes: `255 * 2^-11`, an eighth of a step.
 
 Where a kernel interpolates in tables or counts in fixed point, no bound could stay tight: its integers are computed,
 see `keras_compress.runtime.computed`. Only shapes and the input's scale enter there, and a wrong scale shows at
@@ -110,6 +112,8 @@ def _of_operator(graph: Graph, op: Any, kernel: str) -> KernelError:
         return _of_factors(graph, op, [1.0, op.builtinOptions.alpha])
     if kind in _SUMS:
         return KernelError(known=graph.dtype(op.outputs[0]) == "int8")
+    if kind == "RESIZE_BILINEAR" and kernel == "xnnpack" and graph.dtype(op.outputs[0]) == "int8":
+        return KernelError(255 * 2.0**-11, known=True)
     if kind == "PRELU":
         return _of_prelu(graph, op)
     if kind == "MEAN":

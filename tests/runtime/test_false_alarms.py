@@ -93,14 +93,24 @@ PLANTED = [
 
 @pytest.mark.parametrize(("kind", "change", "point"), PLANTED, ids=lambda value: getattr(value, "__name__", value))
 def test_each_planted_error_of_one_step_is_found(net, kind, change, point):
+    assert first_failure(net, kind, change, "reference").name == point
+
+
+@pytest.mark.parametrize("planted", [PLANTED[0], PLANTED[3], PLANTED[11]], ids=lambda planted: planted[0])
+@pytest.mark.parametrize("kernel", ["xnnpack", "tflm"])
+def test_other_kernels_are_held_to_theirs(net, kernel, planted):
+    kind, change, point = planted
+    assert first_failure(net, kind, change, kernel).name == point
+
+
+def first_failure(net, kind, change, kernel):
     _, data, artifact = net
     model = read_model(artifact.content)
     graph = Graph(model)
     op = next(op for op in graph.operators if graph.kind(op) == kind)
     change(graph, op)
     broken = dataclasses.replace(artifact, content=write_model(model))
-    result = kc.verify(broken, None, data, kernels=["reference"], strict=False)
-    assert result.first_failure.name == point
+    return kc.verify(broken, None, data, kernels=[kernel], strict=False).first_failure
 
 
 @pytest.mark.parametrize("point", ["image_quantized", "prelu.slope_quantized", "up.average", "adaptive.pooled.average"])
