@@ -27,7 +27,7 @@ can load them; 1 LSB of 16 bits is 1/65,536 of the range.
 
 **Cells.** A number is the largest difference between the frozen Keras model and the device over all operators of the
 row, in steps of the operator's output (LSB); each operator is fed the frozen model's own integers. With it stands the
-share of values that differ where it is beyond the bound of `verify` (1 %, or what double rounding makes likely).
+share of values that differ by more than the kernel's arithmetic, where it is beyond the bound of `verify`.
 `yes`: it works. `no`: refused. `float`: these operators stay in float32 between integers. `-`: nothing to try, the
 layer has no weights (a convolution or Dense layer stands before it). [n]: a note below the table.
 

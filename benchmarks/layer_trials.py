@@ -125,7 +125,7 @@ def deployed(
     for kernel in optional:
         found += compared(artifact, x, [kernel])[0]
     beyond = [
-        {"point": r.name, "kernel": r.kernel, "lsb": r.max_lsb, "share": round(r.fraction_differing, 4)}
+        {"point": r.name, "kernel": r.kernel, "lsb": r.unexplained_lsb, "share": round(r.fraction_unexplained, 4)}
         for r in found
         if not r.ok
     ]

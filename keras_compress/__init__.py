@@ -83,7 +83,8 @@ if TYPE_CHECKING:
     from keras_compress.runtime.estimate import Estimate, estimate
     from keras_compress.runtime.latency import Latency
     from keras_compress.runtime.measure import Measurement, measure, measure_all
-    from keras_compress.runtime.verify import Verification, VerificationError, verify
+    from keras_compress.runtime.operators import VerificationError
+    from keras_compress.runtime.verify import Verification, verify
 
 # Converting, running and reporting load what they need when they are first used: importing the package stays quick.
 _LAZY = {
@@ -119,7 +120,7 @@ _LAZY = {
     "TernaryDense": "quantizers.layers",
     "UniformQuantizer": "quantizers.uniform",
     "Verification": "runtime.verify",
-    "VerificationError": "runtime.verify",
+    "VerificationError": "runtime.operators",
     "WeightQuantizer": "quantizers.weight_quantizer",
     "WeightSensitivity": "pipelines.weight_sensitivity",
     "WeightTransform": "core.transform",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 
@@ -20,12 +21,28 @@ import pytest
 
 from keras_compress import datasets
 
+# Another one shows what a test's numbers owe to chance.
+SEED = int(os.environ.get("TEST_SEED", "0"))
+
+
+def seeded() -> None:
+    random.seed(SEED)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(SEED)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before fixtures of modules and sessions, which may draw weights too."""
+    seeded()
+
 
 @pytest.fixture(autouse=True)
-def fresh_keras_names() -> None:
-    """Automatic layer names start at 0 in each test, whichever tests ran before."""
+def fresh_keras() -> None:
+    """Automatic layer names start at 0 and weights are the same in each test, whichever tests ran before."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.clear_session(free_memory=False)
+    seeded()
 
 
 @pytest.fixture(scope="session")

@@ -90,10 +90,12 @@ def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[
     size = _batch_size(model)
     lows, highs, seen = np.full(len(points), np.inf), np.full(len(points), -np.inf), 0
     spoilt = np.zeros(len(points), bool)
+    inputs = _InputValues(model)
     with quiet_tensorflow():
         for batch in batches(representative_dataset, model):
             if not seen and watch is not None:
                 watch(batch)
+            inputs.add(batch)
             for piece in cut(batch, size):
                 arrays = filled(piece, fixed_batch(model) or 1)
                 low, high, whole, watched = extremes([tf.constant(array) for array in arrays])
@@ -104,9 +106,37 @@ def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[
             seen += len(batch[0])
             progress.advance(len(batch[0]))
     _check_finite([point.name for point in points], lows > highs, spoilt)
+    inputs.warn_of_equal()
     for quantizer, mine in _by_quantizer(points):
         quantizer.set_range(float(lows[mine].min()), float(highs[mine].max()))
     return seen
+
+
+class _InputValues:
+    """Lowest and highest value of each model input, over all batches."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._names = [tensor.name for tensor in model.inputs]
+        self._lows, self._highs = np.full(len(self._names), np.inf), np.full(len(self._names), -np.inf)
+        self._counts = np.zeros(len(self._names), int)
+
+    def add(self, batch: Batch) -> None:
+        """Take note of a batch; what is not a real number counts for nothing."""
+        for number, array in enumerate(map(np.asarray, batch)):
+            if array.size and array.dtype.kind == "f":
+                self._counts[number] += array.size
+                self._lows[number] = np.fmin(self._lows[number], np.fmin.reduce(array, axis=None))
+                self._highs[number] = np.fmax(self._highs[number], np.fmax.reduce(array, axis=None))
+
+    def warn_of_equal(self) -> None:
+        """Say which inputs had one value throughout: the ranges behind them fit nothing else."""
+        equal = np.flatnonzero((self._counts > 1) & (self._lows == self._highs))
+        if len(equal):
+            listed = ", ".join(f"{self._names[number]!r} (all {self._lows[number]:g})" for number in equal)
+            warn(
+                "Expected a `representative_dataset` of real data, from which ranges follow. "
+                f"Received: all values are equal in input {listed}"
+            )
 
 
 def _check_finite(names: list[str], empty: NDArray[Any], spoilt: NDArray[Any]) -> None:

@@ -17,9 +17,13 @@ import numpy as np
 
 from keras_compress.convert.distance import Array, Distance, pairs_of
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained
+from keras_compress.core.data import fixed_batch
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 
-FACTOR, FLOOR = 4.0, 0.01
+FACTOR, FLOOR, _FLOAT32 = 4.0, 0.01, 1e-5
+# Of one channel's noise less is known than of an output's: it is measured with many draws, on few samples.
+LAYER_FACTOR, DRAWS, LAYER_SAMPLES = 8.0, 16, 8
+_ANOTHER = "another function, with all rounding switched off"
 USELESS_DB = 10.0
 # Ends of a range may be half a step inwards, where 0.0 has an integer of its own.
 _INWARDS_STEPS = 1.5
@@ -39,17 +43,53 @@ def unexplained(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found
     if wrong is not None or any(point.quantizer.replaces_relu for point in trained.points.values()):
         # Signs of sums that are not whole numbers are no signs: without rounding those models mean nothing.
         return wrong
+    changed = _changed_layer(trained, frozen, inputs)
+    if changed is not None:
+        return f"{_ANOTHER}, first at {changed!r}"
     calls, points = frozenset(frozen.points.values()), frozenset(frozen.points)
-    of_trained = trained.unrounded(inputs, calls)
-    of_frozen, moved = (frozen.unrounded(inputs, points, noise=noise) for noise in (False, True))
+    of_trained, of_frozen = trained.unrounded(inputs, calls), frozen.unrounded(inputs, points)
+    moved = frozen.unrounded(inputs, points, np.random.default_rng(0))
     if any(map(_differ, of_trained.outputs, of_frozen.outputs, moved.outputs)):
         pairs = pairs_of(frozen, of_frozen.kept, of_trained.kept)
         differing = (name for name, *both in pairs if _differ(both[1], both[0], moved.kept[_point(frozen, name)]))
         first = next(differing, None)
         where = "behind the last layer that both have" if first is None else f"first at {first!r}"
-        return f"another function, with all rounding switched off, {where}"
+        return f"{_ANOTHER}, {where}"
     useless = any(each.sqnr_db < USELESS_DB for each in found.outputs)
     return _useless_range(trained, frozen, of_frozen.kept) if useless else None
+
+
+def _changed_layer(trained: Trained, frozen: Frozen, inputs: Sequence[Array]) -> str | None:
+    """The first layer that makes something else of the trained model's own values, in one channel."""
+    few = [array[: max(LAYER_SAMPLES, fixed_batch(frozen.model) or 1)] for array in inputs]
+    of_trained = trained.unrounded(few, frozenset(frozen.points.values())).kept
+    given = {point: of_trained[name] for point, name in frozen.points.items() if name in of_trained}
+    made, rng = frozen.layer_by_layer(few, given), np.random.default_rng(0)
+    noise = {point: np.zeros(values.shape[-1:]) for point, values in made.items()}
+    for _ in range(DRAWS):
+        for point, values in frozen.layer_by_layer(few, given, rng).items():
+            noise[point] += _squares(values - made[point]) / DRAWS
+    for point, values in made.items():
+        allowed = LAYER_FACTOR * np.sqrt(noise[point]) + _floor(given[point])
+        if not (np.sqrt(_squares(given[point] - values)) <= allowed).all():
+            return frozen.points[point]
+    return None
+
+
+def _squares(values: Array) -> Array:
+    """Sum of squares of each channel, the last axis."""
+    squares: Array = np.square(values.astype(np.float64)).sum(axis=tuple(range(values.ndim - 1)))
+    return squares
+
+
+def _floor(values: Array) -> Array:
+    """Of each channel: 1 % of how far it, or the average channel, varies, and more than the noise of float32."""
+    varying = _squares(values - values.mean(axis=tuple(range(values.ndim - 1)), dtype=np.float64))
+    squares = _squares(values)
+    floor: Array = FLOOR * np.sqrt(np.maximum(varying, varying.mean())) + _FLOAT32 * np.sqrt(
+        np.maximum(squares, squares.mean())
+    )
+    return floor
 
 
 def _point(frozen: Frozen, call: str) -> str:
@@ -59,7 +99,7 @@ def _point(frozen: Frozen, call: str) -> str:
 def _differ(trained: Array, frozen: Array, moved: Array) -> bool:
     trained, frozen, moved = (a.astype(np.float64).reshape(trained.shape) for a in (trained, frozen, moved))
     difference = np.linalg.norm(trained - frozen)
-    allowed = FACTOR * np.linalg.norm(moved - frozen) + FLOOR * np.linalg.norm(trained)
+    allowed = FACTOR * np.linalg.norm(moved - frozen) + np.linalg.norm(_floor(trained))
     return not difference <= allowed
 
 

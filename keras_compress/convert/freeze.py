@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from keras_compress.calibration.minmax import MeasuredRange, untrained_points
 from keras_compress.convert import fold
+from keras_compress.convert.averages import as_local_pooling, check_sizes
 from keras_compress.convert.expand.arithmetic import Operand
+from keras_compress.convert.expand.emitter import is_users
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
 from keras_compress.convert.final_grid import as_float32, final_grid, no_finer
@@ -23,6 +25,7 @@ from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.points import set_ranges, with_points
 from keras_compress.convert.refusals import check_layers
 from keras_compress.convert.storage import INT8, Storage
+from keras_compress.convert.written_grid import written_grid
 from keras_compress.core import batch_norm, graph
 from keras_compress.core.configuration import configuration
 from keras_compress.core.context import float32_policy
@@ -181,7 +184,7 @@ class _Freezer:
             return self._mean(call) if own_range else self._average(call)
         # The flat graph is a private copy: its layers can be used as they are.
         outputs = call.run()
-        self._fix(layer, kind, outputs)
+        self._fix(call, kind, outputs)
         if kind is Kind.SAME:
             for output in keras.tree.flatten(outputs):
                 self._carry(call.args[0], output)
@@ -208,13 +211,22 @@ class _Freezer:
         if len(scales) == 1 and high - low <= 255:
             self._lattices[id(outputs)] = scales.pop(), low, high
 
-    def _fix(self, operation: Any, kind: Kind, outputs: Any) -> None:
+    def _fix(self, call: graph.Call, kind: Kind, outputs: Any) -> None:
         """Remember the grid that a kernel writes on, whatever range training saw behind it."""
-        name = activation_name(operation) if kind in (Kind.FIXED, Kind.FREE) else None
+        name = activation_name(call.operation) if kind in (Kind.FIXED, Kind.FREE) else None
         if self.activation_bits == 16 and kind is Kind.FIXED:
             self._fixed[id(outputs)] = FixedGrid(*FIXED_GRID_16, bits=16)
         elif self.activation_bits == 8 and name in FIXED_GRIDS_8:
             self._fixed[id(outputs)] = FixedGrid(*FIXED_GRIDS_8[name])
+        elif (
+            self.activations
+            and kind is Kind.FREE
+            and isinstance(call.operation, keras.layers.Layer)
+            and is_users(call.operation)
+        ):
+            grid = written_grid(call, self._grids, self.activation_bits)
+            if grid is not None:
+                self._fixed[id(outputs)] = grid
 
     def _carry(self, source: Any, target: Any) -> None:
         if id(source) in self._grids:
@@ -437,7 +449,7 @@ class _Freezer:
     def _mean(self, call: graph.Call) -> Any:
         """A mean over all positions, which its kernel rounds to the grid of the point behind it."""
         tensor = call.args[0]
-        _check_sizes(call.operation, tensor)
+        check_sizes(call.operation, tensor)
         outputs = call.run()
         self._remember_mean(tensor, outputs)
         return outputs
@@ -451,7 +463,7 @@ class _Freezer:
         """An average pooling, and behind it the rounding of the int8 kernel: same scale, half away from zero."""
         layer, tensor = call.operation, call.args[0]
         grid = self._grids.get(id(tensor))
-        pooled, shape = _as_local_pooling(layer, tensor)
+        pooled, shape = as_local_pooling(layer, tensor)
         outputs = pooled(tensor)
         if grid is not None:
             rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, rounding="half_away")
@@ -472,23 +484,6 @@ def _only_describes(quantizer: Any) -> bool:
 def _image(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape with height and width, so that a convolution takes it."""
     return (1, 1, shape[-1]) if len(shape) == 1 else (1, int(np.prod(shape[:-1])), shape[-1])
-
-
-def _as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.layers.Layer, tuple[int, ...] | None]:
-    """A pooling layer with int8 rounding that all kernels share, and the shape to bring its output to, if any."""
-    if type(layer).__name__ != "GlobalAveragePooling2D":
-        return layer, None
-    _check_sizes(layer, tensor)
-    pooled = keras.layers.AveragePooling2D(tuple(tensor.shape[1:3]), name=layer.name)
-    return pooled, None if layer.keepdims else (tensor.shape[-1],)
-
-
-def _check_sizes(layer: keras.layers.Layer, tensor: Any) -> None:
-    if None in tensor.shape[1:]:
-        raise ValueError(
-            "Expected static shapes except for the batch, as an average takes its factor from them. Received: "
-            f"{tuple(tensor.shape)} at {layer.name!r}"
-        )
 
 
 def _bias(layer: keras.layers.Layer) -> NDArray[np.float64]:

@@ -177,19 +177,50 @@ class Frozen:
         """What the device computes."""
         return _Run(lambda name, point, values: point.quantizer(values), watched).of(self.model, inputs)
 
-    def unrounded(self, inputs: Sequence[Array], watched: frozenset[str], noise: bool) -> Values:
+    def unrounded(
+        self, inputs: Sequence[Array], watched: frozenset[str], noise: np.random.Generator | None = None
+    ) -> Values:
         """The frozen model with the rounding of activations switched off; what else a trained point is, a clip, stays.
 
         Args:
             inputs: One array for each input.
             watched: Names of points.
-            noise: Move each weight that was rounded, and each bias, by up to half a step.
+            noise: Moves each weight that was rounded, and each bias, by up to half a step.
         """
-        rng = np.random.default_rng(0)
+        return _Run(self._unrounded, watched, weights=self._noisy(noise)).of(self.model, inputs)
+
+    def layer_by_layer(
+        self, inputs: Sequence[Array], given: Mapping[str, Array], noise: np.random.Generator | None = None
+    ) -> Kept:
+        """The same with each layer fed other values than those that the layers before it make.
+
+        Args:
+            inputs: One array for each input.
+            given: Name of a point -> what the layers behind it get.
+            noise: As in `unrounded`.
+
+        Returns:
+            Name of each such point -> what the layers before it made.
+        """
+        made: Kept = {}
 
         def at_point(name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
-            before = self._trained.point(name)
-            return values if before is None else before.quantizer.unrounded(values)
+            values = self._unrounded(name, point, values)
+            if name not in given or given[name].shape != tuple(values.shape):
+                return values
+            made[name] = np.asarray(values, np.float32)
+            return tf.convert_to_tensor(given[name], values.dtype)
+
+        _Run(at_point, weights=self._noisy(noise)).of(self.model, inputs)
+        return made
+
+    def _unrounded(self, name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
+        before = self._trained.point(name)
+        return values if before is None else before.quantizer.unrounded(values)
+
+    def _noisy(self, rng: np.random.Generator | None) -> Callable[[str, Compressed], list[Any]] | None:
+        if rng is None:
+            return None
 
         def noisy(name: str, wrapper: Compressed) -> list[tuple[keras.Variable, Any]]:
             exact = any(name == other or name.startswith(f"{other}.") for other in self._trained.exact)
@@ -201,7 +232,7 @@ class Frozen:
                     found.append((slot.variable(wrapper.layer), _moved(weight, steps, rng)))
             return found
 
-        return _Run(at_point, watched, weights=noisy if noise else None).of(self.model, inputs)
+        return noisy
 
 
 def _counterpart(point: QuantizeActivation, trained: Trained) -> str:

@@ -27,6 +27,11 @@ from keras_compress.convert.flatbuffer import Graph, read_model
 # Mean magnitude that 16-bit outputs are taken to have; ranges are wider than what values mostly are.
 _MEAN_OUTPUT_16 = 2.0**13
 _PRODUCTS = ("MEAN", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "MUL", "BATCH_MATMUL")
+# Values that go through these are not rounded.
+EXACT = (
+    *("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "CONCATENATION", "PACK", "STRIDED_SLICE"),
+    *("MAXIMUM", "MINIMUM"),
+)
 _SUMS, _DENSE = ("ADD", "SUB"), "FULLY_CONNECTED"
 # Measured on the networks of `benchmarks/zoo.py`: up to 3.9 % of the products of two tensors.
 PRODUCT_OF_TENSORS = 0.02
@@ -55,16 +60,21 @@ def expected_share(content: bytes, kernel: str) -> float:
     own = [_OWN_RULES[graph.kind(op)].get(kernel, 0.0) for op in graph.operators if graph.kind(op) in _OWN_RULES]
     if any(own):
         return max(own)
-    if any(graph.kind(op) in _FIXED_SCALE and op.outputs[0] not in graph.outputs for op in graph.operators):
+    rounding = [op for op in graph.operators if graph.kind(op) not in EXACT]
+    if any(graph.kind(op) in _FIXED_SCALE for op in rounding) and len(rounding) > 1:
         return 0.5
-    twice = [op for op in graph.operators if graph.kind(op) in _PRODUCTS and (kernel != "xnnpack" or _left(graph, op))]
+    twice = [
+        op
+        for op in graph.operators
+        if graph.kind(op) in _PRODUCTS and (kernel != "xnnpack" or left_to_built_in(graph, op))
+    ]
     shares = [2 * _share(graph, op) for op in twice]
     ties = [_ties(graph, op) for op in graph.operators if graph.kind(op) in _SUMS]
     ties += [_ties(graph, op) for op in twice if graph.kind(op) == _DENSE]
     return max([0.0, *shares, *ties])
 
 
-def _left(graph: Graph, op: Any) -> bool:
+def left_to_built_in(graph: Graph, op: Any) -> bool:
     """Whether XNNPACK leaves an operator to the built-in kernel, for its packed weights or 16-bit activations."""
     if any(tensor >= 0 and graph.dtype(tensor) == "int16" for tensor in op.inputs):
         return True

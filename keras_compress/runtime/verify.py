@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,16 +18,15 @@ from keras_compress.convert.float_flatbuffer import input_names
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.points import UnknownRangesError
-from keras_compress.convert.segments import Segments
 from keras_compress.core import progress
-from keras_compress.core.data import cut, filled, fixed_batch, input_specs, samples
+from keras_compress.core.data import filled, fixed_batch, input_specs, samples
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.graph import output_names
 from keras_compress.core.shown import Shown
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.against_trained import Beside, decision_notes
-from keras_compress.runtime.rounding import expected_share
+from keras_compress.runtime.operators import OpRow, Tally, VerificationError, segments_of, shaped, simulated
 from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target, target
@@ -36,33 +34,7 @@ from keras_compress.runtime.variation import check_varies
 from keras_compress.runtime.verdict import verdict
 
 Array = NDArray[Any]
-LARGEST_POINTS_BYTES = 256_000_000
 KERNELS = {"litert": ("xnnpack", "reference"), "tflm": ("tflm",)}
-
-
-class VerificationError(RuntimeError):
-    """The deployed model does not compute what the frozen model does; the message names the first operator."""
-
-
-@dataclass(frozen=True)
-class OpRow:
-    """One operator (with what is fused into it) on one runtime, fed the frozen model's own integers.
-
-    Attributes:
-        name: Activation point at its output.
-        kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
-        max_lsb: Largest difference, in steps of the output.
-        fraction_differing: Share of output values that differ at all.
-        bound: Largest share that may differ: `max_fraction` of `verify`, or what double rounding makes likely.
-        ok: Within the bounds.
-    """
-
-    name: str
-    kernel: str
-    max_lsb: int
-    fraction_differing: float
-    bound: float
-    ok: bool
 
 
 @dataclass(frozen=True)
@@ -151,10 +123,11 @@ def verify(
             of the first step, from it to the frozen one; a note says so.
         x: Real data as for `model.predict`: an array, a list of arrays, or a mapping.
         kernels: Out of `"xnnpack"`, `"reference"`, `"tflm"`; by default those of the artifact's target.
-        max_lsb: Most that one output value may differ, in steps.
-        max_fraction: Largest share of an operator's values that may differ; where the kernel rounds twice and its
-            multiplier is large, twice the share that this must cost (see `keras_compress.runtime.rounding`). Three
-            standard errors are allowed on top: a few samples prove little.
+        max_lsb: Most that one output value may differ without an explanation, in steps (explained is what the kernel's
+            own arithmetic brings about, see `keras_compress.runtime.kernel_error`).
+        max_fraction: Largest share of an operator's values that may differ so; of a kernel whose error is not known,
+            twice the share that rounding twice must cost (see `keras_compress.runtime.rounding`). Three standard errors
+            are allowed on top: a few samples prove little.
         op_samples: Samples for the comparison by operator (the outputs are compared on all of `x`).
         strict: Raise where a bound is exceeded.
         time_limit_s: Longest time without progress of a runtime, in seconds.
@@ -180,14 +153,14 @@ def verify(
     contents = _contents(artifact, kernels or KERNELS[artifact.runtime])
     runners, skipped = _runners(contents, limits)
     _check_compressed(artifact, contents, runners, inputs)
-    segments = _segments(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})
+    segments = segments_of(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})
     against = _against_trained(model, frozen, inputs, strict)
     few = [a[: max(batch, op_samples - op_samples % batch)] for a in inputs]
     progress.step("simulating")
     expected_outputs = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
     check_varies(frozen, expected_outputs, inputs)
     names = tuple(input_names(frozen))
-    tallies = {kernel: [_Tally(segment, kernel, names, batch) for segment in segments] for kernel in runners}
+    tallies = {kernel: [Tally(segment, kernel, names, batch) for segment in segments] for kernel in runners}
     _run_alone(frozen, few, runners, tallies)
     found: list[OpRow] = []
     outputs: list[OutputRow] = []
@@ -209,21 +182,22 @@ def _check_mode(artifact: Artifact) -> None:
 
 
 def _run_alone(
-    frozen: keras.Model, few: list[Array], runners: Mapping[str, Target], tallies: Mapping[str, list[_Tally]]
+    frozen: keras.Model, few: list[Array], runners: Mapping[str, Target], tallies: Mapping[str, list[Tally]]
 ) -> None:
     """Each operator on each runtime, with the integers that the frozen model has there."""
     progress.step("running operators alone", len(few[0]) * sum(map(len, tallies.values())))
-    for points, part in _simulated(frozen, few):
+    for points, exact, part in simulated(frozen, few):
         for kernel, runner in runners.items():
             for tally in tallies[kernel]:
-                tally.add(runner, points, part)
+                tally.add(runner, points, exact[tally.segment.point], part)
                 progress.advance(len(part[0]))
 
 
 def _failure(row: OpRow, max_lsb: int) -> str:
     return (
-        f"Expected at most {max_lsb} step and {row.bound:.2%} of the values to differ from the frozen model. "
-        f"Received: {row.max_lsb} steps, {row.fraction_differing:.2%}, first at {row.name!r} on {row.kernel}"
+        f"Expected at most {max_lsb} step and {row.bound:.2%} of the values to differ from the frozen model by more "
+        f"than the kernel's own arithmetic. Received: {row.unexplained_lsb} steps, {row.fraction_unexplained:.2%}, "
+        f"first at {row.name!r} on {row.kernel}"
     )
 
 
@@ -322,129 +296,6 @@ def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
         return remembered
 
 
-def _simulated(frozen: keras.Model, inputs: list[Array]) -> Iterator[tuple[dict[str, Array], list[Array]]]:
-    """Integers at every activation point of the frozen model, and the inputs they belong to.
-
-    A few samples at a time: the points of a large network hold some hundred megabytes for each.
-    """
-    layers = [layer for layer in frozen.layers if isinstance(layer, QuantizeActivation)]
-    simulate = simulation(frozen, [layer.output for layer in layers])
-    per_sample = 4 * sum(math.prod(n or 1 for n in layer.output.shape[1:]) for layer in layers)
-    size = max(1, LARGEST_POINTS_BYTES // max(per_sample, 1))
-    batch = fixed_batch(frozen) or 1
-    for part in cut(inputs, max(1, size // batch) * batch):
-        points = {}
-        for layer, real in zip(layers, simulate(part), strict=True):
-            grid = layer.quantizer
-            integers = np.rint(real.astype(np.float64) / grid.scale) + grid.zero_point
-            points[layer.name] = integers.astype(np.int16 if grid.bits == 16 else np.int8)
-        yield points, part
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """The operators between one point and those before it, as a file of their own."""
-
-    point: str
-    content: bytes
-    inputs: tuple[str, ...]  # names of points, or of model inputs with a leading "input:"
-
-
-def _segments(artifact: Artifact, points: Set[str]) -> list[_Segment]:
-    point_of: dict[str, str] = {}
-    for point, tensor in artifact.points.items():
-        point_of.setdefault(tensor, point)
-    found = []
-    file, tensors = Segments(artifact.plain), set(point_of)
-    for tensor, point in point_of.items():
-        names = file.inputs_of(tensor, tensors)
-        if point not in points or names in ([], [tensor]):
-            continue  # a constant, or an input of integer type: nothing is computed
-        sources = tuple(point_of.get(name, f"input:{name}") for name in names)
-        found.append(_Segment(point, file.extract(names, [tensor]), sources))
-    return found
-
-
-@dataclass
-class _Tally:
-    """Differences of one operator on one runtime."""
-
-    segment: _Segment
-    kernel: str
-    input_names: tuple[str, ...]
-    batch: int = 1
-    largest: int = 0
-    differing: int = 0
-    values: int = 0
-    # Of 8-bit outputs: how often each integer occurs, `(channels, 256)`.
-    counts: Any = 0
-
-    def add(self, runner: Target, points: dict[str, Array], inputs: list[Array]) -> None:
-        """Run the operator on some samples and count."""
-        segment = self.segment
-        signature = runner.describe(segment.content, segment.point)
-        # Of a file made for several samples at a time, one call runs as many.
-        batch = self.batch
-        fed = []
-        for source, spec in zip(segment.inputs, signature.inputs, strict=True):
-            values = points[source] if source in points else deployed.as_input(self._model_input(source, inputs), spec)
-            calls = len(values) // batch
-            fed.append(_shaped(values, (calls, *spec.sample_shape), source))
-        got = runner.run(segment.content, fed, segment.point)[0]
-        expected = _shaped(points[segment.point], got.shape, segment.point)
-        difference = np.abs(got.astype(np.int32) - expected.astype(np.int32))
-        self.largest = max(self.largest, int(difference.max()))
-        self.differing += int(np.count_nonzero(difference))
-        self.values += difference.size
-        if expected.dtype == np.int8:
-            self.counts = self.counts + _counts(expected)
-
-    def _model_input(self, source: str, inputs: list[Array]) -> Array:
-        """Data of a model input, from its tensor's name."""
-        if len(inputs) == 1:
-            return inputs[0]
-        tensor = source.removeprefix("input:").removeprefix("serving_default_").removesuffix(":0")
-        if tensor not in self.input_names:
-            raise ValueError(
-                f"Expected inputs out of {self.input_names}. Received: {source!r} at {self.segment.point!r}"
-            )
-        return inputs[self.input_names.index(tensor)]
-
-    def row(self, max_lsb: int, max_fraction: float) -> OpRow:
-        """The finding, beside its bound."""
-        of_kernel = expected_share(self.segment.content, self.kernel)
-        share, expected = max(max_fraction, of_kernel), of_kernel / 2
-        # Equal sums meet the same tie: of few different ones, each is one throw of the dice.
-        of_ties = expected + 3 * float(np.sqrt(expected / min(self.values, _different(self.counts))))
-        bound = min(1.0, max(share + 3 * float(np.sqrt(share / self.values)), of_ties))
-        fraction = self.differing / self.values
-        ok = self.largest <= max_lsb and fraction <= bound
-        return OpRow(self.segment.point, self.kernel, self.largest, fraction, bound, ok)
-
-
-def _counts(values: Array) -> Array:
-    """How often each int8 integer occurs in each channel, the last axis: `(channels, 256)`."""
-    rows = values.reshape(-1, values.shape[-1]).astype(np.int64) + 128
-    channels = rows.shape[-1]
-    found: Array = np.bincount((rows + 256 * np.arange(channels)).reshape(-1), minlength=256 * channels)
-    return found.reshape(channels, 256)
-
-
-def _different(counts: Any) -> float:
-    """How many independent values there are in effect: what is cut off at either end cannot be off by rounding."""
-    if np.ndim(counts) == 0:
-        return np.inf
-    occurring = np.flatnonzero(counts.sum(axis=0))
-    within = np.delete(counts, occurring[[0, -1]], axis=1)
-    return float(counts.sum() ** 2 / max(1.0, np.square(within.astype(np.float64)).sum()))
-
-
-def _shaped(values: Array, shape: tuple[int, ...], name: str) -> Array:
-    if values.size != math.prod(shape):
-        raise VerificationError(f"Expected the shape {values.shape} at {name!r}. Received: {shape} in the file")
-    return values.reshape(shape)
-
-
 def _check_compressed(
     artifact: Artifact, contents: Mapping[str, bytes], runners: Mapping[str, Target], inputs: list[Array]
 ) -> None:
@@ -472,7 +323,7 @@ def _compare_outputs(
     got = deployed.run(runner, content, inputs, kernel)
     rows = []
     for name, values, reference in zip(output_names(frozen), got, expected, strict=True):
-        values = _shaped(values, reference.shape, name)
+        values = shaped(values, reference.shape, name)
         difference = np.abs(values - reference)
         agreement = argmax_agreement(reference, values)
         # Outputs come back through a float scale: equal integers differ by rounding of float32 only.

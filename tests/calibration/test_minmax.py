@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_compress as kc
 from keras_compress.calibration import minmax
 from keras_compress.quantizers.activation import MovingAverageRange, QuantizeActivation
 
@@ -53,3 +54,21 @@ def test_few_samples_of_large_layers_run_at_once() -> None:
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(500, 3, padding="same")(inputs))
     assert minmax._batch_size(model) == 64_000_000 // (4 * 8 * 8 * 500)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_data_of_one_value_are_said_with_their_input(value: float) -> None:
+    one, two = keras.Input((3,), name="one"), keras.Input((2,), name="two")
+    layers = keras.layers
+    model = keras.Model([one, two], layers.Dense(2)(layers.Concatenate()([one, two])))
+    varied = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    with pytest.warns(UserWarning, match=rf"all values are equal in input 'one' \(all {value:g}\)$"):
+        kc.convert(model, representative_dataset=[np.full((8, 3), value, np.float32), varied])
+
+
+def test_one_batch_that_differs_is_enough(recwarn: pytest.WarningsRecorder) -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    zeros, ones = np.zeros((4, 3), np.float32), np.ones((4, 3), np.float32)
+    kc.freeze(model, lambda: iter([zeros, ones]))
+    kc.freeze(keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)]), ones[:1, :1])  # one value says nothing
+    assert not [str(w.message) for w in recwarn if "equal" in str(w.message)]

@@ -199,7 +199,7 @@ def test_forms_of_representative_data_are_equal(plain):
 def test_an_unsupported_layer_is_named_before_any_converter_runs():
     model = keras.Sequential([keras.Input((8, 8, 8, 4)), L.Conv3D(3, 2, name="volume"), L.Flatten(), L.Dense(2)])
     with pytest.raises(ValueError, match="integer kernels.*Received: Conv3D at 'volume'"):
-        kc.convert(model, representative_dataset=np.zeros((4, 8, 8, 8, 4), np.float32))
+        kc.convert(model, representative_dataset=np.random.default_rng(0).normal(size=(4, 8, 8, 8, 4)))
 
 
 def test_the_model_is_untouched_and_a_path_that_cannot_be_written_leaves_nothing(plain, tmp_path):

@@ -173,7 +173,7 @@ def test_a_sign_of_what_has_no_integers_is_refused() -> None:
     point = kc.QuantizeActivation(kc.MovingAverageRange(), name="point")(x)
     y = kc.QuantizeActivation(kc.SteSignActivation(), name="sign")(layers.Softmax(name="softmax")(point))
     with pytest.raises(ValueError, match=r"in front of a sign. Received: neither at 'sign'"):
-        kc.freeze(keras.Model(x, layers.Dense(2)(y)), np.ones((3, 8), np.float32))
+        kc.freeze(keras.Model(x, layers.Dense(2)(y)), np.eye(3, 8, dtype=np.float32))
 
 
 @pytest.mark.parametrize("activations", ["ste_sign", kc.DoReFaActivation(2)])
@@ -211,12 +211,26 @@ def test_a_sign_of_the_inputs_takes_it_from_integers(explicit: bool) -> None:
     kc.verify(artifact, None, DATA)
 
 
+def off_ties(model: keras.Model) -> keras.Model:
+    """Biases of one step behind signs: an even number of signs, whose sum may be 0, becomes an odd number.
+
+    The kernels of dynamic range put +1 and -1 on an asymmetric grid, where they are not each other's negatives: what
+    should be 0 has any sign there. Of 72 signs a tenth of the sums are 0.
+    """
+    for name in ("conv3", "dense1"):
+        layer = model.get_layer(name).layer
+        magnitudes = np.abs(np.array(layer.kernel))
+        layer.bias.assign(magnitudes.mean(axis=tuple(range(magnitudes.ndim - 1))))
+    return model
+
+
 @pytest.mark.parametrize("mode", ["float32", "dynamic"])
 def test_float_modes_keep_the_sign(mode: str) -> None:
-    model = quantized(replaced)
+    """But for signs near 0, which the model takes from inputs of 8 bits: 75 to 98 % agree, whatever the weights."""
+    model = off_ties(quantized(replaced))
     artifact = kc.convert(model, mode=mode)
     measured = kc.measure(artifact, DATA, np.array(model(DATA)).argmax(-1))
-    assert measured.accuracy >= 0.6  # without the signs: 0.2
+    assert measured.accuracy >= 0.7  # without the signs: 0.2
 
 
 def test_a_scale_from_the_inputs_is_refused_in_integers_and_runs_in_floats() -> None:

@@ -15,8 +15,9 @@ from keras_compress.pipelines.deep_compression import DeepCompression, Step
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity
 from keras_compress.runtime.estimate import Estimate
 from keras_compress.runtime.measure import Measurement
+from keras_compress.runtime.operators import OpRow
 from keras_compress.runtime.target import Latency
-from keras_compress.runtime.verify import OpRow, OutputRow, Verification
+from keras_compress.runtime.verify import OutputRow, Verification
 from keras_compress.structured.sensitivity import GroupSensitivity
 
 # Clears the screen, turns the direction of writing, and is a script for a browser.
@@ -35,7 +36,7 @@ def results() -> dict[str, Shown]:
     latency = Latency(1.0, 0.9, 1.1, 50, 1, "XNNPACK", "a CPU", "x86_64")
     groups = tuple(GroupSensitivity(name, (name,), 8, (0.5,)) for name in MANY)
     sensitivity = WeightSensitivity("magnitude", 0.9, (0.5,), groups)
-    rows = tuple(OpRow(name, "xnnpack", 2, 0.5, 0.01, False) for name in MANY)
+    rows = tuple(OpRow(name, "xnnpack", 2, 0.5, 2, 0.5, 0.01, False) for name in MANY)
     outputs = (OutputRow(HOSTILE, "xnnpack", 0.1, 0.5, 0.98),)
     layers = tuple({"operator": name, "cycles": 1} for name in MANY)
     stages = [
@@ -83,7 +84,7 @@ def test_a_few_lines_of_each(results: dict[str, Shown]) -> None:
 def test_what_is_told(results: dict[str, Shown]) -> None:
     text = repr(results["Verification"])
     assert text.splitlines()[0] == "Verification: NOT VERIFIED"
-    assert "500 operators, at most 2 step in 50.000% of the values, argmax equal on 98.00%" in text
+    assert "500 operators, at most 2 step in 50.000% of the values, 50.000% unexplained, argmax equal on 98.00%" in text
     assert "first failure" in text
     assert "0.5 of the values" not in text
     text = repr(results["Artifact"])

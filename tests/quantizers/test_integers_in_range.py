@@ -61,7 +61,7 @@ def quantized(quantizer: kc.WeightQuantizer) -> keras.Model:
 def test_refused_by_the_name_of_layer_and_quantizer(bits: int, highest: float, rounded: bool, message: str) -> None:
     model = quantized(Own(bits, highest, rounded, name="mine"))
     with pytest.raises(ValueError, match=message):
-        kc.freeze(model, np.ones((2, 16), np.float32))
+        kc.freeze(model, np.eye(2, 16, dtype=np.float32))
 
 
 @pytest.mark.parametrize(("bits", "highest"), [(8, 127), (4, 7), (8, 3)])

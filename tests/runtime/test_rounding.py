@@ -64,7 +64,7 @@ def operator(kind: str, *, dtype="int8", weights="int8", shape=(2, 4), scales=(0
     ],
 )
 def test_what_xnnpack_leaves_to_the_kernel_that_rounds_twice(op, left: bool, monkeypatch) -> None:
-    assert rounding._left(Graph(op), op) is left
+    assert rounding.left_to_built_in(Graph(op), op) is left
     monkeypatch.setattr(rounding, "Graph", lambda _: Graph(op))
     monkeypatch.setattr(rounding, "read_model", lambda content: content)
     assert (rounding.expected_share(b"", "xnnpack") > 0) is (left and op.inputs[0][0] == "int8")

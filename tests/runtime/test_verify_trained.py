@@ -196,3 +196,63 @@ def test_two_inputs_nested_models_and_two_outputs(data):
     found = distance(model, kc.freeze(model, x), x)
     assert [each.argmax_agreement is None for each in found.outputs] == [False, True]
     assert all(each.sqnr_db > 30 for each in found.outputs)
+
+
+@pytest.fixture(scope="module")
+def separable():
+    """A stem and two depthwise-separable blocks, without channels that are 0 throughout."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x = inputs = keras.Input((12, 10, 1), name="image")
+    for layer in (
+        L.Conv2D(16, (5, 4), strides=2, padding="same", name="stem"),
+        L.DepthwiseConv2D(3, padding="same", name="dw0"),
+        L.Conv2D(16, 1, name="pw0"),
+        L.DepthwiseConv2D(3, padding="same", name="dw1"),
+        L.Conv2D(16, 1, name="pw1"),
+    ):
+        x = L.BatchNormalization(momentum=0.0, name=f"{layer.name}_norm")(layer(x))
+        x = L.ReLU(name=f"{layer.name}_relu")(x)
+    model = keras.Model(inputs, L.Dense(6, name="logits")(L.GlobalAveragePooling2D(name="mean")(x)))
+    for layer in model.layers:
+        if isinstance(layer, L.BatchNormalization):
+            layer.gamma.assign(rng.uniform(0.5, 1.5, 16))
+            layer.beta.assign(rng.uniform(0.5, 1.5, 16))
+    images = rng.normal(size=(32, 12, 10, 1)).astype(np.float32)
+    model(images, training=True)
+    return model, images
+
+
+@pytest.mark.parametrize("which", [-1, 0.5], ids=["largest", "median"])
+@pytest.mark.parametrize("name", ["stem", "dw0", "pw0", "dw1", "pw1", "logits"])
+def test_one_weight_of_another_sign_is_caught_at_its_layer(name, which, separable, monkeypatch):
+    model, images = separable
+
+    def flipped(layer, slot):
+        found = kept["integer_weight"](layer, slot)
+        if layer.name != name:
+            return found
+        integers = found.integers.copy()
+        order = np.argsort(np.abs(integers), axis=None)
+        integers.reshape(-1)[order[-1 if which == -1 else integers.size // 2]] *= -1
+        return type(found)(integers, found.scale, found.bits)
+
+    monkeypatch.setattr(freeze, "integer_weight", flipped)
+    _, why = judged(model, images)
+    assert why is not None
+    assert why.endswith((f"first at '{name}'", f"first at '{name}_relu'"))
+
+
+def test_weights_up_to_a_step_off_are_rounding(separable, monkeypatch):
+    """And so is what freezing does."""
+    model, images = separable
+    rng = np.random.default_rng(0)
+
+    def off(layer, slot):
+        found = kept["integer_weight"](layer, slot)
+        return type(found)(found.integers + rng.integers(-1, 2, found.integers.shape), found.scale, found.bits)
+
+    assert judged(model, images)[1] is None
+    assert judged(model, images, activation_bits=16)[1] is None
+    monkeypatch.setattr(freeze, "integer_weight", off)
+    assert judged(model, images)[1] is None

@@ -142,7 +142,7 @@ class Emitter:
             tensors = [a for a in tree.flatten((args, kwargs)) if isinstance(a, keras.KerasTensor)]
             with self.inside(name.rpartition(".")[2]):
                 return graph.Rebuild(self.visit, flat=True).run(body, tensors, "", 1)
-        if isinstance(body, keras.layers.Layer) and _is_users(body) and not hasattr(body, "plain_operations"):
+        if isinstance(body, keras.layers.Layer) and is_users(body) and not hasattr(body, "plain_operations"):
             return self._traced(body, args, kwargs, name)
         return self._primitive(operation, args, kwargs, name)
 
@@ -260,7 +260,7 @@ def _value(argument: Any) -> Any:
     return ops.convert_to_numpy(argument) if isinstance(argument, keras.Variable) else argument
 
 
-def _is_users(layer: keras.layers.Layer) -> bool:
+def is_users(layer: keras.layers.Layer) -> bool:
     """Whether the `call` of a layer was written outside Keras's own layers and this package."""
     if isinstance(layer, keras.layers.Lambda):
         return True

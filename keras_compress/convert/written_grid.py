@@ -1,0 +1,55 @@
+"""The grid that a function which only TensorFlow understands writes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import tree
+
+from keras_compress.convert.flatbuffer import Graph
+from keras_compress.convert.float_flatbuffer import ConversionError, float_model
+from keras_compress.convert.lowering.grid import Grid
+from keras_compress.convert.lowering.ranges import spread_grids
+from keras_compress.core import graph
+from keras_compress.core.trace import trace
+from keras_compress.quantizers.activation import FixedGrid
+
+
+def written_grid(call: graph.Call, grids: Mapping[int, FixedGrid], bits: int) -> FixedGrid | None:
+    """Where the operators that a function becomes decide their output's grid, such as SOFTMAX or RESHAPE, that grid.
+
+    The function is converted alone, and the grids of its inputs are spread through its operators, as the lowering does.
+
+    Args:
+        call: Of a layer without weights.
+        grids: `id` of a tensor -> the grid it is on.
+        bits: Of the activations, 8 or 16.
+
+    Returns:
+        The grid; `None` where any will do, an input has none, or there is not one output.
+    """
+    flat = tree.flatten((call.args, call.kwargs))
+    tensors = [a for a in flat if isinstance(a, keras.KerasTensor)]
+    if any(id(t) not in grids or None in t.shape[1:] for t in tensors):
+        return None
+
+    def run(*fresh: Any) -> Any:
+        given = iter(fresh)
+        args, kwargs = tree.pack_sequence_as(
+            (call.args, call.kwargs), [next(given) if isinstance(a, keras.KerasTensor) else a for a in flat]
+        )
+        return call.operation(*args, **kwargs)
+
+    try:
+        file = Graph(float_model(trace(run, tensors, "function")))
+    except ConversionError:
+        return None  # The whole model's conversion says why.
+    known = {
+        number: Grid(grids[id(tensor)].scale, grids[id(tensor)].zero_point, bits)
+        for number, tensor in zip(file.inputs, tensors, strict=True)
+    }
+    spread_grids(file, known)
+    found = known.get(file.outputs[0]) if len(file.outputs) == 1 else None
+    return None if found is None else FixedGrid(found.scale, found.zero_point, found.bits)

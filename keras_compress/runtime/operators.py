@@ -1,0 +1,234 @@
+"""One operator of the deployed model on one runtime, fed the frozen model's own integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.segments import Segments
+from keras_compress.core.data import cut, fixed_batch
+from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.runtime import deployed
+from keras_compress.runtime.kernel_error import KernelError
+from keras_compress.runtime.rounding import expected_share
+from keras_compress.runtime.simulation import simulation
+from keras_compress.runtime.target import Target
+
+Array = NDArray[Any]
+LARGEST_POINTS_BYTES = 256_000_000
+
+
+class VerificationError(RuntimeError):
+    """The deployed model does not compute what the frozen model does; the message names the first operator."""
+
+
+@dataclass(frozen=True)
+class OpRow:
+    """One operator (with what is fused into it) on one runtime, fed the frozen model's own integers.
+
+    A difference is explained where the kernel's integer is within half a step and the kernel's own error of the exact
+    value, or is what the kernel must compute (see `keras_compress.runtime.kernel_error`).
+
+    Attributes:
+        name: Activation point at its output.
+        kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
+        max_lsb: Largest difference from the frozen model's integers, in steps of the output.
+        fraction_differing: Share of output values that differ at all.
+        unexplained_lsb: Largest difference that is not explained, in steps.
+        fraction_unexplained: Share of output values with such a difference.
+        bound: Largest `fraction_unexplained` that passes: `max_fraction` of `verify`, or what double rounding makes
+            likely of a kernel whose error is not known.
+        ok: Whether what is not explained is within the bounds.
+    """
+
+    name: str
+    kernel: str
+    max_lsb: int
+    fraction_differing: float
+    unexplained_lsb: int
+    fraction_unexplained: float
+    bound: float
+    ok: bool
+
+
+def simulated(
+    frozen: keras.Model, inputs: list[Array]
+) -> Iterator[tuple[dict[str, Array], dict[str, Exact], list[Array]]]:
+    """Integers at every activation point of the frozen model, what they were rounded from, and the inputs' samples.
+
+    A few samples at a time: the points of a large network hold some hundred megabytes for each.
+    """
+    layers = [layer for layer in frozen.layers if isinstance(layer, QuantizeActivation)]
+    simulate = simulation(frozen, [layer.output for layer in layers] + [layer.input for layer in layers])
+    per_sample = 8 * sum(math.prod(n or 1 for n in layer.output.shape[1:]) for layer in layers)
+    size = max(1, LARGEST_POINTS_BYTES // max(per_sample, 1))
+    batch = fixed_batch(frozen) or 1
+    for part in cut(inputs, max(1, size // batch) * batch):
+        found = simulate(part)
+        points, exact = {}, {}
+        for layer, real, before in zip(layers, found[: len(layers)], found[len(layers) :], strict=True):
+            grid = layer.quantizer
+            integers = np.rint(real.astype(np.float64) / grid.scale) + grid.zero_point
+            points[layer.name] = integers.astype(np.int16 if grid.bits == 16 else np.int8)
+            exact[layer.name] = Exact(before, grid.scale, grid.zero_point)
+        yield points, exact, part
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What the frozen model computed at a point, before its grid."""
+
+    real: Array
+    scale: float
+    zero_point: int
+
+    def steps(self) -> Array:
+        """On the grid's scale, neither rounded nor clipped."""
+        steps: Array = self.real.astype(np.float64) / self.scale + self.zero_point
+        return steps
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The operators between one point and those before it, as a file of their own."""
+
+    point: str
+    content: bytes
+    inputs: tuple[str, ...]  # names of points, or of model inputs with a leading "input:"
+
+
+def segments_of(artifact: Artifact, points: Set[str]) -> list[Segment]:
+    """The plain file in pieces, one for each point of the frozen model at which something is computed."""
+    point_of: dict[str, str] = {}
+    for point, tensor in artifact.points.items():
+        point_of.setdefault(tensor, point)
+    found = []
+    file, tensors = Segments(artifact.plain), set(point_of)
+    for tensor, point in point_of.items():
+        names = file.inputs_of(tensor, tensors)
+        if point not in points or names in ([], [tensor]):
+            continue  # a constant, or an input of integer type: nothing is computed
+        sources = tuple(point_of.get(name, f"input:{name}") for name in names)
+        found.append(Segment(point, file.extract(names, [tensor]), sources))
+    return found
+
+
+@dataclass
+class Tally:
+    """Differences of one operator on one runtime."""
+
+    segment: Segment
+    kernel: str
+    input_names: tuple[str, ...]
+    batch: int = 1
+    values: int = 0
+    # Largest difference and how many there are: of all, and of those that are not explained.
+    largest: int = 0
+    differing: int = 0
+    largest_unexplained: int = 0
+    unexplained: int = 0
+    # Of 8-bit outputs: how often each integer occurs, `(channels, 256)`.
+    counts: Any = 0
+
+    def __post_init__(self) -> None:
+        self.error = KernelError.of(self.segment.content, self.kernel)
+
+    def add(self, runner: Target, points: dict[str, Array], exact: Exact, inputs: list[Array]) -> None:
+        """Run the operator on some samples and count."""
+        segment = self.segment
+        signature = runner.describe(segment.content, segment.point)
+        # Of a file made for several samples at a time, one call runs as many.
+        batch = self.batch
+        fed = []
+        for source, spec in zip(segment.inputs, signature.inputs, strict=True):
+            values = points[source] if source in points else deployed.as_input(self._model_input(source, inputs), spec)
+            calls = len(values) // batch
+            fed.append(shaped(values, (calls, *spec.sample_shape), source))
+        got = runner.run(segment.content, fed, segment.point)[0]
+        expected = shaped(points[segment.point], got.shape, segment.point)
+        difference = np.abs(got.astype(np.int32) - expected.astype(np.int32))
+        unexplained = self._unexplained(got, difference, exact, fed)
+        self.values += difference.size
+        self.largest, self.differing = _added(difference, self.largest, self.differing)
+        self.largest_unexplained, self.unexplained = _added(unexplained, self.largest_unexplained, self.unexplained)
+        if expected.dtype == np.int8:
+            self.counts = self.counts + _counts(expected)
+
+    def _unexplained(self, got: Array, difference: Array, exact: Exact, fed: list[Array]) -> Array:
+        """Steps that the kernel's arithmetic does not explain."""
+        found: Array = difference.copy()
+        if self.error.computed is not None:
+            computed = self.error.computed(fed[0]).reshape(got.shape).astype(np.int32)
+            found = np.minimum(found, np.maximum(np.abs(got - computed) - self.error.of_table, 0))
+        steps = shaped(exact.steps(), got.shape, self.segment.point)
+        found[self.error.allows(got, steps, exact.zero_point)] = 0
+        return found
+
+    def _model_input(self, source: str, inputs: list[Array]) -> Array:
+        """Data of a model input, from its tensor's name."""
+        if len(inputs) == 1:
+            return inputs[0]
+        tensor = source.removeprefix("input:").removeprefix("serving_default_").removesuffix(":0")
+        if tensor not in self.input_names:
+            raise ValueError(
+                f"Expected inputs out of {self.input_names}. Received: {source!r} at {self.segment.point!r}"
+            )
+        return inputs[self.input_names.index(tensor)]
+
+    def row(self, max_lsb: int, max_fraction: float) -> OpRow:
+        """The finding, beside its bound."""
+        of_kernel = 0.0 if self.error.known else expected_share(self.segment.content, self.kernel)
+        share, expected = max(max_fraction, of_kernel), of_kernel / 2
+        # Equal sums meet the same tie: of few different ones, each is one throw of the dice.
+        of_ties = expected + 3 * float(np.sqrt(expected / min(self.values, _different(self.counts))))
+        bound = min(1.0, max(share + 3 * float(np.sqrt(share / self.values)), of_ties))
+        differing, unexplained = self.differing / self.values, self.unexplained / self.values
+        return OpRow(
+            self.segment.point,
+            self.kernel,
+            self.largest,
+            differing,
+            self.largest_unexplained,
+            unexplained,
+            bound,
+            ok=self.largest_unexplained <= max_lsb and unexplained <= bound,
+        )
+
+
+def _added(difference: Array, largest: int, count: int) -> tuple[int, int]:
+    return max(largest, int(difference.max())), count + int(np.count_nonzero(difference))
+
+
+def _counts(values: Array) -> Array:
+    """How often each int8 integer occurs in each channel, the last axis: `(channels, 256)`."""
+    rows = values.reshape(-1, values.shape[-1]).astype(np.int64) + 128
+    channels = rows.shape[-1]
+    found: Array = np.bincount((rows + 256 * np.arange(channels)).reshape(-1), minlength=256 * channels)
+    return found.reshape(channels, 256)
+
+
+def _different(counts: Any) -> float:
+    """How many independent values there are in effect: what is cut off at either end cannot be off by rounding."""
+    if np.ndim(counts) == 0:
+        return np.inf
+    occurring = np.flatnonzero(counts.sum(axis=0))
+    within = np.delete(counts, occurring[[0, -1]], axis=1)
+    return float(counts.sum() ** 2 / max(1.0, np.square(within.astype(np.float64)).sum()))
+
+
+def shaped(values: Array, shape: tuple[int, ...], name: str) -> Array:
+    """Values in the shape that the file has at `name`.
+
+    Raises:
+        VerificationError: If they do not fit.
+    """
+    if values.size != math.prod(shape):
+        raise VerificationError(f"Expected the shape {values.shape} at {name!r}. Received: {shape} in the file")
+    return values.reshape(shape)

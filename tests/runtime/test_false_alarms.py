@@ -1,0 +1,150 @@
+"""`verify` of one network of ordinary layers: silent on all kernels, and loud at each of a dozen planted errors."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+import keras_compress as kc
+from keras_compress.convert.flatbuffer import Graph, read_model, write_model
+from keras_compress.runtime import kernel_functions, target
+from keras_compress.runtime.kernel_error import KernelError
+
+KERNELS = ("xnnpack", "reference", "tflm")
+
+
+@pytest.fixture(scope="module")
+def net():
+    """Grey levels on [-1, 1], PReLU with slopes beyond 1, bilinear upsampling by 3, adaptive pooling, a mean."""
+    keras.utils.set_random_seed(0)
+    layers, uniform = keras.layers, keras.initializers.RandomUniform
+    inputs = keras.Input((8, 8, 1), name="image")
+    x = layers.Conv2D(4, 3, bias_initializer=uniform(-0.2, 0.2), name="conv")(inputs)
+    x = layers.PReLU(uniform(-0.3, 1.7), shared_axes=[1, 2], name="prelu")(x)
+    x = layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = layers.UpSampling2D(3, interpolation="bilinear", name="up")(x)
+    x = layers.AdaptiveAveragePooling2D((4, 4), name="adaptive")(x)
+    x = layers.Dense(4, bias_initializer=uniform(-0.2, 0.2), name="dense")(x)
+    model = keras.Model(inputs, x)
+    data = (np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1)) / 127.5 - 1).astype(np.float32)
+    return model, data, kc.convert(model, representative_dataset=data)
+
+
+def test_no_alarm(net):
+    model, data, artifact = net
+    result = kc.verify(artifact, model, data, kernels=KERNELS)
+    assert {row.kernel for row in result.rows} == set(KERNELS)
+    assert max(row.fraction_differing for row in result.rows) > 0.2
+    assert all(row.unexplained_lsb == 0 for row in result.rows)
+    assert max(row.bound for row in result.rows) < 0.02
+
+
+def _data(graph, tensor, dtype):
+    buffer = graph.model.buffers[graph.tensors[tensor].buffer]
+    buffer.data = np.array(buffer.data, np.uint8)
+    return buffer.data.view(dtype)
+
+
+def _one_weight(graph, op):
+    weights = _data(graph, op.inputs[1], np.int8)
+    weights[np.argmin(weights)] += 1
+
+
+def _one_bias(graph, op):
+    """By one step of the output."""
+    source, weight, output = (graph.quantization(t)[0][0] for t in (op.inputs[0], op.inputs[1], op.outputs[0]))
+    _data(graph, op.inputs[2], np.int32)[0] += round(output / (source * weight))
+
+
+def _one_weight_scale(graph, op):
+    found = graph.tensors[op.inputs[1]].quantization
+    found.scale = np.array(found.scale) * np.where(np.arange(len(found.scale)) == 0, 129 / 127, 1.0)
+
+
+def _output_scale(graph, op):
+    found = graph.tensors[op.outputs[0]].quantization
+    found.scale = np.array(found.scale) * 256 / 255
+
+
+def _output_zero_point(graph, op):
+    graph.tensors[op.outputs[0]].quantization.zeroPoint = [graph.quantization(op.outputs[0])[1] + 1]
+
+
+def _corners(graph, op):
+    op.builtinOptions.halfPixelCenters = False
+
+
+PLANTED = [
+    ("CONV_2D", _one_weight, "conv_quantized"),
+    ("DEPTHWISE_CONV_2D", _one_weight, "depthwise_quantized"),
+    ("FULLY_CONNECTED", _one_weight, "dense_quantized"),
+    ("PRELU", _one_weight, "prelu.slope_quantized"),
+    ("CONV_2D", _one_bias, "conv_quantized"),
+    ("FULLY_CONNECTED", _one_bias, "dense_quantized"),
+    ("CONV_2D", _one_weight_scale, "conv_quantized"),
+    ("CONV_2D", _output_scale, "conv_quantized"),
+    ("PRELU", _output_scale, "prelu.slope_quantized"),
+    ("QUANTIZE", _output_zero_point, "image_quantized"),
+    ("CONV_2D", _output_zero_point, "conv_quantized"),
+    ("RESIZE_BILINEAR", _corners, "up.average"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "point"), PLANTED, ids=lambda value: getattr(value, "__name__", value))
+def test_each_planted_error_of_one_step_is_found(net, kind, change, point):
+    assert first_failure(net, kind, change, "reference").name == point
+
+
+@pytest.mark.parametrize("planted", [PLANTED[0], PLANTED[3], PLANTED[11]], ids=lambda planted: planted[0])
+@pytest.mark.parametrize("kernel", ["xnnpack", "tflm"])
+def test_other_kernels_are_held_to_theirs(net, kernel, planted):
+    kind, change, point = planted
+    assert first_failure(net, kind, change, kernel).name == point
+
+
+def first_failure(net, kind, change, kernel):
+    _, data, artifact = net
+    model = read_model(artifact.content)
+    graph = Graph(model)
+    op = next(op for op in graph.operators if graph.kind(op) == kind)
+    change(graph, op)
+    broken = dataclasses.replace(artifact, content=write_model(model))
+    return kc.verify(broken, None, data, kernels=[kernel], strict=False).first_failure
+
+
+@pytest.mark.parametrize("point", ["image_quantized", "prelu.slope_quantized", "up.average", "adaptive.pooled.average"])
+def test_three_values_in_a_hundred_one_step_off_are_found(net, point, monkeypatch):
+    _, data, artifact = net
+    reference = type(target.target("litert", kernels="reference"))
+    runs = reference.run
+
+    def off(self, content, inputs, label=""):
+        outputs = runs(self, content, inputs, label)
+        if label == point:
+            flat = outputs[0].reshape(-1)
+            flat[::33] ^= 1
+        return outputs
+
+    monkeypatch.setattr(reference, "run", off)
+    result = kc.verify(artifact, None, data, kernels=["reference"], strict=False)
+    assert result.first_failure.name == point
+
+
+def test_an_integer_is_right_within_half_a_step_and_the_error():
+    """At a tie both neighbours are, and beyond it none but the nearest."""
+    got, exact = np.array([2, 3, 1, 3, 3]), np.array([2.5, 2.5, 2.5, 2.4, 2.499])
+    assert KernelError().allows(got, exact, 0).tolist() == [True, True, False, False, False]
+    assert KernelError(steps=2.0**-7).allows(got, exact, 0).tolist() == [True, True, False, False, True]
+    large = np.array([20000.45])
+    assert not KernelError().allows(np.array([20001]), large, 0)
+    assert KernelError(relative=2.0**-15).allows(np.array([20001]), large, 0)
+
+
+def test_positions_in_1024ths_of_a_pixel():
+    """By hand: 3 pixels to 5 are 614 / 1024 apart, the first at 307 - 512 and so before the first pixel."""
+    image = np.array([-100, 100, 50], np.int8).reshape(1, 1, 3, 1)
+    found = kernel_functions.resized_in_fixed_point(image, 1, 5).reshape(-1)
+    # Positions 0, 409, 1023, 1637 and 2251 (behind the last).
+    by_hand = [-100, -100 + 200 * 409 / 1024, -100 + 200 * 1023 / 1024, 100 - 50 * 613 / 1024, 50]
+    assert found.tolist() == [round(value) for value in by_hand]
