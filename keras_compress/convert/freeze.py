@@ -22,6 +22,8 @@ from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.points import set_ranges, with_points
 from keras_compress.convert.refusals import check_layers
+from keras_compress.convert.shapes import as_local_pooling, check_sizes, image_shape
+from keras_compress.convert.slopes import SlopedParts, slopes_of
 from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core import batch_norm, graph
 from keras_compress.core.configuration import configuration
@@ -173,6 +175,8 @@ class _Freezer:
             return self._point(layer, call.args[0])
         if kind is Kind.NORM:
             return self._norm(call)
+        if self._has_slopes_in_parts(call):
+            return self._sloped(call)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
             return self._weighted(call)
         if kind in (Kind.AVERAGE, Kind.MEAN) and self.activations:
@@ -338,7 +342,7 @@ class _Freezer:
     ) -> Any:
         """A tensor times one number for each channel, plus another, as a 1x1 depthwise convolution."""
         shape = tuple(tensor.shape[1:])
-        image = keras.layers.Reshape(_image(shape), name=f"{name}.image")(tensor) if len(shape) != 3 else tensor
+        image = keras.layers.Reshape(image_shape(shape), name=f"{name}.image")(tensor) if len(shape) != 3 else tensor
         layer = keras.layers.DepthwiseConv2D(1, name=name)
         layer.build(image.shape)
         frozen = self._frozen_layer(layer, weight, offset, self._grids.get(id(tensor)), (-2, -1), signs)
@@ -349,6 +353,27 @@ class _Freezer:
             self._signs.add(id(outputs))
         else:
             self._remember_sums(outputs, tensor, frozen)
+        return outputs
+
+    def _has_slopes_in_parts(self, call: graph.Call) -> bool:
+        """Whether a leaky or parametric ReLU has no kernel on the target that is fast, or none at all."""
+        grid = self._grids.get(id(call.args[0])) if call.args else None
+        if grid is None or not self.activations or slopes_of(call.operation) is None:
+            return False
+        # 16 bits have LEAKY_RELU, but no PRELU.
+        return self.storage.target == "litert" if grid.bits == 8 else bool(slots_in(call.operation))
+
+    def _sloped(self, call: graph.Call) -> Any:
+        def per_channel(image: Any, weight: IntegerWeight, name: str) -> Any:
+            return self._per_channel(name, image, weight, np.zeros(image.shape[-1]))
+
+        tensor, slopes = call.args[0], slopes_of(call.operation)
+        point = point_behind(call.node, self.flat, self._table)
+        written = None if point is None else self._grid_at(point.operation, None)
+        grid, name = self._grids[id(tensor)], call.operation.name
+        outputs = SlopedParts(slopes, grid, written, name, self._on_grid, per_channel)(tensor)
+        if written is not None:
+            self._ahead[id(outputs)] = written
         return outputs
 
     def _remember_sums(self, outputs: Any, inputs: Any, layer: Compressed) -> None:
@@ -437,7 +462,7 @@ class _Freezer:
     def _mean(self, call: graph.Call) -> Any:
         """A mean over all positions, which its kernel rounds to the grid of the point behind it."""
         tensor = call.args[0]
-        _check_sizes(call.operation, tensor)
+        check_sizes(call.operation, tensor)
         outputs = call.run()
         self._remember_mean(tensor, outputs)
         return outputs
@@ -451,7 +476,7 @@ class _Freezer:
         """An average pooling, and behind it the rounding of the int8 kernel: same scale, half away from zero."""
         layer, tensor = call.operation, call.args[0]
         grid = self._grids.get(id(tensor))
-        pooled, shape = _as_local_pooling(layer, tensor)
+        pooled, shape = as_local_pooling(layer, tensor)
         outputs = pooled(tensor)
         if grid is not None:
             rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, rounding="half_away")
@@ -467,28 +492,6 @@ class _Freezer:
 def _only_describes(quantizer: Any) -> bool:
     """Whether an 8-bit range says what the values are, rather than what they shall be."""
     return quantizer.bits == 8 and isinstance(quantizer, (MeasuredRange, MovingAverageRange))
-
-
-def _image(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape with height and width, so that a convolution takes it."""
-    return (1, 1, shape[-1]) if len(shape) == 1 else (1, int(np.prod(shape[:-1])), shape[-1])
-
-
-def _as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.layers.Layer, tuple[int, ...] | None]:
-    """A pooling layer with int8 rounding that all kernels share, and the shape to bring its output to, if any."""
-    if type(layer).__name__ != "GlobalAveragePooling2D":
-        return layer, None
-    _check_sizes(layer, tensor)
-    pooled = keras.layers.AveragePooling2D(tuple(tensor.shape[1:3]), name=layer.name)
-    return pooled, None if layer.keepdims else (tensor.shape[-1],)
-
-
-def _check_sizes(layer: keras.layers.Layer, tensor: Any) -> None:
-    if None in tensor.shape[1:]:
-        raise ValueError(
-            "Expected static shapes except for the batch, as an average takes its factor from them. Received: "
-            f"{tuple(tensor.shape)} at {layer.name!r}"
-        )
 
 
 def _bias(layer: keras.layers.Layer) -> NDArray[np.float64]:
