@@ -11,12 +11,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_compress.calibration.minmax import MeasuredRange, untrained_points
+from keras_compress.calibration.minmax import untrained_points
 from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
-from keras_compress.convert.final_grid import as_float32, final_grid, no_finer
+from keras_compress.convert.final_grid import as_float32, final_grid, no_finer, only_describes
 from keras_compress.convert.flatten import flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
@@ -36,7 +36,7 @@ from keras_compress.core.lora import check_no_lora
 from keras_compress.core.model import check_model, check_phases_ended, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
-from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, QuantizeActivation
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
 from keras_compress.quantizers.placement import point_behind, reader_of
 
@@ -175,8 +175,9 @@ class _Freezer:
             return self._point(layer, call.args[0])
         if kind is Kind.NORM:
             return self._norm(call)
-        if self._has_slopes_in_parts(call):
-            return self._sloped(call)
+        slopes = slopes_of(layer) if self._in_parts(call) else None
+        if slopes is not None:
+            return self._sloped(call, slopes)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
             return self._weighted(call)
         if kind in (Kind.AVERAGE, Kind.MEAN) and self.activations:
@@ -241,7 +242,7 @@ class _Freezer:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
             grid = FixedGrid(as_float32(table.scale / 256), 0, bits=16)
-        if id(tensor) not in self._lattices or grid.bits != 8 or not _only_describes(layer.quantizer):
+        if id(tensor) not in self._lattices or grid.bits != 8 or not only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.
         scale, *steps = self._lattices[id(tensor)]
@@ -355,19 +356,19 @@ class _Freezer:
             self._remember_sums(outputs, tensor, frozen)
         return outputs
 
-    def _has_slopes_in_parts(self, call: graph.Call) -> bool:
-        """Whether a leaky or parametric ReLU has no kernel on the target that is fast, or none at all."""
-        grid = self._grids.get(id(call.args[0])) if call.args else None
-        if grid is None or not self.activations or slopes_of(call.operation) is None:
+    def _in_parts(self, call: graph.Call) -> bool:
+        """Whether a leaky or parametric ReLU would have no kernel on the target that is fast, or none at all."""
+        grid = self._grids.get(id(call.args[0])) if call.args and self.activations else None
+        if grid is None:
             return False
         # 16 bits have LEAKY_RELU, but no PRELU.
         return self.storage.target == "litert" if grid.bits == 8 else bool(slots_in(call.operation))
 
-    def _sloped(self, call: graph.Call) -> Any:
+    def _sloped(self, call: graph.Call, slopes: NDArray[Any]) -> Any:
         def per_channel(image: Any, weight: IntegerWeight, name: str) -> Any:
             return self._per_channel(name, image, weight, np.zeros(image.shape[-1]))
 
-        tensor, slopes = call.args[0], slopes_of(call.operation)
+        tensor = call.args[0]
         point = point_behind(call.node, self.flat, self._table)
         written = None if point is None else self._grid_at(point.operation, None)
         grid, name = self._grids[id(tensor)], call.operation.name
@@ -487,11 +488,6 @@ class _Freezer:
             outputs = flat
         self._averages.add(id(outputs))
         return outputs
-
-
-def _only_describes(quantizer: Any) -> bool:
-    """Whether an 8-bit range says what the values are, rather than what they shall be."""
-    return quantizer.bits == 8 and isinstance(quantizer, (MeasuredRange, MovingAverageRange))
 
 
 def _bias(layer: keras.layers.Layer) -> NDArray[np.float64]:

@@ -23,6 +23,11 @@ def as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.laye
 
 
 def check_sizes(layer: keras.layers.Layer, tensor: Any) -> None:
+    """Refuse a mean over a length that is not known.
+
+    Raises:
+        ValueError: Naming the layer.
+    """
     if None in tensor.shape[1:]:
         raise ValueError(
             "Expected static shapes except for the batch, as an average takes its factor from them. Received: "

@@ -84,7 +84,7 @@ def concat(q):
     return keras.Model(x, q(layers.Concatenate()([b, c]), 0.025, 1, "out"))
 
 
-@net(ops=["QUANTIZE", "CONV_2D", "RELU", "MOVE8", "MOVE", "CONCATENATION", "DEQUANTIZE", "DEQUANTIZE"], steps=2)
+@net(ops=["QUANTIZE", "CONV_2D", "RELU8", "MOVE", "CONCATENATION", "DEQUANTIZE", "DEQUANTIZE"], steps=2)
 def concat_of_a_tensor_with_two_readers(q):
     x = keras.Input((6, 6, 3), name="x")
     b = q(layers.Conv2D(3, 3, padding="same", name="c1")(q(x, 0.03, 3, "in")), 0.02, 7, "conv")
