@@ -8,6 +8,7 @@ import keras
 
 from keras_compress.convert.artifact import Artifact, runtime_of
 from keras_compress.convert.compressed import CompressedFile, compressed
+from keras_compress.convert.costs import notes_of_cost
 from keras_compress.convert.distance import Distance, distance
 from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
@@ -106,10 +107,11 @@ def convert(
         return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
     storage = _storage(target, mode, weights_storage)
     frozen, unpacked, lowered = _lowered(model, storage, mode, io, representative_dataset, strict)
-    final = CompressedFile(lowered.content, ())
+    final, costs = CompressedFile(lowered.content, ()), []
     if mode in _INTEGER_MODES:
         progress.step("compressing")
         final = compressed(lowered.content, storage.wanted, encode=storage.encodes, max_arena_bytes=max_arena_bytes)
+        costs = notes_of_cost(model, frozen, final.content, target)
     return Artifact(
         final.content,
         target,
@@ -118,7 +120,7 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*unpacked, *notes_of_lost(model, frozen), *lowered.notes, *final.notes),
+        (*unpacked, *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs),
         storage,
         lowered.content if final.content != lowered.content else None,
         _distance(model, frozen, examples),

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_compress.quantizers.activation import FixedGrid
+from keras_compress.calibration.minmax import MeasuredRange
+from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange
 from keras_compress.quantizers.kinds import FIXED_GRID_16
 
 
@@ -44,6 +45,11 @@ def no_finer(grid: FixedGrid, step: float | None) -> FixedGrid:
         return grid
     lowest = (-128 - grid.zero_point) * grid.scale
     return FixedGrid(as_float32(step), int(np.clip(np.rint(-128 - lowest / step), -128, 127)))
+
+
+def only_describes(quantizer: Any) -> bool:
+    """Whether an 8-bit range says what the values are, rather than what they shall be."""
+    return quantizer.bits == 8 and isinstance(quantizer, (MeasuredRange, MovingAverageRange))
 
 
 def as_float32(value: float) -> float:

@@ -11,19 +11,20 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_compress.calibration.minmax import MeasuredRange, untrained_points
+from keras_compress.calibration.minmax import untrained_points
 from keras_compress.convert import fold
-from keras_compress.convert.averages import as_local_pooling, check_sizes
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.emitter import is_users
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
-from keras_compress.convert.final_grid import as_float32, final_grid, no_finer
+from keras_compress.convert.final_grid import as_float32, final_grid, no_finer, only_describes
 from keras_compress.convert.flatten import flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.points import set_ranges, with_points
 from keras_compress.convert.refusals import check_layers
+from keras_compress.convert.shapes import as_local_pooling, check_sizes, image_shape
+from keras_compress.convert.slopes import SlopedParts, slopes_of
 from keras_compress.convert.storage import INT8, Storage
 from keras_compress.convert.written_grid import written_grid
 from keras_compress.core import batch_norm, graph
@@ -37,7 +38,7 @@ from keras_compress.core.lora import check_no_lora
 from keras_compress.core.model import check_model, check_phases_ended, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
-from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, QuantizeActivation
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
 from keras_compress.quantizers.placement import point_behind, reader_of
 
@@ -176,6 +177,9 @@ class _Freezer:
             return self._point(layer, call.args[0])
         if kind is Kind.NORM:
             return self._norm(call)
+        slopes = slopes_of(layer) if self._in_parts(call) else None
+        if slopes is not None:
+            return self._sloped(call, slopes)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
             return self._weighted(call)
         if kind in (Kind.AVERAGE, Kind.MEAN) and self.activations:
@@ -249,7 +253,7 @@ class _Freezer:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
             grid = FixedGrid(as_float32(table.scale / 256), 0, bits=16)
-        if id(tensor) not in self._lattices or grid.bits != 8 or not _only_describes(layer.quantizer):
+        if id(tensor) not in self._lattices or grid.bits != 8 or not only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.
         scale, *steps = self._lattices[id(tensor)]
@@ -350,7 +354,7 @@ class _Freezer:
     ) -> Any:
         """A tensor times one number for each channel, plus another, as a 1x1 depthwise convolution."""
         shape = tuple(tensor.shape[1:])
-        image = keras.layers.Reshape(_image(shape), name=f"{name}.image")(tensor) if len(shape) != 3 else tensor
+        image = keras.layers.Reshape(image_shape(shape), name=f"{name}.image")(tensor) if len(shape) != 3 else tensor
         layer = keras.layers.DepthwiseConv2D(1, name=name)
         layer.build(image.shape)
         frozen = self._frozen_layer(layer, weight, offset, self._grids.get(id(tensor)), (-2, -1), signs)
@@ -361,6 +365,27 @@ class _Freezer:
             self._signs.add(id(outputs))
         else:
             self._remember_sums(outputs, tensor, frozen)
+        return outputs
+
+    def _in_parts(self, call: graph.Call) -> bool:
+        """Whether a leaky or parametric ReLU would have no kernel on the target that is fast, or none at all."""
+        grid = self._grids.get(id(call.args[0])) if call.args and self.activations else None
+        if grid is None:
+            return False
+        # 16 bits have LEAKY_RELU, but no PRELU.
+        return self.storage.target == "litert" if grid.bits == 8 else bool(slots_in(call.operation))
+
+    def _sloped(self, call: graph.Call, slopes: NDArray[Any]) -> Any:
+        def per_channel(image: Any, weight: IntegerWeight, name: str) -> Any:
+            return self._per_channel(name, image, weight, np.zeros(image.shape[-1]))
+
+        tensor = call.args[0]
+        point = point_behind(call.node, self.flat, self._table)
+        written = None if point is None else self._grid_at(point.operation, None)
+        grid, name = self._grids[id(tensor)], call.operation.name
+        outputs = SlopedParts(slopes, grid, written, name, self._on_grid, per_channel)(tensor)
+        if written is not None:
+            self._ahead[id(outputs)] = written
         return outputs
 
     def _remember_sums(self, outputs: Any, inputs: Any, layer: Compressed) -> None:
@@ -474,16 +499,6 @@ class _Freezer:
             outputs = flat
         self._averages.add(id(outputs))
         return outputs
-
-
-def _only_describes(quantizer: Any) -> bool:
-    """Whether an 8-bit range says what the values are, rather than what they shall be."""
-    return quantizer.bits == 8 and isinstance(quantizer, (MeasuredRange, MovingAverageRange))
-
-
-def _image(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape with height and width, so that a convolution takes it."""
-    return (1, 1, shape[-1]) if len(shape) == 1 else (1, int(np.prod(shape[:-1])), shape[-1])
 
 
 def _bias(layer: keras.layers.Layer) -> NDArray[np.float64]:

@@ -22,7 +22,17 @@ _TAKES_FACTORS = (
     keras.layers.Conv3DTranspose,
     keras.layers.DepthwiseConv1D,
     keras.layers.DepthwiseConv2D,
+    # By their pointwise kernel.
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
 )
+# Layers whose outputs are those of a layer that they hold, by the attribute.
+_HELD = {
+    "GroupedQueryAttention": "_output_dense",
+    "MultiHeadAttention": "_output_dense",
+    "SpectralNormalization": "layer",
+    "TimeDistributed": "layer",
+}
 
 
 def axis_of(norm: keras.layers.BatchNormalization) -> int:
@@ -39,9 +49,19 @@ def foldable(layer: Any, norm: Any) -> bool:
     """Whether `norm` is a BatchNormalization whose factors can go into the kernel of `layer`."""
     if not isinstance(norm, keras.layers.BatchNormalization) or not isinstance(layer, keras.layers.Layer):
         return False
-    body = layer.layer if isinstance(layer, Compressed) else layer
+    body = _last_part(layer)
     linear = getattr(body, "activation", None) in (None, keras.activations.linear)
     return bool(linear) and over_last_axis(norm) and _takes_factors(body)
+
+
+def _last_part(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The layer inside that makes the outputs: of a layer that is taken apart for the device, the last of its parts."""
+    body = layer.layer if isinstance(layer, Compressed) else layer
+    held = _HELD.get(type(body).__name__) if type(body).__module__.startswith("keras.") else None
+    part = body if held is None else getattr(body, held)
+    # Other layers than Dense are called step by step, and the steps put together, before a norm sees them.
+    stepwise = isinstance(body, keras.layers.TimeDistributed) and not isinstance(part, keras.layers.Dense)
+    return body if part is body or stepwise else _last_part(part)
 
 
 def _takes_factors(layer: keras.layers.Layer) -> bool:

@@ -383,7 +383,7 @@ def positive_gammas(model: keras.Model) -> keras.Model:
 
     Where gamma is negative, the kernel channel, the bias, the moving mean and gamma change sign together. Folding then
     scales channels by positive factors and changes no integer. Layers and normalizations that are used more than once,
-    or layers that hold transforms already, are left as they are.
+    or layers that hold transforms already or do their work by another layer, are left as they are.
     """
     pairs = {
         key: norm for key, norm in batch_norm_after(model).items() if norm.scale and np.any(np.asarray(norm.gamma) < 0)
@@ -395,7 +395,7 @@ def positive_gammas(model: keras.Model) -> keras.Model:
     flips: dict[int, np.ndarray[Any, Any]] = {}
     for _, layer in graph.walk(model):
         once = id(layer) in pairs and uses[id(layer)] == uses[id(pairs[id(layer)])] == 1
-        if once and not isinstance(layer, Compressed):
+        if once and hasattr(layer, "bias") and not isinstance(layer, Compressed):
             sign = np.where(np.asarray(pairs[id(layer)].gamma) < 0, -1.0, 1.0).astype(np.float32)
             flips[id(layer)] = flips[id(pairs[id(layer)])] = sign
 
@@ -413,9 +413,10 @@ def _flip(layer: keras.layers.Layer, sign: np.ndarray[Any, Any]) -> None:
         layer.gamma.assign(layer.gamma * sign)
         layer.moving_mean.assign(layer.moving_mean * sign)
         return
-    slot = slots_of(layer)[0]
-    shape = channel_shape(layer.kernel.shape, slot.channel_axes)
-    layer.kernel.assign(layer.kernel * sign.reshape(shape))
+    # Of a separable convolution the pointwise kernel.
+    slot = slots_of(layer)[-1]
+    kernel = slot.variable(layer)
+    kernel.assign(kernel * sign.reshape(channel_shape(kernel.shape, slot.channel_axes)))
     if layer.bias is not None:
         layer.bias.assign(layer.bias * sign)
 

@@ -114,8 +114,8 @@ def _makes_values(node: Node, reader: Node | None) -> bool:
         # A sign comes out of the sums of weights; of anything else it is taken from integers.
         return reader.operation.quantizer.replaces_relu and kind not in (Kind.LINEAR, Kind.NORM)
     after = kind_of(reader.operation)
-    if after is Kind.NORM and not foldable(node.operation, reader.operation):
-        return True
+    if after is Kind.NORM:
+        return not foldable(node.operation, reader.operation)
     return not may_follow(kind, node.operation, after)
 
 

@@ -84,7 +84,7 @@ def concat(q):
     return keras.Model(x, q(layers.Concatenate()([b, c]), 0.025, 1, "out"))
 
 
-@net(ops=["QUANTIZE", "CONV_2D", "RELU", "MOVE8", "MOVE", "CONCATENATION", "DEQUANTIZE", "DEQUANTIZE"], steps=2)
+@net(ops=["QUANTIZE", "CONV_2D", "RELU8", "MOVE", "CONCATENATION", "DEQUANTIZE", "DEQUANTIZE"], steps=2)
 def concat_of_a_tensor_with_two_readers(q):
     x = keras.Input((6, 6, 3), name="x")
     b = q(layers.Conv2D(3, 3, padding="same", name="c1")(q(x, 0.03, 3, "in")), 0.02, 7, "conv")
@@ -231,9 +231,9 @@ def test_lowers_to_integer_operators_only(case, lab):
     bench, lowered, _, _, _, ops, _ = case
     assert lowered.float_ops == []
     # On LiteRT an int8 tensor moves to another grid by a product with 1: XNNPACK's QUANTIZE is too coarse.
-    # RELU is one of those that move by themselves in 16 bits.
-    moves = {"MOVE": "MUL", "MOVE8": "MUL"} if bench.plan.mode == "int8" else {"MOVE": "QUANTIZE", "MOVE8": ""}
-    ops = [moves.get(op, op) for op in ops if moves.get(op, op)]
+    # A RELU on its way is that product's fused activation.
+    moves = {"MOVE": "MUL", "RELU8": "MUL"} if bench.plan.mode == "int8" else {"MOVE": "QUANTIZE", "RELU8": "RELU"}
+    ops = [moves.get(op, op) for op in ops]
     found = lab.operators(lowered.content)
     if "FULLY_CONNECTED" in found and "RESHAPE" not in found:
         # TensorFlow 2.18 has it take a sequence as it is.

@@ -65,7 +65,6 @@ def test_names_and_kinds(layer: layers.Layer, name: str | None, kind: Kind) -> N
 
 def test_what_a_kernel_takes_along() -> None:
     plain, active = layers.Dense(2), layers.Dense(2, activation="relu")
-    assert may_follow(Kind.LINEAR, plain, Kind.NORM)
     assert may_follow(Kind.LINEAR, plain, Kind.CLAMP)
     assert not may_follow(Kind.LINEAR, active, Kind.CLAMP)
     assert not may_follow(Kind.FREE, layers.Add(), Kind.NORM)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_compress.convert.lowering.constants import one
 from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.rule import Lowering
 
@@ -76,15 +76,6 @@ class Boundaries:
         for inner, tensor, grid in moves:
             self._quantize(inner, tensor, grid)
 
-    def _one(self) -> int:
-        """The constant 1 as an int8 tensor."""
-        state = self._state
-        if ("one",) not in state.constants:
-            made = state.graph.add_constant("one", np.ones((1,), np.int8))
-            state.graph.set_quantization(made, np.ones((1,), np.float32))
-            state.constants["one",] = made
-        return state.constants["one",]
-
     def _as_float(self, tensor: int) -> int:
         if tensor not in self._float:
             graph = self._state.graph
@@ -100,6 +91,6 @@ class Boundaries:
         before = state.grids.get(source)
         if state.target == "litert" and before is not None and before.bits == grid.bits == 8:
             # XNNPACK's int8-to-int8 QUANTIZE multiplies by a coarse factor; its MUL does not.
-            self.operators.append(graph.make_operator("MUL", [source, self._one()], [target], schema.MulOptionsT()))
+            self.operators.append(graph.make_operator("MUL", [source, one(state)], [target], schema.MulOptionsT()))
             return
         self.operators.append(graph.make_operator("QUANTIZE", [source], [target], schema.QuantizeOptionsT()))

@@ -145,3 +145,12 @@ def quantize_operand(state: Lowering, op: Any, operand: int, bits: int) -> int:
         f"zero point {grid.zero_point}"
     )
     return constant_on_grid(state, tensor, grid)
+
+
+def one(state: Lowering) -> int:
+    """The constant 1 as an int8 tensor: a product with it moves integers to another grid."""
+    if ("one",) not in state.constants:
+        made = state.graph.add_constant("one", np.ones((1,), np.int8))
+        state.graph.set_quantization(made, np.ones((1,), np.float32))
+        state.constants["one",] = made
+    return state.constants["one",]

@@ -1,10 +1,16 @@
-"""Average poolings, in the form whose int8 rounding all kernels share."""
+"""Shapes that the integer kernels take, and layers brought to them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
+import numpy as np
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape with height and width, so that a convolution takes it."""
+    return (1, 1, shape[-1]) if len(shape) == 1 else (1, int(np.prod(shape[:-1])), shape[-1])
 
 
 def as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.layers.Layer, tuple[int, ...] | None]:
@@ -17,7 +23,7 @@ def as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.laye
 
 
 def check_sizes(layer: keras.layers.Layer, tensor: Any) -> None:
-    """Raises for an average over a size that is not known.
+    """Refuse a mean over a length that is not known.
 
     Raises:
         ValueError: Naming the layer.
