@@ -16,7 +16,9 @@ from keras_compress.ir.fuse import fuse_activations
 from keras_compress.ir.fuse_transposes import fuse_transposes
 from keras_compress.ir.graph import Graph
 from keras_compress.ir.grids import ConstantGrid
+from keras_compress.ir.merge_reshapes import merge_reshapes
 from keras_compress.ir.read import read
+from keras_compress.ir.share import share_equal_nodes
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def export(frozen: keras.Model, storage: Storage = INT8, origin: keras.Model | N
         island=Islands(origin or frozen),
         target=storage.target,
     )
-    fuse_activations(graph)
-    fuse_transposes(graph)
+    for improve in (share_equal_nodes, merge_reshapes, fuse_activations, fuse_transposes):
+        improve(graph)
     check(graph)
     return Exported(graph, unpacked)

@@ -16,6 +16,8 @@ from keras_compress.ir.operators import ISLAND, OPERATORS
 
 # An input of a node: a tensor of the graph, a constant, or nothing.
 Operand = Tensor | NDArray[Any] | ConstantGrid | None
+# Constants of as many values are looked for among those that are there.
+_FEW = 1024
 
 
 class Builder:
@@ -23,12 +25,15 @@ class Builder:
 
     Attributes:
         graph: What has been built.
-        path: Keras layer that the next nodes come from; names the tensors, `path/operator`.
+        path: Keras layer or operation that the next nodes come from.
+        label: Names the tensors that they make, `label/operator`.
     """
 
     def __init__(self, name: str) -> None:
         self.graph = Graph(name)
         self.path = ""
+        self.label = ""
+        self._shared: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
 
     def input(self, name: str, tensor_name: str, shape: Sequence[int], dtype: str) -> Tensor:
         """A tensor that the caller feeds under `name`."""
@@ -44,7 +49,7 @@ class Builder:
         """A tensor with these values."""
         grid = values if isinstance(values, ConstantGrid) else None
         array = grid.values if grid is not None else values
-        made = self._tensor(name or f"{self.path}/constant", array.shape, "float32" if grid else array.dtype.name)
+        made = self._tensor(name or self._named("constant"), array.shape, "float32" if grid else array.dtype.name)
         return self._put(replace(made, values=values))
 
     def add(self, operator: str, *inputs: Operand, dtype: str = "", **settings: Any) -> Tensor:
@@ -52,7 +57,7 @@ class Builder:
 
         Args:
             operator: A key of `OPERATORS`.
-            inputs: Tensors of the graph, or constants, which get tensors named `path/operator/operandN`.
+            inputs: Tensors of the graph, or constants, which get tensors named `label/operator/operandN`.
             dtype: Of the output; by default that of the first tensor that is float32, or else of the first.
             settings: Attributes; the others have their defaults.
 
@@ -63,7 +68,7 @@ class Builder:
 
     def add_many(self, operator: str, *inputs: Operand, dtype: str = "", **settings: Any) -> list[Tensor]:
         """The same with as many outputs as the operator has."""
-        label = f"{self.path}/{operator.lower()}" if self.path else operator.lower()
+        label = self._named(operator.lower())
         read = [self._operand(given, f"{label}/operand{number}") for number, given in enumerate(inputs)]
         try:
             attributes = OPERATORS[operator].complete(settings)
@@ -80,7 +85,7 @@ class Builder:
         self, content: bytes, inputs: Sequence[Tensor], outputs: Sequence[tuple[tuple[int, ...], str]]
     ) -> list[Tensor]:
         """What a float flatbuffer computes, with outputs of these shapes and types."""
-        made = [self._tensor(f"{self.path}/island", shape, dtype) for shape, dtype in outputs]
+        made = [self._tensor(self._named("island"), shape, dtype) for shape, dtype in outputs]
         return self._node(ISLAND, list(inputs), made, {"content": content})
 
     def put_on_grid(self, tensor: Tensor, grid: Grid) -> Tensor:
@@ -102,10 +107,19 @@ class Builder:
         self.graph.nodes.append(Node(operator, names, tuple(t.name for t in outputs), attributes, self.path))
         return outputs
 
+    def _named(self, kind: str) -> str:
+        return f"{self.label}/{kind}" if self.label else kind
+
     def _operand(self, given: Operand, name: str) -> Tensor | None:
         if given is None or isinstance(given, Tensor):
             return given
-        return self.constant(given, given.name if isinstance(given, ConstantGrid) else name)
+        if isinstance(given, ConstantGrid) or given.size > _FEW:
+            return self.constant(given, given.name if isinstance(given, ConstantGrid) else name)
+        # Shapes, axes and the like repeat in each step of a sequence.
+        key = given.dtype.name, given.shape, given.tobytes()
+        if key not in self._shared:
+            self._shared[key] = self.constant(given, name)
+        return self._shared[key]
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: str) -> Tensor:
         free = name

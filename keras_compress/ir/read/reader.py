@@ -135,6 +135,8 @@ class Reader:
         """Visitor of `keras_compress.core.graph.Rebuild`."""
         operation, name = call.operation, call.path.replace("/", ".") + (f".call{call.index}" if call.index else "")
         self.build.path = name
+        # A file is smaller with short names, and users know their layers' only.
+        self.build.label = name if isinstance(operation, keras.layers.Layer) else ""
         if isinstance(operation, QuantizeActivation):
             return self._point(operation, call.args[0])
         if type(operation).__name__ in INFERENCE_IDENTITY and len(call.args) == 1:
