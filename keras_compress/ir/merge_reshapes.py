@@ -1,4 +1,4 @@
-"""A reshape of a reshape as one."""
+"""Reshapes that are not needed: of a reshape, and in front of a product of rows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,18 @@ def merge_reshapes(graph: Graph) -> None:
                 node = replace(node, inputs=(before[source].inputs[0], node.inputs[1]))
             before[node.outputs[0]] = node
         nodes.append(node)
+        elif node.operator == "FULLY_CONNECTED" and not node.attributes["keep_num_dims"]:
+            nodes[-1] = _of_rows(graph, node, before.get(str(node.inputs[0])), held)
     read = {name for node in nodes for name in node.inputs if name} | held
     gone = {node.outputs[0] for node in nodes if node.operator == "RESHAPE" and node.outputs[0] not in read}
     graph.nodes = [node for node in nodes if node.outputs[0] not in gone]
     for name in gone:
         del graph.tensors[name]
+
+
+def _of_rows(graph: Graph, node: Node, reshape: Node | None, held: set[str]) -> Node:
+    """A FULLY_CONNECTED, which takes the last axis for its rows whatever is before it, without a RESHAPE to rows."""
+    if reshape is None or reshape.outputs[0] in held or graph.tensors[reshape.outputs[0]].grid is not None:
+        return node
+    source, weight = (graph.tensors[str(name)] for name in (reshape.inputs[0], node.inputs[1]))
+    return replace(node, inputs=(source.name, *node.inputs[1:])) if source.shape[-1:] == weight.shape[1:] else node
