@@ -18,9 +18,9 @@ def merge_reshapes(graph: Graph) -> None:
             if source in before and source not in held and graph.tensors[source].grid is None:
                 node = replace(node, inputs=(before[source].inputs[0], node.inputs[1]))
             before[node.outputs[0]] = node
-        nodes.append(node)
         elif node.operator == "FULLY_CONNECTED" and not node.attributes["keep_num_dims"]:
-            nodes[-1] = _of_rows(graph, node, before.get(str(node.inputs[0])), held)
+            node = _of_rows(graph, node, before.get(str(node.inputs[0])), held)
+        nodes.append(node)
     read = {name for node in nodes for name in node.inputs if name} | held
     gone = {node.outputs[0] for node in nodes if node.operator == "RESHAPE" and node.outputs[0] not in read}
     graph.nodes = [node for node in nodes if node.outputs[0] not in gone]
