@@ -11,13 +11,18 @@ def merge_reshapes(graph: Graph) -> None:
     """Let a RESHAPE read what the RESHAPE before it reads, where nothing else is known of the tensor between them."""
     held = {tensor for _, tensor in graph.outputs} | {point.tensor for point in graph.points}
     before: dict[str, Node] = {}
+    same: dict[str, str] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
+        node = replace(node, inputs=tuple(None if name is None else same.get(name, name) for name in node.inputs))
         if node.operator == "RESHAPE":
             source = str(node.inputs[0])
             if source in before and source not in held and graph.tensors[source].grid is None:
                 node = replace(node, inputs=(before[source].inputs[0], node.inputs[1]))
             before[node.outputs[0]] = node
+            made, given = graph.tensors[node.outputs[0]], graph.tensors[str(node.inputs[0])]
+            if made.shape == given.shape and made.grid is None and made.name not in held:
+                same[made.name] = given.name
         elif node.operator == "FULLY_CONNECTED" and not node.attributes["keep_num_dims"]:
             node = _of_rows(graph, node, before.get(str(node.inputs[0])), held)
         nodes.append(node)
