@@ -118,7 +118,7 @@ class Odd(layers.Layer):
         return [sums, x, sums]
 
     def compute_output_spec(self, x):
-        return [keras.KerasTensor(x.shape, x.dtype)] * 3
+        return [keras.KerasTensor(x.shape, x.dtype) for _ in range(3)]
 
 
 def test_an_island_is_put_in_line():
