@@ -75,7 +75,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "convert/freeze": ("convert/test_signs.py",),
     "convert/keras_file": ("core/test_models.py", "convert/test_inspection.py"),
     "convert/kernel_rounding": LOWERING,
-    "convert/layouts": ("convert/test_convert.py", "convert/test_inspection.py"),
+    "ir/layouts": ("convert/test_convert.py", "convert/test_inspection.py"),
     "convert/lowering/bias_of_rows": ("convert/test_bias_of_rows.py", *LOWERING),
     "convert/lowering/support": ("convert/test_support.py",),
     "convert/lowering/": LOWERING,

@@ -9,8 +9,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.lowering.constants import one, quantize_operand
-from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.rule import Lowering, Rule
+from keras_compress.ir.grids import Grid
 
 
 class Elementwise(Rule):
@@ -92,6 +92,6 @@ class ByteFunction(Rule):
 
 
 class Requantize(Rule):
-    """A QUANTIZE between two grids, made from a marker behind a marker."""
+    """A QUANTIZE between two grids, of a point behind a point."""
 
     handles = ("QUANTIZE",)

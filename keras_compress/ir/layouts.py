@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.convert.plan import ConstantGrid
 from keras_compress.core.transform import IntegerWeight
+from keras_compress.ir.grids import ConstantGrid
 
 Array = NDArray[Any]
 
@@ -65,7 +65,7 @@ _LAYOUTS: dict[str, Layout] = {
 }
 
 
-# What the converter makes of layers that have weights and no int8 kernel.
+# Layers that have weights and no int8 kernel -> why.
 _REFUSED = {
     "Conv3D": "for CONV_3D has no int8 kernel",
     "Conv3DTranspose": "for CONV_3D_TRANSPOSE has no int8 kernel",
