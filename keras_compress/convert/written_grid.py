@@ -10,10 +10,10 @@ from keras import tree
 
 from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.float_flatbuffer import ConversionError, float_model
-from keras_compress.ir.grids import Grid
 from keras_compress.convert.lowering.ranges import spread_grids
 from keras_compress.core import graph
 from keras_compress.core.trace import trace
+from keras_compress.ir.grids import Grid
 from keras_compress.quantizers.activation import FixedGrid
 
 
