@@ -12,6 +12,8 @@ from keras import ops
 
 from keras_compress.convert.expand.activations import PointwiseFunction, table_of
 from keras_compress.convert.layouts import layout_of
+from keras_compress.convert.lstm.integers import LstmIntegers
+from keras_compress.convert.lstm.layers import FusedLSTM, StandIn
 from keras_compress.convert.markers import Marker
 from keras_compress.convert.plan import ActivationPoint, ConstantGrid, LoweringPlan, fingerprint
 from keras_compress.convert.storage import INT8, Storage
@@ -38,6 +40,7 @@ class _Exporter:
     weights: dict[str, ConstantGrid] = field(default_factory=dict)
     unpacked: dict[str, str] = field(default_factory=dict)
     points: dict[int, ActivationPoint] = field(default_factory=dict)
+    lstms: dict[str, tuple[str, LstmIntegers]] = field(default_factory=dict)
     _grids: dict[int, FixedGrid] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,6 +56,10 @@ class _Exporter:
             self._add_weight(layer)
             # The frozen model's own layer: `freeze` has put the real weights into it, and no copy is needed.
             return call.run(layer.layer)
+        if isinstance(layer, FusedLSTM):
+            stand_in, integers = StandIn(len(self.lstms) + 1, layer.units, name=layer.name), layer.integers()
+            self.lstms[fingerprint(stand_in.matrix(len(integers.kernel)).T)] = layer.name, integers
+            return stand_in(call.args[0])
         if isinstance(layer, PointwiseFunction) or activation_name(layer) in ("sigmoid", "tanh"):
             return self._function(call)
         outputs = call.run()
@@ -132,4 +139,6 @@ def export(frozen: keras.Model, mode: str, io: str, storage: Storage = INT8) -> 
     """
     visitor = _Exporter(frozen, storage)
     marked = graph.Rebuild(visitor, batch_size=fixed_batch(frozen) or 1).model(frozen)
-    return marked, LoweringPlan(mode, io, visitor.weights, visitor.points, storage.target, visitor.unpacked)
+    return marked, LoweringPlan(
+        mode, io, visitor.weights, visitor.points, storage.target, visitor.unpacked, visitor.lstms
+    )

@@ -15,11 +15,15 @@ from keras_compress.calibration.minmax import MeasuredRange, untrained_points
 from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.lookups import Rows
-from keras_compress.convert.expand.weights import integer_weight
+from keras_compress.convert.expand.weights import bias_of, integer_weight
 from keras_compress.convert.final_grid import as_float32, final_grid, no_finer
 from keras_compress.convert.flatten import flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
+from keras_compress.convert.kernel_shapes import as_image, as_local_pooling, check_sizes
 from keras_compress.convert.layouts import layout_of
+from keras_compress.convert.lstm.form import RecurrentForm
+from keras_compress.convert.lstm.freezing import cells_behind, frozen_lstm, shared_point
+from keras_compress.convert.lstm.layers import FusedLSTM, LstmCells, LstmOutput
 from keras_compress.convert.points import set_ranges, with_points
 from keras_compress.convert.refusals import check_layers
 from keras_compress.convert.storage import INT8, Storage
@@ -44,7 +48,8 @@ Grid = FixedGrid
 def is_frozen(model: keras.Model) -> bool:
     """Whether a model came out of `freeze`."""
     wrappers = [layer for layer in model.layers if isinstance(layer, Compressed)]
-    return bool(wrappers) and all(isinstance(t, FrozenGrid) for w in wrappers for t in w.transform_list)
+    known = bool(wrappers) or any(isinstance(layer, FusedLSTM) for layer in model.layers)
+    return known and all(isinstance(t, FrozenGrid) for w in wrappers for t in w.transform_list)
 
 
 def points_in(model: keras.Model) -> list[QuantizeActivation]:
@@ -67,6 +72,7 @@ def freeze(
     activations: bool = True,
     storage: Storage = INT8,
     grids: Mapping[str, Grid] | None = None,
+    recurrent: str = "unrolled",
 ) -> keras.Model:
     """A Keras model that computes what the device will: "the simulation" of this library, in full.
 
@@ -81,10 +87,12 @@ def freeze(
         activations: `False` freezes the weights only and leaves activations and biases float.
         storage: How the weights will be stored: integers that will be packed into fewer than 8 bits are not shifted up.
         grids: Activation point -> grid that it gets in place of what `representative_dataset` says.
+        recurrent: See `convert`; 8-bit activations only.
 
     Returns:
         A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
-        Its `calibration_samples` tells how many samples set ranges.
+        Its `calibration_samples` tells how many samples set ranges, its `recurrent_notes` what became of recurrent
+        layers.
 
     Raises:
         ValueError: For ranges that are not known, or a layer without an integer kernel, by name.
@@ -97,7 +105,8 @@ def freeze(
     if is_frozen(model):
         return model
     representative_dataset = peekable(representative_dataset)
-    flat = flatten(model, representative_dataset)
+    form = RecurrentForm(recurrent if activations and activation_bits == 8 else "unrolled", storage.target)
+    flat = flatten(model, representative_dataset, form)
     made, known, seen = flat.model, {}, 0
     if activations:
         has_data = representative_dataset is not None
@@ -106,7 +115,7 @@ def freeze(
         known = {name: grid for name, grid in (grids or {}).items() if name in free}
         seen = set_ranges(made, model if graph.is_graph(model) else made, representative_dataset)
     frozen = graph.Rebuild(_Freezer(made, activation_bits, activations, storage, known)).model(made)
-    frozen.calibration_samples = seen
+    frozen.calibration_samples, frozen.recurrent_notes = seen, flat.notes
     return frozen
 
 
@@ -138,6 +147,8 @@ class _Freezer:
     _lattices: dict[int, tuple[float, int, int]] = field(default_factory=dict)
     # Outputs of kernels, reshaped or permuted -> the tensor before that, and the layer that did it.
     _moved: dict[int, tuple[Any, keras.layers.Layer]] = field(default_factory=dict)
+    # Layers that give cell states -> the sequence that they read.
+    _sequences: dict[int, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
@@ -179,6 +190,10 @@ class _Freezer:
             follows = point_behind(call.node, self.flat, self._table)
             own_range = kind is Kind.MEAN and self.activation_bits == 8 and follows is not None
             return self._mean(call) if own_range else self._average(call)
+        if isinstance(layer, LstmOutput):
+            return self._lstm(call)
+        if isinstance(layer, LstmCells):
+            self._sequences[id(layer)] = call.args[0]
         # The flat graph is a private copy: its layers can be used as they are.
         outputs = call.run()
         self._fix(layer, kind, outputs)
@@ -193,6 +208,17 @@ class _Freezer:
         if type(layer).__name__ == "Mean":
             self._remember_mean(call.args[0], outputs)
         self._add(call, outputs)
+        return outputs
+
+    def _lstm(self, call: graph.Call) -> Any:
+        """The LSTM as its kernel computes it; the parts before it, in which its cells were measured, drop out."""
+        sequence = self._sequences[id(cells_behind(call.node))]
+        point = shared_point(call.node, self._table)
+        source, target = self._grids.get(id(sequence)), self._grid_at(point.operation, None)
+        outputs = frozen_lstm(call.node, sequence, source, target, self.storage.target)
+        if point is not graph.sole_consumer(call.node, self.flat, self._table):
+            outputs = self._on_grid(outputs, target, f"{call.operation.name}.ahead")
+        self._ahead[id(outputs)] = target
         return outputs
 
     def _add(self, call: graph.Call, outputs: Any) -> None:
@@ -338,7 +364,7 @@ class _Freezer:
     ) -> Any:
         """A tensor times one number for each channel, plus another, as a 1x1 depthwise convolution."""
         shape = tuple(tensor.shape[1:])
-        image = keras.layers.Reshape(_image(shape), name=f"{name}.image")(tensor) if len(shape) != 3 else tensor
+        image = keras.layers.Reshape(as_image(shape), name=f"{name}.image")(tensor) if len(shape) != 3 else tensor
         layer = keras.layers.DepthwiseConv2D(1, name=name)
         layer.build(image.shape)
         frozen = self._frozen_layer(layer, weight, offset, self._grids.get(id(tensor)), (-2, -1), signs)
@@ -365,7 +391,7 @@ class _Freezer:
             return self._rows(call)
         layout_of(inner(layer), layer.name)
         slot = slots_in(layer)[0]
-        weight, bias = integer_weight(layer, slot.name), _bias(layer)
+        weight, bias = integer_weight(layer, slot.name), bias_of(layer)
         reader = reader_of(call.node, self.flat, self._table)
         signs = self._gives_signs(call.node)
         if reader is not None and batch_norm.foldable(layer, reader.operation):
@@ -437,7 +463,7 @@ class _Freezer:
     def _mean(self, call: graph.Call) -> Any:
         """A mean over all positions, which its kernel rounds to the grid of the point behind it."""
         tensor = call.args[0]
-        _check_sizes(call.operation, tensor)
+        check_sizes(call.operation, tensor)
         outputs = call.run()
         self._remember_mean(tensor, outputs)
         return outputs
@@ -451,7 +477,7 @@ class _Freezer:
         """An average pooling, and behind it the rounding of the int8 kernel: same scale, half away from zero."""
         layer, tensor = call.operation, call.args[0]
         grid = self._grids.get(id(tensor))
-        pooled, shape = _as_local_pooling(layer, tensor)
+        pooled, shape = as_local_pooling(layer, tensor)
         outputs = pooled(tensor)
         if grid is not None:
             rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, rounding="half_away")
@@ -467,34 +493,3 @@ class _Freezer:
 def _only_describes(quantizer: Any) -> bool:
     """Whether an 8-bit range says what the values are, rather than what they shall be."""
     return quantizer.bits == 8 and isinstance(quantizer, (MeasuredRange, MovingAverageRange))
-
-
-def _image(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape with height and width, so that a convolution takes it."""
-    return (1, 1, shape[-1]) if len(shape) == 1 else (1, int(np.prod(shape[:-1])), shape[-1])
-
-
-def _as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.layers.Layer, tuple[int, ...] | None]:
-    """A pooling layer with int8 rounding that all kernels share, and the shape to bring its output to, if any."""
-    if type(layer).__name__ != "GlobalAveragePooling2D":
-        return layer, None
-    _check_sizes(layer, tensor)
-    pooled = keras.layers.AveragePooling2D(tuple(tensor.shape[1:3]), name=layer.name)
-    return pooled, None if layer.keepdims else (tensor.shape[-1],)
-
-
-def _check_sizes(layer: keras.layers.Layer, tensor: Any) -> None:
-    if None in tensor.shape[1:]:
-        raise ValueError(
-            "Expected static shapes except for the batch, as an average takes its factor from them. Received: "
-            f"{tuple(tensor.shape)} at {layer.name!r}"
-        )
-
-
-def _bias(layer: keras.layers.Layer) -> NDArray[np.float64]:
-    body = inner(layer)
-    if getattr(body, "bias", None) is not None:
-        return np.asarray(body.bias, np.float64)
-    slot = slots_in(layer)[0]
-    shape = slot.variable(body).shape
-    return np.zeros(int(np.prod([shape[a] for a in slot.channel_axes])))

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.convert.lstm.integers import LstmIntegers
+
 MODES = ("float32", "float16", "dynamic", "int8", "16x8")
 IO_TYPES = ("float32", "int8", "uint8", "int16")
 
@@ -77,6 +79,7 @@ class LoweringPlan:
         points: Marker ID (1, 2, ...) -> activation point.
         target: `"litert"` or `"tflm"`: where two exact forms exist, the one that this runtime runs better.
         unpacked: Name of a weight that is stored as int8 -> why not in fewer bits, where there is a reason to give.
+        lstms: `fingerprint` of the matrix that stands for an LSTM -> its name and its integers.
     """
 
     mode: str = "int8"
@@ -85,3 +88,4 @@ class LoweringPlan:
     points: Mapping[int, ActivationPoint] = field(default_factory=dict)
     target: str = "litert"
     unpacked: Mapping[str, str] = field(default_factory=dict)
+    lstms: Mapping[str, tuple[str, LstmIntegers]] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.convert.lowering.rule import rule_of
 from keras_compress.convert.lowering.weighted import Weighted
+from keras_compress.convert.lstm.operator import check_lstms
 from keras_compress.convert.plan import ConstantGrid, LoweringPlan, fingerprint
 from keras_compress.core.wrapper import Compressed
 
@@ -54,6 +55,7 @@ def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> N
         elif values is not None and values.dtype in (np.int8, np.int16) and quantization is not None:
             grid = _matching(values, quantization[0], plan)
             missing.pop(grid.name if grid else "", None)
+    check_lstms(graph, plan.lstms.values())
     if missing:
         raise ValueError(f"Expected all weights in the file. Received: none for {sorted(missing)}")
 

@@ -9,6 +9,7 @@ from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.lowering.bias_of_rows import bias_of_rows
 from keras_compress.convert.lowering.boundaries import Boundaries
 from keras_compress.convert.lowering.fuse_relu import fuse_relu
+from keras_compress.convert.lowering.fused_lstm import place_lstms
 from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.hybrid import store_hybrid
 from keras_compress.convert.lowering.interface import set_io_types
@@ -89,11 +90,12 @@ def lower(float_model: Any, plan: LoweringPlan) -> Lowered:
 
 def _lower_integer(graph: Graph, plan: LoweringPlan) -> Lowered:
     marked = strip_markers(graph, plan.points)
+    lstms = place_lstms(graph, plan.lstms)
     fuse_relu(graph, marked.grids)
     mean_to_pool(graph, marked.grids)
     bias_of_rows(graph, marked.grids)
     spread_grids(graph, marked.grids)
-    state = Lowering(graph, plan.weights, marked.grids, target=plan.target)
+    state = Lowering(graph, plan.weights, marked.grids, target=plan.target, lstms=lstms)
     float_ops = _lower_operators(state)
     for tensor, grid in state.grids.items():
         grid.put_on(graph, tensor)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.lowering.grid import Grid
+from keras_compress.convert.lstm.integers import LstmIntegers
 from keras_compress.convert.plan import ConstantGrid
 
 
@@ -24,6 +25,7 @@ class Lowering:
         packed: Weight that will be packed -> bits of one value.
         target: Runtime that the file is for.
         notes: What was added that the float model does not have, for the reader of the report.
+        lstms: Output of an LSTM -> its name and its integers.
     """
 
     graph: Graph
@@ -34,6 +36,7 @@ class Lowering:
     packed: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     target: str = "litert"
+    lstms: Mapping[int, tuple[str, LstmIntegers]] = field(default_factory=dict)
 
     def label(self, op: Any) -> str:
         """How messages call an operator."""

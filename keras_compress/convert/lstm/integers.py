@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.kernel_rounding import multiplier_of
-from keras_compress.convert.lstm.tables import Runtime
 
 Array = NDArray[Any]
 GATES = ("input", "forget", "cell", "output")  # Keras's order, and the operator's
@@ -121,7 +120,7 @@ class Factors:
     hidden: tuple[Array, Array]
 
 
-def factors_of(lstm: LstmIntegers, runtime: Runtime) -> Factors:
+def factors_of(lstm: LstmIntegers, runtime: str) -> Factors:
     """The factors of a runtime's kernel; float32 where the kernel computes in float32.
 
     **Reference**: `PopulateQuantizedLstmParams8x8_16` of LiteRT, `PrepareGateParametersInteger` of TFLite-Micro.

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from keras_compress.convert.kernel_rounding import round_twice
 from keras_compress.convert.lstm.integers import LstmIntegers, factors_of
-from keras_compress.convert.lstm.tables import Runtime, sigmoid_table, tanh_table
+from keras_compress.convert.lstm.tables import sigmoid_table, tanh_table
 
 Tensor = Any
 _LOWEST, _HIGHEST = -32768, 32767
@@ -32,16 +32,15 @@ class LstmKernel:
 
     Args:
         lstm: Weights and grids.
-        runtime: Whose kernel.
+        runtime: `"litert"` or `"tflm"`: whose kernel.
     """
 
-    def __init__(self, lstm: LstmIntegers, runtime: Runtime) -> None:
+    def __init__(self, lstm: LstmIntegers, runtime: str) -> None:
         self._lstm, self._runtime = lstm, runtime
         self._factors = factors_of(lstm, runtime)
         self._sigmoid, self._tanh = sigmoid_table(runtime), tanh_table(runtime, 3)
         self._tanh_of_cell = tanh_table(runtime, 15 + lstm.cell_exponent)
-        self._kernel = lstm.kernel.astype(np.float64)
-        self._recurrent = lstm.recurrent_kernel.astype(np.float64)
+        self._kernel, self._recurrent = (tf.cast(w, tf.float64) for w in (lstm.kernel, lstm.recurrent_kernel))
 
     def __call__(self, sequence: Tensor) -> Tensor:
         """Hidden states of all steps, from states of zero.
@@ -60,7 +59,7 @@ class LstmKernel:
 
     def _of_inputs(self, sequence: Tensor) -> Tensor:
         products = _product(sequence - self._lstm.input_grid[1], self._kernel)
-        return _clipped(round_twice(products + self._lstm.bias.astype(np.int64), *self._factors.kernel))
+        return _clipped(round_twice(products + tf.cast(self._lstm.bias, tf.int64), *self._factors.kernel))
 
     def _step(self, gate: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         lstm, factors = self._lstm, self._factors

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -73,3 +76,42 @@ def _options() -> Any:
     options.cellClip = options.projClip = 0.0
     options.timeMajor = options.asymmetricQuantizeInputs = False
     return options
+
+
+def check_lstms(graph: Graph, lstms: Iterable[tuple[str, LstmIntegers]]) -> None:
+    """Check that the operators of a file have these integers and grids, in any order.
+
+    Raises:
+        ValueError: Naming those that are missing.
+    """
+    found = [_read(graph, op) for op in graph.operators if graph.kind(op) == KIND]
+    missing = [name for name, lstm in lstms if not any(_same(lstm, other) for other in found)]
+    if missing:
+        raise ValueError(f"Expected the frozen LSTMs in the file. Received: other integers for {missing}")
+
+
+def _read(graph: Graph, op: Any) -> LstmIntegers:
+    """The integers of an operator."""
+
+    def held(start: int) -> tuple[Any, Any]:
+        tensors = op.inputs[start : start + len(GATES)]
+        return [graph.constant(t) for t in tensors], np.array([_grid(graph, t)[0] for t in tensors], np.float32)
+
+    (kernels, kernel_scale), (recurrent, recurrent_scale), (biases, _) = map(held, (_KERNELS, _RECURRENT, _BIASES))
+    kernel, recurrent_kernel = (np.concatenate(matrices).T for matrices in (kernels, recurrent))
+    return LstmIntegers(
+        kernel, recurrent_kernel, np.concatenate(biases), kernel_scale, recurrent_scale,
+        _grid(graph, op.inputs[0]), _grid(graph, op.inputs[_HIDDEN]),
+        round(math.log2(_grid(graph, op.inputs[_CELL])[0])),
+    )  # fmt: skip
+
+
+def _grid(graph: Graph, tensor: int) -> tuple[float, int]:
+    found = graph.quantization(tensor)
+    if found is None:
+        raise ValueError(f"Expected scales at {graph.name(tensor)!r}. Received: none")
+    return float(found[0][0]), found[1]
+
+
+def _same(first: LstmIntegers, second: LstmIntegers) -> bool:
+    return all(np.array_equal(getattr(first, each.name), getattr(second, each.name)) for each in fields(first))

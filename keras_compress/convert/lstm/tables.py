@@ -10,12 +10,11 @@ method); TFLite-Micro interpolates between 256 samples of a sigmoid, `x / 24` ap
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Runtime = Literal["litert", "tflm"]
 Array = NDArray[np.int64]
 
 _INPUTS = np.arange(-32768, 32768, dtype=np.int64)
@@ -25,7 +24,7 @@ _EXPONENTIALS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401,
 
 
 @functools.cache
-def sigmoid_table(runtime: Runtime) -> NDArray[np.int32]:
+def sigmoid_table(runtime: str) -> NDArray[np.int32]:
     """Sigmoid of `x * 2^-12`, in steps of 2^-15, for x from -32768 to 32767.
 
     >>> sigmoid_table("litert")[[32768, 65535]].tolist(), sigmoid_table("tflm")[[32768, 65535]].tolist()
@@ -36,11 +35,11 @@ def sigmoid_table(runtime: Runtime) -> NDArray[np.int32]:
 
 
 @functools.cache
-def tanh_table(runtime: Runtime, integer_bits: int) -> NDArray[np.int32]:
+def tanh_table(runtime: str, integer_bits: int) -> NDArray[np.int32]:
     """Tanh of `x * 2^(integer_bits - 15)`, in steps of 2^-15, for x from -32768 to 32767.
 
     Args:
-        runtime: Whose kernel.
+        runtime: `"litert"` or `"tflm"`: whose kernel.
         integer_bits: 0 to 6, as LiteRT has it.
     """
     if not 0 <= integer_bits <= 6:
