@@ -16,6 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_compress.convert import fold
+from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.core import graph
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import slots_in
@@ -63,6 +64,8 @@ class _Run:
     grids: Mapping[str, FixedGrid] = field(default_factory=dict)
     # Noise for the weights of a wrapper, by its name.
     weights: Callable[[str, Compressed], list[tuple[keras.Variable, Any]]] | None = None
+    # What an LSTM that is one operator makes of its input.
+    lstm: Callable[[FusedLSTM, Tensor], Tensor] = FusedLSTM.__call__
     kept: Kept = field(default_factory=dict)
 
     def of(self, model: keras.Model, inputs: Sequence[Array]) -> Values:
@@ -77,6 +80,8 @@ class _Run:
             return self._made(name, self.at_point(name, operation, call.args[0]))
         if isinstance(operation, RoundAverage) and not self.rounds:
             return self._made(name, call.args[0])
+        if isinstance(operation, FusedLSTM):
+            return self._made(name, self.lstm(operation, call.args[0]))
         if self.weights is None or not isinstance(operation, Compressed):
             return self._made(name, call.run())
         with keras.StatelessScope(state_mapping=self.weights(name, operation)):
@@ -201,7 +206,10 @@ class Frozen:
                     found.append((slot.variable(wrapper.layer), _moved(weight, steps, rng)))
             return found
 
-        return _Run(at_point, watched, weights=noisy if noise else None).of(self.model, inputs)
+        def lstm(layer: FusedLSTM, values: Tensor) -> Tensor:
+            return layer.unrounded(values, rng if noise else None)
+
+        return _Run(at_point, watched, weights=noisy if noise else None, lstm=lstm).of(self.model, inputs)
 
 
 def _counterpart(point: QuantizeActivation, trained: Trained) -> str:

@@ -28,7 +28,7 @@ from keras_compress.core.shown import Shown
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.against_trained import Beside, decision_notes
-from keras_compress.runtime.rounding import expected_share
+from keras_compress.runtime.rounding import expected_share, is_copied
 from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target, target
@@ -53,7 +53,8 @@ class OpRow:
         kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
         max_lsb: Largest difference, in steps of the output.
         fraction_differing: Share of output values that differ at all.
-        bound: Largest share that may differ: `max_fraction` of `verify`, or what double rounding makes likely.
+        bound: Largest share that may differ: `max_fraction` of `verify`, or what double rounding makes likely; 0 for
+            an LSTM, of which the frozen model computes the same integers.
         ok: Within the bounds.
     """
 
@@ -417,6 +418,7 @@ class _Tally:
         # Equal sums meet the same tie: of few different ones, each is one throw of the dice.
         of_ties = expected + 3 * float(np.sqrt(expected / min(self.values, _different(self.counts))))
         bound = min(1.0, max(share + 3 * float(np.sqrt(share / self.values)), of_ties))
+        bound = 0.0 if is_copied(self.segment.content, self.kernel) else bound
         fraction = self.differing / self.values
         ok = self.largest <= max_lsb and fraction <= bound
         return OpRow(self.segment.point, self.kernel, self.largest, fraction, bound, ok)

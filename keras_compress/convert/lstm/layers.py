@@ -45,14 +45,19 @@ class LstmCells(keras.layers.Layer):
         return keras.KerasTensor((*inputs.shape[:2], 2 * self.units), inputs.dtype)
 
     def call(self, inputs: Tensor) -> Tensor:
-        sums = tf.transpose(ops.matmul(inputs, self.kernel) + self.bias, (1, 0, 2))
-        zeros = tf.zeros((tf.shape(inputs)[0], self.units), inputs.dtype)
-        recurrent = ops.convert_to_tensor(self.recurrent_kernel)
-        cells, gates = tf.scan(lambda state, gate: _float_step(gate, state, recurrent), sums, (zeros, zeros))
-        return tf.transpose(tf.concat([cells, gates], axis=-1), (1, 0, 2))
+        weights = (ops.convert_to_tensor(v) for v in (self.kernel, self.recurrent_kernel, self.bias))
+        return tf.concat(_cells_and_gates(inputs, *weights), axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units}
+
+
+def _cells_and_gates(inputs: Tensor, kernel: Tensor, recurrent: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Cell states of all steps, and the gates that let them out."""
+    sums = tf.transpose(tf.matmul(inputs, kernel) + bias, (1, 0, 2))
+    zeros = tf.zeros((tf.shape(inputs)[0], tf.shape(recurrent)[0]), inputs.dtype)
+    cells, gates = tf.scan(lambda state, gate: _float_step(gate, state, recurrent), sums, (zeros, zeros))
+    return tf.transpose(cells, (1, 0, 2)), tf.transpose(gates, (1, 0, 2))
 
 
 def _float_step(gate: Tensor, state: tuple[Tensor, Tensor], recurrent: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,6 +143,18 @@ class FusedLSTM(keras.layers.Layer):
 
     def _with(self, kernel: Any, recurrent_kernel: Any, bias: Any) -> LstmIntegers:
         return LstmIntegers(kernel, recurrent_kernel, bias, *self._scales, *self._grids, self._cell_exponent)
+
+    def unrounded(self, inputs: Tensor, noise: np.random.Generator | None = None) -> Tensor:
+        """The same weights, and nothing rounded; with noise, of up to half a step, on each weight."""
+        lstm = self.integers()
+        kernel_scale, recurrent_scale = (np.repeat(scale, self.units).astype(np.float64) for scale in self._scales)
+        steps = kernel_scale, recurrent_scale, kernel_scale * self._grids[0][0]
+        held = [np.asarray(each, np.float64) for each in (lstm.kernel, lstm.recurrent_kernel, lstm.bias)]
+        if noise is not None:
+            held = [each + noise.uniform(-0.5, 0.5, each.shape) for each in held]
+        weights = [(each * step).astype(np.float32) for each, step in zip(held, steps, strict=True)]
+        cells, gates = _cells_and_gates(inputs, *map(tf.constant, weights))
+        return gates * tf.tanh(cells)
 
     def compute_output_spec(self, inputs: Tensor) -> Tensor:
         return keras.KerasTensor((*inputs.shape[:-1], self.units), "float32")
