@@ -28,6 +28,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import check_model, check_phases_ended, strip_layer, warn_of_pending
 from keras_compress.core.suggest import did_you_mean
+from keras_compress.ir.emit import Emitted, emit
 from keras_compress.quantizers.activation import QuantizeActivation
 
 TARGETS = ("litert", "tflm", "ethos_u")
@@ -109,7 +110,8 @@ def convert(
     warn_of_pending(model)
     if mode in ("float32", "float16"):
         progress.step("running TensorFlow's converter")
-        lowered = lower(float_model(_float_model(model, representative_dataset), model), LoweringPlan(mode, io))
+        converted = Emitted(float_model(_float_model(model, representative_dataset), model))
+        lowered = lower(converted, LoweringPlan(mode, io))
         return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
     storage = _storage(target, mode, weights_storage)
     frozen, unpacked, lowered = _lowered(model, storage, mode, io, representative_dataset, recurrent, strict)
@@ -167,19 +169,19 @@ def _lowered(
         storage=storage,
         recurrent=recurrent,
     )
-    marked, plan = export(frozen, mode, io, storage)
-    unpacked = as_notes(plan.unpacked, storage)
+    progress.step("writing the operators")
+    exported = export(frozen, storage, model)
+    unpacked = as_notes(exported.unpacked, storage)
     if strict and storage.asked and unpacked:
         raise ValueError(f"Expected packed weights only (strict=True). Received: {'; '.join(unpacked)}")
-    progress.step("running TensorFlow's converter")
-    converted = float_model(marked, model)
     progress.step("lowering to integers")
-    lowered = lower(converted, plan)
+    emitted = emit(exported.graph)
+    lowered = lower(emitted, LoweringPlan(mode, io, storage.target))
     if strict and lowered.float_ops and mode in _INTEGER_MODES:
         listed = "; ".join(f"{op.op} at {op.tensor}: {op.reason}" for op in lowered.float_ops)
         raise ValueError(f"Expected integer operators only (strict=True). Received: {listed}")
     progress.step("reading back")
-    check_integers(lowered.content, plan, frozen)
+    check_integers(lowered.content, mode, emitted.weights.values(), frozen)
     return frozen, unpacked, lowered
 
 

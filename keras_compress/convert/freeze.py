@@ -20,7 +20,6 @@ from keras_compress.convert.final_grid import as_float32, final_grid, no_finer
 from keras_compress.convert.flatten import flatten
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.kernel_shapes import as_image, as_local_pooling, check_sizes
-from keras_compress.convert.layouts import layout_of
 from keras_compress.convert.lstm.form import RecurrentForm
 from keras_compress.convert.lstm.freezing import cells_behind, frozen_lstm, shared_point
 from keras_compress.convert.lstm.layers import FusedLSTM, LstmCells, LstmOutput
@@ -38,6 +37,7 @@ from keras_compress.core.lora import check_no_lora
 from keras_compress.core.model import check_model, check_phases_ended, inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
+from keras_compress.ir.layouts import layout_of
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
 from keras_compress.quantizers.placement import point_behind, reader_of

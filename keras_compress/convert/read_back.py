@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -12,52 +12,62 @@ from numpy.typing import NDArray
 from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.convert.lowering.rule import rule_of
 from keras_compress.convert.lowering.weighted import Weighted
+from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.convert.lstm.operator import check_lstms
-from keras_compress.convert.plan import ConstantGrid, LoweringPlan, fingerprint
 from keras_compress.core.wrapper import Compressed
+from keras_compress.ir.grids import ConstantGrid
 
 
-def check_integers(content: bytes, plan: LoweringPlan, frozen: keras.Model) -> None:
+def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], frozen: keras.Model) -> None:
     """Check that weights, scales and biases in the file are the frozen model's, to the integer.
 
     Args:
         content: The file.
-        plan: What was to be put in.
+        mode: One of `keras_compress.convert.plan.MODES`.
+        weights: What was to be put in; the tensors in the file have their names.
         frozen: The frozen model.
 
     Raises:
         ValueError: Naming the first tensor that differs, or the weights that are not in the file.
     """
     graph = Graph(read_model(content))
-    missing = {grid.name: grid for grid in plan.weights.values()}
-    biases = _biases(frozen)
+    grids, biases = {grid.name: grid for grid in weights}, _biases(frozen)
+    found: set[str] = set()
+    for tensor in {t for op in graph.operators for t in op.inputs if t >= 0 and graph.is_constant(t)}:
+        grid = grids.get(graph.name(tensor))
+        if grid is not None:
+            found.add(grid.name)
+            _check_weight(graph, tensor, grid)
     for data, weight, bias in _weighted_tensors(graph):
-        values, quantization = graph.constant(weight), graph.quantization(weight)
-        if values is None or quantization is None or values.dtype != np.int8:
+        quantization = graph.quantization(weight) if graph.is_constant(weight) else None
+        if quantization is None:
             continue
-        grid = _matching(values, quantization[0], plan)
-        if grid is None:
+        if graph.name(weight) not in grids:
             raise ValueError(
                 f"Expected the frozen integers in the file. Received: other ones in tensor {graph.name(weight)!r}"
             )
-        if graph.dtype(weight) != f"int{grid.storage_bits}":
-            raise ValueError(
-                f"Expected {grid.name!r} stored as int{grid.storage_bits}. Received: {graph.dtype(weight)} in the file"
-            )
-        missing.pop(grid.name, None)
-        if plan.mode in ("int8", "16x8") and bias >= 0:
+        if mode in ("int8", "16x8") and bias >= 0:
             _check_bias(graph, data, bias, quantization[0], biases)
-    for operand in _operands(graph):
-        values, quantization = graph.constant(operand), graph.quantization(operand)
-        if values is not None and values.dtype == np.float32:
-            grid = plan.weights.get(fingerprint(values))
-            missing.pop(grid.name if grid else "", None)
-        elif values is not None and values.dtype in (np.int8, np.int16) and quantization is not None:
-            grid = _matching(values, quantization[0], plan)
-            missing.pop(grid.name if grid else "", None)
-    check_lstms(graph, plan.lstms.values())
+    lstms = [(layer.name, layer.integers()) for layer in frozen.layers if isinstance(layer, FusedLSTM)]
+    check_lstms(graph, lstms)
+    missing = sorted(set(grids) - found)
     if missing:
-        raise ValueError(f"Expected all weights in the file. Received: none for {sorted(missing)}")
+        raise ValueError(f"Expected all weights in the file. Received: none for {missing}")
+
+
+def _check_weight(graph: Graph, tensor: int, grid: ConstantGrid) -> None:
+    values, quantization = graph.constant(tensor), graph.quantization(tensor)
+    if values is None or quantization is None:
+        return  # real numbers in a float island
+    same = values.size == grid.values.size and np.array_equal(values.reshape(-1), grid.values.reshape(-1))
+    if not (same and _same_scales(grid.scale.reshape(-1), quantization[0].reshape(-1))):
+        raise ValueError(
+            f"Expected the frozen integers in the file. Received: other ones in tensor {graph.name(tensor)!r}"
+        )
+    if grid.storage_bits < 8 and graph.dtype(tensor) != f"int{grid.storage_bits}":
+        raise ValueError(
+            f"Expected {grid.name!r} stored as int{grid.storage_bits}. Received: {graph.dtype(tensor)} in the file"
+        )
 
 
 def _weighted_tensors(graph: Graph) -> Iterator[tuple[int, int, int]]:
@@ -67,21 +77,6 @@ def _weighted_tensors(graph: Graph) -> Iterator[tuple[int, int, int]]:
         if isinstance(rule, Weighted):
             bias = op.inputs[rule.bias] if rule.bias < len(op.inputs) else -1
             yield op.inputs[rule.data], op.inputs[rule.weight], bias
-
-
-def _operands(graph: Graph) -> Iterator[int]:
-    """Constants that are looked up in, added, multiplied, or made floats again."""
-    for op in graph.operators:
-        if graph.kind(op) in ("GATHER", "ADD", "MUL", "PRELU", "DEQUANTIZE"):
-            yield from (t for t in op.inputs if t >= 0 and graph.is_constant(t))
-
-
-def _matching(values: NDArray[Any], scale: NDArray[Any], plan: LoweringPlan) -> ConstantGrid | None:
-    for grid in plan.weights.values():
-        same = grid.values.size == values.size and np.array_equal(grid.values.reshape(-1), values.reshape(-1))
-        if same and _same_scales(grid.scale.reshape(-1), scale.reshape(-1)):
-            return grid
-    return None
 
 
 def _same_scales(first: NDArray[Any], second: NDArray[Any]) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from keras_compress.convert.packing import bits_needed, spare_bits
-from keras_compress.convert.plan import ConstantGrid
+from keras_compress.ir.grids import ConstantGrid
 
 # What TFLite-Micro decodes while it runs.
 ENCODINGS = ("lut", "prune", "huffman")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.dead_units.rounding import Known, activation_range, limits, nearest, requantized
 from keras_compress.convert.dead_units.rule import Rule, same_grid, zero_at_zero
 from keras_compress.convert.dead_units.units import Units, grid_of, width
-from keras_compress.convert.lowering.grid import Grid
+from keras_compress.ir.grids import Grid
 
 _CLAMPS = {
     "RELU": schema.ActivationFunctionType.RELU,

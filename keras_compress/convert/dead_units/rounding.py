@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from keras_compress.convert.kernel_rounding import multiplier_of, round_twice
-from keras_compress.convert.lowering.grid import Grid
+from keras_compress.ir.grids import Grid
 
 # Kernels that compute in float32 take a rounded factor and round the product: together less than this part.
 _FLOAT_ERROR = 2.0**-21

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from keras_compress.convert.dead_units.rounding import Known
 from keras_compress.convert.flatbuffer import Graph
-from keras_compress.convert.lowering.grid import Grid
+from keras_compress.ir.grids import Grid
 from keras_compress.structured.channel_ids import ChannelIds, Ids
 
 Mask = NDArray[np.bool_]

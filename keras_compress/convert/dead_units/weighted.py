@@ -13,7 +13,7 @@ from keras_compress.convert.dead_units.rounding import Known, activation_range, 
 from keras_compress.convert.dead_units.rule import Rule
 from keras_compress.convert.dead_units.units import Mask, Units, grid_of, width
 from keras_compress.convert.flatbuffer import Graph
-from keras_compress.convert.lowering.grid import Grid
+from keras_compress.ir.grids import Grid
 
 
 class Layer:

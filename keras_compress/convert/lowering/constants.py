@@ -1,4 +1,4 @@
-"""Integer forms of constants: weights by fingerprint, biases, and operands of element-wise operators."""
+"""Integer forms of constants: weights, biases, and operands of element-wise operators."""
 
 from __future__ import annotations
 
@@ -7,42 +7,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.convert.lowering.grid import Grid
+from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.lowering.rule import Lowering
-from keras_compress.convert.plan import ConstantGrid, fingerprint
+from keras_compress.ir.grids import ConstantGrid, Grid
 
 
 def weight_grid(state: Lowering, op: Any, operand: int) -> ConstantGrid:
-    """The plan's grid of a weight operand.
+    """The integers of a weight operand.
 
     Raises:
-        ValueError: The plan has no weight with these float values.
+        ValueError: They are not known.
     """
     tensor = op.inputs[operand]
-    grid = find_weight(state, tensor)
+    grid = state.weights.get(tensor)
     if grid is None:
         raise ValueError(
-            f"Expected the weights of {state.label(op)} in the plan: those of a layer, not what a `call` computes from "
+            f"Expected the weights of {state.label(op)} to be those of a layer, not what a `call` computes from "
             "them (weight standardization, say; put the result into a plain layer before converting). "
-            f"Received: no entry of the plan's {len(state.weights)} has the values of tensor "
-            f"{state.graph.name(tensor)!r}, shape {state.graph.shape(tensor)}"
+            f"Received: no integers for tensor {state.graph.name(tensor)!r}, shape {state.graph.shape(tensor)}"
         )
     return grid
 
 
-def find_weight(state: Lowering, tensor: int) -> ConstantGrid | None:
-    """The plan's grid of a float constant, or None."""
-    key = ("fingerprint", state.graph.tensors[tensor].buffer)
-    values = state.graph.constant(tensor)
-    if values is None or values.dtype != np.float32:
-        return None
-    if key not in state.digests:
-        state.digests[key] = fingerprint(values)
-    return state.weights.get(state.digests[key])
-
-
 def store_weight(state: Lowering, op: Any, operand: int, dimension: int) -> NDArray[np.float32]:
-    """Replace a float weight by the plan's integers; returns its scales, `(1,)` or `(channels,)`.
+    """Replace a float weight by its integers; returns its scales, `(1,)` or `(channels,)`.
 
     Args:
         dimension: Axis of the stored tensor that per-channel scales run along.
@@ -50,23 +38,27 @@ def store_weight(state: Lowering, op: Any, operand: int, dimension: int) -> NDAr
     graph, tensor = state.graph, op.inputs[operand]
     grid = weight_grid(state, op, operand)
     shape, scale = graph.shape(tensor), grid.scale.astype(np.float32, copy=False).reshape(-1)
-    if np.all(scale == scale[:1]) and scale.size != shape[dimension]:
-        # Equal numbers in the kernels of two layers are one entry of the plan, with the channels of one of them.
-        scale = scale[:1]
     if scale.size not in (1, shape[dimension]):
         raise ValueError(
             f"Expected 1 or {shape[dimension]} scales for {grid.name!r}, stored as {shape}. "
             f"Received: {scale.size} scales"
         )
-    key = ("weight", graph.tensors[tensor].buffer, shape, dimension)
+    key = ("weight", tensor, dimension)
     if key not in state.constants:
-        stored = graph.add_constant(grid.name, grid.values.astype(np.int8, copy=False).reshape(shape))
+        stored = _add_named(graph, tensor, grid.name, grid.values.astype(np.int8, copy=False).reshape(shape))
         graph.set_quantization(stored, scale, 0, dimension)
         state.constants[key] = stored
         if grid.storage_bits < 8:
             state.packed[stored] = grid.storage_bits
     op.inputs[operand] = state.constants[key]
     return scale
+
+
+def _add_named(graph: Graph, tensor: int, name: str, integers: NDArray[Any]) -> int:
+    """A constant with the name of the float one that it stands for."""
+    if graph.name(tensor) == name:
+        graph.rename(tensor, f"{name}/float32")
+    return graph.add_constant(name, integers)
 
 
 def store_bias(
@@ -128,13 +120,13 @@ def grid_of_constant(values: NDArray[np.float32], bits: int) -> Grid:
 
 
 def quantize_operand(state: Lowering, op: Any, operand: int, bits: int) -> int:
-    """Integer copy of a constant operand: the plan's integers when it lists them, else per tensor, 8-bit."""
+    """Integer copy of a constant operand: those that are known, else per tensor, 8-bit."""
     graph, tensor = state.graph, op.inputs[operand]
     values = graph.constant(tensor)
-    planned = find_weight(state, tensor)
+    planned = state.weights.get(tensor)
     if planned is not None and planned.scale.size == 1:
         integers = planned.values.astype(np.int16 if bits == 16 else np.int8, copy=False)
-        stored = graph.add_constant(planned.name, integers.reshape(graph.shape(tensor)))
+        stored = _add_named(graph, tensor, planned.name, integers.reshape(graph.shape(tensor)))
         graph.set_quantization(stored, planned.scale)
         return stored
     if values is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from keras_compress.convert.flatbuffer import Graph
-from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.rule import Lowering, Rule
+from keras_compress.ir.grids import Grid
 
 
 class FixedScale(Rule):

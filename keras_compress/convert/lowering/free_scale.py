@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.lowering.constants import quantize_operand
-from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.rule import Lowering, Rule
+from keras_compress.ir.grids import Grid
 
 
 class Elementwise(Rule):
@@ -83,6 +83,6 @@ class ByteFunction(Rule):
 
 
 class Requantize(Rule):
-    """A QUANTIZE between two grids, made from a marker behind a marker."""
+    """A QUANTIZE between two grids, of a point behind a point."""
 
     handles = ("QUANTIZE",)

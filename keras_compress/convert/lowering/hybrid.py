@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_compress.convert.lowering.constants import find_weight, store_weight
+from keras_compress.convert.lowering.constants import store_weight
 from keras_compress.convert.lowering.rule import Lowering, rule_of
 from keras_compress.convert.lowering.weighted import Weighted
 
@@ -15,7 +15,7 @@ _HYBRID_KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 def store_hybrid(state: Lowering) -> list[tuple[str, str, str]]:
-    """Store the plan's integers; operators without a hybrid kernel read them through a DEQUANTIZE.
+    """Store the integers of weights; operators without a hybrid kernel read them through a DEQUANTIZE.
 
     Returns:
         (kind, tensor, reason) of each weighted operator that keeps float32 weights or arithmetic.
@@ -27,8 +27,8 @@ def store_hybrid(state: Lowering) -> list[tuple[str, str, str]]:
     for op in graph.operators:
         kind, rule = graph.kind(op), rule_of(graph.kind(op))
         if isinstance(rule, Weighted) and graph.is_constant(op.inputs[rule.weight]):
-            if find_weight(state, op.inputs[rule.weight]) is None:
-                left.append((kind, graph.name(op.outputs[0]), "the plan has no integers for its weights"))
+            if state.weights.get(op.inputs[rule.weight]) is None:
+                left.append((kind, graph.name(op.outputs[0]), "no integers are known for its weights"))
             else:
                 scale = store_weight(state, op, rule.weight, rule.channel_axis)
                 if kind == "DEPTHWISE_CONV_2D":
@@ -53,7 +53,7 @@ def store_hybrid(state: Lowering) -> list[tuple[str, str, str]]:
 
 def _gather_integers(state: Lowering, op: Any) -> Any | None:
     """An embedding's rows are looked up as integers; returns the DEQUANTIZE that follows."""
-    planned = find_weight(state, op.inputs[0])
+    planned = state.weights.get(op.inputs[0])
     if planned is None or planned.scale.size > 1:
         return None
     graph, rows = state.graph, op.outputs[0]

@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.convert.flatbuffer import Graph
-from keras_compress.convert.lowering.grid import Grid
+from keras_compress.ir.grids import Grid
 
 UINT8_SHIFT = 128
 

@@ -1,20 +1,15 @@
-"""From a float flatbuffer with markers and a plan to an integer flatbuffer."""
+"""From a float model, and what is known of its tensors, to an integer flatbuffer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.lowering.bias_of_rows import bias_of_rows
+from keras_compress.convert.flatbuffer import Graph, write_model
 from keras_compress.convert.lowering.boundaries import Boundaries
-from keras_compress.convert.lowering.fuse_relu import fuse_relu
-from keras_compress.convert.lowering.fused_lstm import place_lstms
-from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.hybrid import store_hybrid
 from keras_compress.convert.lowering.interface import set_io_types
 from keras_compress.convert.lowering.mean_to_pool import mean_to_pool
-from keras_compress.convert.lowering.points import strip_markers
 from keras_compress.convert.lowering.ranges import spread_grids
 from keras_compress.convert.lowering.rule import Lowering, Rule, rule_of
 from keras_compress.convert.lowering.support import check_support
@@ -24,6 +19,8 @@ from keras_compress.convert.passes.dense_as_convolution import dense_as_convolut
 from keras_compress.convert.passes.float16 import store_float16
 from keras_compress.convert.passes.pack_weights import pack_weights
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
+from keras_compress.ir.emit import Emitted
+from keras_compress.ir.grids import Grid
 
 
 @dataclass(frozen=True)
@@ -58,26 +55,25 @@ class Lowered:
     notes: list[str] = field(default_factory=list)
 
 
-def lower(float_model: Any, plan: LoweringPlan) -> Lowered:
-    """Put the plan's integers into a float flatbuffer made by `float_flatbuffer`.
+def lower(emitted: Emitted, plan: LoweringPlan) -> Lowered:
+    """Put integers into a float model.
 
     Args:
-        float_model: Float32 `.tflite` file, with markers at the plan's points, or the schema object that
-            `keras_compress.convert.float_flatbuffer.float_model` gives, which is then used up.
-        plan: Mode, input and output type, weights and activation points.
+        emitted: What `keras_compress.ir.emit.emit` gave, or a float model of which nothing is known, as
+            `keras_compress.convert.float_flatbuffer.float_model` gives it. The model is used up.
+        plan: Mode, type of inputs and outputs, runtime.
 
     Raises:
         ValueError: The plan does not fit the model; the message names the operator and the tensor.
     """
     if plan.mode not in MODES or plan.io not in IO_TYPES:
         raise ValueError(f"Expected mode in {MODES}, io in {IO_TYPES}. Received: {plan.mode!r}, {plan.io!r}")
-    graph = Graph(read_model(float_model) if isinstance(float_model, bytes) else float_model)
     if plan.mode in ("int8", "16x8"):
-        return _lower_integer(graph, plan)
+        return _lower_integer(emitted, plan)
     if plan.io != "float32":
         raise ValueError(f"Expected io='float32' for mode={plan.mode!r}. Received: io={plan.io!r}")
-    strip_markers(graph, plan.points)
-    state = Lowering(graph, plan.weights, {})
+    graph = Graph(emitted.model)
+    state = Lowering(graph, emitted.weights, {})
     left: list[FloatOp] = []
     if plan.mode == "float16":
         state.notes += store_float16(graph)
@@ -88,24 +84,21 @@ def lower(float_model: Any, plan: LoweringPlan) -> Lowered:
     return Lowered(write_model(graph.model), {}, left, state.notes)
 
 
-def _lower_integer(graph: Graph, plan: LoweringPlan) -> Lowered:
-    marked = strip_markers(graph, plan.points)
-    lstms = place_lstms(graph, plan.lstms)
-    fuse_relu(graph, marked.grids)
-    mean_to_pool(graph, marked.grids)
-    bias_of_rows(graph, marked.grids)
-    spread_grids(graph, marked.grids)
-    state = Lowering(graph, plan.weights, marked.grids, target=plan.target, lstms=lstms)
+def _lower_integer(emitted: Emitted, plan: LoweringPlan) -> Lowered:
+    graph, points = Graph(emitted.model), dict(emitted.points)
+    state = Lowering(graph, emitted.weights, dict(emitted.grids), target=plan.target, lstms=emitted.lstms)
+    mean_to_pool(graph, state.grids)
+    spread_grids(graph, state.grids)
     float_ops = _lower_operators(state)
     for tensor, grid in state.grids.items():
         grid.put_on(graph, tensor)
     set_io_types(graph, state.grids, plan.io)
-    clamp_points(graph, plan.points, marked.points, state.notes)
+    clamp_points(state, emitted.lowest, points)
     state.notes += dense_as_convolution(graph, state.packed, plan.target)
     pack_weights(graph, state.packed)
     check_support(graph, plan.target)
     set_versions(graph)
-    names = {point: graph.name(tensor) for point, tensor in marked.points.items()}
+    names = {point: graph.name(tensor) for point, tensor in points.items()}
     return Lowered(write_model(graph.model), names, float_ops, state.notes)
 
 
@@ -120,7 +113,7 @@ def _lower_operators(state: Lowering) -> list[FloatOp]:
         if not graph.float_inputs(op) and not graph.float_outputs(op):
             boundaries.operators.append(op)  # shapes, indices: no activation in it
         elif reason is None and graph.kind(op) == "QUANTIZE":
-            boundaries.move(op.inputs[0], op.outputs[0])  # a marker behind a marker
+            boundaries.move(op.inputs[0], op.outputs[0])  # a point behind a point
         elif reason is None and rule is not None:
             _lower_operator(state, boundaries, op, rule)
         else:

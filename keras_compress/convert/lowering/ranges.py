@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from keras_compress.convert.flatbuffer import Graph
-from keras_compress.convert.lowering.grid import Grid
 from keras_compress.convert.lowering.rule import rule_of
+from keras_compress.ir.grids import Grid
 
 
 def spread_grids(graph: Graph, grids: dict[int, Grid]) -> None:

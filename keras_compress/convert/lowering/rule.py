@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from keras_compress.convert.flatbuffer import Graph
-from keras_compress.convert.lowering.grid import Grid
-from keras_compress.convert.lstm.integers import LstmIntegers
-from keras_compress.convert.plan import ConstantGrid
+from keras_compress.ir.grids import ConstantGrid, Grid
 
 
 @dataclass
@@ -18,10 +16,9 @@ class Lowering:
 
     Attributes:
         graph: The model being edited.
-        weights: Fingerprint -> weight grid, from the plan.
+        weights: Constant -> its integers, of those that are known.
         grids: Tensor -> grid, for every activation tensor that holds integers.
         constants: Integer copies of constants already made, by what they were made from.
-        digests: Fingerprints already computed.
         packed: Weight that will be packed -> bits of one value.
         target: Runtime that the file is for.
         notes: What was added that the float model does not have, for the reader of the report.
@@ -29,14 +26,13 @@ class Lowering:
     """
 
     graph: Graph
-    weights: Mapping[str, ConstantGrid]
+    weights: Mapping[int, ConstantGrid]
     grids: dict[int, Grid]
     constants: dict[tuple[Any, ...], int] = field(default_factory=dict)
-    digests: dict[tuple[Any, ...], str] = field(default_factory=dict)
     packed: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     target: str = "litert"
-    lstms: Mapping[int, tuple[str, LstmIntegers]] = field(default_factory=dict)
+    lstms: Mapping[int, tuple[str, bytes]] = field(default_factory=dict)
 
     def label(self, op: Any) -> str:
         """How messages call an operator."""

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_compress.convert.flatbuffer import Graph
-from keras_compress.convert.lowering.constants import constant_on_grid, find_weight
-from keras_compress.convert.lowering.grid import Grid
+from keras_compress.convert.lowering.constants import constant_on_grid, store_weight
 from keras_compress.convert.lowering.rule import Lowering, Rule
+from keras_compress.ir.grids import Grid
 
 
 class SameScale(Rule):
@@ -48,16 +48,19 @@ class Lookup(SameScale):
         return inputs[0] if inputs else _table_grid(state, op, outputs[0])
 
     def lower(self, state: Lowering, op: Any) -> None:
-        if state.graph.is_constant(op.inputs[0]):
-            grid = _table_grid(state, op, state.grids[op.outputs[0]])
-            op.inputs[0] = constant_on_grid(state, op.inputs[0], grid)
+        if _has_known_table(state, op):
+            store_weight(state, op, 0, 0)
+        elif state.graph.is_constant(op.inputs[0]):
+            op.inputs[0] = constant_on_grid(state, op.inputs[0], state.grids[op.outputs[0]])
+
+
+def _has_known_table(state: Lowering, op: Any) -> bool:
+    planned = state.weights.get(op.inputs[0])
+    return planned is not None and planned.scale.size == 1
 
 
 def _table_grid(state: Lowering, op: Any, wanted: Grid) -> Grid:
-    planned = find_weight(state, op.inputs[0])
-    if planned is None or planned.scale.size > 1:
-        return wanted
-    return Grid(float(planned.scale.reshape(-1)[0]), 0)
+    return Grid(state.weights[op.inputs[0]].scale.item(), 0) if _has_known_table(state, op) else wanted
 
 
 class PadValue(SameScale):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,21 @@ class LstmIntegers:
     input_grid: tuple[float, int]
     output_grid: tuple[float, int]
     cell_exponent: int
+
+    def packed(self) -> bytes:
+        """All of it as bytes: equal ones are equal."""
+        file = io.BytesIO()
+        arrays: Any = {each.name: np.asarray(getattr(self, each.name)) for each in fields(self)}
+        np.savez(file, **arrays)
+        return file.getvalue()
+
+    @classmethod
+    def unpacked(cls, content: bytes) -> LstmIntegers:
+        """What `packed` gave."""
+        with np.load(io.BytesIO(content)) as found:
+            arrays = {each.name: found[each.name] for each in fields(cls)}
+        grids = {key: (float(arrays[key][0]), int(arrays[key][1])) for key in ("input_grid", "output_grid")}
+        return cls(**{**arrays, **grids, "cell_exponent": int(arrays["cell_exponent"])})
 
     @property
     def units(self) -> int:

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from numpy.typing import NDArray
 
 from keras_compress.convert.lstm.integers import LstmIntegers
 from keras_compress.convert.lstm.kernel import LstmKernel
@@ -179,27 +178,3 @@ class FusedLSTM(keras.layers.Layer):
             "output_grid": list(self._grids[1]),
             "cell_exponent": self._cell_exponent,
         }
-
-
-class StandIn(keras.layers.Layer):
-    """A product with a matrix that no weight is like: where it ends up in the float file, the operator will stand.
-
-    Args:
-        number: Of the LSTM, from 1.
-        units: Length of its outputs.
-        **kwargs: Those of a layer.
-    """
-
-    def __init__(self, number: int, units: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._number, self._units = number, units
-
-    def matrix(self, inputs: int) -> NDArray[np.float32]:
-        """What is multiplied by, `(inputs, units)`."""
-        return (self._number * 1e6 + np.arange(inputs * self._units)).reshape(inputs, self._units).astype(np.float32)
-
-    def compute_output_spec(self, inputs: Tensor) -> Tensor:
-        return keras.KerasTensor((*inputs.shape[:-1], self._units), inputs.dtype)
-
-    def call(self, inputs: Tensor) -> Tensor:
-        return tf.matmul(inputs, tf.constant(self.matrix(inputs.shape[-1])))

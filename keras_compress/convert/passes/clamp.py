@@ -9,38 +9,34 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.convert.flatbuffer import Graph
-from keras_compress.convert.plan import ActivationPoint
+from keras_compress.convert.lowering.rule import Lowering
+from keras_compress.ir.grids import Grid
 
 # Fused activations whose lower end is the zero point.
 _CLIPPING = (schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.RELU6)
 
 
-def clamp_points(
-    graph: Graph, points: Mapping[int, ActivationPoint], tensors: dict[str, int], notes: list[str]
-) -> None:
+def clamp_points(state: Lowering, lowest: Mapping[str, int], points: dict[str, int]) -> None:
     """Put a MAXIMUM behind each point whose integers begin above the lowest of their type.
 
     The upper end needs none: such points sit at the top of int8, where kernels saturate.
 
     Args:
-        graph: Integer graph, inputs and outputs in place.
-        points: The plan's points.
-        tensors: Name of a point -> its tensor; points at a model input move behind the MAXIMUM.
-        notes: A line for each MAXIMUM is added.
+        state: The lowering, integers, inputs and outputs in place; a line for each MAXIMUM is noted.
+        lowest: Name of a point -> its lowest integer, where that is above the lowest of its type.
+        points: Name of a point -> its tensor; points at a model input move behind the MAXIMUM.
     """
     done: dict[int, int] = {}
-    for point in points.values():
-        lowest_of_type = -(2 ** (point.bits - 1))
-        if point.lowest is None or point.lowest <= lowest_of_type:
-            continue
-        tensor = tensors[point.name]
+    for name, limit in lowest.items():
+        tensor = points[name]
+        grid = state.grids[tensor]
         if tensor not in done:
-            producer = graph.producers().get(tensor)
-            clipped = producer is not None and _clips(graph, producer) and point.lowest == point.zero_point
-            done[tensor] = tensor if clipped else _clamp(graph, tensor, point, producer)
+            producer = state.graph.producers().get(tensor)
+            clipped = producer is not None and _clips(state.graph, producer) and limit == grid.zero_point
+            done[tensor] = tensor if clipped else _clamp(state.graph, tensor, grid, limit, producer)
             if not clipped:
-                notes.append(f"MAXIMUM at {point.name!r}: a signed activation of fewer bits than 8")
-        tensors[point.name] = done[tensor]
+                state.notes.append(f"MAXIMUM at {name!r}: a signed activation of fewer bits than 8")
+        points[name] = done[tensor]
 
 
 def _clips(graph: Graph, op: Any) -> bool:
@@ -49,12 +45,12 @@ def _clips(graph: Graph, op: Any) -> bool:
     return getattr(op.builtinOptions, "fusedActivationFunction", None) in _CLIPPING
 
 
-def _clamp(graph: Graph, tensor: int, point: ActivationPoint, producer: Any) -> int:
+def _clamp(graph: Graph, tensor: int, grid: Grid, limit: int, producer: Any) -> int:
     """Insert the MAXIMUM; returns the tensor that holds the clamped integers."""
     other = graph.add_tensor(f"{graph.name(tensor)}/unclamped", graph.shape(tensor), graph.dtype(tensor))
-    lowest = graph.add_constant(f"{graph.name(tensor)}/lowest", np.array([point.lowest], graph.dtype(tensor)))
+    lowest = graph.add_constant(f"{graph.name(tensor)}/lowest", np.array([limit], graph.dtype(tensor)))
     for made in (other, lowest):
-        graph.set_quantization(made, np.array([point.scale], np.float32), point.zero_point)
+        graph.set_quantization(made, np.array([grid.scale], np.float32), grid.zero_point)
     if producer is None:
         # A model input of integer type: what reads it reads the clamped copy.
         for op in graph.operators:

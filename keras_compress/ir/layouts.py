@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.convert.plan import ConstantGrid
 from keras_compress.core.transform import IntegerWeight
+from keras_compress.ir.grids import ConstantGrid
 
 Array = NDArray[Any]
 

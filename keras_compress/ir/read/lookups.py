@@ -1,0 +1,43 @@
+"""Tables: an embedding's rows, and functions of the 256 values of an int8 tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_compress.ir.graph import Tensor
+from keras_compress.ir.read.reader import Reader
+from keras_compress.ir.read.table import reads
+
+
+@reads("Rows")
+def rows(reader: Reader, layer: Any, inputs: Tensor) -> Any:
+    """GATHER by int32 numbers."""
+    numbers = inputs
+    if inputs.dtype != "int32":
+        numbers = reader.add("CAST", inputs, dtype="int32", in_data_type=inputs.dtype, out_data_type="int32")
+    return reader.add("GATHER", reader.kernel(layer), numbers)
+
+
+def looked_up(reader: Reader, layer: Any, inputs: Tensor) -> Tensor:
+    """A function of an int8 tensor, as the values that the point behind it takes.
+
+    CAST, ADD and GATHER: of real numbers the cast would be without sense; on the device it is that of an int8.
+    """
+    grid, point = reader.grid(inputs), reader.follows
+    if grid is None or point is None:
+        raise ValueError(f"Expected an activation point before and behind a table. Received: {layer.name!r}")
+    values = table_of(layer, grid.scale, grid.zero_point)
+    rounded = np.asarray(ops.convert_to_numpy(point(values)), np.float32)
+    number = reader.add("CAST", inputs, dtype="int32", in_data_type="float32", out_data_type="int32")
+    place = reader.add("ADD", number, np.array(128, np.int32))
+    return reader.add("GATHER", rounded, place)
+
+
+def table_of(layer: Any, scale: float, zero_point: int) -> NDArray[np.float32]:
+    """What the function gives for the 256 numbers of an int8 tensor, from -128 up."""
+    integers = np.arange(-128, 128, dtype=np.float32)
+    return np.asarray(ops.convert_to_numpy(layer(np.float32(scale) * (integers - np.float32(zero_point)))))
