@@ -24,11 +24,13 @@ class Flat:
         model: Functional model without nested models; a private copy.
         expanded: Names of the layers that came out of a layer or model of the user's that was taken apart.
         notes: What was chosen for recurrent layers.
+        without_operator: Why some of them can only be unrolled.
     """
 
     model: keras.Model
     expanded: frozenset[str]
     notes: tuple[str, ...] = ()
+    without_operator: tuple[str, ...] = ()
 
 
 def flatten(model: keras.Model, data: Any = None, recurrent: RecurrentForm | None = None) -> Flat:
@@ -48,7 +50,7 @@ def flatten(model: keras.Model, data: Any = None, recurrent: RecurrentForm | Non
     """
     emitter = Emitter(recurrent)
     flat = graph.Rebuild(emitter.visit, flat=True).model(input_points_apart(as_graph(model, data)))
-    return Flat(flat, frozenset(emitter.made), tuple(emitter.notes))
+    return Flat(flat, frozenset(emitter.made), tuple(emitter.notes), tuple(emitter.without_operator))
 
 
 def factors_of(flat: keras.Model) -> dict[str, PointwiseFunction]:

@@ -92,7 +92,7 @@ def freeze(
     Returns:
         A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
         Its `calibration_samples` tells how many samples set ranges, its `recurrent_notes` what became of recurrent
-        layers.
+        layers, its `without_operator` which of them are unrolled for want of one.
 
     Raises:
         ValueError: For ranges that are not known, or a layer without an integer kernel, by name.
@@ -115,7 +115,8 @@ def freeze(
         known = {name: grid for name, grid in (grids or {}).items() if name in free}
         seen = set_ranges(made, model if graph.is_graph(model) else made, representative_dataset)
     frozen = graph.Rebuild(_Freezer(made, activation_bits, activations, storage, known)).model(made)
-    frozen.calibration_samples, frozen.recurrent_notes = seen, flat.notes
+    frozen.calibration_samples, frozen.recurrent_notes = seen, (*flat.notes, *flat.without_operator)
+    frozen.without_operator = flat.without_operator
     return frozen
 
 
@@ -215,7 +216,7 @@ class _Freezer:
         sequence = self._sequences[id(cells_behind(call.node))]
         point = shared_point(call.node, self._table)
         source, target = self._grids.get(id(sequence)), self._grid_at(point.operation, None)
-        outputs = frozen_lstm(call.node, sequence, source, target, self.storage.target)
+        outputs = frozen_lstm(call.node, sequence, source, target, self.storage.target, self.known)
         if point is not graph.sole_consumer(call.node, self.flat, self._table):
             outputs = self._on_grid(outputs, target, f"{call.operation.name}.ahead")
         self._ahead[id(outputs)] = target

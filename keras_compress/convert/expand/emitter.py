@@ -39,12 +39,14 @@ class Emitter:
         unknown_batch: The number that stands for the size of the batch in what is being traced, if any does.
         recurrent: How recurrent layers are to be computed.
         notes: What was chosen for them.
+        without_operator: Why some of them can only be unrolled.
     """
 
     def __init__(self, recurrent: RecurrentForm | None = None) -> None:
         self.made: set[str] = set()
         self.recurrent = recurrent or RecurrentForm()
         self.notes: list[str] = []
+        self.without_operator: list[str] = []
         self.unknown_batch: int | None = None
         self._owners = Owners()
         self._names: Counter[str] = Counter()

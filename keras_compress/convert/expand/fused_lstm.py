@@ -17,30 +17,22 @@ Tensor = Any
 
 
 def fused(emit: Emitter, layer: Any, given: dict[str, Any]) -> bool:
-    """Whether a call of a recurrent layer is to become operators over all steps; the choice is noted.
-
-    Raises:
-        ValueError: They were asked for, and the layer computes something else.
-    """
-    form = emit.recurrent
+    """Whether a call of a recurrent layer is to become operators over all steps; the choice is noted."""
+    name, steps = emit.name("").rstrip("."), given["sequences"].shape[1]
     reason = _unlike_the_kernel(emit, layer, given)
-    if form.wanted == "fused" and reason is not None:
-        raise ValueError(
-            "Expected LSTMs that UNIDIRECTIONAL_SEQUENCE_LSTM computes for recurrent='fused'. Received: "
-            f"{type(layer).__name__} at {emit.name('').rstrip('.')!r}, {reason}. recurrent='auto' unrolls it."
-        )
-    chosen = reason is None and form.fuses(given["sequences"].shape[1])
-    if form.wanted != "unrolled":
-        emit.notes.append(_note(emit, layer, given["sequences"], chosen, reason))
+    if emit.recurrent.wanted == "unrolled":
+        return False
+    if reason is not None:
+        emit.without_operator.append(f"{name}: unrolled over {steps} steps: there is no operator for a layer {reason}")
+        return False
+    chosen = emit.recurrent.fuses(steps)
+    emit.notes.append(_note(emit, name, layer, given["sequences"], chosen))
     return chosen
 
 
-def _note(emit: Emitter, layer: Any, sequence: Tensor, chosen: bool, reason: str | None) -> str:
-    name, steps = emit.name("").rstrip("."), sequence.shape[1]
-    if reason is not None:
-        return f"{name}: unrolled over {steps} steps, since no operator computes a layer {reason}"
+def _note(emit: Emitter, name: str, layer: Any, sequence: Tensor, chosen: bool) -> str:
     sizes = [int(np.prod(sequence.shape[2:])), *(cell.units for cell in cells_of(layer))]
-    return f"{name}: {emit.recurrent.described(chosen, steps, sizes)}"
+    return f"{name}: {emit.recurrent.described(chosen, sequence.shape[1], sizes)}"
 
 
 def _unlike_the_kernel(emit: Emitter, layer: Any, given: dict[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,14 @@ from keras_compress.quantizers.kinds import Kind, kind_of
 Node = Any
 
 
-def frozen_lstm(node: Node, sequence: Any, source: FixedGrid | None, target: FixedGrid, runtime: str) -> Any:
+def frozen_lstm(
+    node: Node,
+    sequence: Any,
+    source: FixedGrid | None,
+    target: FixedGrid,
+    runtime: str,
+    known: Mapping[str, FixedGrid],
+) -> Any:
     """The outputs of an LSTM as its kernel computes them; the range of its cells is that of the point between.
 
     Args:
@@ -23,6 +31,7 @@ def frozen_lstm(node: Node, sequence: Any, source: FixedGrid | None, target: Fix
         source: Its grid.
         target: That of the outputs.
         runtime: `"litert"` or `"tflm"`: whose kernel.
+        known: Activation point -> grid that it gets, whatever was measured there.
 
     Raises:
         ValueError: The sequence has no grid.
@@ -33,7 +42,9 @@ def frozen_lstm(node: Node, sequence: Any, source: FixedGrid | None, target: Fix
             "Expected an activation quantizer of up to 8 bits in front of an LSTM that becomes one operator. "
             f"Received: none at {cells.name.removesuffix('.cells')!r}; put one there, or use recurrent='unrolled'."
         )
-    low, high = (float(end) for end in node.input_tensors[0]._keras_history.operation.quantizer.range())
+    point = node.input_tensors[0]._keras_history.operation
+    quantizer = known.get(point.name, point.quantizer)
+    low, high = (float(end) for end in quantizer.range())
     lstm = lstm_integers(
         np.asarray(cells.kernel),
         np.asarray(cells.recurrent_kernel),

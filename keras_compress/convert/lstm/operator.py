@@ -16,7 +16,7 @@ from keras_compress.convert.lstm.integers import GATES, LstmIntegers
 KIND = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 # Its 24 operands: the sequence, a matrix for each gate twice, 3 of peepholes, a bias for each gate, 2 of a projection,
 # the two states, and 4 of normalizations.
-_KERNELS, _RECURRENT, _BIASES, _HIDDEN, _CELL, _OPERANDS = 1, 5, 12, 18, 19, 24
+_KERNELS, _RECURRENT, _BIASES, _HIDDEN, CELL, _OPERANDS = 1, 5, 12, 18, 19, 24
 _INTERMEDIATES = 5
 
 
@@ -48,7 +48,7 @@ def lstm_operator(graph: Graph, sequence: int, output: int, lstm: LstmIntegers, 
         values = lstm.bias[gate * units : (gate + 1) * units]
         operands[_BIASES + gate] = _constant(graph, f"{name}/bias/{label}", values, steps[gate])
     operands[_HIDDEN] = _state(graph, f"{name}/hidden", (batch, units), "int8", *lstm.output_grid)
-    operands[_CELL] = _state(graph, f"{name}/cell", (batch, units), "int16", 2.0**lstm.cell_exponent, 0)
+    operands[CELL] = _state(graph, f"{name}/cell", (batch, units), "int16", 2.0**lstm.cell_exponent, 0)
     op = graph.make_operator(KIND, operands, [output], _options())
     # Only the fifth is read, for the grid of the hidden state; the others describe normalizations.
     intermediate = graph.add_tensor(f"{name}/intermediate", (0,), "int8")
@@ -102,7 +102,7 @@ def _read(graph: Graph, op: Any) -> LstmIntegers:
     return LstmIntegers(
         kernel, recurrent_kernel, np.concatenate(biases), kernel_scale, recurrent_scale,
         _grid(graph, op.inputs[0]), _grid(graph, op.inputs[_HIDDEN]),
-        round(math.log2(_grid(graph, op.inputs[_CELL])[0])),
+        round(math.log2(_grid(graph, op.inputs[CELL])[0])),
     )  # fmt: skip
 
 
