@@ -13,10 +13,12 @@ from keras_compress.convert.storage import INT8, Storage
 from keras_compress.core.data import fixed_batch
 from keras_compress.ir.check import check
 from keras_compress.ir.fuse import fuse_activations
+from keras_compress.ir.fuse_padding import fuse_padding
 from keras_compress.ir.fuse_transposes import fuse_transposes
 from keras_compress.ir.graph import Graph
 from keras_compress.ir.grids import ConstantGrid
 from keras_compress.ir.merge_reshapes import merge_reshapes
+from keras_compress.ir.order import depth_first
 from keras_compress.ir.read import read
 from keras_compress.ir.share import share_equal_nodes
 
@@ -60,7 +62,7 @@ def export(frozen: keras.Model, storage: Storage = INT8, origin: keras.Model | N
         island=Islands(origin or frozen),
         target=storage.target,
     )
-    for improve in (share_equal_nodes, merge_reshapes, fuse_activations, fuse_transposes):
+    for improve in (share_equal_nodes, merge_reshapes, fuse_padding, fuse_activations, fuse_transposes, depth_first):
         improve(graph)
     check(graph)
     return Exported(graph, unpacked)

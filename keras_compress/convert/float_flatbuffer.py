@@ -28,7 +28,7 @@ def float_flatbuffer(model: keras.Model) -> bytes:
     """Convert a Functional or Sequential model to a float32 `.tflite` file, without optimizations.
 
     The `serving_default` signature has one entry per input and output, in Keras's order: inputs named by
-    dict key or by their `Input` layer, outputs by dict key or by the layer that computes them (markers are
+    dict key or by their `Input` layer, outputs by dict key or by the layer that computes them (points are
     looked through). Tensors are named after layer and operator, nothing depends on the process.
 
     Args:

@@ -12,7 +12,7 @@ def share_equal_nodes(graph: Graph) -> None:
     """Let readers of a node that another one equals read the other's outputs; grids and names must be the same."""
     renamed: dict[str, str] = {}
     first: dict[tuple[Any, ...], Node] = {}
-    held = {tensor for _, tensor in graph.outputs} | {point.tensor for point in graph.points}
+    held = {tensor for _, tensor in graph.outputs}
     kept: list[Node] = []
     for node in graph.nodes:
         inputs = tuple(None if name is None else renamed.get(name, name) for name in node.inputs)
@@ -26,6 +26,7 @@ def share_equal_nodes(graph: Graph) -> None:
             renamed[mine] = theirs
             del graph.tensors[mine]
     graph.nodes = kept
+    graph.points = [replace(point, tensor=renamed.get(point.tensor, point.tensor)) for point in graph.points]
 
 
 def _alike(graph: Graph, node: Node, other: Node) -> bool:

@@ -52,7 +52,6 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     },
     "LearnedRange": {"bits": 4},
     "MagnitudePruner": {"schedule": SCHEDULE, "group": "one", "block_size": (1, 2), "block_pooling_type": "MAX"},
-    "Marker": {"marker_id": 7},
     "MovingAverageRange": {"bits": 4, "decay": 0.5},
     "NMPruner": {"sparsity_m_by_n": (1, 3), "schedule": SCHEDULE, "regrow": True},
     "Operand": {"operation": "subtract", "shape": (3, 2)},
@@ -214,7 +213,6 @@ def held(layer: layers.Layer, cls: type) -> Any:
 # Layers of a graph that is never saved by itself, and one with two inputs.
 NOT_ALONE = {
     "BatchedMatmul",
-    "Marker",
     "Operand",
     "PerSample",
     "PointwiseFunction",

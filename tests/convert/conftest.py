@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from keras_compress.convert.float_flatbuffer import float_flatbuffer
+from keras_compress.convert.expand.lookups import Rows
+from keras_compress.convert.export import export
 from keras_compress.convert.lowering import Lowered, lower
-from keras_compress.convert.markers import Marker
-from keras_compress.convert.plan import ActivationPoint, ConstantGrid, LoweringPlan, fingerprint
+from keras_compress.convert.plan import LoweringPlan
+from keras_compress.ir.emit import emit
+from keras_compress.ir.graph import Graph
+from keras_compress.ir.grids import ConstantGrid
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 
 RUNTIMES = ("xnnpack", "reference", "tflm")
 # Keras kernel -> TFLite layout, output channels along the given axis.
@@ -40,13 +43,24 @@ LAYOUTS: dict[type, tuple[Callable[[Any], Any], Callable[[Any, tuple[int, ...]],
         0,
     ),
     keras.layers.Dense: (lambda k: k.T, lambda t, shape: t.T, 0),
+    Rows: (lambda k: k, lambda t, shape: t, 0),
 }
 
 
-class FakeQuantize(keras.layers.Layer):
-    """What a marker's point does to real values: the simulation beside the device."""
+@dataclass(frozen=True)
+class Point:
+    """A place with integers, as a net asks for it."""
 
-    def __init__(self, point: ActivationPoint, **kwargs: Any) -> None:
+    name: str
+    scale: float
+    zero_point: int
+    bits: int = 8
+
+
+class FakeQuantize(keras.layers.Layer):
+    """What a point does to real values: the simulation beside the device."""
+
+    def __init__(self, point: Point, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.point = point
 
@@ -58,12 +72,14 @@ class FakeQuantize(keras.layers.Layer):
 
 @dataclass
 class Bench:
-    """One net: marked for the converter, simulated in Keras, and the plan that belongs to both."""
+    """One net: with points for the reader, simulated in Keras, and the integers of its kernels."""
 
     marked: keras.Model
     simulated: keras.Model
-    plan: LoweringPlan
-    float_model: bytes
+    weights: dict[str, ConstantGrid]
+    points: dict[str, Point]
+    mode: str
+    io: str
 
     def simulate(self, inputs: Mapping[str, Any]) -> list[Any]:
         """Outputs of the simulation in Keras's order; `inputs` by name of `Input` layer."""
@@ -71,8 +87,17 @@ class Bench:
         outputs = self.simulated(keras.tree.pack_sequence_as(self.simulated.input, fed))
         return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(outputs)]
 
-    def lower(self, **changes: Any) -> Lowered:
-        return lower(self.float_model, LoweringPlan(**{**self.plan.__dict__, **changes}))
+    def graph(self, weights: Mapping[str, ConstantGrid] | None = None) -> Graph:
+        """The net's operators, with integers for the kernels that are in `weights`, all of them by default."""
+        made = export(self.marked).graph
+        for name, grid in (self.weights if weights is None else weights).items():
+            made.tensors[name] = replace(made.tensors[name], values=grid)
+        return made
+
+    def lower(
+        self, mode: str | None = None, io: str | None = None, weights: Mapping[str, ConstantGrid] | None = None
+    ) -> Lowered:
+        return lower(emit(self.graph(weights)), LoweringPlan(mode or self.mode, io or self.io))
 
 
 def weight_grid(layer: Any, bits: int = 8, per_channel: bool = True) -> ConstantGrid:
@@ -92,40 +117,32 @@ def weight_grid(layer: Any, bits: int = 8, per_channel: bool = True) -> Constant
 Net = Callable[[Callable[..., Any]], keras.Model]
 
 
-@functools.cache
-def marked_net(
-    net: Net, per_channel: bool
-) -> tuple[keras.Model, bytes, dict[str, ConstantGrid], dict[int, ActivationPoint]]:
-    """The net with markers, its float flatbuffer, its weights, and its points in 8 bits."""
-    keras.utils.set_random_seed(7)
-    points: dict[int, ActivationPoint] = {}
-
-    def mark(x: Any, scale: float, zero_point: int, name: str) -> Any:
-        points[len(points) + 1] = ActivationPoint(name, float(np.float32(scale)), zero_point)
-        return Marker(len(points))(x)
-
-    model = net(mark)
-    grids = [weight_grid(layer, per_channel=per_channel) for layer in model.layers if hasattr(layer, "kernel")]
-    return model, float_flatbuffer(model), {fingerprint(grid.floats()): grid for grid in grids}, points
-
-
 def make_bench(net: Net, mode: str = "int8", io: str = "float32", per_channel: bool = True) -> Bench:
-    """Build `net(q)` twice; `q(x, scale, zero_point, name)` is a marker, then a fake quantization.
+    """Build `net(q)` twice; `q(x, scale, zero_point, name)` is a point, then a fake quantization.
 
     In mode `"16x8"` the same ranges are symmetric and 128 times finer.
     """
-    marked, float_model, weights, points = marked_net(net, per_channel)
-    if mode == "16x8":
-        points = {
-            number: ActivationPoint(p.name, float(np.float32(p.scale / 128)), 0, 16) for number, p in points.items()
-        }
+    keras.utils.set_random_seed(7)
+    points: dict[str, Point] = {}
+
+    def mark(x: Any, scale: float, zero_point: int, name: str) -> Any:
+        point = Point(name, float(np.float32(scale)), zero_point)
+        if mode == "16x8":
+            point = Point(name, float(np.float32(point.scale / 128)), 0, 16)
+        points[name] = point
+        grid = FixedGrid(point.scale, point.zero_point, point.bits, lowest=-(2 ** (point.bits - 1)))
+        maker = x._keras_history.operation
+        stands_for = getattr(maker, "stands_for", None) or maker.name
+        return QuantizeActivation(grid, stands_for=stands_for, name=name)(x)
 
     def simulate(x: Any, scale: float, zero_point: int, name: str) -> Any:
-        return FakeQuantize(next(p for p in points.values() if p.name == name))(x)
+        return FakeQuantize(points[name])(x)
 
+    marked = net(mark)
+    grids = [weight_grid(layer, per_channel=per_channel) for layer in marked.layers if hasattr(layer, "kernel")]
     simulated = net(simulate)
     simulated.set_weights(marked.get_weights())
-    return Bench(marked, simulated, LoweringPlan(mode, io, weights, points), float_model)
+    return Bench(marked, simulated, {grid.name: grid for grid in grids}, points, mode, io)
 
 
 def run_litert(content: bytes, inputs: Mapping[str, Any], reference: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Biases that the converter adds behind a reshape, or behind a dilated convolution: they belong to the product."""
+"""Biases belong to the product, whatever the shape of its inputs, and where two products share them."""
 
 import keras
 import numpy as np
@@ -23,7 +23,6 @@ def test_no_float_operator_is_left(lab):
 
 @pytest.mark.parametrize("layer", ["Conv1D", "DepthwiseConv2D"])
 def test_two_dilated_convolutions_of_one_input_keep_their_biases(layer, lab):
-    # The converter shares what goes before both, and then adds each bias behind it.
     def dilated(**options):
         options |= {"dilation_rate": 2, "bias_initializer": keras.initializers.RandomNormal(stddev=0.5)}
         if layer == "Conv1D":

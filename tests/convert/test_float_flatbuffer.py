@@ -18,7 +18,7 @@ from keras_compress.convert.float_flatbuffer import (
     input_names,
     output_names,
 )
-from keras_compress.convert.markers import Marker
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 
 MODEL = """
 import keras
@@ -100,9 +100,13 @@ def test_one_tensor_twice_and_an_input_as_output(lab):
     np.testing.assert_array_equal(got["x"], inputs["x"])
 
 
-def test_names_look_through_markers():
+def point(scale):
+    return QuantizeActivation(FixedGrid(scale, 0), stands_for="r")
+
+
+def test_names_look_through_points():
     x = keras.Input((3,), name="x")
-    model = keras.Model({"x": x}, [Marker(2)(Marker(1)(layers.ReLU(name="r")(x)))])
+    model = keras.Model({"x": x}, [point(2.0)(point(1.0)(layers.ReLU(name="r")(x)))])
     assert input_names(model) == ["x"]
     assert output_names(model) == ["r"]
 

@@ -8,11 +8,9 @@ import pytest
 from keras import layers
 from tests_integer_nets import IntegerNet
 
+from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.flatbuffer import Graph, read_model
-from keras_compress.convert.float_flatbuffer import float_flatbuffer
-from keras_compress.convert.lowering import lower
 from keras_compress.convert.passes.dense_as_convolution import dense_as_convolution
-from keras_compress.convert.plan import ConstantGrid, LoweringPlan, fingerprint
 
 
 def net(q):
@@ -30,7 +28,7 @@ def bench(lab):
 
 @pytest.fixture(scope="module")
 def plain(bench, lab):
-    """Outputs of the float32 file, where markers are gone."""
+    """Outputs of the float32 file, where points are gone."""
     inputs = lab.samples(bench.marked)
     content = bench.lower(mode="float32").content
     assert not {"QUANTIZE", "DEQUANTIZE"} & set(lab.operators(content))
@@ -53,7 +51,7 @@ def test_dynamic_range(bench, plain, lab, runtime):
     assert [f.op for f in lowered.float_ops] == ["TRANSPOSE_CONV"]
     for name in ("c", "dw", "t", "d"):
         values, scale, _, dtype = lab.tensor(lowered.content, f"{name}/kernel")
-        grid = next(g for g in bench.plan.weights.values() if g.name == f"{name}/kernel")
+        grid = bench.weights[f"{name}/kernel"]
         assert dtype == "int8"
         np.testing.assert_array_equal(values, grid.values)
         np.testing.assert_array_equal(scale, grid.scale)
@@ -64,7 +62,7 @@ def test_dynamic_range(bench, plain, lab, runtime):
 def test_dynamic_range_lists_weights_that_the_plan_does_not_have(bench):
     left = bench.lower(mode="dynamic", weights={}).float_ops
     assert [f.op for f in left] == ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"]
-    assert {f.reason for f in left} == {"the plan has no integers for its weights"}
+    assert {f.reason for f in left} == {"no integers are known for its weights"}
 
 
 @pytest.mark.parametrize("runtime", ["xnnpack", "reference"])
@@ -82,7 +80,7 @@ def test_float16_leaves_what_it_cannot_hold(lab):
         return keras.Model(x, layers.Dense(3, name="d", kernel_initializer=keras.initializers.Constant(1e6))(x))
 
     bench = lab.bench(big)
-    lowered = lower(bench.float_model, LoweringPlan("float16"))
+    lowered = bench.lower(mode="float16")
     assert len(lowered.notes) == 1
     assert "beyond float16's range" in lowered.notes[0]
     x = {"x": np.ones((1, 4), np.float32)}
@@ -90,20 +88,20 @@ def test_float16_leaves_what_it_cannot_hold(lab):
 
 
 def test_dynamic_range_looks_embeddings_up_as_integers(lab):
-    x = keras.Input((4,), dtype="int32", name="ids")
-    model = keras.Model(x, layers.Embedding(50, 8, name="e")(x))
-    table = model.layers[1].embeddings.numpy()
-    scale = np.array([np.abs(table).max() / 127], np.float32)
-    grid = ConstantGrid("e/embeddings", np.rint(table / scale).astype(np.int8), scale, 0)
-    model.layers[1].embeddings.assign(grid.floats())
-    plan = LoweringPlan("dynamic", weights={fingerprint(grid.floats()): grid})
-    content = lower(float_flatbuffer(model), plan).content
+    def net(q):
+        x = keras.Input((4,), dtype="int32", name="ids")
+        layer = Rows(50, 8, name="e")
+        layer.kernel.assign(np.random.default_rng(0).normal(size=(50, 8)))
+        return keras.Model(x, layer(x))
+
+    bench = lab.bench(net, per_channel=False)
+    content = bench.lower(mode="dynamic").content
     assert lab.operators(content)[-2:] == ["GATHER", "DEQUANTIZE"]
-    assert lab.tensor(content, "e/embeddings")[3] == "int8"
+    assert lab.tensor(content, "e/kernel")[3] == "int8"
     ids = {"ids": np.array([[3, 49, 0, 7]], np.int32)}
     for runtime in ("xnnpack", "reference"):
         got = lab.run(content, ids, runtime)["e"]
-        np.testing.assert_array_equal(got[0], grid.floats()[ids["ids"][0]])
+        np.testing.assert_array_equal(got[0], bench.weights["e/kernel"].floats()[ids["ids"][0]])
 
 
 @pytest.mark.parametrize(

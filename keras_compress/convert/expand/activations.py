@@ -214,9 +214,3 @@ class ActivationClass(Expansion):
             "threshold": float(operation.threshold),
         }
         return _function(emit, "relu", args[0], settings)
-
-
-def table_of(layer: keras.layers.Layer, scale: float, zero_point: int) -> np.ndarray[Any, Any]:
-    """What the function gives for the 256 numbers of an int8 tensor, from -128 up, float32."""
-    integers = np.arange(-128, 128, dtype=np.float32)
-    return np.asarray(ops.convert_to_numpy(layer(np.float32(scale) * (integers - np.float32(zero_point)))))

@@ -64,6 +64,17 @@ def _has_table(reader: Reader, inputs: Tensor) -> bool:
     return grid is not None and grid.bits == 8 and reader.follows is not None
 
 
+@reads("Clip")
+def clip(reader: Reader, operation: Any, inputs: Tensor, *args: Any) -> Any:
+    """Between the limits that operators have."""
+    limits = (operation.x_min, operation.x_max)
+    if inputs.dtype != "float32" or not all(isinstance(n, (int, float)) for n in limits):
+        return NotImplemented
+    operators = {(-1.0, 1.0): "RELU_N1_TO_1", (0.0, 6.0): "RELU6"}
+    found = operators.get((float(limits[0]), float(limits[1])))
+    return NotImplemented if found is None else reader.add(found, inputs)
+
+
 @reads("PointwiseFunction")
 def pointwise(reader: Reader, layer: Any, inputs: Tensor) -> Any:
     """A look-up in the 256 values that the point behind the function takes; else an operator on real numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -58,7 +59,16 @@ def global_pooling(reader: Reader, layer: Any, inputs: Tensor) -> Any:
     if not _known(layer, inputs):
         return NotImplemented
     operator = "REDUCE_MAX" if "Max" in type(layer).__name__ else "MEAN"
-    return reader.add(operator, inputs, integers(*range(1, len(inputs.shape) - 1)), keep_dims=bool(layer.keepdims))
+    return reduced(reader, operator, inputs, range(1, len(inputs.shape) - 1), bool(layer.keepdims))
+
+
+def reduced(reader: Reader, operator: str, tensor: Tensor, axes: Iterable[int], keep_dims: bool) -> Tensor:
+    """MEAN, REDUCE_MAX and the like; of one value each, a reshape."""
+    axes = list(axes)
+    if all(tensor.shape[axis] == 1 for axis in axes):
+        kept = [n for axis, n in enumerate(tensor.shape) if keep_dims or axis not in axes]
+        return reshaped(reader, tensor, tuple(kept))
+    return reader.add(operator, tensor, integers(*axes), keep_dims=keep_dims)
 
 
 @reads("UpSampling2D")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,7 @@ from keras_compress.ir.grids import ConstantGrid, Grid
 from keras_compress.ir.layouts import layout_of
 from keras_compress.ir.read.table import handler_of
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
-from keras_compress.quantizers.kinds import INFERENCE_IDENTITY
+from keras_compress.quantizers.kinds import INFERENCE_IDENTITY, Kind, kind_of
 
 # Operator and integers -> bits that a weight is stored in.
 Storage = Callable[[str, ConstantGrid], int]
@@ -103,6 +104,8 @@ class Reader:
         self._island = island
         self._integers: Any = None
         self._weights: dict[tuple[int, str], Tensor] = {}
+        self._carried: dict[str, Grid] = {}
+        self._equal: dict[tuple[Any, ...], Tensor] = {}
 
     @functools.cached_property
     def _consumers(self) -> dict[int, list[Any]]:
@@ -113,8 +116,8 @@ class Reader:
         return self.build.add(operator, *inputs, **settings)
 
     def grid(self, tensor: Tensor) -> Grid | None:
-        """The grid of a tensor, by now."""
-        return self.build.grid(tensor)
+        """The grid of a tensor, by now: its own, or that of a tensor whose values were only moved to get there."""
+        return self.build.grid(tensor) or self._carried.get(tensor.name)
 
     def kernel(self, layer: keras.layers.Layer) -> Tensor:
         """A layer's kernel as a constant in TFLite's layout: integers where it is wrapped."""
@@ -128,8 +131,16 @@ class Reader:
             else:
                 grid = layout.grid(name, self._integers)
                 bits = 8 if self._storage is None else self._storage(layout.operator, grid)
-                self._weights[key] = self.build.constant(replace(grid, storage_bits=bits), name)
+                self._weights[key] = self._shared(replace(grid, storage_bits=bits))
         return self._weights[key]
+
+    def _shared(self, grid: ConstantGrid) -> Tensor:
+        """One constant for the same integers, scales and width: copies of a shared layer have them."""
+        numbers = (grid.values.shape, grid.quantized_dimension, grid.storage_bits)
+        key = *numbers, hashlib.sha1(grid.values.data).digest(), grid.scale.tobytes()
+        if key not in self._equal:
+            self._equal[key] = self.build.constant(grid, grid.name)
+        return self._equal[key]
 
     def visit(self, call: keras_graph.Call) -> Any:
         """Visitor of `keras_compress.core.graph.Rebuild`."""
@@ -152,9 +163,16 @@ class Reader:
         kwargs = {k: v for k, v in kwargs.items() if v is not None and k != "training"}
         pointed = {seen.tensor.name for seen in tree.flatten((call.args, call.kwargs)) if getattr(seen, "pointed", 0)}
         results = self._handled(operation, args, kwargs)
+        if kind_of(operation) is Kind.SAME and isinstance(args[0], Tensor):
+            self._carry(args[0], tree.flatten(results))
         for made, expected in zip(tree.flatten(results), call.node.outputs, strict=True):
             _check_shape(name, made, expected)
         return tree.map_structure(lambda t: Seen(t, t.name in pointed), results)
+
+    def _carry(self, source: Tensor, moved: list[Tensor]) -> None:
+        grid = self.grid(source)
+        if grid is not None:
+            self._carried.update({tensor.name: grid for tensor in moved})
 
     def _handled(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         handler = handler_of(operation)
@@ -185,7 +203,7 @@ class Reader:
         if problem is not None:
             raise ValueError(f"{problem}, at {name!r}")
         lowest = quantizer.lowest if quantizer.lowest > -(2 ** (quantizer.bits - 1)) else None
-        tensor, found = seen.tensor, self.grid(seen.tensor)
+        tensor, found = seen.tensor, self.build.grid(seen.tensor)
         if found is not None and found != grid:
             if not seen.pointed:
                 owner = next(p.name for p in self.build.graph.points if p.tensor == tensor.name)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_compress.ir.builder import integers
 from keras_compress.ir.graph import Tensor
+from keras_compress.ir.read.pooling import reduced
 from keras_compress.ir.read.reader import Reader
 from keras_compress.ir.read.table import reads
 
@@ -22,4 +22,4 @@ def reduction(reader: Reader, operation: Any, inputs: Tensor) -> Any:
         return NotImplemented
     rank, axis = len(inputs.shape), operation.axis
     axes = range(rank) if axis is None else sorted({int(a) % rank for a in np.atleast_1d(axis)})
-    return reader.add(_OPERATORS[type(operation).__name__], inputs, integers(*axes), keep_dims=bool(operation.keepdims))
+    return reduced(reader, _OPERATORS[type(operation).__name__], inputs, axes, bool(operation.keepdims))

@@ -6,7 +6,8 @@ import pytest
 from keras import layers, ops
 
 import keras_compress as kc
-from keras_compress.convert.expand.activations import PointwiseFunction, table_of
+from keras_compress.convert.expand.activations import PointwiseFunction
+from keras_compress.ir.read.lookups import table_of
 from keras_compress.runtime.verify import verify
 
 X = np.float32([[-3.0, -0.5, 0.25, 2.0]])
