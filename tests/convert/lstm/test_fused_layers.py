@@ -76,7 +76,7 @@ def test_cells_of_a_stack_are_operators():
     frozen = kc.freeze(model_of(build), data(), recurrent="fused")
     assert [layer.name for layer in frozen.layers if isinstance(layer, FusedLSTM)] == ["stack.cell0", "stack.cell1"]
     assert frozen.recurrent_notes == (
-        "stack: one operator, about 6,444 bytes; 12 unrolled steps would take about 156,444 bytes",
+        "stack: one operator, about 6,424 bytes; 6 unrolled steps would take about 78,424 bytes",
     )
 
 
