@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -50,12 +52,24 @@ class Islands:
         flat = tree.flatten((args, kwargs))
         fed = [keras.Input(batch_shape=t.shape, dtype=t.dtype) if isinstance(t, Tensor) else t for t in flat]
         given, named = tree.pack_sequence_as((args, kwargs), fed)
-        outputs = tree.flatten(operation(*given, **named))
         inputs = [new for old, new in zip(flat, fed, strict=True) if isinstance(old, Tensor)]
-        model = float_model(keras.Model(inputs, outputs), self._origin)
+        with _plain_name(operation):
+            outputs = tree.flatten(operation(*given, **named))
+            model = float_model(keras.Model(inputs, outputs), self._origin)
         graph = Graph(model)
         specs = [(graph.shape(t), graph.dtype(t)) for t in graph.outputs]
         return write_model(model), specs
+
+
+@contextmanager
+def _plain_name(operation: Any) -> Iterator[None]:
+    """A name that TensorFlow takes for a scope: no spaces, no other alphabets."""
+    before = operation.name
+    operation.name = re.sub(r"[^A-Za-z0-9_.]", "_", before).lstrip("_") or "operation"
+    try:
+        yield
+    finally:
+        operation.name = before
 
 
 def _key(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:

@@ -47,9 +47,11 @@ class Builder:
 
     def constant(self, values: NDArray[Any] | ConstantGrid, name: str = "") -> Tensor:
         """A tensor with these values."""
-        grid = values if isinstance(values, ConstantGrid) else None
-        array = grid.values if grid is not None else values
-        made = self._tensor(name or self._named("constant"), array.shape, "float32" if grid else array.dtype.name)
+        if isinstance(values, ConstantGrid):
+            shape, dtype = values.values.shape, "float32"
+        else:
+            shape, dtype = values.shape, values.dtype.name
+        made = self._tensor(name or self._named("constant"), shape, dtype)
         return self._put(replace(made, values=values))
 
     def add(self, operator: str, *inputs: Operand, dtype: str = "", **settings: Any) -> Tensor:

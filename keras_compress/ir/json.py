@@ -93,7 +93,8 @@ def _array(values: NDArray[Any]) -> list[Any]:
 def _array_of(entry: list[Any]) -> NDArray[Any]:
     dtype = np.dtype(entry[0])
     read = np.frombuffer(base64.b64decode(entry[2]), dtype.newbyteorder("<"))
-    return read.astype(dtype).reshape(entry[1])
+    made: NDArray[Any] = read.astype(dtype).reshape(entry[1])
+    return made
 
 
 def _node(node: Node) -> dict[str, Any]:

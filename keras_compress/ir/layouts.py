@@ -65,7 +65,7 @@ _LAYOUTS: dict[str, Layout] = {
 }
 
 
-# What the converter makes of layers that have weights and no int8 kernel.
+# Layers that have weights and no int8 kernel -> why.
 _REFUSED = {
     "Conv3D": "for CONV_3D has no int8 kernel",
     "Conv3DTranspose": "for CONV_3D_TRANSPOSE has no int8 kernel",

@@ -112,6 +112,7 @@ class SplitActivation(Expansion):
 
     handles: ClassVar[tuple[str, ...]] = (
         "Dense",
+        "Conv1D",
         "Conv2D",
         "Conv2DTranspose",
         "DepthwiseConv1D",

@@ -24,7 +24,7 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "add": tf.add,
     "subtract": ops.subtract,
     "multiply": ops.multiply,
-    # Written as Keras does, which TensorFlow's converter knows for PRELU.
+    # PRELU, written as Keras does.
     "slope": lambda x, slope: ops.relu(x) + -slope * ops.relu(-x),
 }
 

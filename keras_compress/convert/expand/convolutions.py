@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import keras
 
-from keras_compress.convert.expand.activations import SplitActivation
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.products import reshaped, with_activation
@@ -66,44 +65,3 @@ class TransposedConvolution1D(Expansion):
         outputs = emit(frozen(layer, wider), image, name="transposed")
         outputs = reshaped(emit, outputs, outputs.shape[2:], "restored")
         return with_activation(emit, operation.activation, outputs)
-
-
-class OneFilter1D(SplitActivation):
-    """Conv1D, of which one with one filter becomes a Conv2D over images of height 1.
-
-    TensorFlow's converter would add its bias behind the reshape, as for one channel that is the same; no integer kernel
-    has it there.
-    """
-
-    handles = ("Conv1D",)
-
-    def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return _of_one_filter(operation) or super().applies(operation, args, kwargs)
-
-    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _of_one_filter(operation):
-            return super().expand(emit, operation, *args, **kwargs)
-        tensor, padding = args[0], operation.padding
-        if padding == "causal":
-            before = operation.dilation_rate[0] * (operation.kernel_size[0] - 1)
-            tensor, padding = emit(keras.layers.ZeroPadding1D((before, 0)), tensor, name="padded"), "valid"
-        length, channels = tensor.shape[1:]
-        image = reshaped(emit, tensor, (1, -1 if length is None else length, channels), "image")
-        layer = keras.layers.Conv2D(
-            1,
-            (1, *operation.kernel_size),
-            strides=(1, *operation.strides),
-            padding=padding,
-            dilation_rate=(1, *operation.dilation_rate),
-        )
-        layer.build(image.shape)
-        layer.bias.assign(operation.bias)
-        weight = emit.weight(operation.kernel)
-        wider = IntegerWeight(weight.integers[None], weight.scale.reshape((1, *weight.scale.shape)), weight.bits)
-        outputs = emit(frozen(layer, wider), image, name="convolved")
-        outputs = reshaped(emit, outputs, (-1 if outputs.shape[2] is None else outputs.shape[2], 1), "restored")
-        return with_activation(emit, operation.activation, outputs)
-
-
-def _of_one_filter(operation: Any) -> bool:
-    return bool(operation.filters == 1 and operation.use_bias)

@@ -127,18 +127,19 @@ def sliced(reader: Reader, tensor: Tensor, keys: Sequence[int | slice]) -> Tenso
     """STRIDED_SLICE by a number or slice for each axis; the tensor itself where all of it is taken."""
     if all(isinstance(k, slice) and range(n)[k] == range(n) for k, n in zip(keys, tensor.shape, strict=True)):
         return tensor
-    begin, end, strides, shrunk, open_end = [], [], [], 0, 0
+    spans: list[tuple[int, int, int]] = []
+    shrunk = open_end = 0
     for axis, (key, size) in enumerate(zip(keys, tensor.shape, strict=True)):
         if isinstance(key, slice):
             places = range(size)[key]
             # Backwards to the first place: an end of -1 would be the last one.
             open_end |= (1 << axis) if places.stop < 0 else 0
-            begin, end, strides = [*begin, places.start], [*end, places.stop], [*strides, places.step]
+            spans.append((places.start, places.stop, places.step))
         else:
             place = key % size
-            begin, end, strides = [*begin, place], [*end, place + 1], [*strides, 1]
+            spans.append((place, place + 1, 1))
             shrunk |= 1 << axis
-    operands = (integers(*begin), integers(*end), integers(*strides))
+    operands = [integers(*column) for column in zip(*spans, strict=True)]
     return reader.add("STRIDED_SLICE", tensor, *operands, shrink_axis_mask=shrunk, end_mask=open_end)
 
 

@@ -25,7 +25,7 @@ import keras_compress as kc
         (
             lambda: layers.Conv1D(1, 3, padding="causal", dilation_rate=2, activation="relu", bias_initializer="ones"),
             (8, 3),
-            ["ZeroPadding1D", "Reshape", "Conv2D", "Reshape", "Activation"],
+            ["Conv1D"],
         ),
     ],
 )
