@@ -105,7 +105,7 @@ class FusedLSTM(keras.layers.Layer):
         cell_exponent: int,
         **kwargs: Any,
     ) -> None:
-        super().__init__(dtype="float32", trainable=False, autocast=False, **kwargs)
+        super().__init__(dtype="float32", autocast=False, **{"trainable": False, **kwargs})
         self.units, self.runtime = units, runtime
         self._scales = np.asarray(kernel_scale, np.float32), np.asarray(recurrent_scale, np.float32)
         self._grids = (float(input_grid[0]), int(input_grid[1])), (float(output_grid[0]), int(output_grid[1]))
@@ -167,7 +167,7 @@ class FusedLSTM(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         scales = [[float(scale) for scale in scales] for scales in self._scales]
-        config = {key: value for key, value in super().get_config().items() if key not in ("dtype", "trainable")}
+        config = {key: value for key, value in super().get_config().items() if key != "dtype"}
         return {
             **config,
             "units": self.units,
