@@ -11,14 +11,18 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
+from keras_compress import datasets
 from keras_compress.convert.distance import sqnr_db
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.lstm.form import RecurrentForm
 from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.convert.lstm.operator import KIND
+from keras_compress.runtime.litert import LiteRT
+from keras_compress.runtime.tflm import TFLM
 from keras_compress.runtime.verify import VerificationError
 
 SEQUENCE = (6, 5)
+TARGETS = {"litert": LiteRT(), "tflm": TFLM()}
 
 
 def data(samples: int = 48) -> np.ndarray:
@@ -158,8 +162,8 @@ def test_zeros_of_pruning_stay():
 
 
 def test_auto_is_fused_on_tflm_and_on_litert_where_steps_are_many():
-    assert [RecurrentForm("auto", "tflm").fuses(1), RecurrentForm("auto", "litert").fuses(64)] == [True, False]
-    assert RecurrentForm("auto", "litert").fuses(65)
+    assert [RecurrentForm("auto", "tflm").fuses(1), RecurrentForm("auto", "litert").fuses(16)] == [True, False]
+    assert RecurrentForm("auto", "litert").fuses(17)
     assert not RecurrentForm("unrolled", "tflm").fuses(1000)
 
 
@@ -176,3 +180,21 @@ def test_the_sources_say_when_states_are_reset(tmp_path):
     text = (tmp_path / "model_ops.h").read_text()
     assert "interpreter.Reset();  // before each sequence" in text
     assert "resolver.AddUnidirectionalSequenceLSTM()" in text
+
+
+def test_a_trained_network_keeps_its_accuracy():
+    digits = datasets.load("digits")
+    rows, labels = digits.x_train[..., 0], digits.y_train
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8)), layers.LSTM(24, name="lstm"), layers.Dense(10, name="dense")])
+    model.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(rows, labels, epochs=8, batch_size=64, verbose=0)
+    tested = digits.x_test[..., 0]
+    accuracy = {"float": (model.predict(tested, verbose=0).argmax(-1) == digits.y_test).mean()}
+    for target in ("litert", "tflm"):
+        made = kc.convert(model, target, representative_dataset=rows[:200], recurrent="fused")
+        (outputs,) = TARGETS[target].run(made.content, [tested])
+        accuracy[target] = (outputs.argmax(-1) == digits.y_test).mean()
+        np.testing.assert_allclose(outputs, made.frozen.predict(tested, verbose=0), atol=1e-5)
+    assert accuracy["float"] > 0.9
+    assert min(accuracy.values()) > accuracy["float"] - 0.01
