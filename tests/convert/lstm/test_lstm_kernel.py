@@ -86,3 +86,15 @@ def test_weights_by_hand() -> None:
     assert lstm.bias[[0, 2, 3]].tolist() == [25, 0, -127]
     assert abs(int(lstm.bias[1]) - 2**28) < 32
     assert lstm.cell_exponent == -13
+
+
+def test_bytes_hold_all_of_it() -> None:
+    lstm, _ = random_lstm(3)
+    again = LstmIntegers.unpacked(lstm.packed())
+    assert again.packed() == lstm.packed()
+    assert (again.input_grid, again.output_grid, again.cell_exponent) == (
+        lstm.input_grid,
+        lstm.output_grid,
+        lstm.cell_exponent,
+    )
+    np.testing.assert_array_equal(again.recurrent_kernel, lstm.recurrent_kernel)
