@@ -129,6 +129,8 @@ class _Emission:
         tensor.name, tensor.type = name.encode(), code
         tensor.shape = [int(size) for size in shape]
         tensor.hasRank = True
+        # Empty: tensors of one form share their vtable, and the file is smaller.
+        tensor.quantization = schema.QuantizationParametersT()
         tensor.buffer = 0 if values is None else self._buffer(values)
         self._subgraph.tensors.append(tensor)
         return len(self._subgraph.tensors) - 1
