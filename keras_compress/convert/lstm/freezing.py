@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_compress.convert.lstm.integers import lstm_integers
+from keras_compress.convert.lstm.integers import lstm_integers, overflows
 from keras_compress.convert.lstm.layers import FusedLSTM, LstmCells
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
@@ -34,13 +34,14 @@ def frozen_lstm(
         known: Activation point -> grid that it gets, whatever was measured there.
 
     Raises:
-        ValueError: The sequence has no grid.
+        ValueError: The sequence has no grid, or the sums of a gate could pass 32 bits.
     """
     cells = cells_behind(node)
+    name = cells.name.removesuffix(".cells")
     if source is None or source.bits != 8:
         raise ValueError(
             "Expected an activation quantizer of up to 8 bits in front of an LSTM that becomes one operator. "
-            f"Received: none at {cells.name.removesuffix('.cells')!r}; put one there, or use recurrent='unrolled'."
+            f"Received: none at {name!r}; put one there, or use recurrent='unrolled'."
         )
     point = node.input_tensors[0]._keras_history.operation
     quantizer = known.get(point.name, point.quantizer)
@@ -53,7 +54,11 @@ def frozen_lstm(
         (target.scale, target.zero_point),
         max(-low, high),
     )
-    return FusedLSTM.of(lstm, runtime, cells.name.removesuffix(".cells"))(sequence)
+    if overflows(lstm):
+        raise ValueError(
+            f"Expected gates whose sums fit 32 bits. Received: larger ones at {name!r}; use recurrent='unrolled'."
+        )
+    return FusedLSTM.of(lstm, runtime, name)(sequence)
 
 
 def cells_behind(node: Node) -> LstmCells:

@@ -117,6 +117,15 @@ def _by_gate(weight: Array, least: Array) -> tuple[Array, Array]:
     return scale, integers.reshape(weight.shape)
 
 
+def overflows(lstm: LstmIntegers) -> bool:
+    """Whether a kernel's sums, shifted to the left where their steps are coarser than 2^-12, can pass int32."""
+    factors = factors_of(lstm, "tflm")
+    of_inputs = 255 * np.abs(lstm.kernel.astype(np.int64)).sum(axis=0) + np.abs(lstm.bias.astype(np.int64))
+    of_states = 255 * np.abs(lstm.recurrent_kernel.astype(np.int64)).sum(axis=0)
+    shifts = (np.maximum(exponent, 0) for _, exponent in (factors.kernel, factors.recurrent))
+    return any(bool((sums << shift >= 2**31).any()) for sums, shift in zip((of_inputs, of_states), shifts, strict=True))
+
+
 @dataclass(frozen=True)
 class Factors:
     """What a runtime multiplies by where it brings sums to a coarser step: pairs as of `multiplier_of`, int64.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests_lstm_file import file_of
 
-from keras_compress.convert.lstm.integers import LstmIntegers, cell_exponent, lstm_integers
+from keras_compress.convert.lstm.integers import LstmIntegers, cell_exponent, lstm_integers, overflows
 from keras_compress.convert.lstm.kernel import LstmKernel
 from keras_compress.convert.lstm.tables import sigmoid_table, tanh_table
 from keras_compress.runtime.litert import LiteRT
@@ -98,3 +98,11 @@ def test_bytes_hold_all_of_it() -> None:
         lstm.cell_exponent,
     )
     np.testing.assert_array_equal(again.recurrent_kernel, lstm.recurrent_kernel)
+
+
+def test_sums_beyond_32_bits_are_told() -> None:
+    # Steps of 1.0 are 2^12 of those of a gate's sums, 13 bits to the left: 255 * 127 * 9 fit, times 2^13 they do not.
+    kernel = np.full((9, 4), 127.0)
+    assert overflows(lstm_integers(kernel, np.ones((1, 4)), None, (1.0, 0), (1 / 128, 0), 1.0))
+    assert not overflows(lstm_integers(kernel / 4096, np.ones((1, 4)), None, (1.0, 0), (1 / 128, 0), 1.0))
+    assert not any(overflows(random_lstm(seed)[0]) for seed in range(8))
