@@ -13,10 +13,13 @@ from keras import layers
 import keras_compress as kc
 from keras_compress import datasets
 from keras_compress.convert.distance import sqnr_db
+from keras_compress.convert.export import export
 from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.lstm.form import RecurrentForm
+from keras_compress.convert.lstm.integers import LstmIntegers
 from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.convert.lstm.operator import KIND
+from keras_compress.ir.json import from_json, to_json
 from keras_compress.runtime.litert import LiteRT
 from keras_compress.runtime.tflm import TFLM
 from keras_compress.runtime.verify import VerificationError
@@ -91,6 +94,14 @@ def test_a_frozen_model_is_saved(tmp_path):
     frozen = kc.freeze(model_of(last_of_a_stack), data(), recurrent="fused")
     frozen.save(tmp_path / "frozen.keras")
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "frozen.keras")(data()), frozen(data()))
+
+
+def test_a_node_of_the_graph_holds_the_integers():
+    frozen = kc.freeze(model_of(last_of_a_stack), data(), recurrent="fused")
+    graph = from_json(to_json(export(frozen).graph))
+    (first, second) = [node for node in graph.nodes if node.operator == KIND]
+    assert LstmIntegers.unpacked(first.attributes["integers"]).units == 9
+    assert [graph.tensors[node.outputs[0]].shape for node in (first, second)] == [(1, 6, 9), (1, 6, 7)]
 
 
 def test_an_lstm_is_a_frozen_model_of_its_own():
