@@ -18,10 +18,10 @@ Tensor = Any
 
 def fused(emit: Emitter, layer: Any, given: dict[str, Any]) -> bool:
     """Whether a call of a recurrent layer is to become operators over all steps; the choice is noted."""
-    name, steps = emit.name("").rstrip("."), given["sequences"].shape[1]
-    reason = _unlike_the_kernel(emit, layer, given)
     if emit.recurrent.wanted == "unrolled":
         return False
+    name, steps = emit.name("").rstrip("."), given["sequences"].shape[1]
+    reason = _unlike_the_kernel(emit, layer, given)
     if reason is not None:
         emit.without_operator.append(f"{name}: unrolled over {steps} steps: there is no operator for a layer {reason}")
         return False
