@@ -187,6 +187,7 @@ def convert(values: flags.FlagValues) -> None:
             io=values.io,
             weights_storage=values.weights_storage,
             max_arena_bytes=values.max_arena_bytes,
+            recurrent=values.recurrent,
         )
     artifact.save(path)
     cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")

@@ -116,6 +116,8 @@ def _convert_flags(define: _Definer) -> None:
     define.weights_storage()
     arena = "tflm: largest arena in bytes, as measured here; layers are split along their outputs until it is enough."
     define.number("max_arena_bytes", None, 1, arena)
+    recurrent = "int8 LSTMs as one operator each, or step by step; auto: one operator on tflm, or where steps are many."
+    define.choice("recurrent", "auto", ["auto", "fused", "unrolled"], recurrent)
 
 
 def _measure_flags(define: _Definer) -> None:

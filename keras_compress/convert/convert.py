@@ -16,6 +16,7 @@ from keras_compress.convert.float_flatbuffer import float_model
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.lost import notes_of_lost
 from keras_compress.convert.lowering import Lowered, lower
+from keras_compress.convert.lstm.form import RECURRENT
 from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
 from keras_compress.convert.refusals import check_layers, check_static_shapes
@@ -55,6 +56,7 @@ def convert(
     io: str = "float32",
     weights_storage: str | None = None,
     max_arena_bytes: int | None = None,
+    recurrent: str = "auto",
     strict: bool = False,
 ) -> Artifact:
     """Convert a model to `.tflite`.
@@ -76,8 +78,14 @@ def convert(
             default costs neither anywhere: `"auto"` on LiteRT, `"int8"` on TFLite-Micro.
         max_arena_bytes: For `"tflm"`: largest arena, in bytes, as the host's runtime measures it. Layers whose weights
             take too much of it are split along their outputs into as few parts as that needs.
-        strict: Raise where an operator would be left in float32 for an integer mode, or a weight unpacked that
-            `weights_storage` asks to be packed.
+        recurrent: For int8: `"fused"` makes an LSTM one operator over all steps, `"unrolled"` one small graph for each
+            step. The operator is small, and more exact (its cell has 16 bits); LiteRT runs it more slowly. `"auto"`
+            fuses LSTMs on TFLite-Micro, on LiteRT those over more than 16 steps; `notes` say what was chosen. What has
+            no operator (other modes, layers and activations, states that go in or out, weights quantized in training)
+            is unrolled. The operator keeps its states from run to run: who runs the file resets them before each
+            sequence (`reset_all_variables` of LiteRT, `Reset` of TFLite-Micro).
+        strict: Raise where an operator would be left in float32 for an integer mode, a weight unpacked that
+            `weights_storage` asks to be packed, or a recurrent layer unrolled that `recurrent` asks to be fused.
 
     Returns:
         The file's bytes and its report, with the distance from the model to what the file computes on the first
@@ -100,7 +108,7 @@ def convert(
     examples = _seen_again(representative_dataset)
     mode = _chosen_mode(model, mode, representative_dataset)
     weights_storage = weights_storage or default_storage(target)
-    check_arguments(target, mode, io, weights_storage, max_arena_bytes)
+    check_arguments(target, mode, io, weights_storage, max_arena_bytes, recurrent)
     warn_of_pending(model)
     if mode in ("float32", "float16"):
         progress.step("running TensorFlow's converter")
@@ -108,7 +116,7 @@ def convert(
         lowered = lower(converted, LoweringPlan(mode, io))
         return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
     storage = _storage(target, mode, weights_storage)
-    frozen, unpacked, lowered = _lowered(model, storage, mode, io, representative_dataset, strict)
+    frozen, unpacked, lowered = _lowered(model, storage, mode, io, representative_dataset, recurrent, strict)
     final, costs = CompressedFile(lowered.content, ()), []
     if mode in _INTEGER_MODES:
         progress.step("compressing")
@@ -122,11 +130,15 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*unpacked, *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs),
+        (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs),
         storage,
         lowered.content if final.content != lowered.content else None,
         _distance(model, frozen, examples),
     )
+
+
+def _recurrent_notes(frozen: keras.Model) -> tuple[str, ...]:
+    return getattr(frozen, "recurrent_notes", ())  # a frozen model that was loaded has none
 
 
 def _seen_again(representative_dataset: Any) -> Any:
@@ -142,7 +154,13 @@ def _distance(model: keras.Model, frozen: keras.Model, examples: Any) -> Distanc
 
 
 def _lowered(
-    model: keras.Model, storage: Storage, mode: str, io: str, representative_dataset: Any, strict: bool
+    model: keras.Model,
+    storage: Storage,
+    mode: str,
+    io: str,
+    representative_dataset: Any,
+    recurrent: str,
+    strict: bool,
 ) -> tuple[keras.Model, tuple[str, ...], Lowered]:
     """The frozen model, notes of weights that are not packed, and the file with the frozen model's integers."""
     progress.step("freezing")
@@ -152,7 +170,11 @@ def _lowered(
         activation_bits=16 if mode == "16x8" else 8,
         activations=mode in _INTEGER_MODES,
         storage=storage,
+        recurrent=recurrent,
     )
+    if strict and recurrent == "fused" and frozen.without_operator:
+        listed = "; ".join(frozen.without_operator)
+        raise ValueError(f"Expected LSTMs with an operator of their own (strict=True). Received: {listed}")
     progress.step("writing the operators")
     exported = export(frozen, storage, model)
     unpacked = as_notes(exported.unpacked, storage)
@@ -189,7 +211,14 @@ def _storage(target: str, mode: str, wanted: str) -> Storage:
     return storage if mode == "int8" or (mode == "16x8" and storage.encodes) else Storage("int8", runtime_of(target))
 
 
-def check_arguments(target: str, mode: str, io: str, weights_storage: str, max_arena_bytes: int | None = None) -> None:
+def check_arguments(
+    target: str,
+    mode: str,
+    io: str,
+    weights_storage: str,
+    max_arena_bytes: int | None = None,
+    recurrent: str = "auto",
+) -> None:
     """Refuses what `convert` cannot do, before the work that leads there.
 
     Raises:
@@ -200,9 +229,12 @@ def check_arguments(target: str, mode: str, io: str, weights_storage: str, max_a
         ("mode", mode, MODES),
         ("io", io, IO_TYPES),
         ("weights_storage", weights_storage, STORAGES),
+        ("recurrent", recurrent, RECURRENT),
     ):
         if value not in allowed:
             raise ValueError(f"Expected `{name}` out of {allowed}. Received: {name}={value!r}")
+    if recurrent == "fused" and mode != "int8":
+        raise ValueError(f"Expected mode='int8' for recurrent='fused'. Received: mode={mode!r}")
     if mode not in _MODES_OF[target]:
         raise ValueError(f"Expected a mode that target {target!r} runs: {_MODES_OF[target]}. Received: mode={mode!r}")
     if mode != "int8" and weights_storage in ("int4", "int2"):

@@ -313,6 +313,10 @@ class Graph:
         data = self.model.buffers[self.tensors[tensor].buffer].data
         return data is not None and len(data) > 0
 
+    def is_known(self, tensor: int) -> bool:
+        """Whether the tensor is constant, or a state that the runtime keeps: no operator gives its values."""
+        return self.is_constant(tensor) or bool(self.tensors[tensor].isVariable)
+
     def constant(self, tensor: int) -> NDArray[Any] | None:
         """Values of a constant tensor in its shape, or None when it is computed; packed ones as int8."""
         if not self.is_constant(tensor):

@@ -10,6 +10,7 @@ import keras
 from keras_compress.convert import expand  # noqa: F401  (fills the table of expansions)
 from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.expand.emitter import Emitter
+from keras_compress.convert.lstm.form import RecurrentForm
 from keras_compress.core import graph
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.trace import as_graph as as_graph
@@ -22,13 +23,17 @@ class Flat:
     Attributes:
         model: Functional model without nested models; a private copy.
         expanded: Names of the layers that came out of a layer or model of the user's that was taken apart.
+        notes: What was chosen for recurrent layers.
+        without_operator: Why some of them can only be unrolled.
     """
 
     model: keras.Model
     expanded: frozenset[str]
+    notes: tuple[str, ...] = ()
+    without_operator: tuple[str, ...] = ()
 
 
-def flatten(model: keras.Model, data: Any = None) -> Flat:
+def flatten(model: keras.Model, data: Any = None, recurrent: RecurrentForm | None = None) -> Flat:
     """A copy of a model with nested models put in line and a layer of its own for every call.
 
     Layers are named by their path, `encoder.conv1`; the second call of a layer becomes `conv1.call1`. Layers without
@@ -38,13 +43,14 @@ def flatten(model: keras.Model, data: Any = None) -> Flat:
     Args:
         model: Built model.
         data: Representative data, which tells the dtype of a subclassed model's inputs.
+        recurrent: How recurrent layers are to be computed: unrolled by default.
 
     Raises:
         ValueError: For a layer that cannot be taken apart, by path.
     """
-    emitter = Emitter()
+    emitter = Emitter(recurrent)
     flat = graph.Rebuild(emitter.visit, flat=True).model(input_points_apart(as_graph(model, data)))
-    return Flat(flat, frozenset(emitter.made))
+    return Flat(flat, frozenset(emitter.made), tuple(emitter.notes), tuple(emitter.without_operator))
 
 
 def factors_of(flat: keras.Model) -> dict[str, PointwiseFunction]:

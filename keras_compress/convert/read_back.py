@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.convert.lowering.rule import rule_of
 from keras_compress.convert.lowering.weighted import Weighted
+from keras_compress.convert.lstm.layers import FusedLSTM
+from keras_compress.convert.lstm.operator import check_lstms
 from keras_compress.core.wrapper import Compressed
 from keras_compress.ir.grids import ConstantGrid
 
@@ -46,6 +48,8 @@ def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], f
             )
         if mode in ("int8", "16x8") and bias >= 0:
             _check_bias(graph, data, bias, quantization[0], biases)
+    lstms = [(layer.name, layer.integers()) for layer in frozen.layers if isinstance(layer, FusedLSTM)]
+    check_lstms(graph, lstms)
     missing = sorted(set(grids) - found)
     if missing:
         raise ValueError(f"Expected all weights in the file. Received: none for {missing}")

@@ -78,7 +78,7 @@ class Segments:
                 ends.add(tensor)
             elif id(op) not in needed:
                 needed[id(op)] = op
-                waiting += [t for t in op.inputs if t >= 0 and not self._graph.is_constant(t)]
+                waiting += [t for t in op.inputs if t >= 0 and not self._graph.is_known(t)]
         return sorted(needed.values(), key=lambda op: self._places[id(op)]), ends
 
     def _piece(self, operators: Collection[Any], inputs: list[int], outputs: list[int]) -> Any:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_compress.convert import fold
+from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.core import graph
 from keras_compress.core.input_points import input_points_apart
 from keras_compress.core.model import slots_in
@@ -63,6 +64,8 @@ class _Run:
     grids: Mapping[str, FixedGrid] = field(default_factory=dict)
     # Noise for the weights of a wrapper, by its name.
     weights: Callable[[str, Compressed], list[tuple[keras.Variable, Any]]] | None = None
+    # What an LSTM that is one operator makes of its input.
+    lstm: Callable[[FusedLSTM, Tensor], Tensor] = FusedLSTM.__call__
     kept: Kept = field(default_factory=dict)
 
     def of(self, model: keras.Model, inputs: Sequence[Array]) -> Values:
@@ -77,6 +80,8 @@ class _Run:
             return self._made(name, self.at_point(name, operation, call.args[0]))
         if isinstance(operation, RoundAverage) and not self.rounds:
             return self._made(name, call.args[0])
+        if isinstance(operation, FusedLSTM):
+            return self._made(name, self.lstm(operation, call.args[0]))
         if self.weights is None or not isinstance(operation, Compressed):
             return self._made(name, call.run())
         with keras.StatelessScope(state_mapping=self.weights(name, operation)):
@@ -187,7 +192,7 @@ class Frozen:
             watched: Names of points.
             noise: Moves each weight that was rounded, and each bias, by up to half a step.
         """
-        return _Run(self._unrounded, watched, weights=self._noisy(noise)).of(self.model, inputs)
+        return _Run(self._unrounded, watched, weights=self._noisy(noise), lstm=_lstm(noise)).of(self.model, inputs)
 
     def layer_by_layer(
         self, inputs: Sequence[Array], given: Mapping[str, Array], noise: np.random.Generator | None = None
@@ -211,7 +216,7 @@ class Frozen:
             made[name] = np.asarray(values, np.float32)
             return tf.convert_to_tensor(given[name], values.dtype)
 
-        _Run(at_point, weights=self._noisy(noise)).of(self.model, inputs)
+        _Run(at_point, weights=self._noisy(noise), lstm=_lstm(noise)).of(self.model, inputs)
         return made
 
     def _unrounded(self, name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
@@ -233,6 +238,10 @@ class Frozen:
             return found
 
         return noisy
+
+
+def _lstm(rng: np.random.Generator | None) -> Callable[[FusedLSTM, Tensor], Tensor]:
+    return lambda layer, values: layer.unrounded(values, rng)
 
 
 def _counterpart(point: QuantizeActivation, trained: Trained) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from keras_compress.ir.graph import Graph, Node
 from keras_compress.ir.grids import ConstantGrid, Grid
-from keras_compress.ir.operators import ISLAND, OPERATORS
+from keras_compress.ir.operators import ISLAND, LSTM, OPERATORS
 
 SIGNATURE = "serving_default"
 _FIELDS = {"activation": "fusedActivationFunction"}
@@ -34,6 +34,7 @@ class Emitted:
         weights: Constants whose integers are known.
         points: Activation point -> its tensor.
         lowest: Activation point -> lowest integer that may occur there.
+        lstms: Output of an LSTM -> its name and its integers.
     """
 
     model: Any
@@ -41,6 +42,7 @@ class Emitted:
     weights: dict[int, ConstantGrid] = field(default_factory=dict)
     points: dict[str, int] = field(default_factory=dict)
     lowest: dict[str, int] = field(default_factory=dict)
+    lstms: dict[int, tuple[str, bytes]] = field(default_factory=dict)
 
 
 def emit(graph: Graph) -> Emitted:
@@ -101,6 +103,8 @@ class _Emission:
         op = schema.OperatorT()
         op.opcodeIndex = self._code(getattr(schema.BuiltinOperator, node.operator), None, 1)
         op.inputs, op.outputs = inputs, outputs
+        if node.operator == LSTM:
+            self.emitted.lstms[outputs[0]] = node.path, node.attributes["integers"]
         known = OPERATORS[node.operator]
         if known.options:
             op.builtinOptionsType = getattr(schema.BuiltinOptions, known.options)

@@ -11,6 +11,7 @@ from keras_compress.ir.shapes import Infer
 
 # An operator of the graph that no TFLite operator stands for: a float flatbuffer that computes it, put in line.
 ISLAND = "ISLAND"
+LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 ACTIVATIONS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 PADDINGS = ("SAME", "VALID")
 
@@ -110,6 +111,8 @@ OPERATORS: dict[str, Operator] = {
         kind: Operator(shapes.first)
         for kind in ("RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC", "TANH", "ELU", "LOG", "RSQRT", "SQRT", "SIN", "COS")
     },
+    # With a sequence as its only input: the other operands are made when it gets its integers.
+    LSTM: Operator(shapes.recurrent, settings={"units": 0, "integers": b""}),
     # Its shapes are those of its flatbuffer, which the builder reads.
     ISLAND: Operator(shapes.first, (0, _MANY), settings={"content": b""}),
 }

@@ -19,6 +19,12 @@ def first(shapes: Sequence[Any], values: Sequence[Any], settings: Mapping[str, A
     return [shapes[0]]
 
 
+def recurrent(shapes: Sequence[Any], values: Sequence[Any], settings: Mapping[str, Any]) -> list[Shape]:
+    """States of all steps, of a sequence `(batch, steps, inputs)`."""
+    batch, steps, _ = shapes[0]
+    return [(batch, steps, settings["units"])]
+
+
 def broadcast(shapes: Sequence[Any], values: Sequence[Any], settings: Mapping[str, Any]) -> list[Shape]:
     """All inputs broadcast."""
     return [tuple(np.broadcast_shapes(*shapes))]

@@ -17,7 +17,7 @@ from keras_compress.core.data import cut, fixed_batch
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.kernel_error import KernelError
-from keras_compress.runtime.rounding import expected_share
+from keras_compress.runtime.rounding import expected_share, is_copied
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target
 
@@ -44,7 +44,8 @@ class OpRow:
         unexplained_lsb: Largest difference that is not explained, in steps.
         fraction_unexplained: Share of output values with such a difference.
         bound: Largest `fraction_unexplained` that passes: `max_fraction` of `verify`, or what double rounding makes
-            likely of a kernel whose error is not known.
+            likely of a kernel whose error is not known; 0 for an LSTM, of which the frozen model computes the same
+            integers.
         ok: Whether what is not explained is within the bounds.
     """
 
@@ -189,6 +190,7 @@ class Tally:
         # Equal sums meet the same tie: of few different ones, each is one throw of the dice.
         of_ties = expected + 3 * float(np.sqrt(expected / min(self.values, _different(self.counts))))
         bound = min(1.0, max(share + 3 * float(np.sqrt(share / self.values)), of_ties))
+        bound = 0.0 if is_copied(self.segment.content, self.kernel) else bound
         differing, unexplained = self.differing / self.values, self.unexplained / self.values
         return OpRow(
             self.segment.point,

@@ -18,11 +18,13 @@ relative error of that, up to 2^-15, and crosses a middle between two steps with
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
 
 from keras_compress.convert.flatbuffer import Graph, read_model
+from keras_compress.convert.lstm.operator import KIND as LSTM
 
 # Mean magnitude that 16-bit outputs are taken to have; ranges are wider than what values mostly are.
 _MEAN_OUTPUT_16 = 2.0**13
@@ -32,6 +34,7 @@ EXACT = (
     *("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "CONCATENATION", "PACK", "STRIDED_SLICE"),
     *("MAXIMUM", "MINIMUM"),
 )
+_MOVING = ("RESHAPE", "REVERSE_V2", "STRIDED_SLICE", "TRANSPOSE")
 _SUMS, _DENSE = ("ADD", "SUB"), "FULLY_CONNECTED"
 # Measured on the networks of `benchmarks/zoo.py`: up to 3.9 % of the products of two tensors.
 PRODUCT_OF_TENSORS = 0.02
@@ -72,6 +75,22 @@ def expected_share(content: bytes, kernel: str) -> float:
     ties = [_ties(graph, op) for op in graph.operators if graph.kind(op) in _SUMS]
     ties += [_ties(graph, op) for op in twice if graph.kind(op) == _DENSE]
     return max([0.0, *shares, *ties])
+
+
+def is_copied(content: bytes, kernel: str) -> bool:
+    """Whether the frozen model computes what a file does to the last bit: LSTMs, and what moves values.
+
+    LiteRT's kernels for ARM round ties of negative numbers upwards, those for other processors away from zero, as
+    the frozen model does.
+
+    Args:
+        content: A `.tflite` file.
+        kernel: As for `expected_share`.
+    """
+    graph = Graph(read_model(content))
+    kinds = {graph.kind(op) for op in graph.operators}
+    portable = kernel == "tflm" or not platform.machine().lower().startswith(("arm", "aarch"))
+    return portable and LSTM in kinds and kinds <= {LSTM, *_MOVING}
 
 
 def left_to_built_in(graph: Graph, op: Any) -> bool:

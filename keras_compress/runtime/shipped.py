@@ -17,6 +17,8 @@ from keras_compress.convert.freeze import freeze, is_frozen
 from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.lowering.rule import rule_of
 from keras_compress.convert.lowering.weighted import Weighted
+from keras_compress.convert.lstm.operator import CELL
+from keras_compress.convert.lstm.operator import KIND as LSTM
 from keras_compress.core.data import input_specs, samples
 from keras_compress.core.graph import is_graph
 from keras_compress.quantizers.activation import FixedGrid
@@ -54,10 +56,13 @@ def shipped(
     made = convert(model, target, representative_dataset=None if is_frozen(model) else few, **options)
     tensors = _tensors(graph, made, label)
     grids = {point: grid for point, tensor in tensors.items() if (grid := _grid(graph, tensor)) is not None}
-    if made.frozen is None or is_frozen(model) or all(_same(made.frozen, name, grid) for name, grid in grids.items()):
+    cells, same_cells = _cells(made, graph)
+    same = same_cells and all(_same(made.frozen, name, grid) for name, grid in grids.items() if made.frozen)
+    if made.frozen is None or is_frozen(model) or same:
         return _with_content(made, content, graph, tensors)
     bits = 16 if made.mode == "16x8" else 8
-    frozen = freeze(model, few, activation_bits=bits, storage=made.storage, grids=grids)
+    grids, recurrent = {**grids, **cells}, options["recurrent"]
+    frozen = freeze(model, few, activation_bits=bits, storage=made.storage, grids=grids, recurrent=recurrent)
     return _with_content(convert(frozen, target, **options), content, graph, tensors)
 
 
@@ -78,7 +83,12 @@ def _options(graph: Graph, label: str) -> dict[str, Any]:
     packed = {dtype for _, dtype in weights if dtype in PACKED_BITS}
     slow = any(kind != "FULLY_CONNECTED" and dtype in PACKED_BITS for kind, dtype in weights)
     storage = "int2" if "int2" in packed else "int4" if packed and slow else "auto" if packed else "int8"
-    return {"mode": "16x8" if sixteen else "int8", "io": io, "weights_storage": _encoded(graph) or storage}
+    return {
+        "mode": "16x8" if sixteen else "int8",
+        "io": io,
+        "weights_storage": _encoded(graph) or storage,
+        "recurrent": "fused" if any(graph.kind(op) == LSTM for op in graph.operators) else "unrolled",
+    }
 
 
 def _weighted(graph: Graph) -> list[tuple[str, str, str]]:
@@ -137,6 +147,16 @@ def _form(graph: Graph) -> list[Any]:
 
 def _in_order(graph: Graph) -> list[int]:
     return [*graph.inputs, *(tensor for op in graph.operators for tensor in (*op.inputs, *op.outputs))]
+
+
+def _cells(made: Artifact, graph: Graph) -> tuple[dict[str, FixedGrid], bool]:
+    """Point at the cell states of an LSTM -> their grid in the file, and whether all are those that were made here."""
+    again = Graph(read_model(made.content))
+    here, there = ([op.inputs[CELL] for op in each.operators if each.kind(op) == LSTM] for each in (again, graph))
+    pairs = [(_grid(again, a), _grid(graph, b)) for a, b in zip(here, there, strict=False)]
+    names = [again.name(tensor).removesuffix("/cell") + ".cells_quantized" for tensor in here]
+    found = {name: grid for name, (_, grid) in zip(names, pairs, strict=False) if grid is not None}
+    return found, all(a is not None and b is not None and a.scale == b.scale for a, b in pairs)
 
 
 def _grid(graph: Graph, tensor: int) -> FixedGrid | None:

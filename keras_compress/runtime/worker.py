@@ -145,10 +145,10 @@ class Worker:
         names = header.get("names")
         engine = self._engine(header["keys"][0], preserve=names is not None)
         getters = engine.getters if names is None else engine.tensor_getters(names)
-        engine.reset()
         results: list[Array] = []
         count = len(arrays[0])
         for position in range(count):
+            engine.reset()  # states of a recurrent operator would go on from sample to sample
             engine.feed([array[position] for array in arrays])
             engine.invoke()
             values = [get() for get in getters]

@@ -40,6 +40,15 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     },
     "ChannelGate": {"axis": 1},
     "FixedGrid": {"scale": 0.5, "zero_point": 0, "bits": 16},
+    "FusedLSTM": {
+        "units": 2,
+        "runtime": "tflm",
+        "kernel_scale": [0.5, 0.25, 0.125, 1.0],
+        "recurrent_scale": [0.25, 0.5, 1.0, 0.125],
+        "input_grid": [0.5, 3],
+        "output_grid": [0.0078125, -5],
+        "cell_exponent": -12,
+    },
     "LeGR": {
         "macs": 0.25,
         "population": 3,
@@ -51,6 +60,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
         "seed": 11,
     },
     "LearnedRange": {"bits": 4},
+    "LstmCells": {"units": 2},
     "MagnitudePruner": {"schedule": SCHEDULE, "group": "one", "block_size": (1, 2), "block_pooling_type": "MAX"},
     "MovingAverageRange": {"bits": 4, "decay": 0.5},
     "NMPruner": {"sparsity_m_by_n": (1, 3), "schedule": SCHEDULE, "regrow": True},

@@ -6,7 +6,8 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.convert import fold
-from keras_compress.convert.freeze import final_grid, freeze, points_in
+from keras_compress.convert.final_grid import final_grid
+from keras_compress.convert.freeze import freeze, points_in
 from keras_compress.core.transform import IntegerWeight
 
 L = keras.layers

@@ -201,6 +201,7 @@ def test_sums_of_few_levels_are_exact(activations, target: str) -> None:
 
 @pytest.mark.parametrize("explicit", [False, True])
 def test_a_sign_of_the_inputs_takes_it_from_integers(explicit: bool) -> None:
+    keras.utils.set_random_seed(0)
     x = inputs = keras.Input(SHAPE)
     if explicit:
         x = kc.BinaryConv2D(4, 3)(kc.QuantizeActivation(kc.SteSignActivation())(x))

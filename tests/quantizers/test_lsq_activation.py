@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import keras_compress as kc
-from keras_compress.convert.freeze import final_grid
+from keras_compress.convert.final_grid import final_grid
 from keras_compress.quantizers.activation import Place
 
 

@@ -75,14 +75,14 @@ kept = {
     "affine_of": fold.affine_of,
     "integer_weight": freeze.integer_weight,
     "fold": fold.fold,
-    "bias": freeze._bias,
+    "bias": freeze.bias_of,
     "final_grid": freeze.final_grid,
 }
 FAULTS = {
     "factors of other channels": (fold, "affine_of", roll_norm, "relu"),
     "weights of other channels": (freeze, "integer_weight", permute_weights, "conv2|norm2"),
     "factors on the inputs": (fold, "fold", fold_into_inputs, "norm2"),
-    "another bias": (freeze, "_bias", forget_bias, "logits"),
+    "another bias": (freeze, "bias_of", forget_bias, "logits"),
 }
 
 

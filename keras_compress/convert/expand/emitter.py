@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from keras_compress.convert.expand.expansion import expansion_of
 from keras_compress.convert.expand.weights import Owners, frozen
+from keras_compress.convert.lstm.form import RecurrentForm
 from keras_compress.core import graph
 from keras_compress.core.model import copy_layer, inner, slots_in
 from keras_compress.core.trace import trace
@@ -36,10 +37,16 @@ class Emitter:
     Attributes:
         made: Names of the layers that come out of expansions; the user's model has no points inside them.
         unknown_batch: The number that stands for the size of the batch in what is being traced, if any does.
+        recurrent: How recurrent layers are to be computed.
+        notes: What was chosen for them.
+        without_operator: Why some of them can only be unrolled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, recurrent: RecurrentForm | None = None) -> None:
         self.made: set[str] = set()
+        self.recurrent = recurrent or RecurrentForm()
+        self.notes: list[str] = []
+        self.without_operator: list[str] = []
         self.unknown_batch: int | None = None
         self._owners = Owners()
         self._names: Counter[str] = Counter()
@@ -81,6 +88,10 @@ class Emitter:
             channel_axes: Its output-channel axes, where no slot tells them.
         """
         return self._owners.integers(variable, channel_axes)
+
+    def real(self, variable: keras.Variable) -> NDArray[Any] | None:
+        """What the layer that is being expanded sees as a variable; `None` where that is on a grid of its own."""
+        return self._owners.real(variable)
 
     def dense(
         self,

@@ -12,6 +12,7 @@ from keras import ops
 from keras_compress.convert.expand.arithmetic import as_array, combine
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
+from keras_compress.convert.expand.fused_lstm import backwards, fused, last_step, run_fused
 from keras_compress.convert.expand.products import reshaped, with_activation
 from keras_compress.convert.expand.weights import arranged
 from keras_compress.core.transform import IntegerWeight
@@ -29,6 +30,9 @@ class Recurrent(Expansion):
         given = {**dict(zip(("sequences", "initial_state", "mask"), args, strict=False)), **kwargs}
         _refuse(emit, operation, given)
         sequence, first = given["sequences"], given.get("initial_state")
+        if fused(emit, operation, given):
+            made = run_fused(emit, operation, sequence)
+            return made if operation.return_sequences else last_step(emit, made)
         states = None if first is None else keras.tree.flatten(first)
         outputs, states = unroll(emit, operation, sequence, states)
         made = _stacked(emit, outputs) if operation.return_sequences else outputs[-1]
@@ -245,6 +249,9 @@ class Bidirectional(Expansion):
         ):
             _refuse(emit, layer, given)
             with emit.inside(name):
+                if fused(emit, layer, {"sequences": sequence, "initial_state": half}):
+                    made.append(_half(emit, layer, sequence, operation.return_sequences))
+                    continue
                 outputs, last = unroll(emit, layer, sequence, half)
                 if operation.return_sequences:
                     # Both in the order of the sequence.
@@ -256,6 +263,14 @@ class Bidirectional(Expansion):
         if not operation.return_state:
             return merged
         return (*merged, *states) if operation.merge_mode is None else (merged, *states)
+
+
+def _half(emit: Emitter, layer: Any, sequence: Tensor, sequences: bool) -> Tensor:
+    """What a fused half gives: all steps in the order of the sequence, or its last."""
+    outputs = run_fused(emit, layer, sequence)
+    if not sequences:
+        return last_step(emit, outputs)
+    return backwards(emit, outputs, "forwards") if layer.go_backwards else outputs
 
 
 def _merged(emit: Emitter, mode: str | None, made: list[Tensor]) -> Any:

@@ -11,7 +11,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.core.frozen import FrozenGrid
-from keras_compress.core.model import slots_in
+from keras_compress.core.model import inner, slots_in
 from keras_compress.core.slots import Slot
 from keras_compress.core.transform import IntegerWeight, check_order
 from keras_compress.core.wrapper import Compressed
@@ -51,6 +51,16 @@ class Owners:
             )
             self._found[id(variable)] = found
         return self._found[id(variable)]
+
+    def real(self, variable: keras.Variable) -> Array | None:
+        """The variable as its layer sees it; `None` where a transform puts it on a grid of its own."""
+        if id(variable) not in self._owners:
+            return np.asarray(variable, np.float32)
+        wrapper, slot = self._owners[id(variable)]
+        transforms = wrapper.transforms.get(slot.name, [])
+        if any("grid" in each.promises or isinstance(each, WeightQuantizer) for each in transforms):
+            return None
+        return np.asarray(wrapper.weight(slot.name) if transforms else variable, np.float32)
 
 
 def default_integers(weight: Any, channel_axes: tuple[int, ...], promises: Any = frozenset()) -> IntegerWeight:
@@ -93,6 +103,16 @@ def integer_weight(layer: keras.layers.Layer, slot_name: str) -> IntegerWeight:
         return default_integers(slot.variable(layer), slot.channel_axes)
     weight = wrapper.weight(slot_name) if transforms else slot.variable(wrapper.layer)
     return default_integers(weight, slot.channel_axes, check_order(transforms))
+
+
+def bias_of(layer: keras.layers.Layer) -> NDArray[np.float64]:
+    """The bias of a layer with weights, wrapped or not; zeros where it has none."""
+    body = inner(layer)
+    if getattr(body, "bias", None) is not None:
+        return np.asarray(body.bias, np.float64)
+    slot = slots_in(layer)[0]
+    shape = slot.variable(body).shape
+    return np.zeros(int(np.prod([shape[a] for a in slot.channel_axes])))
 
 
 def arranged(weight: IntegerWeight, arrange: Callable[[Array], Array]) -> IntegerWeight:

@@ -86,7 +86,7 @@ def lower(emitted: Emitted, plan: LoweringPlan) -> Lowered:
 
 def _lower_integer(emitted: Emitted, plan: LoweringPlan) -> Lowered:
     graph, points = Graph(emitted.model), dict(emitted.points)
-    state = Lowering(graph, emitted.weights, dict(emitted.grids), target=plan.target)
+    state = Lowering(graph, emitted.weights, dict(emitted.grids), target=plan.target, lstms=emitted.lstms)
     mean_to_pool(graph, state.grids)
     spread_grids(graph, state.grids)
     float_ops = _lower_operators(state)

@@ -22,6 +22,7 @@ class Lowering:
         packed: Weight that will be packed -> bits of one value.
         target: Runtime that the file is for.
         notes: What was added that the float model does not have, for the reader of the report.
+        lstms: Output of an LSTM -> its name and its integers.
     """
 
     graph: Graph
@@ -31,6 +32,7 @@ class Lowering:
     packed: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     target: str = "litert"
+    lstms: Mapping[int, tuple[str, bytes]] = field(default_factory=dict)
 
     def label(self, op: Any) -> str:
         """How messages call an operator."""

@@ -143,6 +143,14 @@ def sliced(reader: Reader, tensor: Tensor, keys: Sequence[int | slice]) -> Tenso
     return reader.add("STRIDED_SLICE", tensor, *operands, shrink_axis_mask=shrunk, end_mask=open_end)
 
 
+@reads("Flip")
+def flip(reader: Reader, operation: Any, inputs: Tensor) -> Any:
+    """One axis in the other order: REVERSE_V2."""
+    if not isinstance(operation.axis, int):
+        return NotImplemented
+    return reader.add("REVERSE_V2", inputs, integers(operation.axis % len(inputs.shape)))
+
+
 @reads("Split")
 def split(reader: Reader, operation: Any, inputs: Tensor) -> Any:
     """Equal parts by SPLIT, others by slices."""

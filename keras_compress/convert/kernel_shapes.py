@@ -1,4 +1,4 @@
-"""Shapes that the integer kernels take, and layers brought to them."""
+"""Shapes that kernels want: vectors as images, and pooling over all positions over a window of that size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 
-def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def as_image(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape with height and width, so that a convolution takes it."""
     return (1, 1, shape[-1]) if len(shape) == 1 else (1, int(np.prod(shape[:-1])), shape[-1])
 
@@ -23,11 +23,7 @@ def as_local_pooling(layer: keras.layers.Layer, tensor: Any) -> tuple[keras.laye
 
 
 def check_sizes(layer: keras.layers.Layer, tensor: Any) -> None:
-    """Refuse a mean over a length that is not known.
-
-    Raises:
-        ValueError: Naming the layer.
-    """
+    """Refuse an average over sizes that are not known, by name."""
     if None in tensor.shape[1:]:
         raise ValueError(
             "Expected static shapes except for the batch, as an average takes its factor from them. Received: "

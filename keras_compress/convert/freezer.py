@@ -1,0 +1,442 @@
+"""The visitor that freezes a flat graph, call by call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_compress.convert import fold
+from keras_compress.convert.expand.arithmetic import Operand
+from keras_compress.convert.expand.emitter import is_users
+from keras_compress.convert.expand.lookups import Rows
+from keras_compress.convert.expand.weights import bias_of, integer_weight
+from keras_compress.convert.final_grid import as_float32, final_grid, no_finer, only_describes
+from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
+from keras_compress.convert.kernel_shapes import as_image, as_local_pooling, check_sizes
+from keras_compress.convert.lstm.freezing import cells_behind, frozen_lstm, shared_point
+from keras_compress.convert.lstm.layers import LstmCells, LstmOutput
+from keras_compress.convert.slopes import SlopedParts, slopes_of
+from keras_compress.convert.storage import INT8, Storage
+from keras_compress.convert.written_grid import written_grid
+from keras_compress.core import batch_norm, graph
+from keras_compress.core.configuration import configuration
+from keras_compress.core.frozen import FrozenGrid
+from keras_compress.core.model import inner, slots_in
+from keras_compress.core.transform import IntegerWeight
+from keras_compress.core.wrapper import Compressed
+from keras_compress.ir.layouts import layout_of
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
+from keras_compress.quantizers.placement import point_behind, reader_of
+
+Grid = FixedGrid
+
+
+@dataclass
+class Freezer:
+    """Visitor of a flat graph."""
+
+    flat: keras.Model
+    activation_bits: int
+    activations: bool
+    storage: Storage = INT8
+    known: Mapping[str, Grid] = field(default_factory=dict)
+    _grids: dict[int, Grid] = field(default_factory=dict)
+    _folded: set[int] = field(default_factory=set)
+    _tables: dict[int, Grid] = field(default_factory=dict)
+    _fixed: dict[int, Grid] = field(default_factory=dict)
+    _signs: set[int] = field(default_factory=set)
+    # Averages on the grid of what they are averages of.
+    _averages: set[int] = field(default_factory=set)
+    # Outputs of layers with weights -> input scale, and weight scale of each channel.
+    _sums: dict[int, tuple[float, NDArray[np.float32]]] = field(default_factory=dict)
+    # Means over positions -> input scale, and how many values each is the mean of.
+    _means: dict[int, tuple[float, int]] = field(default_factory=dict)
+    # Tensors that are only moved on their way to a point -> the grid of that point, which they are on already.
+    _ahead: dict[int, Grid] = field(default_factory=dict)
+    # Tensors on a grid -> lowest and highest multiple of its scale that they hold.
+    _steps: dict[int, tuple[int, int]] = field(default_factory=dict)
+    # Sums of tensors on one scale -> that scale, lowest and highest multiple.
+    _lattices: dict[int, tuple[float, int, int]] = field(default_factory=dict)
+    # Outputs of kernels, reshaped or permuted -> the tensor before that, and the layer that did it.
+    _moved: dict[int, tuple[Any, keras.layers.Layer]] = field(default_factory=dict)
+    # Layers that give cell states -> the sequence that they read.
+    _sequences: dict[int, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._table = graph.consumers(self.flat)
+
+    def __call__(self, call: graph.Call) -> Any:
+        outputs = self._visit(call)
+        return (
+            self._rounded_ahead(call, outputs) if id(outputs) in self._sums or id(outputs) in self._means else outputs
+        )
+
+    def _rounded_ahead(self, call: graph.Call, outputs: Any) -> Any:
+        """Sums and means that are moved before they reach their point: kernels round where they compute."""
+        point = point_behind(call.node, self.flat, self._table)
+        if not self.activations or point is None or point is graph.sole_consumer(call.node, self.flat, self._table):
+            return outputs
+        grid = self._grid_at(point.operation, outputs)
+        rounded = self._on_grid(outputs, grid, f"{call.operation.name}.ahead")
+        self._ahead[id(rounded)] = grid
+        return rounded
+
+    def _visit(self, call: graph.Call) -> Any:
+        layer = call.operation
+        kind = kind_of(layer)
+        if (
+            call.args
+            and id(call.args[0]) in self._moved
+            and (kind is Kind.CLAMP or isinstance(layer, QuantizeActivation))
+        ):
+            # The kernel that made the tensor takes them along.
+            tensor, move = self._moved[id(call.args[0])]
+            return self._move(layer.name, self(replace(call, args=(tensor, *call.args[1:]))), move)
+        if isinstance(layer, QuantizeActivation):
+            return self._point(layer, call.args[0])
+        if kind is Kind.NORM:
+            return self._norm(call)
+        slopes = slopes_of(layer) if self._in_parts(call) else None
+        if slopes is not None:
+            return self._sloped(call, slopes)
+        if isinstance(layer, keras.layers.Layer) and slots_in(layer):
+            return self._weighted(call)
+        if kind in (Kind.AVERAGE, Kind.MEAN) and self.activations:
+            follows = point_behind(call.node, self.flat, self._table)
+            own_range = kind is Kind.MEAN and self.activation_bits == 8 and follows is not None
+            return self._mean(call) if own_range else self._average(call)
+        if isinstance(layer, LstmOutput):
+            return self._lstm(call)
+        if isinstance(layer, LstmCells):
+            self._sequences[id(layer)] = call.args[0]
+        # The flat graph is a private copy: its layers can be used as they are.
+        outputs = call.run()
+        self._fix(call, kind, outputs)
+        if kind is Kind.SAME:
+            for output in keras.tree.flatten(outputs):
+                self._carry(call.args[0], output)
+            made = id(call.args[0]) in self._sums or id(call.args[0]) in self._moved
+            if made and isinstance(layer, (keras.layers.Reshape, keras.layers.Permute)):
+                self._moved[id(outputs)] = call.args[0], layer
+        if kind is Kind.CLAMP and id(call.args[0]) in self._sums:
+            self._sums[id(outputs)] = self._sums[id(call.args[0])]
+        if type(layer).__name__ == "Mean":
+            self._remember_mean(call.args[0], outputs)
+        self._add(call, outputs)
+        return outputs
+
+    def _lstm(self, call: graph.Call) -> Any:
+        """The LSTM as its kernel computes it; the parts before it, in which its cells were measured, drop out."""
+        sequence = self._sequences[id(cells_behind(call.node))]
+        point = shared_point(call.node, self._table)
+        source, target = self._grids.get(id(sequence)), self._grid_at(point.operation, None)
+        outputs = frozen_lstm(call.node, sequence, source, target, self.storage.target, self.known)
+        if point is not graph.sole_consumer(call.node, self.flat, self._table):
+            outputs = self._on_grid(outputs, target, f"{call.operation.name}.ahead")
+        self._ahead[id(outputs)] = target
+        return outputs
+
+    def _add(self, call: graph.Call, outputs: Any) -> None:
+        """Remember what a sum of few levels is made of, and a ReLU of one."""
+        if activation_name(call.operation) == "relu" and id(call.args[0]) in self._lattices:
+            scale, low, high = self._lattices[id(call.args[0])]
+            self._lattices[id(outputs)] = scale, max(low, 0), max(high, 0)
+        tensors = keras.tree.flatten(call.args) if type(call.operation).__name__ == "Add" else []
+        if not tensors or any(id(tensor) not in self._steps for tensor in tensors):
+            return
+        scales = {self._grids[id(tensor)].scale for tensor in tensors}
+        low, high = (sum(ends) for ends in zip(*(self._steps[id(tensor)] for tensor in tensors), strict=True))
+        if len(scales) == 1 and high - low <= 255:
+            self._lattices[id(outputs)] = scales.pop(), low, high
+
+    def _fix(self, call: graph.Call, kind: Kind, outputs: Any) -> None:
+        """Remember the grid that a kernel writes on, whatever range training saw behind it."""
+        name = activation_name(call.operation) if kind in (Kind.FIXED, Kind.FREE) else None
+        if self.activation_bits == 16 and kind is Kind.FIXED:
+            self._fixed[id(outputs)] = FixedGrid(*FIXED_GRID_16, bits=16)
+        elif self.activation_bits == 8 and name in FIXED_GRIDS_8:
+            self._fixed[id(outputs)] = FixedGrid(*FIXED_GRIDS_8[name])
+        elif (
+            self.activations
+            and kind is Kind.FREE
+            and isinstance(call.operation, keras.layers.Layer)
+            and is_users(call.operation)
+        ):
+            grid = written_grid(call, self._grids, self.activation_bits)
+            if grid is not None:
+                self._fixed[id(outputs)] = grid
+
+    def _carry(self, source: Any, target: Any) -> None:
+        if id(source) in self._grids:
+            self._grids[id(target)] = self._grids[id(source)]
+        if id(source) in self._steps:
+            self._steps[id(target)] = self._steps[id(source)]
+        if id(source) in self._ahead:
+            self._ahead[id(target)] = self._ahead[id(source)]
+
+    def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
+        if layer.quantizer.replaces_relu:
+            return self._sign(layer, tensor)
+        layer.quantizer.check_range(layer.name)
+        if not self.activations:
+            return layer.quantizer.unrounded(tensor)
+        if self.activation_bits == 16 and id(tensor) in self._averages:
+            return tensor
+        grid, table = self._grid_at(layer, tensor), self._tables.get(id(tensor))
+        if table is not None and self.activation_bits == 16:
+            # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
+            tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
+            grid = FixedGrid(as_float32(table.scale / 256), 0, bits=16)
+        if id(tensor) not in self._lattices or grid.bits != 8 or not only_describes(layer.quantizer):
+            return self._on_grid(tensor, grid, layer.name, layer.stands_for)
+        # On another scale every other multiple could lie on a tie.
+        scale, *steps = self._lattices[id(tensor)]
+        grid = FixedGrid(scale, 127 - steps[1])
+        outputs = self._on_grid(tensor, grid, layer.name, layer.stands_for)
+        self._steps[id(outputs)] = steps[0], steps[1]
+        return outputs
+
+    def _grid_at(self, layer: QuantizeActivation, tensor: Any) -> Grid:
+        """The grid that a tensor is written on for a point."""
+        for known in (self._ahead, self._fixed, self._tables):
+            if id(tensor) in known:
+                return known[id(tensor)]
+        if layer.name in self.known:
+            return self.known[layer.name]
+        step = None
+        if id(tensor) in self._sums:
+            step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0]
+        elif id(tensor) in self._means:
+            scale, count = self._means[id(tensor)]
+            step = scale / count
+        return no_finer(final_grid(layer.quantizer, self.activation_bits), step)
+
+    def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
+        if grid.bits == 8 and self.storage.target == "tflm":
+            if id(tensor) in self._sums:
+                grid = TwiceRoundedGrid.behind(grid, *self._sums[id(tensor)])
+            elif id(tensor) in self._means:
+                grid = TwiceRoundedGrid.behind_mean(grid, *self._means[id(tensor)])
+        outputs = QuantizeActivation(grid, stands_for=stands_for, name=name)(tensor)
+        self._grids[id(outputs)] = grid
+        if grid.bits == 8:
+            self._steps[id(outputs)] = grid.lowest - grid.zero_point, 127 - grid.zero_point
+        return outputs
+
+    def _sign(self, point: QuantizeActivation, tensor: Any) -> Any:
+        """The sign of a tensor, from the layer before it where that can give it, or else by one more layer."""
+        if not self.activations:
+            return graph.rename_between(tensor, point.plain_operations(tensor), point.name)
+        if self.activation_bits != 8:
+            raise ValueError(
+                "Expected mode='int8' for a model with sign activations. "
+                f"Received: {self.activation_bits}-bit activations, with a sign at {point.name!r}"
+            )
+        if id(tensor) not in self._signs:
+            if id(tensor) not in self._grids:
+                raise ValueError(
+                    "Expected an activation quantizer, or a layer with weights, in front of a sign. Received: neither "
+                    f"at {point.name!r}; put `QuantizeActivation(MovingAverageRange())` there."
+                )
+            ones = np.ones((1, 1, tensor.shape[-1], 1), np.int8)
+            weight = IntegerWeight(ones, np.ones((1, 1, tensor.shape[-1], 1), np.float32), 2)
+            offset = np.zeros(tensor.shape[-1])
+            tensor = self._per_channel(f"{point.name}.sign", tensor, weight, offset, signs=True)
+        clipped = graph.rename_between(tensor, ops.clip(tensor, -1.0, 1.0), point.name + ".clip")
+        outputs = self._on_grid(clipped, FixedGrid(1.0, 0), point.name, point.stands_for)
+        self._steps[id(outputs)] = -1, 1
+        return outputs
+
+    def _gives_signs(self, node: Any) -> bool:
+        """Whether all that reads a call's output is one sign."""
+        reader = graph.sole_consumer(node, self.flat, self._table)
+        point = None if reader is None else reader.operation
+        return self.activations and isinstance(point, QuantizeActivation) and point.quantizer.replaces_relu
+
+    def _norm(self, call: graph.Call) -> Any:
+        if id(call.operation) in self._folded:
+            return call.args[0]
+        if not self.activations:
+            return call.run()
+        return self._standalone_norm(call)
+
+    def _standalone_norm(self, call: graph.Call) -> Any:
+        """A BatchNormalization that nothing takes in, as a 1x1 depthwise convolution."""
+        norm, name, tensor = fold.affine_of(call.operation), call.operation.name, call.args[0]
+        signs = self._gives_signs(call.node)
+        weight = fold.standalone(norm, bits=2 if signs or self.storage.asked else 8)
+        axis, rank = batch_norm.axis_of(call.operation), len(tensor.shape)
+        if axis == rank - 1:
+            return self._per_channel(name, tensor, weight, norm.offset, signs)
+        # Channels last, and back.
+        order = [a for a in range(rank) if a != axis] + [axis]
+        last = keras.layers.Permute(tuple(order[1:]), name=f"{name}.last")(tensor)
+        self._carry(tensor, last)
+        made = self._per_channel(name, last, weight, norm.offset, signs)
+        return self._move(name, made, keras.layers.Permute([order.index(a) for a in range(1, rank)]))
+
+    def _move(self, name: str, tensor: Any, layer: keras.layers.Layer) -> Any:
+        """A tensor reshaped or permuted, which is remembered: what stands behind is taken along by the kernel."""
+        layer = type(layer).from_config({**layer.get_config(), "name": f"{name}.moved"})
+        moved = layer(tensor)
+        self._carry(tensor, moved)
+        self._moved[id(moved)] = tensor, layer
+        return moved
+
+    def _per_channel(
+        self, name: str, tensor: Any, weight: IntegerWeight, offset: NDArray[np.float64], signs: bool = False
+    ) -> Any:
+        """A tensor times one number for each channel, plus another, as a 1x1 depthwise convolution."""
+        shape = tuple(tensor.shape[1:])
+        image = keras.layers.Reshape(as_image(shape), name=f"{name}.image")(tensor) if len(shape) != 3 else tensor
+        layer = keras.layers.DepthwiseConv2D(1, name=name)
+        layer.build(image.shape)
+        frozen = self._frozen_layer(layer, weight, offset, self._grids.get(id(tensor)), (-2, -1), signs)
+        outputs = frozen(image)
+        if len(shape) != 3:
+            outputs = keras.layers.Reshape(shape, name=f"{name}.restored")(outputs)
+        if signs:
+            self._signs.add(id(outputs))
+        else:
+            self._remember_sums(outputs, tensor, frozen)
+        return outputs
+
+    def _in_parts(self, call: graph.Call) -> bool:
+        """Whether a leaky or parametric ReLU would have no kernel on the target that is fast, or none at all."""
+        grid = self._grids.get(id(call.args[0])) if call.args and self.activations else None
+        if grid is None:
+            return False
+        # 16 bits have LEAKY_RELU, but no PRELU.
+        return self.storage.target == "litert" if grid.bits == 8 else bool(slots_in(call.operation))
+
+    def _sloped(self, call: graph.Call, slopes: NDArray[Any]) -> Any:
+        def per_channel(image: Any, weight: IntegerWeight, name: str) -> Any:
+            return self._per_channel(name, image, weight, np.zeros(image.shape[-1]))
+
+        tensor = call.args[0]
+        point = point_behind(call.node, self.flat, self._table)
+        written = None if point is None else self._grid_at(point.operation, None)
+        grid, name = self._grids[id(tensor)], call.operation.name
+        outputs = SlopedParts(slopes, grid, written, name, self._on_grid, per_channel)(tensor)
+        if written is not None:
+            self._ahead[id(outputs)] = written
+        return outputs
+
+    def _remember_sums(self, outputs: Any, inputs: Any, layer: Compressed) -> None:
+        grid = self._grids.get(id(inputs))
+        if grid is not None:
+            scale = np.broadcast_to(integer_weight(layer, "kernel").scale.reshape(-1), outputs.shape[-1:])
+            self._sums[id(outputs)] = grid.scale, scale
+
+    def _weighted(self, call: graph.Call) -> Any:
+        layer = call.operation
+        if isinstance(inner(layer), Operand):
+            return call.run()
+        if isinstance(inner(layer), Rows):
+            return self._rows(call)
+        layout_of(inner(layer), layer.name)
+        slot = slots_in(layer)[0]
+        weight, bias = integer_weight(layer, slot.name), bias_of(layer)
+        reader = reader_of(call.node, self.flat, self._table)
+        signs = self._gives_signs(call.node)
+        if reader is not None and batch_norm.foldable(layer, reader.operation):
+            weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
+            self._folded.add(id(reader.operation))
+            signs = self._gives_signs(reader)
+        body = inner(layer)
+        with configuration(body) as config:
+            config = {**config, "use_bias": True, "name": layer.name}
+            # The values follow: nothing is gained by drawing random ones first.
+            config.update((key, "zeros") for key in config if key.endswith("_initializer"))
+            made = type(body).from_config(config)
+        made.build(call.args[0].shape)
+        grid = self._grids.get(id(call.args[0]))
+        signs = signs and grid is not None
+        wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes, signs)
+        outputs = call.run(wrapper)
+        if signs:
+            return self._sums_to_signs(layer.name, outputs, weight)
+        self._remember_sums(outputs, call.args[0], wrapper)
+        return outputs
+
+    def _sums_to_signs(self, name: str, outputs: Any, weight: IntegerWeight) -> Any:
+        """What stands before a sign: sums that are never 0, or, of wide weights, whole sums as int8."""
+        if fold.doubles(weight):
+            self._signs.add(id(outputs))
+            return outputs
+        return self._on_grid(outputs, FixedGrid(1.0, 0), f"{name}.sum")
+
+    def _rows(self, call: graph.Call) -> Any:
+        """Rows of a table of integers are on the table's grid, whatever range training saw behind them."""
+        outputs = call.run()
+        weight = integer_weight(call.operation, "kernel")
+        self._tables[id(outputs)] = FixedGrid(as_float32(weight.scale.item()), 0)
+        return outputs
+
+    def _frozen_layer(
+        self,
+        layer: keras.layers.Layer,
+        weight: IntegerWeight,
+        bias: NDArray[np.float64],
+        grid: Grid | None,
+        channel_axes: tuple[int, ...],
+        signs: bool = False,
+    ) -> Compressed:
+        transforms, integers = {}, None
+        if grid is not None and signs:
+            weight, integers = fold.sign_form(weight, bias, grid.scale, channel_axes)
+        else:
+            weight = self._as_stored(layer, weight)
+            if grid is not None:
+                weight, integers = fold.bias_grid(bias, grid.scale, weight, channel_axes)
+        if integers is not None:
+            transforms["bias"] = [FrozenGrid.of(integers)]
+            bias = integers.floats().astype(np.float64)
+        transforms["kernel"] = [FrozenGrid.of(weight)]
+        layer.kernel.assign(weight.floats())
+        layer.bias.assign(bias)
+        return Compressed(layer, transforms, slots={"kernel": channel_axes, "bias": (-1,)})
+
+    def _as_stored(self, layer: keras.layers.Layer, weight: IntegerWeight) -> IntegerWeight:
+        """The weight with small integers where they are packed, else with integers shifted up."""
+        if self.storage.bits < 8 and self.activations and self.activation_bits == 8:
+            small, layout = fold.compact(weight), layout_of(layer, layer.name)
+            if self.storage.of(layout.operator, layout.grid(layer.name, small))[0] < 8:
+                return small
+        return fold.spread(weight)
+
+    def _mean(self, call: graph.Call) -> Any:
+        """A mean over all positions, which its kernel rounds to the grid of the point behind it."""
+        tensor = call.args[0]
+        check_sizes(call.operation, tensor)
+        outputs = call.run()
+        self._remember_mean(tensor, outputs)
+        return outputs
+
+    def _remember_mean(self, tensor: Any, outputs: Any) -> None:
+        grid, sizes = self._grids.get(id(tensor)), (*tensor.shape[1:], *outputs.shape[1:])
+        if grid is not None and None not in sizes:
+            self._means[id(outputs)] = grid.scale, int(np.prod(tensor.shape[1:]) // np.prod(outputs.shape[1:]))
+
+    def _average(self, call: graph.Call) -> Any:
+        """An average pooling, and behind it the rounding of the int8 kernel: same scale, half away from zero."""
+        layer, tensor = call.operation, call.args[0]
+        grid = self._grids.get(id(tensor))
+        pooled, shape = as_local_pooling(layer, tensor)
+        outputs = pooled(tensor)
+        if grid is not None:
+            rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, rounding="half_away")
+            outputs = self._on_grid(outputs, rounding, f"{layer.name}.average")
+        if shape is not None:
+            flat = keras.layers.Reshape(shape, name=f"{layer.name}.flat")(outputs)
+            self._carry(outputs, flat)
+            outputs = flat
+        self._averages.add(id(outputs))
+        return outputs
