@@ -73,6 +73,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "convert/flatten": ("convert/test_convert.py", "convert/test_freeze.py"),
     "convert/fold": ("convert/test_freeze.py", "convert/test_signs.py"),
     "convert/freeze": ("convert/test_signs.py",),
+    "convert/freezer": ("convert/test_signs.py",),
     "convert/keras_file": ("core/test_models.py", "convert/test_inspection.py"),
     "convert/kernel_rounding": LOWERING,
     "ir/layouts": ("convert/test_convert.py", "convert/test_inspection.py"),

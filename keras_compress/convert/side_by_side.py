@@ -169,7 +169,10 @@ class Frozen:
 
     def __init__(self, model: keras.Model, trained: Trained) -> None:
         self.model, self._trained = model, trained
-        layers = [layer for layer in model.layers if isinstance(layer, QuantizeActivation)]
+        # What is transposed behind its point holds the trained model's values in another order.
+        turned = {each.name.removesuffix(".moved") for each in model.layers if isinstance(each, keras.layers.Permute)}
+        points = (layer for layer in model.layers if isinstance(layer, QuantizeActivation))
+        layers = [layer for layer in points if layer.name not in turned]
         self.points: dict[str, str] = {layer.name: _counterpart(layer, trained) for layer in layers}
         self.grids: dict[str, FixedGrid] = {
             self.points[layer.name]: FixedGrid(

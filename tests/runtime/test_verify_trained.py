@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.convert import fold, freeze
+from keras_compress.convert import fold, freezer
 from keras_compress.convert.distance import between, distance, sqnr_db
 from keras_compress.convert.explained import unexplained
 from keras_compress.convert.side_by_side import Frozen, Trained
@@ -73,16 +73,16 @@ def forget_bias(layer):
 
 kept = {
     "affine_of": fold.affine_of,
-    "integer_weight": freeze.integer_weight,
+    "integer_weight": freezer.integer_weight,
     "fold": fold.fold,
-    "bias": freeze.bias_of,
-    "final_grid": freeze.final_grid,
+    "bias": freezer.bias_of,
+    "final_grid": freezer.final_grid,
 }
 FAULTS = {
     "factors of other channels": (fold, "affine_of", roll_norm, "relu"),
-    "weights of other channels": (freeze, "integer_weight", permute_weights, "conv2|norm2"),
+    "weights of other channels": (freezer, "integer_weight", permute_weights, "conv2|norm2"),
     "factors on the inputs": (fold, "fold", fold_into_inputs, "norm2"),
-    "another bias": (freeze, "bias_of", forget_bias, "logits"),
+    "another bias": (freezer, "bias_of", forget_bias, "logits"),
 }
 
 
@@ -115,7 +115,7 @@ def test_a_wrong_range_on_both_sides_is_caught_and_named(kind, factor, data, mon
     def narrow(grid):
         return FixedGrid(grid.scale * factor, grid.zero_point)
 
-    monkeypatch.setattr(freeze, "final_grid", ranges(narrow))
+    monkeypatch.setattr(freezer, "final_grid", ranges(narrow))
     _, why = judged(request.getfixturevalue(kind), data)
     assert why is not None
     assert "range" in why
@@ -127,7 +127,7 @@ def test_a_16_bit_range_that_forgets_its_negative_end_is_named(plain, data, monk
         _, high = (float(end) for end in quantizer.range())
         return FixedGrid(max(high, 1e-9) / 32767 * 0.02, 0, bits=16)
 
-    monkeypatch.setattr(freeze, "final_grid", final_grid)
+    monkeypatch.setattr(freezer, "final_grid", final_grid)
     _, why = judged(plain, data, activation_bits=16)
     assert why is not None
     assert "the range" in why
@@ -237,7 +237,7 @@ def test_one_weight_of_another_sign_is_caught_at_its_layer(name, which, separabl
         integers.reshape(-1)[order[-1 if which == -1 else integers.size // 2]] *= -1
         return type(found)(integers, found.scale, found.bits)
 
-    monkeypatch.setattr(freeze, "integer_weight", flipped)
+    monkeypatch.setattr(freezer, "integer_weight", flipped)
     _, why = judged(model, images)
     assert why is not None
     assert why.endswith((f"first at '{name}'", f"first at '{name}_relu'"))
@@ -254,5 +254,5 @@ def test_weights_up_to_a_step_off_are_rounding(separable, monkeypatch):
 
     assert judged(model, images)[1] is None
     assert judged(model, images, activation_bits=16)[1] is None
-    monkeypatch.setattr(freeze, "integer_weight", off)
+    monkeypatch.setattr(freezer, "integer_weight", off)
     assert judged(model, images)[1] is None
