@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests_graphs import Built, Description, names_of
+from tests_graphs import Description, names_of
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,12 @@ class Known:
     fits: Callable[[Description], bool] = lambda description: True
 
 
-def _one_channel_sequence(description: Description) -> bool:
-    shapes = (tuple(tensor.shape[1:]) for tensor in Built(description).tensors)
-    return any(len(shape) == 2 and shape[-1] == 1 for shape in shapes)
-
-
 def _saturated_recurrence(description: Description) -> bool:
     wide = any(node.get("scale", 1.0) >= 10 for node in description)
     return wide and bool({"GRU", "GRUCell", "LSTM", "LSTMCell"} & set(names_of(description)))
 
 
-_REFUSED = r"internal: ConversionError: The TFLite converter refused model 'graph': "
 KNOWN: tuple[Known, ...] = (
-    Known(
-        _REFUSED + r"layer <add> \(Add\): 'tf\.Transpose' op x should be of the same rank with y.*",
-        "TensorFlow's converter gives sequences of one channel a fourth dimension before an Add, and forgets it behind",
-        _one_channel_sequence,
-    ),
     Known(
         r"float, not finite: .*UnitNormalization.*",
         "TensorFlow's converter moves the lower bound of a square root behind it, where rows of zeros are NaN by then",

@@ -43,6 +43,10 @@ def export(frozen: keras.Model, storage: Storage = INT8, origin: keras.Model | N
         frozen: What `freeze` gave.
         storage: How the weights are stored, and for which runtime.
         origin: The user's model, whose layers an error names.
+
+    Raises:
+        ValueError: A dimension other than the batch is not static, or two ranges are wanted on one tensor.
+        ConversionError: There are no operators for calls of the model.
     """
     check_static_shapes(frozen)
     unpacked: dict[str, str] = {}
@@ -53,15 +57,17 @@ def export(frozen: keras.Model, storage: Storage = INT8, origin: keras.Model | N
             unpacked[grid.name] = reason
         return bits
 
+    islands = Islands(origin or frozen)
     graph = read(
         frozen,
         input_names(frozen),
         output_names(frozen),
         batch=fixed_batch(frozen) or 1,
         storage=stored,
-        island=Islands(origin or frozen),
+        island=islands,
         target=storage.target,
     )
+    islands.check()
     for improve in (share_equal_nodes, merge_reshapes, fuse_padding, fuse_activations, fuse_transposes, depth_first):
         improve(graph)
     check(graph)

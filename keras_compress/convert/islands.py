@@ -12,7 +12,7 @@ import keras
 from keras import tree
 
 from keras_compress.convert.flatbuffer import Graph, write_model
-from keras_compress.convert.float_flatbuffer import float_model
+from keras_compress.convert.float_flatbuffer import ConversionError, float_model
 from keras_compress.ir.graph import Tensor
 
 Made = tuple[bytes, list[tuple[tuple[int, ...], str]]]
@@ -28,6 +28,7 @@ class Islands:
     def __init__(self, origin: keras.Model) -> None:
         self._origin = origin
         self._made: dict[str, Made] = {}
+        self._refusals: list[ConversionError] = []
 
     def __call__(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Made:
         """A float flatbuffer of what `operation` computes, and shapes and types of its outputs.
@@ -37,8 +38,8 @@ class Islands:
             args: Arguments of the call, with tensors of the intermediate graph.
             kwargs: Likewise.
 
-        Raises:
-            ConversionError: TensorFlow's converter has no operators for it either.
+        Returns:
+            An empty file where TensorFlow's converter has no operators for it either: `check` tells of all such calls.
         """
         key = _key(operation, args, kwargs)
         made = self._made.get(key) if key else None
@@ -48,6 +49,18 @@ class Islands:
                 self._made[key] = made
         return made
 
+    def check(self) -> None:
+        """Refuse calls that no operators were found for.
+
+        Raises:
+            ConversionError: One line for each, and the cure.
+        """
+        if self._refusals:
+            told = dict.fromkeys(line for error in self._refusals for line in str(error).splitlines())
+            causes = [line for line in told if line.startswith("  layer ")]
+            others = [line for line in told if line not in causes]
+            raise ConversionError("\n".join([*others[:1], *causes, *others[1:]])) from self._refusals[0]
+
     def _converted(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Made:
         flat = tree.flatten((args, kwargs))
         fed = [keras.Input(batch_shape=t.shape, dtype=t.dtype) if isinstance(t, Tensor) else t for t in flat]
@@ -55,7 +68,11 @@ class Islands:
         inputs = [new for old, new in zip(flat, fed, strict=True) if isinstance(old, Tensor)]
         with _plain_name(operation):
             outputs = tree.flatten(operation(*given, **named))
-            model = float_model(keras.Model(inputs, outputs), self._origin)
+            try:
+                model = float_model(keras.Model(inputs, outputs, name=self._origin.name), self._origin)
+            except ConversionError as error:
+                self._refusals.append(error)
+                return b"", [(tuple(n or 1 for n in t.shape), str(t.dtype)) for t in outputs]
         graph = Graph(model)
         specs = [(graph.shape(t), graph.dtype(t)) for t in graph.outputs]
         return write_model(model), specs

@@ -1,0 +1,85 @@
+"""Models that TensorFlow's converter stumbles over: integer files do not go through it."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_compress as kc
+
+SHAPE = (6, 1)
+
+
+def one_channel(layer):
+    x = keras.Input(SHAPE, name="x")
+    return keras.Model(x, layer(layers.Add()([x, x])))
+
+
+def equal_kernels():
+    """(outputs, inputs) of the one are those of the other, in another shape."""
+    x = keras.Input(SHAPE, name="x")
+    conv = layers.Conv1D(4, 1, name="conv", bias_initializer="ones")
+    dense = layers.Dense(4, name="dense", bias_initializer="ones")
+    y = layers.Flatten()(conv(x))[:, :1]
+    model = keras.Model(x, dense(y))
+    conv.kernel.assign(np.asarray(dense.kernel)[None])
+    return model
+
+
+MODELS = {
+    "one channel, Dense": lambda: one_channel(layers.Dense(3, bias_initializer="ones")),
+    "one channel, PReLU": lambda: one_channel(layers.PReLU(alpha_initializer="uniform")),
+    "one channel, EinsumDense": lambda: one_channel(layers.EinsumDense("abc,cd->abd", (None, 2), bias_axes="d")),
+    "one channel, DepthwiseConv1D": lambda: one_channel(layers.DepthwiseConv1D(3, bias_initializer="ones")),
+    "one channel, Conv1DTranspose": lambda: one_channel(layers.Conv1DTranspose(2, 3, bias_initializer="ones")),
+    "one filter": lambda: one_channel(layers.Conv1D(1, 3, bias_initializer="ones")),
+    "equal kernels": equal_kernels,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_converts_and_computes(name, lab):
+    keras.utils.set_random_seed(1)
+    model = MODELS[name]()
+    x = np.random.default_rng(0).normal(size=(64, *SHAPE)).astype(np.float32)
+    artifact = kc.convert(model, representative_dataset=x)
+    assert artifact.float_ops == ()
+    (got,) = lab.run(artifact.content, {model.inputs[0].name: x[:8]}, "reference").values()
+    wanted = np.asarray(model(x[:8]))
+    assert np.abs(got - wanted).max() < 0.04 * np.abs(wanted).max()
+
+
+def test_an_input_that_nothing_reads(lab):
+    keras.utils.set_random_seed(1)
+    used, unused = keras.Input((4,), name="used"), keras.Input((3,), name="unused")
+    model = keras.Model([used, unused], layers.Dense(2)(used))
+    data = [np.random.default_rng(n).normal(size=(32, size)).astype(np.float32) for n, size in enumerate((4, 3))]
+    artifact = kc.convert(model, representative_dataset=data)
+    (got,) = lab.run(artifact.content, {"used": data[0], "unused": data[1]}, "reference").values()
+    wanted = np.asarray(model(data))
+    assert np.abs(got - wanted).max() < 0.04 * np.abs(wanted).max()
+
+
+def test_a_batch_that_the_model_fixes():
+    from keras_compress.convert.flatbuffer import Graph, read_model
+
+    x = keras.Input((6,), batch_size=4, name="x")
+    model = keras.Model(x, layers.Dense(2)(x))
+    data = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
+    graph = Graph(read_model(kc.convert(model, representative_dataset=data).content))
+    assert [graph.shape(t) for t in (*graph.inputs, *graph.outputs)] == [(4, 6), (4, 2)]
+
+
+def test_a_float_island_between_integers(lab):
+    """What a user's `call` does with operations that no integer kernel has stays float, and is listed."""
+    x = keras.Input((5,), name="x")
+    y = layers.Lambda(lambda t: ops.cumsum(t, axis=1), name="sums")(layers.Dense(5, name="d")(x))
+    model = keras.Model(x, layers.Dense(2, name="last")(y))
+    data = np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
+    artifact = kc.convert(model, representative_dataset=data)
+    assert [op.op for op in artifact.float_ops] == ["CUMSUM"]
+    (got,) = lab.run(artifact.content, {"x": data[:8]}, "reference").values()
+    wanted = np.asarray(model(data[:8]))
+    assert np.abs(got - wanted).max() < 0.05 * np.abs(wanted).max()
