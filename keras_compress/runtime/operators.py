@@ -23,7 +23,7 @@ from keras_compress.runtime.target import Target
 
 Array = NDArray[Any]
 LARGEST_POINTS_BYTES = 256_000_000
-# Of values of a kernel whose error is known, what may be beyond it: on the networks of `benchmarks/exactness.py` none is.
+# What may be beyond a kernel's known error, of all values: on the networks of `benchmarks/exactness.py` none is.
 _BEYOND_KNOWN = 0.001
 
 
@@ -45,9 +45,9 @@ class OpRow:
         fraction_differing: Share of output values that differ at all.
         unexplained_lsb: Largest difference that is not explained, in steps.
         fraction_unexplained: Share of output values with such a difference.
-        bound: Largest `fraction_unexplained` that passes: 0.1 % where the kernel's error is known, else `max_fraction` of
-            `verify`, or what double rounding makes likely; 0 for an LSTM, of which the frozen model computes the same
-            integers.
+        bound: Largest `fraction_unexplained` that passes: 0.1 % where the kernel's error is known, else `max_fraction`
+            of `verify`, or what double rounding makes likely; 0 for an LSTM, of which the frozen model computes the
+            same integers.
         ok: Whether what is not explained is within the bounds.
     """
 

@@ -125,8 +125,8 @@ def verify(
         kernels: Out of `"xnnpack"`, `"reference"`, `"tflm"`; by default those of the artifact's target.
         max_lsb: Most that one output value may differ without an explanation, in steps (explained is what the kernel's
             own arithmetic brings about, see `keras_compress.runtime.kernel_error`).
-        max_fraction: Largest share of an operator's values that may differ so, 0.1 % at most where the kernel's error is
-            known; of other kernels also twice the share that rounding twice must cost (see
+        max_fraction: Largest share of an operator's values that may differ so, 0.1 % at most where the kernel's error
+            is known; of other kernels also twice the share that rounding twice must cost (see
             `keras_compress.runtime.rounding`). Three standard errors are allowed on top: a few samples prove little.
         op_samples: Samples for the comparison by operator (the outputs are compared on all of `x`).
         strict: Raise where a bound is exceeded.
