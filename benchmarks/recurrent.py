@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from absl import app, flags
 from common import at_least, fashion_mnist, print_goals, write_results
+from recurrent_table import write_page
 
 import keras_compress as kc
 from keras_compress.convert.distance import sqnr_db
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str]) -> None:
         lost = row["fused"]["accuracy"] - row["float_accuracy"]
         goals.append(at_least(f"{row['name']} on {row['target']}, accuracy beside the float model", lost, -0.005))
     print(write_results("recurrent", rows, goals, seeds=[0], settings={"units": UNITS, "inputs": INPUTS}))
+    write_page()
     print_goals(goals)
 
 
