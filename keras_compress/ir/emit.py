@@ -228,7 +228,7 @@ def _camel(name: str) -> str:
 def _encoded(name: str, value: Any) -> Any:
     if name in _ENUMS:
         return getattr(_ENUMS[name], value)
-    if name in ("in_data_type", "out_data_type"):
+    if name in ("in_data_type", "out_data_type", "output_type"):
         return _type(value)
     return list(value) if isinstance(value, tuple) else value
 

@@ -96,6 +96,10 @@ OPERATORS: dict[str, Operator] = {
         kind: Operator(shapes.reduction, (2, 2), "ReducerOptions", {"keep_dims": False})
         for kind in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")
     },
+    **{
+        kind: Operator(shapes.extreme, (2, 2), f"Arg{kind[4:].capitalize()}Options", {"output_type": "int32"})
+        for kind in ("ARG_MAX", "ARG_MIN")
+    },
     "GATHER": Operator(shapes.gather, (2, 2), "GatherOptions", {"axis": 0, "batch_dims": 0}),
     "PRELU": Operator(shapes.parametric_relu, (2, 2)),
     "SOFTMAX": Operator(shapes.first, (1, 1), "SoftmaxOptions", {"beta": 1.0}),

@@ -195,6 +195,11 @@ def reduction(shapes: Sequence[Any], values: Sequence[Any], settings: Mapping[st
     return [tuple(kept)]
 
 
+def extreme(shapes: Sequence[Any], values: Sequence[Any], settings: Mapping[str, Any]) -> list[Shape]:
+    """Data, one axis, which goes."""
+    return reduction(shapes, values, {"keep_dims": False})
+
+
 def gather(shapes: Sequence[Any], values: Sequence[Any], settings: Mapping[str, Any]) -> list[Shape]:
     """Data, indices along one axis."""
     axis = settings["axis"] % len(shapes[0])

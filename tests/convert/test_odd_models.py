@@ -83,3 +83,18 @@ def test_a_float_island_between_integers(lab):
     (got,) = lab.run(artifact.content, {"x": data[:8]}, "reference").values()
     wanted = np.asarray(model(data[:8]))
     assert np.abs(got - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("target", ["litert", "tflm"])
+def test_the_class_as_an_integer(target):
+    """Of integers that differ, the largest is where the largest real value is, but for ties of the device."""
+    keras.utils.set_random_seed(1)
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, ops.argmax(layers.Dense(5)(x), axis=-1))
+    data = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    artifact = kc.convert(model, target, representative_dataset=data)
+    assert artifact.float_ops == ()
+    result = kc.verify(artifact, model, data)
+    assert result.ok
+    assert artifact.frozen(data).numpy().dtype == np.int32
+    assert np.mean(np.asarray(artifact.frozen(data)) == np.asarray(model(data))) > 0.95

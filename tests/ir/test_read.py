@@ -112,6 +112,8 @@ def test_slices(nets, take, begin, end, strides, shrunk, shape):
         (lambda x: ops.split(x, [1, 3], axis=2)[1], ["STRIDED_SLICE"] * 3),
         (lambda x: ops.expand_dims(x, 1), ["RESHAPE"]),
         (lambda x: ops.max(x, axis=(1, 2)), ["REDUCE_MAX"]),
+        (lambda x: ops.argmax(x, axis=-1), ["ARG_MAX"]),
+        (lambda x: ops.argmin(x, axis=1, keepdims=True), ["ARG_MIN", "RESHAPE"]),
         (lambda x: layers.Softmax()(x), ["SOFTMAX"]),
         (lambda x: layers.Activation("tanh")(x), ["TANH"]),
         (lambda x: ops.clip(x, -1.0, 1.0), ["RELU_N1_TO_1"]),
