@@ -1,4 +1,4 @@
-"""LSTMs as Keras layers: in two parts of real numbers, as one of integers, and what stands for it in a float file."""
+"""LSTMs as Keras layers: in two parts of real numbers, and as one of integers."""
 
 from __future__ import annotations
 
