@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,7 @@ from keras import tree
 
 from keras_compress.convert.flatbuffer import Graph, write_model
 from keras_compress.convert.float_flatbuffer import ConversionError, float_model
+from keras_compress.core.printable import scope_name
 from keras_compress.ir.graph import Tensor
 
 Made = tuple[bytes, list[tuple[tuple[int, ...], str]]]
@@ -80,9 +80,9 @@ class Islands:
 
 @contextmanager
 def _plain_name(operation: Any) -> Iterator[None]:
-    """A name that TensorFlow takes for a scope: no spaces, no other alphabets."""
+    """A name that TensorFlow takes for a scope, for a while."""
     before = operation.name
-    operation.name = re.sub(r"[^A-Za-z0-9_.]", "_", before).lstrip("_") or "operation"
+    operation.name = scope_name(before)
     try:
         yield
     finally:

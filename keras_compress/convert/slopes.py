@@ -27,7 +27,13 @@ PerChannel = Callable[[Tensor, IntegerWeight, str], Tensor]
 
 
 def slopes_of(operation: Any) -> Array | None:
-    """What a layer multiplies its negative inputs by; `None` for a layer that does something else."""
+    """What a layer multiplies its negative inputs by; `None` for a layer that does something else, or nothing."""
+    found = _slopes(operation)
+    # XNNPACK refuses the product with 0 that slopes of 1 would come to.
+    return None if found is None or (found == 1).all() else found
+
+
+def _slopes(operation: Any) -> Array | None:
     body = inner(operation) if isinstance(operation, keras.layers.Layer) else operation
     if isinstance(body, Operand) and body.operation == "slope":
         return np.asarray(body.kernel, np.float64)

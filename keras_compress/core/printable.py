@@ -1,6 +1,8 @@
-"""Names out of files, made harmless for a terminal."""
+"""Names made harmless: those out of files for a terminal, users' own for TensorFlow."""
 
 from __future__ import annotations
+
+import re
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -19,3 +21,8 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def scope_name(name: str) -> str:
+    """A name like this that TensorFlow takes for a scope: no spaces, no other alphabets."""
+    return re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", name).lstrip("_") or "operation"

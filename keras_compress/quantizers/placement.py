@@ -11,6 +11,7 @@ import keras
 from keras_compress.core import graph
 from keras_compress.core.batch_norm import foldable
 from keras_compress.core.model import LayerCopies, copy_layer, inner
+from keras_compress.core.printable import scope_name
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import (
@@ -264,7 +265,7 @@ class PlacePoints:
         return (
             tensor
             if made is None
-            else QuantizeActivation(made, stands_for=tensor.name, name=f"{tensor.name}_quantized")(tensor)
+            else QuantizeActivation(made, stands_for=tensor.name, name=f"{scope_name(tensor.name)}_quantized")(tensor)
         )
 
 

@@ -106,7 +106,7 @@ def _of_operator(graph: Graph, op: Any, kernel: str) -> KernelError:
         return KernelError(known=True)
     if graph.dtype(op.outputs[0]) not in ("int8", "int16"):
         return KernelError()
-    if kind == "QUANTIZE" and (kernel != "xnnpack" or graph.dtype(op.inputs[0]) == "int16"):
+    if kind in ("QUANTIZE", "RELU") and (kernel != "xnnpack" or graph.dtype(op.inputs[0]) == "int16"):
         return _of_factors(graph, op, [1.0])
     if kind == "LEAKY_RELU" and (kernel != "xnnpack" or graph.dtype(op.inputs[0]) == "int16"):
         return _of_factors(graph, op, [1.0, op.builtinOptions.alpha])

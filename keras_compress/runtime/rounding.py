@@ -94,12 +94,12 @@ def is_copied(content: bytes, kernel: str) -> bool:
 
 
 def left_to_built_in(graph: Graph, op: Any) -> bool:
-    """Whether XNNPACK leaves an operator to the built-in kernel, for its packed weights or 16-bit activations."""
+    """Whether XNNPACK leaves an operator to the built-in kernel: products of tensors, packed weights, 16 bits."""
     if any(tensor >= 0 and graph.dtype(tensor) == "int16" for tensor in op.inputs):
         return True
+    if graph.kind(op) in ("MEAN", "BATCH_MATMUL"):
+        return graph.kind(op) == "BATCH_MATMUL"
     dtype = graph.dtype(op.inputs[1])
-    if graph.kind(op) == "MEAN":
-        return False
     if dtype not in ("int4", "int2"):
         return False
     inputs, scales = graph.shape(op.inputs[1])[-1], graph.quantization(op.inputs[1])

@@ -37,7 +37,8 @@ def test_what_training_needs_besides_is_not_counted_as_weights():
 
 
 def test_one_step_is_no_reason():
-    assert converted((1, 4), lambda x: layers.Dense(64)(layers.SimpleRNN(64)(x)))[1].notes == ()
+    notes = converted((1, 4), lambda x: layers.Dense(64)(layers.SimpleRNN(64)(x)))[1].notes
+    assert not any("float32" in note for note in notes)
 
 
 def test_tables_and_batched_products_are_said_where_they_are_many():

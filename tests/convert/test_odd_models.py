@@ -98,3 +98,16 @@ def test_the_class_as_an_integer(target):
     assert result.ok
     assert artifact.frozen(data).numpy().dtype == np.int32
     assert np.mean(np.asarray(artifact.frozen(data)) == np.asarray(model(data))) > 0.95
+
+
+def test_an_input_whose_name_is_no_scope():
+    keras.utils.set_random_seed(1)
+    image = keras.Input((4, 4, 2), name="mein größtes Bild")
+    model = keras.Model(image, layers.Conv2D(2, 3)(image))
+    x = np.random.default_rng(0).normal(size=(32, 4, 4, 2)).astype(np.float32)
+    trained = kc.quantize_model(model)
+    trained(x, training=True)
+    assert trained.predict(x, verbose=0).shape == (32, 2, 2, 2)
+    for each, data in ((model, x), (trained, None)):
+        artifact = kc.convert(each, representative_dataset=data)
+        assert kc.verify(artifact, each, x).ok

@@ -119,3 +119,13 @@ def test_values_that_are_never_negative_pass():
     made = layers.Activation("relu")(layers.Conv2D(4, 3)(inputs))
     model, x = keras.Model(inputs, layers.LeakyReLU(0.2)(made)), samples(32, 0)
     assert kc.verify(kc.convert(model, representative_dataset=x), model, x).ok
+
+
+def test_slopes_of_one_change_nothing_and_load():
+    """XNNPACK refuses a product with 0."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    x = layers.LeakyReLU(1.0)(layers.Conv2D(4, 3)(image))
+    model = keras.Model(image, layers.PReLU("ones", shared_axes=[1, 2])(layers.Conv2D(4, 3)(x)))
+    data = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype(np.float32)
+    assert kc.verify(kc.convert(model, representative_dataset=data), model, data).ok

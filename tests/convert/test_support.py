@@ -48,3 +48,13 @@ def test_a_conversion_for_tflm_refuses_what_it_lacks():
     model = keras.Model(inputs, ops.where(inputs > 0, inputs, layers.Dense(4)(inputs)))
     with pytest.raises(ValueError, match=r"SELECT at .*Use target='litert'"):
         kc.convert(model, "tflm", representative_dataset=X)
+
+
+def test_a_transpose_of_six_dimensions_is_refused_for_tflite_micro():
+    image = keras.Input((4, 4, 3))
+    blocks = keras.layers.Permute((3, 1, 4, 2, 5))(keras.layers.Reshape((2, 2, 2, 2, 3))(image))
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(blocks)))
+    data = np.random.default_rng(0).normal(size=(8, 4, 4, 3)).astype(np.float32)
+    assert kc.convert(model, representative_dataset=data).content
+    with pytest.raises(ValueError, match="TRANSPOSE at .* of 6 dimensions"):
+        kc.convert(model, "tflm", representative_dataset=data)

@@ -158,3 +158,22 @@ def test_positions_in_1024ths_of_a_pixel():
     # Positions 0, 409, 1023, 1637 and 2251 (behind the last).
     by_hand = [-100, -100 + 200 * 409 / 1024, -100 + 200 * 1023 / 1024, 100 - 50 * 613 / 1024, 50]
     assert found.tolist() == [round(value) for value in by_hand]
+
+
+@pytest.mark.parametrize("kernel", ["xnnpack", "reference"])
+def test_products_of_tensors_are_rounded_twice(kernel):
+    """XNNPACK leaves BATCH_MATMUL to the kernel that is built in."""
+    sequence = keras.Input((20, 8))
+    model = keras.Model(sequence, keras.layers.MultiHeadAttention(2, 4)(sequence, sequence))
+    x = np.random.default_rng(0).normal(size=(32, 20, 8)).astype(np.float32)
+    result = kc.verify(kc.convert(model, representative_dataset=x), model, x, kernels=[kernel])
+    assert all(row.unexplained_lsb == 0 for row in result.rows if "scores" in row.name)
+
+
+def test_a_relu_that_rescales_is_rounded_twice():
+    sequence = keras.Input((3, 4))
+    model = keras.Model(sequence, keras.layers.LSTM(5, activation="relu")(sequence))
+    x = (np.random.default_rng(0).normal(size=(64, 3, 4)).cumsum(1) / 3).astype(np.float32)
+    result = kc.verify(kc.convert(model, "tflm", representative_dataset=x), model, x)
+    assert any(row.name.endswith("relu_quantized") for row in result.rows)
+    assert all(row.unexplained_lsb == 0 for row in result.rows)

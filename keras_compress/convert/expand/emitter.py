@@ -69,7 +69,7 @@ class Emitter:
 
     def name(self, name: str) -> str:
         """Path of something with this name inside the layer that is being expanded."""
-        return ".".join([*self._path[-1:], name])
+        return ".".join(filter(None, [*self._path[-1:], name]))
 
     @contextmanager
     def inside(self, name: str) -> Iterator[None]:

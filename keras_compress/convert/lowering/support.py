@@ -24,6 +24,7 @@ _WITHOUT: dict[str, frozenset[str]] = {
     "int8": frozenset({"EXP", "LOG"}),
     "int16": frozenset({"EXP", "LOG", "REDUCE_MAX", "REDUCE_MIN", "RESIZE_BILINEAR"}),
 }
+_LARGEST_RANK_OF_TRANSPOSE = 5
 
 
 def has_kernel(kind: str) -> bool:
@@ -52,6 +53,8 @@ def _problem(graph: Graph, op: Any) -> str | None:
     place = f"at {graph.name(op.outputs[0])!r}" if op.outputs else "without outputs"
     if kind not in _TFLM:
         return f"{kind} {place}, which has no kernel"
+    if kind == "TRANSPOSE" and len(graph.shape(op.inputs[0])) > _LARGEST_RANK_OF_TRANSPOSE:
+        return f"{kind} {place}, of {len(graph.shape(op.inputs[0]))} dimensions, which has none for more than 5"
     types = {graph.dtype(t) for t in (*op.inputs, *op.outputs) if t >= 0}
     lacking = sorted(dtype for dtype in types if kind in _WITHOUT.get(dtype, ()))
     return f"{kind} {place}, which has no {lacking[0]} kernel" if lacking else None
