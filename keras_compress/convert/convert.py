@@ -97,13 +97,7 @@ def convert(
         RuntimeError: For `max_arena_bytes` where TFLite-Micro is not available.
         ConversionError: Where the TFLite converter fails, with the lines of its log that name the cause.
     """
-    check_model(model)
-    _check_target(target)
-    check_phases_ended(model)
-    check_finite(model)
-    check_layers(model)
-    if graph.is_graph(model):
-        check_static_shapes(model)
+    _check_model(model, target)
     representative_dataset = peekable(representative_dataset)
     examples = _seen_again(representative_dataset)
     mode = _chosen_mode(model, mode, representative_dataset)
@@ -111,10 +105,7 @@ def convert(
     check_arguments(target, mode, io, weights_storage, max_arena_bytes, recurrent)
     warn_of_pending(model)
     if mode in ("float32", "float16"):
-        progress.step("running TensorFlow's converter")
-        converted = Emitted(float_model(_float_model(model, representative_dataset), model))
-        lowered = lower(converted, LoweringPlan(mode, io))
-        return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
+        return _float_file(model, target, mode, io, representative_dataset)
     storage = _storage(target, mode, weights_storage)
     frozen, unpacked, lowered = _lowered(model, storage, mode, io, representative_dataset, recurrent, strict)
     final, costs = CompressedFile(lowered.content, ()), []
@@ -135,6 +126,24 @@ def convert(
         lowered.content if final.content != lowered.content else None,
         _distance(model, frozen, examples),
     )
+
+
+def _check_model(model: keras.Model, target: str) -> None:
+    """Refuses models that no file can hold."""
+    check_model(model)
+    _check_target(target)
+    check_phases_ended(model)
+    check_finite(model)
+    check_layers(model)
+    if graph.is_graph(model):
+        check_static_shapes(model)
+
+
+def _float_file(model: keras.Model, target: str, mode: str, io: str, representative_dataset: Any) -> Artifact:
+    progress.step("running TensorFlow's converter")
+    converted = Emitted(float_model(_float_model(model, representative_dataset), model))
+    lowered = lower(converted, LoweringPlan(mode, io))
+    return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
 
 
 def _recurrent_notes(frozen: keras.Model) -> tuple[str, ...]:

@@ -141,8 +141,7 @@ def verify(
     """
     if not isinstance(artifact, Artifact):
         artifact = shipped(artifact, model, x, kernels)
-    _check_mode(artifact)
-    check_structure(artifact.content)
+    _check_file(artifact)
     frozen = _frozen(artifact, model)
     # A file made for more than one sample at a time runs whole batches of them.
     batch = fixed_batch(frozen) or 1
@@ -176,9 +175,10 @@ def verify(
     return result
 
 
-def _check_mode(artifact: Artifact) -> None:
+def _check_file(artifact: Artifact) -> None:
     if artifact.mode not in ("int8", "16x8"):
         raise ValueError(f"Expected an artifact in mode 'int8' or '16x8'. Received: mode={artifact.mode!r}")
+    check_structure(artifact.content)
 
 
 def _run_alone(
