@@ -95,13 +95,13 @@ def convert(which: Member, stages: Stages, seed: int, samples: int) -> None:
 
 
 def _parts_of_convert() -> dict[str, tuple[Any, str]]:
-    names = ("convert.convert", "convert.freeze", "convert.float_flatbuffer")
+    names = ("convert.convert", "convert.freeze")
     modules = [importlib.import_module(f"keras_compress.{name}") for name in names]
     return {
         "freeze": (modules[0], "freeze"),
         "calibrate": (modules[1], "set_ranges"),
         "export": (modules[0], "export"),
-        "tf_float_conversion": (modules[2], "_convert"),
+        "emit": (modules[0], "emit"),
         "lower": (modules[0], "lower"),
         "check_integers": (modules[0], "check_integers"),
     }

@@ -37,10 +37,11 @@ def test_a_tiny_network_is_converted_read_back_and_verified(zoo: Any, tmp_path: 
     assert found["parameters"] == 3 * 3 * 3 * 8 + 4 * 8 + 8 * 4 + 4
     assert found["float_ops"] == []
     assert (found["litert"]["operators"], found["litert"]["operators_beyond_bound"]) == (5, 0)
-    assert 0 < found["parts"]["tf_float_conversion"]["cpu_s"] < found["stages"]["convert"]["cpu_s"]
-    share = zoo.share_of_conversion(found)
+    assert 0 < found["parts"]["freeze"]["cpu_s"] < found["stages"]["convert"]["cpu_s"]
+    share = zoo.share_of_conversion(found, {"stages": {"ptq": {"cpu_s": 2.0}}})
     spent = found["stages"]["convert"]["cpu_s"] - found["parts"]["calibrate"]["cpu_s"]
-    assert share["own_cpu_s"] == pytest.approx(spent - found["parts"]["tf_float_conversion"]["cpu_s"], abs=2e-3)
+    assert share["own_cpu_s"] == pytest.approx(spent, abs=2e-3)
+    assert share["share_cpu"] == pytest.approx(spent / 2, abs=2e-3)
 
 
 def test_an_error_is_remembered_as_its_stage(zoo: Any, tmp_path: Path) -> None:
