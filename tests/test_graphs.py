@@ -113,14 +113,15 @@ def test_the_verdict_on_one_output(row: dict[str, float], verdict: str) -> None:
 
 
 def test_a_known_fault_hides_no_other() -> None:
-    add = "internal: ConversionError: The TFLite converter refused model 'graph': layer <add> (Add): 'tf.Transpose' op "
-    add += "x should be of the same rank with y, got x of rank N, and y of rank N"
-    narrow: Description = [{"input": (7, 1)}, {"layer": "Add", "with": {}, "of": [0, 0]}]
-    wide: Description = [{"input": (7, 2)}, {"layer": "Add", "with": {}, "of": [0, 0]}]
-    assert known(add, narrow)
-    assert not known(add, wide)
-    assert not known(add.replace("rank with", "size with"), narrow)
-    assert not known("loss: Add", narrow)
+    saturated = "verify: VerificationError: at most N step and N%. Received: N steps, N, first at <gru> on reference"
+    wide: Description = [{"input": (7, 2), "scale": 10.0}, {"layer": "GRU", "with": {"units": 3}, "of": [0]}]
+    narrow: Description = [{"input": (7, 2)}, {"layer": "GRU", "with": {"units": 3}, "of": [0]}]
+    other: Description = [{"input": (7, 2), "scale": 10.0}, {"layer": "Dense", "with": {"units": 3}, "of": [0]}]
+    assert known(saturated, wide)
+    assert not known(saturated, narrow)
+    assert not known(saturated, other)
+    assert not known(saturated.replace("<gru>", "<dense>"), wide)
+    assert not known("loss: GRU", wide)
 
 
 def test_only_refusals_that_name_a_layer_are_refusals() -> None:
