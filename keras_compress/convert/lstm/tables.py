@@ -28,7 +28,7 @@ def sigmoid_table(runtime: str) -> NDArray[np.int32]:
     """Sigmoid of `x * 2^-12`, in steps of 2^-15, for x from -32768 to 32767.
 
     >>> sigmoid_table("litert")[[32768, 65535]].tolist(), sigmoid_table("tflm")[[32768, 65535]].tolist()
-    ([16384, 32757], [16384, 32757])
+    ([16384, 32756], [16384, 32757])
     """
     found = _sigmoid_of_samples(3 * _INPUTS) if runtime == "tflm" else _logistic(_INPUTS)
     return found.astype(np.int32)
