@@ -181,8 +181,9 @@ def _lowered(
         storage=storage,
         recurrent=recurrent,
     )
-    if strict and recurrent == "fused" and frozen.without_operator:
-        listed = "; ".join(frozen.without_operator)
+    without = getattr(frozen, "without_operator", ())  # a frozen model that was loaded does not tell
+    if strict and recurrent == "fused" and without:
+        listed = "; ".join(without)
         raise ValueError(f"Expected LSTMs with an operator of their own (strict=True). Received: {listed}")
     progress.step("writing the operators")
     exported = export(frozen, storage, model)

@@ -93,7 +93,9 @@ def test_cells_of_a_stack_are_operators():
 def test_a_frozen_model_is_saved(tmp_path):
     frozen = kc.freeze(model_of(last_of_a_stack), data(), recurrent="fused")
     frozen.save(tmp_path / "frozen.keras")
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "frozen.keras")(data()), frozen(data()))
+    loaded = keras.models.load_model(tmp_path / "frozen.keras")
+    np.testing.assert_array_equal(loaded(data()), frozen(data()))
+    assert KIND in kinds(kc.convert(loaded, recurrent="fused", strict=True).content)
 
 
 def test_a_node_of_the_graph_holds_the_integers():
