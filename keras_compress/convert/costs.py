@@ -8,7 +8,7 @@ from collections import Counter
 import keras
 
 from keras_compress.convert.flatbuffer import Graph, read_model
-from keras_compress.convert.inspection import FileStats, inspect_tflite
+from keras_compress.convert.inspection import inspect_tflite
 from keras_compress.core.model import inner
 from keras_compress.quantizers.activation import QuantizeActivation
 
@@ -36,19 +36,22 @@ def notes_of_cost(model: keras.Model, frozen: keras.Model, content: bytes, targe
         target: Runtime that it is for.
     """
     slower = _slower(Graph(read_model(content))) if target == "litert" else []
-    return [*_larger(model, frozen, inspect_tflite(content)), *slower]
+    return [*_larger(model, frozen, content), *slower]
 
 
-def _larger(model: keras.Model, frozen: keras.Model, stats: FileStats) -> list[str]:
+def _larger(model: keras.Model, frozen: keras.Model, content: bytes) -> list[str]:
     parts = Counter(
         layer.name.partition(".")[0]
         for layer in frozen.layers
         if not isinstance(layer, (QuantizeActivation, keras.layers.InputLayer))
     )
     many = [f"{name!r} ({count} layers)" for name, count in parts.most_common(5) if count >= _MANY]
+    if not many:
+        return []
+    stats = inspect_tflite(content)
     of_operator = (stats.raw_bytes - stats.weight_payload_bytes) / max(sum(stats.operators.values()), 1)
     reckoned = round(4 * weights_of(model) + of_operator * (2 + sum(min(n, _LOOP) for n in parts.values())))
-    if not many or stats.raw_bytes <= reckoned:
+    if stats.raw_bytes <= reckoned:
         return []
     return [
         f"{stats.raw_bytes:,} B are likely more than the float32 file's, about {reckoned:,} B: in integers "

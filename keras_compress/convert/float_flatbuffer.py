@@ -16,8 +16,8 @@ from keras_compress.convert.refusals import check_static_shapes
 from keras_compress.core import graph as keras_graph
 from keras_compress.core.graph import output_names as graph_output_names
 from keras_compress.core.interrupts import temporary_folder
-
-SIGNATURE = "serving_default"
+from keras_compress.core.printable import scope_name
+from keras_compress.ir.emit import SIGNATURE
 
 
 class ConversionError(RuntimeError):
@@ -148,7 +148,7 @@ def _run(model: keras.Model, structure: Any, tensors: Sequence[tf.Tensor]) -> An
     def visit(call: keras_graph.Call) -> Any:
         operation = call.operation
         if not isinstance(operation, keras.layers.Layer):
-            with tf.name_scope(re.sub(r"[^A-Za-z0-9_.\\-]", "_", operation.name)):
+            with tf.name_scope(scope_name(operation.name)):
                 return call.run()
         if operation._call_has_training_arg:
             return operation(*call.args, **{**call.kwargs, "training": False})

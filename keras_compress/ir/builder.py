@@ -74,9 +74,7 @@ class Builder:
         read = [self._operand(given, f"{label}/operand{number}") for number, given in enumerate(inputs)]
         try:
             attributes = OPERATORS[operator].complete(settings)
-            shapes = [None if t is None else t.shape for t in read]
-            values = [None if t is None or isinstance(t.values, ConstantGrid) else t.values for t in read]
-            made = OPERATORS[operator].infer(shapes, values, attributes)
+            made = OPERATORS[operator].shapes_of(read, attributes)
         except ValueError as error:
             raise ValueError(f"Expected operands that fit {operator} at {self.path!r}. Received: {error}") from error
         types = [t.dtype for t in read if t is not None]

@@ -93,10 +93,8 @@ def _node_problems(graph: Graph, node: Node, known: set[str]) -> Iterator[str]:
 
 def _shape_problems(graph: Graph, node: Node, settings: dict[str, object]) -> Iterator[str]:
     read = [None if name is None else graph.tensors[name] for name in node.inputs]
-    shapes = [None if t is None else t.shape for t in read]
-    values = [None if t is None or isinstance(t.values, ConstantGrid) else t.values for t in read]
     try:
-        made = OPERATORS[node.operator].infer(shapes, values, settings)
+        made = OPERATORS[node.operator].shapes_of(read, settings)
     except (ValueError, TypeError, IndexError) as error:
         yield f"operands that do not fit ({error})"
         return

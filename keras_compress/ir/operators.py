@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from keras_compress.ir import shapes
+from keras_compress.ir.graph import Tensor
+from keras_compress.ir.grids import ConstantGrid
 from keras_compress.ir.shapes import Infer
 
 # An operator of the graph that no TFLite operator stands for: a float flatbuffer that computes it, put in line.
@@ -31,6 +33,20 @@ class Operator:
     inputs: tuple[int, int] = (1, 1)
     options: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def shapes_of(self, read: Sequence[Tensor | None], settings: Mapping[str, Any]) -> list[tuple[int, ...]]:
+        """Shapes of the outputs.
+
+        Args:
+            read: The inputs; None for one that is left out.
+            settings: All of them, see `complete`.
+
+        Raises:
+            ValueError: The inputs do not fit.
+        """
+        shapes = [None if t is None else t.shape for t in read]
+        values = [None if t is None or isinstance(t.values, ConstantGrid) else t.values for t in read]
+        return self.infer(shapes, values, settings)
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All settings, given or default.

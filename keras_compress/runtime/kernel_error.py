@@ -49,15 +49,12 @@ class KernelError:
         relative: The same as a share of the value.
         known: Whether that is all: nothing is to be allowed for this kernel beyond it.
         computed: See `keras_compress.runtime.computed`; `None` if nothing computes the kernel's integers.
-        of_table: Steps that those may be off: the sigmoid's table is within 1/65536 of rounding, not equal to it, which
-            is half a step of LOGISTIC, and one of TANH, twice the sigmoid.
     """
 
     steps: Array | float = 0.0
     relative: Array | float = 0.0
     known: bool = False
     computed: Function | None = None
-    of_table: int = 0
 
     @classmethod
     def of(cls, content: bytes, kernel: str) -> KernelError:
@@ -68,12 +65,10 @@ class KernelError:
             kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
         """
         graph = Graph(read_model(content))
-        rounding = [op for op in graph.operators if graph.kind(op) not in EXACT]
         function = computed(graph, kernel)
         if function is not None:
-            of_table = any(graph.kind(op) in ("LOGISTIC", "TANH") for op in rounding)
-            return cls(computed=function, of_table=int(of_table))
-        errors = [_of_operator(graph, op, kernel) for op in rounding]
+            return cls(computed=function)
+        errors = [_of_operator(graph, op, kernel) for op in graph.operators if graph.kind(op) not in EXACT]
         if len(errors) == 1:
             return errors[0]
         steps, relative = (float(sum(np.max(error[i]) for error in map(_pair, errors))) for i in (0, 1))
@@ -106,9 +101,10 @@ def _of_operator(graph: Graph, op: Any, kernel: str) -> KernelError:
         return KernelError(known=True)
     if graph.dtype(op.outputs[0]) not in ("int8", "int16"):
         return KernelError()
-    if kind in ("QUANTIZE", "RELU") and (kernel != "xnnpack" or graph.dtype(op.inputs[0]) == "int16"):
+    twice = kernel != "xnnpack" or graph.dtype(op.inputs[0]) == "int16"
+    if kind in ("QUANTIZE", "RELU") and twice:
         return _of_factors(graph, op, [1.0])
-    if kind == "LEAKY_RELU" and (kernel != "xnnpack" or graph.dtype(op.inputs[0]) == "int16"):
+    if kind == "LEAKY_RELU" and twice:
         return _of_factors(graph, op, [1.0, op.builtinOptions.alpha])
     if kind in _SUMS:
         return KernelError(known=graph.dtype(op.outputs[0]) == "int8")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.convert.lstm.tables import sigmoid_of_samples, tanh_of_samples
 from keras_compress.runtime.integer_model import round_twice
 
 Array = NDArray[Any]
@@ -104,10 +105,7 @@ def logistic_16(values: Array, scale: float) -> Array:
         values: int16.
         scale: Of the values.
     """
-    scaled = _for_sigmoid(values, scale)
-    found = _sigmoid(np.abs(scaled), 9, 0x7FFF << 10)
-    result: Array = np.where(scaled >= 0, found + 2**9, 2**25 - found + 2**9 - 1) >> 10
-    return result
+    return sigmoid_of_samples(_for_sigmoid(values, scale))
 
 
 def tanh_16(values: Array, scale: float) -> Array:
@@ -117,10 +115,7 @@ def tanh_16(values: Array, scale: float) -> Array:
         values: int16.
         scale: Of the values.
     """
-    scaled = _for_sigmoid(values, scale)
-    found = _sigmoid(np.abs(scaled), 8, 0xFFFF << 8)
-    result: Array = np.where(scaled >= 0, found - 2**23 + 2**7, -found + 2**23 + 2**7 - 1) >> 8
-    return result
+    return tanh_of_samples(_for_sigmoid(values, scale))
 
 
 def _for_sigmoid(values: Array, scale: float) -> Array:
@@ -130,14 +125,6 @@ def _for_sigmoid(values: Array, scale: float) -> Array:
         factor, shift = factor * 2, shift + 1
     scaled: Array = values.astype(np.int64) * int(factor) + (2**shift >> 1) >> shift
     return scaled
-
-
-def _sigmoid(values: Array, bits: int, saturated: int) -> Array:
-    table = np.minimum(np.rint(65536.0 / (1.0 + np.exp(-np.arange(256) / 24.0))), 65535).astype(np.int64)
-    index, offset = np.minimum(values >> bits, 254), values & (1 << bits) - 1
-    found = (table[index] << bits) + offset * (table[index + 1] - table[index])
-    result: Array = np.where(values >> bits >= 255, saturated, found)
-    return result
 
 
 def _away(values: Array) -> Array:

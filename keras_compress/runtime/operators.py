@@ -169,7 +169,7 @@ class Tally:
         found: Array = difference.copy()
         if self.error.computed is not None:
             computed = self.error.computed(fed[0]).reshape(got.shape).astype(np.int32)
-            found = np.minimum(found, np.maximum(np.abs(got - computed) - self.error.of_table, 0))
+            found = np.minimum(found, np.abs(got - computed))
         steps = shaped(exact.steps(), got.shape, self.segment.point)
         found[self.error.allows(got, steps, exact.zero_point)] = 0
         return found

@@ -97,8 +97,10 @@ def left_to_built_in(graph: Graph, op: Any) -> bool:
     """Whether XNNPACK leaves an operator to the built-in kernel: products of tensors, packed weights, 16 bits."""
     if any(tensor >= 0 and graph.dtype(tensor) == "int16" for tensor in op.inputs):
         return True
-    if graph.kind(op) in ("MEAN", "BATCH_MATMUL"):
-        return graph.kind(op) == "BATCH_MATMUL"
+    if graph.kind(op) == "BATCH_MATMUL":
+        return True
+    if graph.kind(op) == "MEAN":
+        return False
     dtype = graph.dtype(op.inputs[1])
     if dtype not in ("int4", "int2"):
         return False

@@ -177,3 +177,15 @@ def test_a_relu_that_rescales_is_rounded_twice():
     result = kc.verify(kc.convert(model, "tflm", representative_dataset=x), model, x)
     assert any(row.name.endswith("relu_quantized") for row in result.rows)
     assert all(row.unexplained_lsb == 0 for row in result.rows)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_sigmoid_and_tanh_of_16_bits_are_computed_bit_for_bit(kernel):
+    values = keras.Input((64,))
+    made = [keras.layers.Activation(name)(values) for name in ("sigmoid", "tanh")]
+    model = keras.Model(values, made)
+    x = np.linspace(-7, 7, 512 * 64, dtype=np.float32).reshape(512, 64)
+    artifact = kc.convert(model, mode="16x8", representative_dataset=x)
+    rows = kc.verify(artifact, model, x, kernels=[kernel], op_samples=512).rows
+    assert all(row.unexplained_lsb == 0 for row in rows)
+    assert max(row.max_lsb for row in rows) > 0

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 RECURRENT = ("auto", "fused", "unrolled")
-# On LiteRT, where 8 bits for the cell's state cost accuracy over more steps: of the rows of Fashion-MNIST (28 steps)
-# 84.4 % are classified in float32, 84.5 % by one operator, 80.1 % unrolled. An LSTM of 64 units over 14, 40, 49 and 100
-# steps of 16 numbers takes, in ms on x86-64: 0.23, 0.64, 0.79 and 1.69 as one operator, 0.012, 0.057, 0.067 and 0.43
-# unrolled, 0.024, 0.059, 0.074 and 0.17 in float32. On TFLite-Micro one operator takes 0.19 to 1.4, unrolled steps 0.37
-# to 7.0, and 20 to 60 times the arena.
+# On LiteRT, where one operator takes 4 to 20 times as long as unrolled steps: over more steps these lose accuracy, as
+# they have 8 bits for the cell's state and the operator 16. On TFLite-Micro the operator is faster too, and takes a
+# small part of the arena. `docs/recurrent.md` has what was measured.
 LONGEST_UNROLLED = 16
 # Bytes of an operator besides the weights, and of an unrolled step, which grow with the units: biases and their scales.
 _OPERATOR_BYTES, _STEP_BYTES, _STEP_BYTES_OF_A_UNIT = 3_000, 2_800, 56

@@ -30,7 +30,7 @@ def sigmoid_table(runtime: str) -> NDArray[np.int32]:
     >>> sigmoid_table("litert")[[32768, 65535]].tolist(), sigmoid_table("tflm")[[32768, 65535]].tolist()
     ([16384, 32756], [16384, 32757])
     """
-    found = _sigmoid_of_samples(3 * _INPUTS) if runtime == "tflm" else _logistic(_INPUTS)
+    found = sigmoid_of_samples(3 * _INPUTS) if runtime == "tflm" else _logistic(_INPUTS)
     return found.astype(np.int32)
 
 
@@ -48,7 +48,7 @@ def tanh_table(runtime: str, integer_bits: int) -> NDArray[np.int32]:
         return _tanh(_INPUTS, integer_bits).astype(np.int32)
     shift = integer_bits - 3
     scaled = 3 * _INPUTS << shift if shift >= 0 else (3 * _INPUTS + (1 << (-shift - 1))) >> -shift
-    return _tanh_of_samples(scaled).astype(np.int32)
+    return tanh_of_samples(scaled).astype(np.int32)
 
 
 @functools.cache
@@ -61,7 +61,8 @@ def _samples() -> Array:
     return found
 
 
-def _sigmoid_of_samples(scaled: Array) -> Array:
+def sigmoid_of_samples(scaled: Array) -> Array:
+    """Sigmoid of `x / 12288` by 256 samples, in steps of 2^-15; LiteRT's LOGISTIC and TANH of 16 bits take them too."""
     size = np.abs(scaled)
     place = np.minimum(size >> 9, 254)
     low, high = _samples()[place], _samples()[place + 1]
@@ -69,7 +70,8 @@ def _sigmoid_of_samples(scaled: Array) -> Array:
     return np.where(scaled >= 0, found + (1 << 9), (1 << 25) - found + (1 << 9) - 1) >> 10
 
 
-def _tanh_of_samples(scaled: Array) -> Array:
+def tanh_of_samples(scaled: Array) -> Array:
+    """Tanh likewise."""
     size = np.abs(scaled)
     place = np.minimum(size >> 8, 254)
     low, high = _samples()[place], _samples()[place + 1]

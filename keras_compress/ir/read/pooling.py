@@ -11,7 +11,7 @@ from keras_compress.ir.builder import integers
 from keras_compress.ir.graph import Tensor
 from keras_compress.ir.read.reader import Reader
 from keras_compress.ir.read.table import reads
-from keras_compress.ir.read.weighted import reshaped
+from keras_compress.ir.read.weighted import as_image, as_sequence, reshaped
 
 
 def _known(layer: Any, inputs: Tensor) -> bool:
@@ -47,10 +47,10 @@ def pooling_1d(reader: Reader, layer: Any, inputs: Tensor) -> Any:
     """The same on images of height 1."""
     if not _known(layer, inputs):
         return NotImplemented
-    image = reshaped(reader, inputs, (inputs.shape[0], 1, *inputs.shape[1:]))
+    image = as_image(reader, inputs)
     size, strides = (1, *layer.pool_size), (1, *layer.strides)
     made = _pooled(reader, _operator(layer), image, size, strides, layer.padding)
-    return reshaped(reader, made, (made.shape[0], *made.shape[2:]))
+    return as_sequence(reader, made)
 
 
 @reads("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalAveragePooling1D", "GlobalAveragePooling2D")

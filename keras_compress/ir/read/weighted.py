@@ -88,13 +88,19 @@ def conv1d(reader: Reader, layer: keras.layers.Conv1D, inputs: Tensor) -> Any:
     if padding == "causal":
         before = dilation * (layer.kernel_size[0] - 1)
         inputs, padding = reader.add("PAD", inputs, integers(0, 0, before, 0, 0, 0).reshape(3, 2)), "valid"
-    image = reshaped(reader, inputs, _as_image(inputs))
+    image = as_image(reader, inputs)
     made = _convolution(reader, layer, image, padding, (1, *layer.strides), (1, dilation))
-    return activated(reader, layer, reshaped(reader, made, (made.shape[0], *made.shape[2:])))
+    return activated(reader, layer, as_sequence(reader, made))
 
 
-def _as_image(sequence: Tensor) -> tuple[int, ...]:
-    return (sequence.shape[0], 1, *sequence.shape[1:])
+def as_image(reader: Reader, sequence: Tensor) -> Tensor:
+    """A sequence as images of height 1."""
+    return reshaped(reader, sequence, (sequence.shape[0], 1, *sequence.shape[1:]))
+
+
+def as_sequence(reader: Reader, image: Tensor) -> Tensor:
+    """Images of height 1 as sequences."""
+    return reshaped(reader, image, (image.shape[0], *image.shape[2:]))
 
 
 def reshaped(reader: Reader, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -117,9 +123,9 @@ def depthwise_conv1d(reader: Reader, layer: keras.layers.DepthwiseConv1D, inputs
     """DEPTHWISE_CONV_2D on images of height 1, whose strides kernels want equal."""
     if not _known(layer) or inputs.dtype != "float32" or layer.padding == "causal":
         return NotImplemented
-    image = reshaped(reader, inputs, _as_image(inputs))
+    image = as_image(reader, inputs)
     made = _depthwise(reader, layer, image, layer.strides * 2, (1, *layer.dilation_rate))
-    return activated(reader, layer, reshaped(reader, made, (made.shape[0], *made.shape[2:])))
+    return activated(reader, layer, as_sequence(reader, made))
 
 
 def _depthwise(reader: Reader, layer: Any, image: Tensor, strides: Any, dilation: Any) -> Tensor:
