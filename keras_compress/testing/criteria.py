@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_compress.data.examples import Examples
 from keras_compress.structured.dependency import channel_graph
-from keras_compress.structured.examples import Examples
 from keras_compress.structured.prune import prune_channels
 from keras_compress.testing.sample import Sample, constructor_arguments, serialized_again
 

@@ -11,7 +11,7 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.core import registry
-from keras_compress.structured.examples import Examples
+from keras_compress.data.examples import Examples
 from keras_compress.testing.criteria import CHECKS
 from keras_compress.testing.sample import Sample
 
