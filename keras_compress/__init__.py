@@ -69,7 +69,7 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.structured.hashing import hash_weights
     from keras_compress.structured.merging import merge_channels
     from keras_compress.structured.prune import cut_channels, prune_channels
-    from keras_compress.structured.sensitivity import Sensitivity, sensitivity
+    from keras_compress.structured.sensitivity import Sensitivity
     from keras_compress.structured.slimming import add_slimming
     from keras_compress.structured.soft_masks import cut_masked, mask_channels
 
@@ -80,7 +80,8 @@ if TYPE_CHECKING:
     from keras_compress.convert.file_bytes import FileBytes
     from keras_compress.convert.freeze import freeze
     from keras_compress.pipelines.deep_compression import DeepCompression, deep_compression
-    from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
+    from keras_compress.pipelines.sensitivity import sensitivity, weight_sensitivity
+    from keras_compress.pipelines.weight_sensitivity import WeightSensitivity
     from keras_compress.recipes.recipe import Recipe, compress
     from keras_compress.report.summary import summary
     from keras_compress.report.tensorboard import TensorBoardSummaries
@@ -158,12 +159,12 @@ _LAZY = {
     "prune_low_magnitude": "pruning.magnitude",
     "quantize_model": "quantizers.model",
     "register": "core.registry",
-    "sensitivity": "structured.sensitivity",
+    "sensitivity": "pipelines.sensitivity",
     "separate_convolutions": "structured.depthwise_separation",
     "strip": "graph.model",
     "summary": "report.summary",
     "verify": "runtime.verify",
-    "weight_sensitivity": "pipelines.weight_sensitivity",
+    "weight_sensitivity": "pipelines.sensitivity",
 }
 
 # `kc.convert` is the (nearly empty) package, which can be called as the function of that name.

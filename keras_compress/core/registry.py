@@ -24,7 +24,8 @@ def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Reg
 
     Args:
         kind: `"schedule"`, `"weight_transform"`, `"activation_quantizer"`, `"gradient_quantizer"`, `"constraint"`,
-            `"layer"`, `"channel_rule"`, `"channel_criterion"`, `"cost"`, `"codec"`, `"probe"` or `"entry_point"`.
+            `"layer"`, `"channel_rule"`, `"channel_criterion"`, `"cost"`, `"codec"`, `"probe"`, `"sensitivity"`
+            or `"entry_point"`.
         name: Name in recipes; the object's own name by default.
 
     Raises:
