@@ -42,7 +42,7 @@ def test_each_pair_keeps_its_promises_or_is_refused(transform, bench, all_transf
         composed += 1
         if not second.cls.trains:
             continue
-        model = kc.core.model.add_transforms(first_only, lambda *_, s=second: [s.make()], {}, filters="d")
+        model = kc.graph.model.add_transforms(first_only, lambda *_, s=second: [s.make()], {}, filters="d")
         wrapper = bench.wrapper(model)
         before = np.array(wrapper.weight("kernel", stop_before=wrapper.transform_list[1]))
         after = np.array(wrapper.weight("kernel"))
