@@ -15,6 +15,7 @@ from keras_compress.convert.inspection import check_structure, inspect_tflite
 from keras_compress.convert.passes.drop_dead_units import drop_dead_units
 from keras_compress.convert.passes.encode_weights import encode_weights
 from keras_compress.convert.passes.expand import expand_weights
+from keras_compress.convert.passes.free_batch import free_batch
 from keras_compress.convert.passes.slim_scales import restore_scales, slim_scales
 from keras_compress.convert.storage import ENCODINGS
 from keras_compress.convert.unfit import unfit_for_tflm
@@ -38,7 +39,9 @@ class CompressedFile:
     notes: tuple[str, ...]
 
 
-def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int | None = None) -> CompressedFile:
+def compressed(
+    plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int | None = None, any_batch: bool = False
+) -> CompressedFile:
     """Cut dead units out of a plain integer file, split what does not fit the arena, and encode the weights.
 
     Args:
@@ -46,6 +49,7 @@ def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int
         storage: `"auto"`, `"lut"`, `"prune"` or `"huffman"`; without effect where `encode` is false.
         encode: Whether weights are stored compressed: for TFLite-Micro only.
         max_arena_bytes: Largest arena that TFLite-Micro may need.
+        any_batch: Whether the plain file takes any number of samples, and the other one is to.
 
     Raises:
         ValueError: Where the arena cannot be kept within the limit; by how much it misses is said.
@@ -53,6 +57,8 @@ def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int
     graph = Graph(read_model(plain))
     # What an ignored input costs decides whether taking it out pays.
     notes = drop_dead_units(graph, bits_per_weight=1.0 if encode else 8.0)
+    if notes and any_batch:
+        free_batch(graph)
     smaller = write_model(graph.model) if notes else plain
     left: list[str] = []
 
