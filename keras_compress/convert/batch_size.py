@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_compress.core.data import fixed_batch
+from keras_compress.graph.data import fixed_batch
 
 # A number, any (None), or what the model and the runtime allow.
 BatchSize = int | str | None
@@ -22,8 +22,7 @@ def check_batch_size(batch_size: Any, target: str) -> None:
     number = isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size > 0
     if not number and batch_size not in (AUTO, None):
         raise ValueError(
-            "Expected `batch_size` as a number from 1 on, None for any, or 'auto'. "
-            f"Received: batch_size={batch_size!r}"
+            f"Expected `batch_size` as a number from 1 on, None for any, or 'auto'. Received: batch_size={batch_size!r}"
         )
     if batch_size is None and target != "litert":
         raise ValueError(
