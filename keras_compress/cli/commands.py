@@ -165,6 +165,7 @@ def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> li
 
 def convert(values: flags.FlagValues) -> None:
     """`keras-compress convert`."""
+    batch_size = _batch_size(values.batch_size)
     path = _file_to_write(values.out, model=values.model, data=values.data)
     model = load_model(values.model)
     if values.mode is None and not values.data and not has_points(model):
@@ -188,7 +189,7 @@ def convert(values: flags.FlagValues) -> None:
             weights_storage=values.weights_storage,
             max_arena_bytes=values.max_arena_bytes,
             recurrent=values.recurrent,
-            batch_size=_batch_size(values.batch_size),
+            batch_size=batch_size,
         )
     artifact.save(path)
     cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")

@@ -133,7 +133,7 @@ def _recipe_names() -> list[str]:
     from pathlib import Path
 
     # As `Recipe.names`, which would load Keras.
-    return sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.json"))
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.json"))
 
 
 def _version() -> str:
