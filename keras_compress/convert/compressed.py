@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.core.registry import PACKAGE, lookup
+from keras_compress.core.registry import lookup
 from keras_compress.core.warn import warn
 from keras_compress.tflite.arena import fit_arena
 from keras_compress.tflite.encoding.known import DECODE
@@ -21,9 +20,6 @@ from keras_compress.tflite.passes.free_batch import free_batch
 from keras_compress.tflite.passes.slim_scales import restore_scales, slim_scales
 from keras_compress.tflite.storage import ENCODINGS
 from keras_compress.tflite.unfit import unfit_for_tflm
-
-# What runs files lives above this package, and is found by name when it is asked for.
-_PROBE = ("runtime.arena_probe", "tflm_refusal")
 
 
 @dataclass(frozen=True)
@@ -157,8 +153,7 @@ def _check_runs(content: bytes) -> None:
     """
     if DECODE.encode() not in content:
         return
-    importlib.import_module(f"{PACKAGE}.{_PROBE[0]}")
-    refusal = lookup("probe", _PROBE[1])(content)
+    refusal = lookup("probe", "tflm_refusal")(content)
     if refusal is not None:
         raise ValueError(refusal)
 
