@@ -13,7 +13,7 @@ from keras_compress.convert.costs import notes_of_cost
 from keras_compress.convert.distance import Distance, distance
 from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
-from keras_compress.convert.float_flatbuffer import float_model
+from keras_compress.convert.float_file import float_tables
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.lost import notes_of_lost
 from keras_compress.convert.lower import Lowered, lower
@@ -28,9 +28,8 @@ from keras_compress.graph import graph
 from keras_compress.graph.data import Peekable, first_of, peekable
 from keras_compress.graph.finite import check_finite
 from keras_compress.graph.input_points import input_points_apart
-from keras_compress.graph.model import check_model, check_phases_ended, strip_layer, warn_of_pending
-from keras_compress.ir.emit import Emitted, emit
-from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.graph.model import check_model, check_phases_ended, warn_of_pending
+from keras_compress.ir.emit import emit
 from keras_compress.tflite.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.tflite.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
 
@@ -166,13 +165,13 @@ def _check_model(model: keras.Model, target: str) -> None:
 def _float_file(
     model: keras.Model, target: str, mode: str, io: str, representative_dataset: Any, batch_size: BatchSize
 ) -> Artifact:
-    progress.step("running TensorFlow's converter")
+    progress.step("writing the operators")
     if is_frozen(model):
         raise ValueError("Expected a training or plain model for a float mode. Received: a frozen model")
     plain = input_points_apart(as_graph(model, representative_dataset))
-    converted = Emitted(float_model(_float_model(plain, batch_of(plain, batch_size) or 1), model))
-    lowered = lower(converted, LoweringPlan(mode, io, any_batch=is_free(plain, batch_size, target)))
-    notes = (*lowered.notes, *notes_of_fixed(lowered.fixed_by, batch_size))
+    emitted, made_by = float_tables(plain, model, batch_of(plain, batch_size) or 1, target)
+    lowered = lower(emitted, LoweringPlan(mode, io, any_batch=is_free(plain, batch_size, target)))
+    notes = (*made_by, *lowered.notes, *notes_of_fixed(lowered.fixed_by, batch_size))
     return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), notes)
 
 
@@ -307,24 +306,3 @@ def _check_target(target: str) -> None:
     if target not in TARGETS:
         meant = did_you_mean(target, TARGETS, _OTHER_NAMES)
         raise ValueError(f"Expected `target` out of {TARGETS}. Received: target={target!r}{meant}")
-
-
-def _float_model(model: keras.Model, batch: int) -> keras.Model:
-    """The model with its weights as they are seen, no quantization of activations, and a fixed batch."""
-
-    def visit(call: graph.Call) -> Any:
-        if isinstance(call.operation, QuantizeActivation):
-            if call.operation.quantizer.trained():
-                call.operation.quantizer.check_range(call.path)
-            return _renamed(call.args[0], call.operation.quantizer.unrounded(call.args[0]), call.path)
-        if not isinstance(call.operation, keras.layers.Layer):
-            return call.run()
-        layer = strip_layer(call.operation)
-        layer.name = call.path.replace("/", ".") + (f".call{call.index}" if call.index else "")
-        return call.run(layer)
-
-    return graph.Rebuild(visit, flat=True, batch_size=batch).model(model)
-
-
-def _renamed(start: Any, end: Any, path: str) -> Any:
-    return end if end is start else graph.rename_between(start, end, path.replace("/", "."))
