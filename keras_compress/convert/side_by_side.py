@@ -183,7 +183,7 @@ class Frozen:
 
     def run(self, inputs: Sequence[Array], watched: frozenset[str] = frozenset()) -> Values:
         """What the device computes."""
-        return _Run(lambda name, point, values: point.quantizer(values), watched).of(self.model, inputs)
+        return _Run(lambda name, point, values: point.quantizer.plain(values), watched).of(self.model, inputs)
 
     def unrounded(
         self, inputs: Sequence[Array], watched: frozenset[str], noise: np.random.Generator | None = None
