@@ -13,6 +13,7 @@ from zoo_models import build, data
 
 Array = np.ndarray[Any, Any]
 
+
 def small_cnn() -> keras.Model:
     """Two convolutions and ten classes, for images of digits."""
     return keras.Sequential(
