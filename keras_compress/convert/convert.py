@@ -22,6 +22,7 @@ from keras_compress.convert.read_back import check_integers
 from keras_compress.convert.refusals import check_layers, check_static_shapes
 from keras_compress.core import progress
 from keras_compress.core.context import float32_policy
+from keras_compress.core.garbage import older_objects_apart
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.data.samples import Peekable, first_of, peekable
@@ -46,6 +47,7 @@ _MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES), "ethos_u": _
 
 
 @progress.shown("converting")
+@older_objects_apart()
 @global_state_kept()
 @float32_policy()
 def convert(

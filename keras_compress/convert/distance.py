@@ -134,13 +134,13 @@ def samples_of(frozen: keras.Model) -> int:
 def between(trained: Trained, frozen: Frozen, inputs: Sequence[Array]) -> Distance:
     """The distance on these samples."""
     names, steps = graph.output_names(frozen.model), _steps(frozen.model)
-    found, simulated = trained.run(inputs).outputs, frozen.run(inputs).outputs
+    calls = frozenset(frozen.points.values())
+    in_trained, in_frozen = trained.run(inputs, calls), frozen.run(inputs, frozenset(frozen.points))
+    found, simulated = in_trained.outputs, in_frozen.outputs
     close = all(sqnr_db(f, s.reshape(f.shape)) >= GOOD_DB - FALL_DB for f, s in zip(found, simulated, strict=True))
     if close:
         outputs = tuple(map(_output, names, found, simulated, steps, [None] * len(names)))
         return Distance(outputs, len(inputs[0]), None)
-    calls = frozenset(frozen.points.values())
-    in_trained, in_frozen = trained.run(inputs, calls), frozen.run(inputs, frozenset(frozen.points))
     on_grids = trained.on_grids(inputs, frozen, calls)
     outputs = tuple(map(_output, names, found, simulated, steps, on_grids.outputs))
     far = [each.name for each in outputs if each.opens]
