@@ -114,7 +114,7 @@ def test_zeros_and_clusters_survive_in_every_step_and_in_a_saved_model(bench, tm
     model, x = compressed_lstm()
     frozen = kc.freeze(model, x)
     steps = [layer for layer in frozen.layers if isinstance(layer, kc.Compressed)]
-    assert len(steps) == 5  # three times the inputs' gates, twice the state's
+    assert len(steps) == 3  # once the gates of all inputs, twice the state's
     found = {}
     for layer in steps:
         assert isinstance(inner(layer), layers.Dense)
