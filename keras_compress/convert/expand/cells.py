@@ -65,7 +65,7 @@ def _lstm(emit: Emitter, cell: Any, moved: Tensor, states: States) -> tuple[Tens
     i, f, g, o = _lstm_gates(emit, cell, gates)
     new = emit(keras.layers.Multiply(name="new"), [i, g])
     if carry is not None:
-        kept = emit(keras.layers.Multiply(name="kept"), [f, carry])
+        kept = emit(keras.layers.Multiply(name="kept_carry"), [f, carry])
         new = emit(keras.layers.Add(name="carry"), [kept, new])
     output = emit(keras.layers.Multiply(name="output"), [o, _activated(emit, cell.activation, new, "c")])
     return output, [output, new]
