@@ -43,7 +43,10 @@ def _refuse(emit: Emitter, layer: Any, given: dict[str, Any]) -> None:
     steps = given["sequences"].shape[1]
     problem = None
     if given.get("mask") is not None:
-        problem = "a mask (an Embedding with `mask_zero=True`, or Masking): it needs SELECT, which TFLM lacks"
+        problem = (
+            "a mask (an Embedding with `mask_zero=True`, or Masking), which integer operators do not follow: train on "
+            "sequences that are padded in front, without a mask, or convert with mode='float32' for LiteRT"
+        )
     elif layer.stateful:
         problem = "stateful=True: return the states and feed them back instead"
     elif steps is None:
@@ -183,7 +186,10 @@ class TimeDistributed(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("mask") is not None:
-            raise ValueError(f"Expected no mask in int8. Received: one at {emit.name('')!r}")
+            raise ValueError(
+                f"Expected no mask in int8. Received: one at {emit.name('')!r}; pad in front of sequences without a "
+                "mask, or convert with mode='float32' for LiteRT."
+            )
         if isinstance(operation.layer, keras.layers.Dense):
             return emit(operation.layer, args[0])  # on the last axis in any case
         outputs = []
