@@ -84,7 +84,7 @@ def convert(
             take too much of it are split along their outputs into as few parts as that needs.
         recurrent: For int8: `"fused"` makes an LSTM one operator over all steps, `"unrolled"` one small graph for each
             step. The operator is small, and more exact (its cell has 16 bits); LiteRT runs it more slowly. `"auto"`
-            fuses LSTMs on TFLite-Micro, on LiteRT those over more than 16 steps; `notes` say what was chosen. What has
+            fuses LSTMs on TFLite-Micro, on LiteRT those over more than 64 steps; `notes` say what was chosen. What has
             no operator (other modes, layers and activations, states that go in or out, weights quantized in training)
             is unrolled. The operator keeps its states from run to run: who runs the file resets them before each
             sequence (`reset_all_variables` of LiteRT, `Reset` of TFLite-Micro).
