@@ -11,6 +11,10 @@ from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.lowering.rule import Lowering
 from keras_compress.ir.grids import ConstantGrid, Grid
 
+# LiteRT's built-in ADD and MUL, which XNNPACK leaves factors from 256 on to, count in 16 bits before they clip: 255 steps
+# of the inputs may be this many times as many of the output.
+LARGEST_FACTOR = 128.0
+
 
 def weight_grid(state: Lowering, op: Any, operand: int) -> ConstantGrid:
     """The integers of a weight operand.
