@@ -7,10 +7,10 @@ from collections import Counter
 
 import keras
 
-from keras_compress.convert.flatbuffer import Graph, read_model
-from keras_compress.convert.inspection import inspect_tflite
-from keras_compress.core.model import inner
+from keras_compress.graph.model import inner
 from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.inspection import inspect_tflite
 
 # From this many on, a layer's own operators are what makes a file large.
 _MANY = 8

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from keras_compress.calibration.batches import batches
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained
-from keras_compress.core import graph
+from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
 

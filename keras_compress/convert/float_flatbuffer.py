@@ -10,14 +10,14 @@ import keras
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_compress.convert.flatbuffer import Graph, read_model, tidy, write_model
 from keras_compress.convert.native_log import LayerNames, cause_of, quiet_native_logs
 from keras_compress.convert.refusals import check_static_shapes
-from keras_compress.core import graph as keras_graph
-from keras_compress.core.graph import output_names as graph_output_names
 from keras_compress.core.interrupts import temporary_folder
 from keras_compress.core.printable import scope_name
+from keras_compress.graph import graph as keras_graph
+from keras_compress.graph.graph import output_names as graph_output_names
 from keras_compress.ir.emit import SIGNATURE
+from keras_compress.tflite.flatbuffer import Graph, read_model, tidy, write_model
 
 
 class ConversionError(RuntimeError):

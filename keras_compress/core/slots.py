@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_compress.core.parts import is_graph, is_user_written
+from keras_compress.core.kinds_of_layers import is_graph, is_user_written
 
 
 @dataclass(frozen=True)

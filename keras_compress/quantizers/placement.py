@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 
-from keras_compress.core import graph
 from keras_compress.core.batch_norm import foldable
-from keras_compress.core.model import LayerCopies, copy_layer, inner
 from keras_compress.core.printable import scope_name
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph
+from keras_compress.graph.model import LayerCopies, copy_layer, inner
 from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, Place, QuantizeActivation
 from keras_compress.quantizers.kinds import (
     FIXED_GRID_16,

@@ -8,9 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_compress.core import affine, graph
+from keras_compress.core import affine
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.ste import in_float32, straight_through
+from keras_compress.graph import graph
 from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation, TrainedQuantizer
 from keras_compress.quantizers.kinds import Kind, kind_of
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_compress.core import graph
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.model import check_model, inner
+from keras_compress.graph import graph
+from keras_compress.graph.model import check_model, inner
 from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, Product, Reading, Setting, WeightAxis
 from keras_compress.structured.channel_ids import Axes, ChannelIds, Ids
 from keras_compress.structured.opened import opened

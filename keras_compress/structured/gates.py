@@ -10,8 +10,8 @@ import numpy as np
 from keras import tree
 from numpy.typing import NDArray
 
-from keras_compress.core import graph as keras_graph
-from keras_compress.core.model import LayerCopies, copied, inner
+from keras_compress.graph import graph as keras_graph
+from keras_compress.graph.model import LayerCopies, copied, inner
 from keras_compress.structured.channel_graph import ChannelGraph, Reading
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.rules.gate import ChannelGate

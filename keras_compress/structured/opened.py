@@ -10,9 +10,10 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_compress.core import graph, parts
-from keras_compress.core.model import copy_layer
-from keras_compress.core.trace import as_graph, trace
+from keras_compress.core.kinds_of_layers import is_user_written
+from keras_compress.graph import graph
+from keras_compress.graph.model import copy_layer
+from keras_compress.graph.trace import as_graph, trace
 
 CURE = (
     "write it with Keras layers and `keras.ops` in place of `tf`, without Python branches on values, and with all "
@@ -70,7 +71,7 @@ class _Opening:
             made = type(operation).from_config(operation.get_config())
             made.name = self._unique(call.path)
             return call.run(made)
-        if parts.is_user_written(operation):
+        if is_user_written(operation):
             try:
                 return self._inside(call)
             except Exception as error:

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.core import graph as keras_graph
-from keras_compress.core.configuration import configuration
-from keras_compress.core.model import LayerCopies, check_phases_ended, compressed_layers, copy_layer, inner
+from keras_compress.graph import graph as keras_graph
+from keras_compress.graph.configuration import configuration
+from keras_compress.graph.model import LayerCopies, check_phases_ended, compressed_layers, copy_layer, inner
 from keras_compress.structured.channel_graph import ROLES, ChannelGraph, Reading, Removed, WeightAxis
 from keras_compress.structured.gates import gated
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_compress.core.parts import get_part, owner_of, put_part, sub_layers
-from keras_compress.core.tracker import replace_tracked
+from keras_compress.graph.parts import get_part, owner_of, put_part, sub_layers
+from keras_compress.graph.tracker import replace_tracked
 
 
 class Holder(layers.Layer):

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_compress.convert.lstm.integers import lstm_integers, overflows
 from keras_compress.convert.lstm.layers import FusedLSTM, LstmCells
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
+from keras_compress.tflite.lstm.integers import lstm_integers, overflows
 
 Node = Any
 
