@@ -56,8 +56,13 @@ class MeasuredRange(ActivationQuantizer):
             raise ValueError(f"Expected a range that calibration has set. Received: none at {self.name!r}")
         return self._ends
 
-    def observe(self, values: NDArray[Any]) -> None:
-        """Take note of values, where `watches` asks for them; their extremes are not all that counts."""
+    def observe(self, values: NDArray[Any], squares: NDArray[Any]) -> None:
+        """Take note of values, where `watches` asks for them; their extremes are not all that counts.
+
+        Args:
+            values: What stands at the point, any shape.
+            squares: Mean squares of what is multiplied with each of them, products with it, in the same shape.
+        """
 
     def parameters(self) -> tuple[Any, Any]:
         return affine.affine_parameters(*self.range(), self.spec)
@@ -102,8 +107,8 @@ def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[
                 low, high, whole, watched = extremes([tf.constant(array) for array in arrays])
                 lows, highs = np.minimum(lows, low), np.maximum(highs, high)
                 spoilt |= ~np.asarray(whole)
-                for point, values in zip(filter(_is_watched, points), watched, strict=True):
-                    point.quantizer.observe(values.numpy())
+                for point, (values, squares) in zip(filter(_is_watched, points), watched, strict=True):
+                    point.quantizer.observe(values.numpy(), squares.numpy())
             seen += len(batch[0])
             progress.advance(len(batch[0]))
     _check_finite([point.name for point in points], lows > highs, spoilt)
@@ -169,31 +174,54 @@ def _by_quantizer(points: list[QuantizeActivation]) -> list[tuple[Any, list[int]
 def _extremes(model: keras.Model, points: list[QuantizeActivation]) -> Callable[[list[tf.Tensor]], Any]:
     """A function from a batch to the lowest and the highest values at some points, which let the values pass.
 
-    Behind the two it gives all values of those points that are watched.
+    Behind the two it gives all values of those points that are watched, with the mean squares of their products.
 
     The points themselves are left out: a conditional for each would take most of the time of tracing and running.
     """
     watched = {id(point) for point in points}
+    factors = _factors(model, list(filter(_is_watched, points)))
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
     @tf.function(input_signature=[signature], autograph=False)
-    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tuple[tf.Tensor, tf.Tensor]]]:
         found: dict[int, tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = {}
         values: dict[int, tf.Tensor] = {}
+        squares: dict[int, tf.Tensor] = {}
 
         def visit(call: graph.Call) -> Any:
             if id(call.operation) not in watched:
-                return call.run()
+                made = call.run()
+                for key in factors.get(id(call.operation), ()):
+                    squares[key] = squares.get(key, 0.0) + _mean_squares(made, values[key])
+                return made
             found[id(call.operation)] = finite_extremes(tf.cast(call.args[0], "float32"))
             values[id(call.operation)] = call.args[0]
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
         lows, highs, whole = zip(*(found[id(point)] for point in points), strict=True)
-        watched_values = [values[id(point)] for point in points if _is_watched(point)]
-        return tf.stack(lows), tf.stack(highs), tf.stack(whole), watched_values
+        kept = [(values[id(point)], squares[id(point)]) for point in points if _is_watched(point)]
+        return tf.stack(lows), tf.stack(highs), tf.stack(whole), kept
 
     return extremes  # type: ignore[no-any-return]
+
+
+def _factors(model: keras.Model, points: list[QuantizeActivation]) -> dict[int, list[int]]:
+    """`id` of an operation -> that of each of some points whose values it multiplies."""
+    table, wanted = graph.consumers(model), {id(point) for point in points}
+    found: dict[int, list[int]] = {}
+    for node in graph.nodes(model):
+        if id(node.operation) in wanted:
+            for reader in table.get(id(node.outputs[0]), []):
+                found.setdefault(id(reader.operation), []).append(id(node.operation))
+    return found
+
+
+def _mean_squares(products: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Of the products with each entry of a factor that was broadcast, in the factor's shape."""
+    shape = [1] * (len(products.shape) - len(factor.shape)) + list(factor.shape)
+    axes = [axis for axis, size in enumerate(shape) if size == 1]
+    return tf.reshape(tf.reduce_mean(tf.square(products), axis=axes, keepdims=True), tf.shape(factor))
 
 
 def _is_watched(point: QuantizeActivation) -> bool:

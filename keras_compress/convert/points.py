@@ -10,7 +10,7 @@ import keras
 from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
 from keras_compress.calibration.scale import mismatch
 from keras_compress.calibration.used import FactorRange
-from keras_compress.convert.expand.used_ranges import end_with_use
+from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use
 from keras_compress.convert.flatten import Flat, factors_of
 from keras_compress.core.warn import warn
 from keras_compress.quantizers.activation import Place
@@ -32,7 +32,7 @@ def with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> kera
         function = factors.get(path)
         if function is None:
             return MeasuredRange(bits)
-        return FactorRange(bits, function.arguments.get("epsilon", 0.0), root=function.function == "rsqrt")
+        return FactorRange(bits, root=function.function == "rsqrt")
 
     def quantizer(path: str, place: Place) -> Any:
         if not everywhere and path not in flat.expanded:
@@ -62,6 +62,7 @@ def set_ranges(flat: keras.Model, model: keras.Model, representative_dataset: An
     first: list[Any] = []
     seen = calibrate(flat, representative_dataset, first.append)
     end_with_use(flat, unknown)
+    coarse_enough(flat, unknown)
     message = mismatch(model, first[0])
     if message is not None:
         warn(message)

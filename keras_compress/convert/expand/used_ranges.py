@@ -1,7 +1,13 @@
-"""Ranges that end where what reads them becomes constant: integers for values beyond would be wasted."""
+"""Measured ranges that fit what the device does in front of them and behind them.
+
+They end where what reads them becomes constant: integers for values beyond would be wasted. And a sum's or product's
+step is no less than a 128th of the steps that go in: one step of an input is more than the output's range else, of
+which the device could tell no more, and LiteRT's kernels overflow.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +17,8 @@ import numpy as np
 from keras_compress.convert.expand.activations import range_of_use
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.quantizers.kinds import Kind, kind_of
+from keras_compress.tflite.lowering.constants import LARGEST_FACTOR
 
 
 def end_with_use(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
@@ -32,3 +40,43 @@ def end_with_use(model: keras.Model, points: Sequence[QuantizeActivation]) -> No
     for key, quantizer in quantizers.items():
         lows, highs = zip(*uses[key], strict=True)
         quantizer.set_range(*(float(end) for end in np.clip(quantizer.range(), min(lows), max(highs))))
+
+
+def coarse_enough(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
+    """Widen the measured ranges of sums and products whose steps would be too fine for their inputs' ones.
+
+    Args:
+        model: Flat model, all of whose ranges are known.
+        points: Points of it whose ranges were measured.
+    """
+    wanted = {id(point) for point in points}
+    for node in graph.nodes(model):
+        if id(node.operation) not in wanted:
+            continue
+        producer = node.input_tensors[0]._keras_history.operation
+        kind = type(producer).__name__
+        if kind in ("Add", "Subtract", "Multiply"):
+            steps = [_step(tensor) for tensor in _inputs(node)]
+            if len(steps) == 2 and None not in steps:
+                step = math.prod(steps) if kind == "Multiply" else sum(steps)
+                _widen(node.operation.quantizer, step / LARGEST_FACTOR)
+
+
+def _inputs(point: Any) -> list[Any]:
+    """What goes into the operation in front of a point."""
+    operation, index, _ = point.input_tensors[0]._keras_history
+    return list(operation._inbound_nodes[index].input_tensors)
+
+
+def _step(tensor: Any) -> float | None:
+    """The scale of a tensor's integers; `None` where no point made it."""
+    operation, index, _ = tensor._keras_history
+    while kind_of(operation) is Kind.SAME and operation._inbound_nodes[index].input_tensors:
+        operation, index, _ = operation._inbound_nodes[index].input_tensors[0]._keras_history
+    return float(operation.quantizer.parameters()[0]) if isinstance(operation, QuantizeActivation) else None
+
+
+def _widen(quantizer: Any, step: float) -> None:
+    found = float(quantizer.parameters()[0])
+    if found < step:
+        quantizer.set_range(*(float(end) * step / found for end in quantizer.range()))
