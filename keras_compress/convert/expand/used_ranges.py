@@ -22,7 +22,7 @@ from keras_compress.tflite.lowering.constants import LARGEST_FACTOR
 
 
 def end_with_use(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
-    """Cut the measured ranges of some points to where the one function that reads each of them varies.
+    """Cut the measured ranges of some points to where the functions that read them vary, moved before that or not.
 
     Args:
         model: Flat model.
@@ -33,13 +33,23 @@ def end_with_use(model: keras.Model, points: Sequence[QuantizeActivation]) -> No
     quantizers: dict[int, Any] = {}
     for node in graph.nodes(model):
         if id(node.operation) in wanted:
-            reader = graph.sole_consumer(node, model, table)
             quantizer = node.operation.quantizer
             quantizers[id(quantizer)] = quantizer
-            uses.setdefault(id(quantizer), []).append(range_of_use(None if reader is None else reader.operation))
+            uses.setdefault(id(quantizer), []).extend(_uses(node, quantizer.bits, model, table))
     for key, quantizer in quantizers.items():
         lows, highs = zip(*uses[key], strict=True)
         quantizer.set_range(*(float(end) for end in np.clip(quantizer.range(), min(lows), max(highs))))
+
+
+def _uses(node: Any, bits: int, model: keras.Model, table: dict[int, list[Any]]) -> list[tuple[float, float]]:
+    """Between which values each reader of what a call makes varies."""
+    if any(tensor is out for tensor in node.outputs for out in graph.functional(model).outputs):
+        return [(-np.inf, np.inf)]
+    found = []
+    for reader in (reader for tensor in node.outputs for reader in table.get(id(tensor), [])):
+        moved = kind_of(reader.operation) is Kind.SAME and not isinstance(reader.operation, QuantizeActivation)
+        found += _uses(reader, bits, model, table) if moved else [range_of_use(reader.operation, bits)]
+    return found or [(-np.inf, np.inf)]
 
 
 def coarse_enough(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
