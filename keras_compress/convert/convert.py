@@ -9,7 +9,7 @@ import keras
 from keras_compress.convert.artifact import Artifact, runtime_of
 from keras_compress.convert.compressed import CompressedFile, compressed
 from keras_compress.convert.costs import notes_of_cost
-from keras_compress.convert.distance import Distance, distance
+from keras_compress.convert.distance import Distance, distance, notes_of_distance
 from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
 from keras_compress.convert.float_flatbuffer import float_model
@@ -114,6 +114,8 @@ def convert(
         progress.step("compressing")
         final = compressed(lowered.content, storage.wanted, encode=storage.encodes, max_arena_bytes=max_arena_bytes)
         costs = notes_of_cost(model, frozen, final.content, target)
+    found = _distance(model, frozen, examples)
+    made = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
     return Artifact(
         final.content,
         target,
@@ -122,10 +124,10 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs),
+        (*notes_of_distance(found), *made),
         storage,
         lowered.content if final.content != lowered.content else None,
-        _distance(model, frozen, examples),
+        found,
     )
 
 

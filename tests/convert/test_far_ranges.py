@@ -95,3 +95,27 @@ def test_what_a_function_cuts_off_takes_no_integers(function):
     data = normal((6,), 1.0) ** 3
     possible = rounded_db(lambda x: function(x * x), data)
     assert outputs(model, data)[1] > possible - 3
+
+
+def test_what_rounding_leaves_little_of_is_said_with_its_place():
+    # Steps of 8 between x and x + y, of which y is left: it is 0.5.
+    x, y = keras.Input((6,), name="x"), keras.Input((6,), name="y")
+    model = keras.Model([x, y], layers.Subtract(name="left")([layers.Add(name="sum")([x, y]), x]))
+    artifact = kc.convert(model, representative_dataset=[normal((6,), 255.0), normal((6,), 0.5, 1)])
+    (note,) = [note for note in artifact.notes if "keeps little" in note]
+    assert "'left'" in note
+    assert artifact.distance.outputs[0].varying_db < 10
+
+
+def test_where_rounding_leaves_enough_nothing_is_said():
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(4, name="dense")(x))
+    artifact = kc.convert(model, representative_dataset=normal((6,), 1.0))
+    assert not [note for note in artifact.notes if "keeps little" in note]
+    assert artifact.distance.outputs[0].varying_db > 30
+
+
+def test_messages_list_no_layers_of_this_library():
+    model = keras.Sequential([keras.Input((4, 4, 4, 1)), layers.Conv3D(1, 2)])
+    with pytest.raises(ValueError, match="Expected layers with integer kernels: (?!.*Operand)(?!.*Rows).*Conv3D"):
+        kc.convert(model, representative_dataset=normal((4, 4, 4, 1), 1.0))

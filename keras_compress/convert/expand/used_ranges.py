@@ -66,8 +66,8 @@ def coarse_enough(model: keras.Model, points: Sequence[QuantizeActivation]) -> N
         producer = node.input_tensors[0]._keras_history.operation
         kind = type(producer).__name__
         if kind in ("Add", "Subtract", "Multiply"):
-            steps = [_step(tensor) for tensor in _inputs(node)]
-            if len(steps) == 2 and None not in steps:
+            steps = [step for step in map(_step, _inputs(node)) if step is not None]
+            if len(steps) == 2:
                 step = math.prod(steps) if kind == "Multiply" else sum(steps)
                 _widen(node.operation.quantizer, step / LARGEST_FACTOR)
 

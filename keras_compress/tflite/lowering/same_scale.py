@@ -42,7 +42,7 @@ class SameScaleByte(SameScale):
 class Clamp(SameScale):
     """A clamp ends at a whole step, so that it has to be one of the output's: what goes in is requantized first."""
 
-    handles = ("RELU6",)
+    handles: ClassVar[tuple[str, ...]] = ("RELU6",)
 
     def input_grid(self, op: Any, tensor: int, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
         return outputs[0]
