@@ -10,7 +10,7 @@ from keras_compress.convert.artifact import Artifact, runtime_of
 from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_batch_size, is_free, notes_of_fixed
 from keras_compress.convert.compressed import CompressedFile, compressed
 from keras_compress.convert.costs import notes_of_cost
-from keras_compress.convert.distance import Distance, distance
+from keras_compress.convert.distance import Distance, distance, notes_of_distance
 from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
 from keras_compress.convert.float_file import float_tables
@@ -130,6 +130,8 @@ def convert(
             any_batch=is_free(frozen, batch_size, target) and not lowered.fixed_by,
         )
         costs = notes_of_cost(model, frozen, final.content, target)
+    found = _distance(model, frozen, examples)
+    made = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
     return Artifact(
         final.content,
         target,
@@ -138,18 +140,10 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (
-            *unpacked,
-            *_recurrent_notes(frozen),
-            *notes_of_lost(model, frozen),
-            *lowered.notes,
-            *final.notes,
-            *costs,
-            *notes_of_fixed(lowered.fixed_by, batch_size),
-        ),
+        (*notes_of_distance(found), *made, *notes_of_fixed(lowered.fixed_by, batch_size)),
         storage,
         lowered.content if final.content != lowered.content else None,
-        _distance(model, frozen, examples),
+        found,
     )
 
 
