@@ -24,7 +24,7 @@ from deep_compression_speed import depthwise_row, encoding_row, equal_outputs
 from deep_compression_table import write_page
 
 import keras_compress as kc
-from keras_compress import datasets, models
+from keras_compress.demo import datasets, models
 from keras_compress.runtime.target import target
 
 BATCH_SIZE, RATE = 128, 2e-3

@@ -19,7 +19,7 @@ from absl import app, flags
 from common import RESULTS, Goal, at_least, at_most, fashion_mnist, once, print_goals, write_results
 
 import keras_compress as kc
-from keras_compress import datasets, models
+from keras_compress.demo import datasets, models
 from keras_compress.runtime import deployed
 from keras_compress.runtime.verify import runner_of
 

@@ -10,7 +10,7 @@ from typing import Any
 import common  # noqa: F401  (puts the code beside the benchmarks first)
 import numpy as np
 
-from keras_compress.convert.flatbuffer import Graph, read_model
+from keras_compress.tflite.flatbuffer import Graph, read_model
 
 Array = np.ndarray[Any, Any]
 # Type, scales, zero points.

@@ -22,7 +22,7 @@ from zoo_members import TINY
 from zoo_models import build as zoo_model
 
 import keras_compress as kc
-from keras_compress import models
+from keras_compress.demo import models
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 

@@ -14,7 +14,7 @@ from layer_rows import Row
 
 import keras_compress as kc
 from keras_compress.convert.float_flatbuffer import ConversionError
-from keras_compress.core.model import compressed_layers
+from keras_compress.graph.model import compressed_layers
 
 SAMPLES = 64
 KERNELS = {"litert": ("xnnpack", "reference"), "tflm": ("tflm",)}

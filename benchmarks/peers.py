@@ -23,7 +23,7 @@ from common import RESULTS, Goal, at_least, at_most, below, once, print_goals, w
 from peers_data import BATCH_SIZE, CLUSTERS, EPOCHS, FINAL_SPARSITY, INITIAL_SPARSITY, PRUNING_STEPS, Job
 
 import keras_compress as kc
-from keras_compress import datasets
+from keras_compress.demo import datasets
 
 HERE = Path(__file__).resolve().parent
 SIDES = ("keras_compress", "tfmot")

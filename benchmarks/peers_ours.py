@@ -18,7 +18,7 @@ from peers_data import (
 from timing import in_turns, summarize
 
 import keras_compress as kc
-from keras_compress import models
+from keras_compress.demo import models
 
 
 def compiled(model: keras.Model, jit: bool = False) -> keras.Model:

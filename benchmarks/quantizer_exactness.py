@@ -15,7 +15,7 @@ from common import Goal, once, print_goals, write_results
 from quantizer_table import write_page
 from quantizer_trials import RUNTIMES, SHARE, SHARE_OF_TWO_BITS, methods, tried
 
-from keras_compress import datasets
+from keras_compress.demo import datasets
 
 _ONLY = flags.DEFINE_multi_string("only", None, "Try these methods only, by class name; the page is not written.")
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_quantizer_exactness", "Folder of what is finished already.")

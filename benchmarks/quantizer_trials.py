@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 import keras_compress as kc
-from keras_compress import datasets
-from keras_compress.convert.segments import Segments
 from keras_compress.core import registry
+from keras_compress.demo import datasets
 from keras_compress.runtime import integer_model
 from keras_compress.runtime.verify import runner_of
+from keras_compress.tflite.segments import Segments
 
 # Target -> kernels that run its file.
 RUNTIMES = {"litert": "xnnpack", "tflm": "tflm"}

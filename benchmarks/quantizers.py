@@ -25,8 +25,8 @@ from quantizer_table import write_page
 from timing import in_turns, summarize
 
 import keras_compress as kc
-from keras_compress import datasets, models
 from keras_compress.core import registry
+from keras_compress.demo import datasets, models
 from keras_compress.runtime import deployed
 from keras_compress.runtime.verify import runner_of
 

@@ -26,8 +26,8 @@ from layer_rows import ROWS, Row
 from layer_trials import data_of
 
 import keras_compress as kc
-from keras_compress import models
-from keras_compress.core import graph
+from keras_compress.demo import models
+from keras_compress.graph import graph
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import target
 

@@ -27,7 +27,7 @@ from structured_speed import NETWORKS, speed_row
 from structured_table import write_page
 
 import keras_compress as kc
-from keras_compress import datasets, models
+from keras_compress.demo import datasets, models
 
 NETS = {"resnet8": models.resnet8, "vgg": functools.partial(models.vgg, filters=32, stem_strides=4)}
 RATIOS = (0.3, 0.5, 0.7)

@@ -21,7 +21,7 @@ from common import RESULTS, fashion_mnist, once, write_results
 from keras import layers
 
 import keras_compress as kc
-from keras_compress import datasets, models
+from keras_compress.demo import datasets, models
 
 BATCH_SIZE, RATE = 128, 2e-3
 EPOCHS = {"lenet300": 6, "lenet5": 3, "vgg": 4, "wide_dense": 3}

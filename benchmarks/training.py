@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import keras
 
 if TYPE_CHECKING:
-    from keras_compress import datasets
+    from keras_compress.demo import datasets
 
 
 def fit(

@@ -20,22 +20,28 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
+
+_AS_MODULE = (["-m", "keras_compress"], ["-m", "keras_compress.cli"])
 
 
 def _is_the_command() -> bool:
     """Whether `keras-compress` is starting: it shows its help at once, and loads Keras later and quietly."""
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
-    return program.startswith("keras-compress") or sys.orig_argv[1:3] == ["-m", "keras_compress.cli"]
+    return program.startswith("keras-compress") or sys.orig_argv[1:3] in (
+        ["-m", "keras_compress"],
+        ["-m", "keras_compress.cli"],
+    )
 
 
 if TYPE_CHECKING or not _is_the_command():
     # The methods are imported here, so that Keras's loader and recipes know them.
     from keras_compress.clustering.centroids import CentroidClusterer, cluster_weights
-    from keras_compress.core.model import strip
     from keras_compress.core.schedule import ConstantSparsity, CosineDecay, PolynomialDecay, Schedule
     from keras_compress.core.transform import WeightTransform
     from keras_compress.core.wrapper import Compressed
+    from keras_compress.graph.model import strip
     from keras_compress.pruning.column_combining import ColumnCombining, combine_columns
     from keras_compress.pruning.magnitude import MagnitudePruner, prune_low_magnitude
     from keras_compress.pruning.n_m import NMPruner
@@ -73,7 +79,6 @@ if TYPE_CHECKING:
     from keras_compress.convert.convert import convert
     from keras_compress.convert.file_bytes import FileBytes
     from keras_compress.convert.freeze import freeze
-    from keras_compress.convert.inspection import inspect_tflite
     from keras_compress.pipelines.deep_compression import DeepCompression, deep_compression
     from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
     from keras_compress.recipes.recipe import Recipe, compress
@@ -85,6 +90,7 @@ if TYPE_CHECKING:
     from keras_compress.runtime.measure import Measurement, measure, measure_all
     from keras_compress.runtime.operators import VerificationError
     from keras_compress.runtime.verify import Verification, verify
+    from keras_compress.tflite.inspection import inspect_tflite
 
 # Converting, running and reporting load what they need when they are first used: importing the package stays quick.
 _LAZY = {
@@ -138,7 +144,7 @@ _LAZY = {
     "export_c": "runtime.c_export",
     "freeze": "convert.freeze",
     "hash_weights": "structured.hashing",
-    "inspect_tflite": "convert.inspection",
+    "inspect_tflite": "tflite.inspection",
     "mask_channels": "structured.soft_masks",
     "measure": "runtime.measure",
     "measure_all": "runtime.measure",
@@ -148,7 +154,7 @@ _LAZY = {
     "quantize_model": "quantizers.model",
     "sensitivity": "structured.sensitivity",
     "separate_convolutions": "structured.depthwise_separation",
-    "strip": "core.model",
+    "strip": "graph.model",
     "summary": "report.summary",
     "verify": "runtime.verify",
     "weight_sensitivity": "pipelines.weight_sensitivity",
@@ -235,6 +241,10 @@ _KINDS = (
 )
 
 
+# Old name -> where it is; old names work for one release.
+_MOVED = {"datasets": "demo.datasets", "models": "demo.models"}
+
+
 def _registered() -> dict[str, Any]:
     for package in _METHODS:
         importlib.import_module(f"{__name__}.{package}")
@@ -243,6 +253,9 @@ def _registered() -> dict[str, Any]:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        warnings.warn(f"keras_compress.{name} is keras_compress.{_MOVED[name]} now.", DeprecationWarning, stacklevel=2)
+        return importlib.import_module(f"{__name__}.{_MOVED[name]}")
     if name in _LAZY:
         found = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     elif name[:1].isupper() and name in (registered := _registered()):

@@ -19,7 +19,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 import pytest
 
-from keras_compress import datasets
+from keras_compress.demo import datasets
 
 # Another one shows what a test's numbers owe to chance.
 SEED = int(os.environ.get("TEST_SEED", "0"))

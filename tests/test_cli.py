@@ -13,8 +13,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_compress import cli, cli_data, datasets
-from keras_compress.cli_flags import COMMANDS
+from keras_compress.cli import data as cli_data
+from keras_compress.cli import main as cli
+from keras_compress.cli.flags import COMMANDS
+from keras_compress.demo import datasets
 
 RECIPE = {
     "version": 1,
@@ -131,16 +133,16 @@ def test_a_wrong_command_line_is_exit_code_2(
 
 
 def test_help_loads_no_tensorflow() -> None:
-    code = "import sys; sys.argv = ['keras-compress', '--help']; from keras_compress import cli; cli.main()"
+    code = "import sys; sys.argv = ['keras-compress', '--help']; from keras_compress.cli.main import main; main()"
     code += "; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
-    root = Path(cli.__file__).parent.parent
+    root = Path(cli.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60, check=False).returncode == 0
 
 
 def test_help_in_a_process_of_its_own() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "keras_compress.cli", "demo", "--help"],
-        cwd=Path(cli.__file__).parent.parent, capture_output=True, text=True, timeout=120, check=False,
+        cwd=Path(cli.__file__).parents[2], capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0
     assert done.stdout.startswith("keras-compress demo: ")
@@ -150,7 +152,7 @@ def test_help_in_a_process_of_its_own() -> None:
 def test_help_that_nobody_reads_to_its_end() -> None:
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m keras_compress.cli convert --help | true; exit ${{PIPESTATUS[0]}}"],
-        cwd=Path(cli.__file__).parent.parent, capture_output=True, text=True, timeout=120, check=False,
+        cwd=Path(cli.__file__).parents[2], capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -158,7 +160,7 @@ def test_help_that_nobody_reads_to_its_end() -> None:
 def test_truncated_file_in_a_process_of_its_own(files: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "keras_compress.cli", "measure", f"--model={files}/truncated.tflite"],
-        cwd=Path(cli.__file__).parent.parent, capture_output=True, text=True, timeout=300, check=False,
+        cwd=Path(cli.__file__).parents[2], capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout == ""

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress import cli, datasets
+from keras_compress.cli import main as cli
+from keras_compress.demo import datasets
 from keras_compress.recipes.recipe import Recipe
 from keras_compress.runtime.target import target
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_compress import cli
+from keras_compress.cli import main as cli
 
 
 def test_names_in_a_recipe_never_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

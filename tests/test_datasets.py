@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_compress import datasets
+from keras_compress.demo import datasets
 
 
 def test_digits_have_the_documented_split_and_range(digits: datasets.Dataset) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import keras
 import pytest
 
-from keras_compress import cli, demo
-from keras_compress.cli_flags import COMMANDS
-from keras_compress.convert.inspection import inspect_tflite
+from keras_compress.cli import main as cli
+from keras_compress.cli.flags import COMMANDS
+from keras_compress.demo import demo
 from keras_compress.runtime.tflm import TFLM
+from keras_compress.tflite.inspection import inspect_tflite
 
 STAGES = ["float", "int8", "pruned", "clustered", "pcqat int8"]
 

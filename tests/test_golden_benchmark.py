@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests_golden_work import work
 
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 DENSE, REFUSED = "layers: Dense: tflm int8", "layers: LSTM, stateful: litert int8"

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_compress import datasets, models
+from keras_compress.demo import datasets, models
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_metadata() -> None:
         entry for entry in importlib.metadata.entry_points(group="console_scripts")
         if entry.name == "keras-compress"
     ]  # fmt: skip
-    assert script.value == "keras_compress.cli:main"
+    assert script.value == "keras_compress.cli.main:main"
 
 
 def test_ci_runs_the_readme_command() -> None:

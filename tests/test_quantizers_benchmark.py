@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keras_compress import datasets
+from keras_compress.demo import datasets
 
 FOLDER = Path(__file__).parent.parent
 RESULTS = FOLDER / "benchmarks" / "results"

@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 
 import keras_compress as kc
-from keras_compress import datasets, models
+from keras_compress.demo import datasets, models
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"keras-compress (?:demo|\w+ --)[^`|\n]*", README)))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from keras_compress import datasets
-from keras_compress.convert.inspection import inspect_tflite
+from keras_compress.demo import datasets
 from keras_compress.runtime.target import target
+from keras_compress.tflite.inspection import inspect_tflite
 
 FOLDER = Path(__file__).parent.parent / "tflite_models"
 NAMES = ("digits_float", "digits_int8")

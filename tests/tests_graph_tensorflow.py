@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import keras
 from tests_graphs import Array, Description, build, data
 
-from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.convert.native_log import quiet_native_logs
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import target
+from keras_compress.tflite.flatbuffer import Graph, read_model
 
 TIME_LIMIT_S = 240.0
 # Operators that may take floats in an int8 file.

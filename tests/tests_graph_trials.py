@@ -13,7 +13,7 @@ from tests_graph_oracle import OP_SAMPLES, SAMPLES, Finding, examine, predicted,
 from tests_graphs import Array, Description, build, data, names_of
 
 import keras_compress as kc
-from keras_compress.core.model import compressed_layers
+from keras_compress.graph.model import compressed_layers
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import target
 

@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 
 
 class Int8Net:

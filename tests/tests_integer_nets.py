@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.lowering.versions import set_versions
 from keras_compress.runtime.target import target
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.lowering.versions import set_versions
 
 RELU = schema.ActivationFunctionType.RELU
 KERNELS = {"tflm": ("tflm", {}), "reference": ("litert", {"kernels": "reference"}), "xnnpack": ("litert", {})}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_compress.convert.flatbuffer import Graph, write_model
-from keras_compress.convert.lstm.integers import LstmIntegers
-from keras_compress.convert.lstm.operator import lstm_operator
+from keras_compress.tflite.flatbuffer import Graph, write_model
+from keras_compress.tflite.lstm.integers import LstmIntegers
+from keras_compress.tflite.lstm.operator import lstm_operator
 
 
 def file_of(lstm: LstmIntegers, steps: int) -> bytes:

@@ -20,9 +20,9 @@ from typing import Any
 import keras
 
 import keras_compress as kc
-from keras_compress import datasets, models
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.files import write_atomic
+from keras_compress.demo import datasets, models
 from keras_compress.runtime import deployed
 from keras_compress.runtime.measure import accuracy
 from keras_compress.runtime.target import target

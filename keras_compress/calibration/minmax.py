@@ -12,11 +12,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_compress.calibration.batches import batches
-from keras_compress.core import affine, graph, progress
-from keras_compress.core.data import Batch, cut, filled, fixed_batch
+from keras_compress.core import affine, progress
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.core.ste import finite_extremes
 from keras_compress.core.warn import warn
+from keras_compress.graph import graph
+from keras_compress.graph.data import Batch, cut, filled, fixed_batch
 from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation
 
 LARGEST_VALUES_BYTES = 64_000_000

@@ -10,9 +10,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_compress.core import graph
-from keras_compress.core.data import Batch, filled, fixed_batch
-from keras_compress.core.model import inner
+from keras_compress.graph import graph
+from keras_compress.graph.data import Batch, filled, fixed_batch
+from keras_compress.graph.model import inner
 from keras_compress.quantizers.activation import QuantizeActivation
 
 # Standard deviations as many times as large, or as small, as in training: pixels to 255 for pixels to 1 are 255 times.

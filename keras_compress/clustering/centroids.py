@@ -16,12 +16,12 @@ from keras_compress.clustering.initialisers import INITIALISERS
 from keras_compress.core.existing import Existing, found_in, keeping, share_of_zeros, warn_of
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.kernels import Bound
-from keras_compress.core.model import add_transforms
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph.model import add_transforms
 
 Tensor = Any
 _SAY_SPARSITY = "Give `preserve_sparsity=True` to keep them without this warning, `False` to train them freely."

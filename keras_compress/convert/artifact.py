@@ -9,14 +9,14 @@ from typing import Any
 
 import keras
 
-from keras_compress.convert.arena_plan import largest_decoded
 from keras_compress.convert.distance import Distance
 from keras_compress.convert.files import write_atomic
-from keras_compress.convert.inspection import FileStats, inspect_tflite
-from keras_compress.convert.lowering import FloatOp
-from keras_compress.convert.storage import INT8, Storage
+from keras_compress.convert.lower import FloatOp
 from keras_compress.core.outputs import check_output
 from keras_compress.core.shown import Shown, names
+from keras_compress.tflite.arena_plan import largest_decoded
+from keras_compress.tflite.inspection import FileStats, inspect_tflite
+from keras_compress.tflite.storage import INT8, Storage
 
 
 def runtime_of(target: str) -> str:

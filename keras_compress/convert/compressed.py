@@ -7,19 +7,19 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from keras_compress.convert.arena import fit_arena
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.encoding.known import DECODE
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.inspection import check_structure, inspect_tflite
-from keras_compress.convert.passes.drop_dead_units import drop_dead_units
-from keras_compress.convert.passes.encode_weights import encode_weights
-from keras_compress.convert.passes.expand import expand_weights
-from keras_compress.convert.passes.slim_scales import restore_scales, slim_scales
-from keras_compress.convert.storage import ENCODINGS
-from keras_compress.convert.unfit import unfit_for_tflm
 from keras_compress.core.registry import PACKAGE, lookup
 from keras_compress.core.warn import warn
+from keras_compress.tflite.arena import fit_arena
+from keras_compress.tflite.encoding.known import DECODE
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.inspection import check_structure, inspect_tflite
+from keras_compress.tflite.passes.drop_dead_units import drop_dead_units
+from keras_compress.tflite.passes.encode_weights import encode_weights
+from keras_compress.tflite.passes.expand import expand_weights
+from keras_compress.tflite.passes.slim_scales import restore_scales, slim_scales
+from keras_compress.tflite.storage import ENCODINGS
+from keras_compress.tflite.unfit import unfit_for_tflm
 
 # What runs files lives above this package, and is found by name when it is asked for.
 _PROBE = ("runtime.arena_probe", "tflm_refusal")

@@ -15,22 +15,23 @@ from keras_compress.convert.flatten import as_graph
 from keras_compress.convert.float_flatbuffer import float_model
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.lost import notes_of_lost
-from keras_compress.convert.lowering import Lowered, lower
+from keras_compress.convert.lower import Lowered, lower
 from keras_compress.convert.lstm.form import RECURRENT
-from keras_compress.convert.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.convert.read_back import check_integers
 from keras_compress.convert.refusals import check_layers, check_static_shapes
-from keras_compress.convert.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
-from keras_compress.core import graph, progress
+from keras_compress.core import progress
 from keras_compress.core.context import float32_policy
-from keras_compress.core.data import Peekable, first_of, fixed_batch, peekable
-from keras_compress.core.finite import check_finite
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.input_points import input_points_apart
-from keras_compress.core.model import check_model, check_phases_ended, strip_layer, warn_of_pending
 from keras_compress.core.suggest import did_you_mean
+from keras_compress.graph import graph
+from keras_compress.graph.data import Peekable, first_of, fixed_batch, peekable
+from keras_compress.graph.finite import check_finite
+from keras_compress.graph.input_points import input_points_apart
+from keras_compress.graph.model import check_model, check_phases_ended, strip_layer, warn_of_pending
 from keras_compress.ir.emit import Emitted, emit
 from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.tflite.plan import IO_TYPES, MODES, LoweringPlan
+from keras_compress.tflite.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
 
 TARGETS = ("litert", "tflm", "ethos_u")
 # What else they are called.

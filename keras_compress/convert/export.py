@@ -9,18 +9,18 @@ import keras
 from keras_compress.convert.float_flatbuffer import input_names, output_names
 from keras_compress.convert.islands import Islands
 from keras_compress.convert.refusals import check_static_shapes
-from keras_compress.convert.storage import INT8, Storage
-from keras_compress.core.data import fixed_batch
+from keras_compress.graph.data import fixed_batch
 from keras_compress.ir.check import check
 from keras_compress.ir.fuse import fuse_activations
 from keras_compress.ir.fuse_padding import fuse_padding
 from keras_compress.ir.fuse_transposes import fuse_transposes
 from keras_compress.ir.graph import Graph
-from keras_compress.ir.grids import ConstantGrid
 from keras_compress.ir.merge_reshapes import merge_reshapes
 from keras_compress.ir.order import depth_first
 from keras_compress.ir.read import read
 from keras_compress.ir.share import share_equal_nodes
+from keras_compress.tflite.grids import ConstantGrid
+from keras_compress.tflite.storage import INT8, Storage
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from keras_compress.convert import expand  # noqa: F401  (fills the table of exp
 from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.lstm.form import RecurrentForm
-from keras_compress.core import graph
-from keras_compress.core.input_points import input_points_apart
-from keras_compress.core.trace import as_graph as as_graph
+from keras_compress.graph import graph
+from keras_compress.graph.input_points import input_points_apart
+from keras_compress.graph.trace import as_graph as as_graph
 
 
 @dataclass(frozen=True)

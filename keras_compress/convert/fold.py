@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.convert.packing import spare_bits
 from keras_compress.core.batch_norm import channel_shape
 from keras_compress.core.transform import IntegerWeight
+from keras_compress.tflite.packing import spare_bits
 
 # Bias integers are kept this small: accumulators are int32.
 LARGEST_BIAS = 2**30

@@ -14,17 +14,17 @@ from keras_compress.convert.lstm.form import RecurrentForm
 from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.convert.points import set_ranges, with_points
 from keras_compress.convert.refusals import check_layers
-from keras_compress.convert.storage import INT8, Storage
-from keras_compress.core import graph
 from keras_compress.core.context import float32_policy
-from keras_compress.core.data import peekable
-from keras_compress.core.finite import check_finite
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.lora import check_no_lora
-from keras_compress.core.model import check_model, check_phases_ended
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph
+from keras_compress.graph.data import peekable
+from keras_compress.graph.finite import check_finite
+from keras_compress.graph.lora import check_no_lora
+from keras_compress.graph.model import check_model, check_phases_ended
 from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.tflite.storage import INT8, Storage
 
 
 def is_frozen(model: keras.Model) -> bool:

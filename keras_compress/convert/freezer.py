@@ -22,18 +22,19 @@ from keras_compress.convert.kernel_shapes import as_image, as_local_pooling, che
 from keras_compress.convert.lstm.freezing import cells_behind, frozen_lstm, shared_point
 from keras_compress.convert.lstm.layers import LstmCells, LstmOutput
 from keras_compress.convert.slopes import SlopedParts, slopes_of
-from keras_compress.convert.storage import INT8, Storage
 from keras_compress.convert.written_grid import written_grid
-from keras_compress.core import batch_norm, graph
-from keras_compress.core.configuration import configuration
+from keras_compress.core import batch_norm
 from keras_compress.core.frozen import FrozenGrid
-from keras_compress.core.model import inner, slots_in
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph
+from keras_compress.graph.configuration import configuration
+from keras_compress.graph.model import inner, slots_in
 from keras_compress.ir.layouts import layout_of
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
 from keras_compress.quantizers.placement import point_behind, reader_of
+from keras_compress.tflite.storage import INT8, Storage
 
 Grid = FixedGrid
 

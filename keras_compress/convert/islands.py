@@ -10,10 +10,10 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_compress.convert.flatbuffer import Graph, write_model
 from keras_compress.convert.float_flatbuffer import ConversionError, float_model
 from keras_compress.core.printable import scope_name
 from keras_compress.ir.graph import Tensor
+from keras_compress.tflite.flatbuffer import Graph, write_model
 
 Made = tuple[bytes, list[tuple[tuple[int, ...], str]]]
 

@@ -21,17 +21,10 @@ from numpy.typing import NDArray
 from keras_compress.core import affine
 from keras_compress.core.registry import PACKAGE
 from keras_compress.quantizers.activation import FixedGrid
+from keras_compress.tflite.multiplier import multiplier_of
 
 Array = NDArray[Any]
 Tensor = Any
-
-
-def multiplier_of(scale: Array) -> tuple[Array, Array]:
-    """`(q, e)` of positive factors: `scale ~ q * 2^(e - 31)`, `2^30 <= q < 2^31`."""
-    fraction, exponent = np.frexp(np.asarray(scale, np.float64))
-    integers = np.rint(fraction * 2.0**31).astype(np.int64)
-    full = integers == 2**31
-    return np.where(full, integers // 2, integers), exponent.astype(np.int64) + full
 
 
 def round_twice(sums: Tensor, factor: Tensor, exponent: Tensor) -> Tensor:

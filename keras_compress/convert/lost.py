@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from keras_compress.core import graph
 from keras_compress.core.existing import Existing, existing
-from keras_compress.core.model import slots_in
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph
+from keras_compress.graph.model import slots_in
 
 _CURE = "`quantize_model` keeps what is there: convert its result"
 

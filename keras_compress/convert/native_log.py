@@ -10,10 +10,10 @@ from typing import Any
 
 import keras
 
-from keras_compress.core import graph, parts
 from keras_compress.core.descriptors import turned
-from keras_compress.core.model import inner
 from keras_compress.core.quiet import quiet_tensorflow
+from keras_compress.graph import graph, parts
+from keras_compress.graph.model import inner
 
 _CAUSE = re.compile(r"\berror\b|neither a custom op|failed to legalize|unsupported", re.IGNORECASE)
 # Lines that hold such a word and name no cause of their own.

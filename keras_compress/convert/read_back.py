@@ -9,13 +9,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.convert.flatbuffer import Graph, read_model
-from keras_compress.convert.lowering.rule import rule_of
-from keras_compress.convert.lowering.weighted import Weighted
 from keras_compress.convert.lstm.layers import FusedLSTM
-from keras_compress.convert.lstm.operator import check_lstms
 from keras_compress.core.wrapper import Compressed
-from keras_compress.ir.grids import ConstantGrid
+from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.grids import ConstantGrid
+from keras_compress.tflite.lowering.rule import rule_of
+from keras_compress.tflite.lowering.weighted import Weighted
+from keras_compress.tflite.lstm.operator import check_lstms
 
 
 def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], frozen: keras.Model) -> None:
@@ -23,7 +23,7 @@ def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], f
 
     Args:
         content: The file.
-        mode: One of `keras_compress.convert.plan.MODES`.
+        mode: One of `keras_compress.tflite.plan.MODES`.
         weights: What was to be put in; the tensors in the file have their names.
         frozen: The frozen model.
 

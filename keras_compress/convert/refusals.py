@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_compress.core import graph
-from keras_compress.core.model import inner
+from keras_compress.graph import graph
+from keras_compress.graph.model import inner
 
 _BEFORE = (
     "do it to the data, before the model (in `tf.data.Dataset.map`, or in the program around the file), and convert "

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from keras_compress.convert import fold
 from keras_compress.convert.lstm.layers import FusedLSTM
-from keras_compress.core import graph
-from keras_compress.core.input_points import input_points_apart
-from keras_compress.core.model import slots_in
-from keras_compress.core.trace import as_graph
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph
+from keras_compress.graph.input_points import input_points_apart
+from keras_compress.graph.model import slots_in
+from keras_compress.graph.trace import as_graph
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.round_average import RoundAverage
 

@@ -15,8 +15,8 @@ from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.expand.arithmetic import Operand, of_channels
 from keras_compress.convert.expand.weights import default_integers, frozen
 from keras_compress.convert.final_grid import as_float32
-from keras_compress.core.model import inner
 from keras_compress.core.transform import IntegerWeight
+from keras_compress.graph.model import inner
 from keras_compress.quantizers.activation import FixedGrid
 
 Tensor = Any

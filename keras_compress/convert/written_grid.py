@@ -8,13 +8,13 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_compress.convert.flatbuffer import Graph
 from keras_compress.convert.float_flatbuffer import ConversionError, float_model
-from keras_compress.convert.lowering.ranges import spread_grids
-from keras_compress.core import graph
-from keras_compress.core.trace import trace
-from keras_compress.ir.grids import Grid
+from keras_compress.graph import graph
+from keras_compress.graph.trace import trace
 from keras_compress.quantizers.activation import FixedGrid
+from keras_compress.tflite.flatbuffer import Graph
+from keras_compress.tflite.grids import Grid
+from keras_compress.tflite.lowering.ranges import spread_grids
 
 
 def written_grid(call: graph.Call, grids: Mapping[int, FixedGrid], bits: int) -> FixedGrid | None:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.ir.graph import Graph, Node, Point, Tensor
-from keras_compress.ir.grids import ConstantGrid, Grid
 from keras_compress.ir.operators import ISLAND, OPERATORS
+from keras_compress.tflite.grids import ConstantGrid, Grid
 
 # An input of a node: a tensor of the graph, a constant, or nothing.
 Operand = Tensor | NDArray[Any] | ConstantGrid | None

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_compress.ir.graph import Graph, Node, Tensor
-from keras_compress.ir.grids import ConstantGrid
 from keras_compress.ir.operators import ISLAND, OPERATORS
+from keras_compress.tflite.grids import ConstantGrid
 
 
 def check(graph: Graph) -> None:

@@ -12,8 +12,8 @@ from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
 from keras_compress.ir.graph import Graph, Node
-from keras_compress.ir.grids import ConstantGrid, Grid
 from keras_compress.ir.operators import ISLAND, LSTM, OPERATORS
+from keras_compress.tflite.grids import ConstantGrid, Grid
 
 SIGNATURE = "serving_default"
 _FIELDS = {"activation": "fusedActivationFunction"}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.ir.grids import ConstantGrid, Grid
+from keras_compress.tflite.grids import ConstantGrid, Grid
 
 Values = NDArray[Any] | ConstantGrid
 # As many values of a constant are printed.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.ir.graph import Graph, Node, Point, Tensor, Values
-from keras_compress.ir.grids import ConstantGrid, Grid
+from keras_compress.tflite.grids import ConstantGrid, Grid
 
 
 def to_json(graph: Graph) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core.transform import IntegerWeight
-from keras_compress.ir.grids import ConstantGrid
+from keras_compress.tflite.grids import ConstantGrid
 
 Array = NDArray[Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from keras_compress.ir import shapes
 from keras_compress.ir.graph import Tensor
-from keras_compress.ir.grids import ConstantGrid
 from keras_compress.ir.shapes import Infer
+from keras_compress.tflite.grids import ConstantGrid
 
 # An operator of the graph that no TFLite operator stands for: a float flatbuffer that computes it, put in line.
 ISLAND = "ISLAND"

@@ -20,11 +20,11 @@ from keras_compress.clustering.centroids import CentroidClusterer, cluster_weigh
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import check_arguments, convert
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.model import check_model, strip
 from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.schedule import ConstantSparsity
 from keras_compress.core.shown import Shown
 from keras_compress.core.warn import warn
+from keras_compress.graph.model import check_model, strip
 from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.training import Judge, Settings, Trainer
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.core.finite import finite_training
 from keras_compress.core.global_state import set_seeds
+from keras_compress.graph.finite import finite_training
 from keras_compress.pipelines.fingerprints import fingerprint
 from keras_compress.recipes.recipe import Fit, Stage
 from keras_compress.runtime import deployed

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.model import candidates, slots_in, strip
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.graph.model import candidates, slots_in, strip
 from keras_compress.structured.sensitivity import GroupSensitivity, Sensitivity, checked_ratios, metric_of
 
 RATIOS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)

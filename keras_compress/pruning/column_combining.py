@@ -10,7 +10,6 @@ import numpy as np
 from keras import ops
 
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.model import add_transforms, by_message, check_model
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, Schedule
 from keras_compress.core.selection import Selector
@@ -19,6 +18,7 @@ from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph.model import add_transforms, by_message, check_model
 from keras_compress.pruning.columns import EMPTY, PackedColumns, group_columns, keep_largest
 from keras_compress.pruning.pruner import Pruner, keep_highest
 

@@ -14,14 +14,14 @@ from keras import ops
 from keras_compress.core.context import assign
 from keras_compress.core.existing import PRUNE_FIRST, clusters_in, warn_of
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.groups import decides_now, members_of, new_group
-from keras_compress.core.model import add_transforms, check_model
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay, Schedule
 from keras_compress.core.selection import Selector
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph.groups import decides_now, members_of, new_group
+from keras_compress.graph.model import add_transforms, check_model
 from keras_compress.pruning.n_m import NMPruner
 from keras_compress.pruning.pruner import Pruner, keep_highest
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_compress.core.model import inner
+from keras_compress.graph.model import inner
 
 
 class Kind(Enum):

@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 
 import keras
 
-from keras_compress.core import graph, parts
+from keras_compress.core import keras_private
 from keras_compress.core.existing import found_in, keeping, kept_by, kinds_of, warn_of
 from keras_compress.core.export_notice import share_notice
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.input_points import input_points_apart
-from keras_compress.core.model import add_transforms, candidates, check_phases_ended
+from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.core.registry import entries, lookup, register, resolve
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.slots import Slot
@@ -24,6 +23,9 @@ from keras_compress.core.suggest import did_you_mean
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph, parts
+from keras_compress.graph.input_points import input_points_apart
+from keras_compress.graph.model import add_transforms, candidates, check_phases_ended
 from keras_compress.quantizers.activation import ActivationQuantizer, Place
 from keras_compress.quantizers.placement import PlacePoints
 from keras_compress.quantizers.weight_quantizer import WeightQuantizer
@@ -219,7 +221,7 @@ def quantize_model(
         _warn_of_places(model)
         if graph.is_graph(model):
             quantized = _with_points(quantized, apart, places, other_activations)
-    share_notice(quantized._flatten_layers())
+    share_notice(keras_private.flattened(quantized))
     return quantized
 
 
@@ -332,7 +334,7 @@ def _with_points(quantized: keras.Model, model: keras.Model, places: _Places, ot
 
 def _warn_of_places(model: keras.Model) -> None:
     """Say where activations cannot be quantized while the model trains."""
-    closed = [model.name] if parts.is_user_written(model) else [path for path, _ in _written_in(model, "")]
+    closed = [model.name] if is_user_written(model) else [path for path, _ in _written_in(model, "")]
     if closed:
         warn(
             f"Activations inside {', '.join(map(repr, closed))} are not quantized while it trains: what a `call` "

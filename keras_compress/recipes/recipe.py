@@ -11,10 +11,10 @@ from typing import Any
 
 import keras
 
-from keras_compress.core.finite import finite_training
 from keras_compress.core.printable import printable
 from keras_compress.core.registry import lookup
 from keras_compress.core.shown import Shown
+from keras_compress.graph.finite import finite_training
 from keras_compress.recipes import schema
 from keras_compress.recipes.arguments import check_config, resolve_fractions, uses_fractions
 

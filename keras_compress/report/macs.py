@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from keras_compress.core import graph
-from keras_compress.core.model import inner
+from keras_compress.graph import graph
+from keras_compress.graph.model import inner
 
 Shape = tuple[int | None, ...]
 # Layers that multiply each weight once at each position of the output, or of the input, or at each time step.

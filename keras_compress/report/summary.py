@@ -13,16 +13,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_compress.core import graph
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.model import check_model, inner, slots_in
 from keras_compress.core.printable import printable
 from keras_compress.core.shown import Shown, names
 from keras_compress.core.slots import Slot, skip_reason
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph
+from keras_compress.graph.model import check_model, inner, slots_in
 from keras_compress.quantizers.activation import QuantizeActivation, TrainedQuantizer
 from keras_compress.report.macs import positions_by_layer
 

@@ -11,8 +11,8 @@ from keras_compress.core.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from keras_compress.convert.inspection import FileStats, TensorStats
     from keras_compress.report.summary import ModelSummary, WeightRow
+    from keras_compress.tflite.inspection import FileStats, TensorStats
 
 NOT_AVAILABLE = "not available here"
 

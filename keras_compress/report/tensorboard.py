@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_compress.core import graph
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 
 

@@ -14,7 +14,7 @@ from keras_compress.convert.distance import Distance, argmax_agreement, between,
 from keras_compress.convert.explained import unexplained
 from keras_compress.convert.freeze import is_frozen
 from keras_compress.convert.side_by_side import Frozen, Trained
-from keras_compress.core.graph import output_names
+from keras_compress.graph.graph import output_names
 
 Array = NDArray[Any]
 # Share of samples so near a tie that rounding may choose.

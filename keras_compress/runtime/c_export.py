@@ -15,11 +15,11 @@ from pathlib import Path
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.files import make_folder, write_atomic
-from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.core.outputs import check_not_read
 from keras_compress.runtime import c_source
 from keras_compress.runtime.deployed import content_of
 from keras_compress.runtime.target import TensorSpec, target
+from keras_compress.tflite.flatbuffer import Graph, read_model
 
 # TFLite-Micro keeps what it allocates on boundaries of this size.
 _ALIGNMENT_BYTES = 16

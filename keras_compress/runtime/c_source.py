@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_compress.convert.flatbuffer import kind_of
-from keras_compress.convert.lowering.support import has_kernel
 from keras_compress.runtime.target import TensorSpec
+from keras_compress.tflite.flatbuffer import kind_of
+from keras_compress.tflite.lowering.support import has_kernel
 
 _BYTES_IN_A_LINE = 20
 _LONGEST_NAME = 100

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.convert.flatbuffer import Graph
 from keras_compress.runtime import kernel_functions
+from keras_compress.tflite.flatbuffer import Graph
 
 Array = NDArray[Any]
 Function = Callable[[Array], Array]

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_compress.convert.encoding.known import DECODE
-from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.cortex_m_costs import CONVOLUTION, CORES, DENSE, DEPTHWISE, Core
 from keras_compress.runtime.estimate import Estimate, checked_stats, register_estimator
 from keras_compress.runtime.target import target as runtime
+from keras_compress.tflite.encoding.known import DECODE
+from keras_compress.tflite.flatbuffer import Graph, read_model
 
 KIND = "published cycles per multiplication times this file's multiplications, not a measurement"
 _CODE = (

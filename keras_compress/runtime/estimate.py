@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.inspection import FileStats, inspect_tflite
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.outputs import check_output
 from keras_compress.core.shown import Shown, names
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.runtime.deployed import content_of
+from keras_compress.tflite.inspection import FileStats, inspect_tflite
 
 Model = Artifact | bytes | str | os.PathLike[str]
 # The operator that Vela puts in the place of what it compiled.

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_compress.convert.encoding.known import DECODE
 from keras_compress.convert.files import write_atomic
-from keras_compress.convert.flatbuffer import PACKED_BITS, Graph, read_model
 from keras_compress.core.printable import printable
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.estimate import COMPILED, Estimate, checked_stats, register_estimator
+from keras_compress.tflite.encoding.known import DECODE
+from keras_compress.tflite.flatbuffer import PACKED_BITS, Graph, read_model
 
 _SIZES = {"u55": (32, 64, 128, 256), "u65": (256, 512), "u85": (128, 256, 512, 1024, 2048)}
 ACCELERATORS = tuple(f"ethos-{family}-{macs}" for family, sizes in _SIZES.items() for macs in sizes)

@@ -17,8 +17,8 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from keras_compress.convert.flatbuffer import Graph, read_model
-from keras_compress.convert.kernel_rounding import multiplier_of
+from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.multiplier import round_twice
 
 Array = NDArray[Any]
 KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -29,39 +29,11 @@ _LIMITS = {
 }
 
 
-def round_twice(sums: Array, scale: Array) -> Array:
-    """`sums * scale` as TFLite-Micro rounds: a doubling high product, ties upwards, then a shift, ties away from zero.
-
-    >>> round_twice(np.array([6, -6, 5]), np.array([0.25, 0.25, 0.25])).tolist()
-    [2, -2, 2]
-    """
-    factor, exponent = multiplier_of(scale)
-    product = (sums.astype(np.int64) << np.maximum(exponent, 0)) * factor
-    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
-    high = np.sign(nudged) * (np.abs(nudged) >> 31)
-    shift = np.maximum(-exponent, 0)
-    mask = (np.int64(1) << shift) - 1
-    rounded: Array = (high >> shift) + ((high & mask) > (mask >> 1) + (high < 0))
-    return rounded
-
-
-def round_once(sums: Array, scale: Array) -> Array:
-    """`sums * scale` as LiteRT's reference FULLY_CONNECTED rounds: once, ties upwards.
-
-    >>> round_once(np.array([6, -6, 5]), np.array([0.25, 0.25, 0.25])).tolist()
-    [2, -1, 1]
-    """
-    factor, exponent = multiplier_of(scale)
-    shift = 31 - exponent
-    rounded: Array = (sums.astype(np.int64) * factor + (np.int64(1) << (shift - 1))) >> shift
-    return rounded
-
-
 def run(content: bytes, inputs: Array, rounding: Callable[[Array, Array], Array] = round_twice) -> Array:
     """Outputs of a file with one weighted operator on integers.
 
     Args:
-        content: A `.tflite` file, such as a piece from `keras_compress.convert.segments`; operators that only reshape
+        content: A `.tflite` file, such as a piece from `keras_compress.tflite.segments`; operators that only reshape
             may be in it.
         inputs: int8 integers of its only input, any batch.
         rounding: `round_twice` or `round_once`.

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.runtime.computed import Function, computed
 from keras_compress.runtime.rounding import EXACT, left_to_built_in
+from keras_compress.tflite.flatbuffer import Graph, read_model
 
 Array = NDArray[Any]
 _NOISE, _RELATIVE = 2.0**-10, 2.0**-20
@@ -61,7 +61,7 @@ class KernelError:
         """Of a file that rounds at one operator, or at several side by side, such as those before a concatenation.
 
         Args:
-            content: A `.tflite` file, such as a piece from `keras_compress.convert.segments`.
+            content: A `.tflite` file, such as a piece from `keras_compress.tflite.segments`.
             kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
         """
         graph = Graph(read_model(content))

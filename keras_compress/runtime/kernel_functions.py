@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.convert.lstm.tables import sigmoid_of_samples, tanh_of_samples
-from keras_compress.runtime.integer_model import round_twice
+from keras_compress.tflite.lstm.tables import sigmoid_of_samples, tanh_of_samples
+from keras_compress.tflite.multiplier import round_twice
 
 Array = NDArray[Any]
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NoReturn
 
-from keras_compress.convert.encoding.known import DECODE
 from keras_compress.runtime.child import RequestError
 from keras_compress.runtime.process_target import ProcessTarget
 from keras_compress.runtime.target import Array, register_target
+from keras_compress.tflite.encoding.known import DECODE
 
 _DELEGATES = {
     "xnnpack": "none (built-in kernels)",

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.inspection import inspect_tflite
 from keras_compress.core import progress
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.shown import Shown
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import Latency, Target, target
+from keras_compress.tflite.inspection import inspect_tflite
 
 Model = Artifact | bytes | str | os.PathLike[str]
 Metric = Callable[[list[NDArray[Any]], Any], float]

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.segments import Segments
-from keras_compress.core.data import cut, fixed_batch
+from keras_compress.graph.data import cut, fixed_batch
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.kernel_error import KernelError
 from keras_compress.runtime.rounding import expected_share, is_copied
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target
+from keras_compress.tflite.segments import Segments
 
 Array = NDArray[Any]
 LARGEST_POINTS_BYTES = 256_000_000

@@ -6,11 +6,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from keras_compress.convert.flatbuffer import read_model
-from keras_compress.convert.inspection import check_structure
 from keras_compress.runtime.child import RequestError, ask
 from keras_compress.runtime.frames import Header
 from keras_compress.runtime.target import Array, Latency, Signature, TensorSpec, cpu_name, machine_name
+from keras_compress.tflite.flatbuffer import read_model
+from keras_compress.tflite.inspection import check_structure
 
 # A .tflite file starts with the offset of its root table and the identifier.
 _HEADER_BYTES = 8

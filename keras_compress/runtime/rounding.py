@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_compress.convert.flatbuffer import Graph, read_model
-from keras_compress.convert.lstm.operator import KIND as LSTM
+from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.lstm.operator import KIND as LSTM
 
 # Mean magnitude that 16-bit outputs are taken to have; ranges are wider than what values mostly are.
 _MEAN_OUTPUT_16 = 2.0**13

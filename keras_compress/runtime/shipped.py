@@ -11,18 +11,18 @@ import keras
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import convert
-from keras_compress.convert.encoding.known import DECODE
-from keras_compress.convert.flatbuffer import PACKED_BITS, Graph, read_model
 from keras_compress.convert.freeze import freeze, is_frozen
-from keras_compress.convert.inspection import check_structure
-from keras_compress.convert.lowering.rule import rule_of
-from keras_compress.convert.lowering.weighted import Weighted
-from keras_compress.convert.lstm.operator import CELL
-from keras_compress.convert.lstm.operator import KIND as LSTM
-from keras_compress.core.data import input_specs, samples
-from keras_compress.core.graph import is_graph
+from keras_compress.graph.data import input_specs, samples
+from keras_compress.graph.graph import is_graph
 from keras_compress.quantizers.activation import FixedGrid
 from keras_compress.runtime.deployed import content_of
+from keras_compress.tflite.encoding.known import DECODE
+from keras_compress.tflite.flatbuffer import PACKED_BITS, Graph, read_model
+from keras_compress.tflite.inspection import check_structure
+from keras_compress.tflite.lowering.rule import rule_of
+from keras_compress.tflite.lowering.weighted import Weighted
+from keras_compress.tflite.lstm.operator import CELL
+from keras_compress.tflite.lstm.operator import KIND as LSTM
 
 # Samples that set ranges for a moment, until the file's take their place.
 _SAMPLES = 100

@@ -4,14 +4,14 @@ import functools
 from collections.abc import Sequence
 from typing import NoReturn
 
-from keras_compress.convert.arena_plan import alternate_memory_bytes
-from keras_compress.convert.flatbuffer import read_model
-from keras_compress.convert.unfit import unfit_for_tflm
 from keras_compress.runtime.c_source import resolver_methods
 from keras_compress.runtime.child import RequestError
 from keras_compress.runtime.frames import Header
 from keras_compress.runtime.process_target import ProcessTarget
 from keras_compress.runtime.target import Array, register_target
+from keras_compress.tflite.arena_plan import alternate_memory_bytes
+from keras_compress.tflite.flatbuffer import read_model
+from keras_compress.tflite.unfit import unfit_for_tflm
 
 _alternate_memory_bytes = functools.lru_cache(8)(alternate_memory_bytes)
 

@@ -16,13 +16,12 @@ from keras_compress.convert.compressed import expanded
 from keras_compress.convert.distance import Distance, argmax_agreement
 from keras_compress.convert.float_flatbuffer import input_names
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
-from keras_compress.convert.inspection import check_structure
 from keras_compress.convert.points import UnknownRangesError
 from keras_compress.core import progress
-from keras_compress.core.data import filled, fixed_batch, input_specs, samples
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.graph import output_names
 from keras_compress.core.shown import Shown
+from keras_compress.graph.data import filled, fixed_batch, input_specs, samples
+from keras_compress.graph.graph import output_names
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.against_trained import Beside, decision_notes
@@ -32,6 +31,7 @@ from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target, target
 from keras_compress.runtime.variation import check_varies
 from keras_compress.runtime.verdict import verdict
+from keras_compress.tflite.inspection import check_structure
 
 Array = NDArray[Any]
 KERNELS = {"litert": ("xnnpack", "reference"), "tflm": ("tflm",)}

@@ -12,12 +12,12 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.core.context import assign, counter
-from keras_compress.core.groups import decides_now, members_of
 from keras_compress.core.registry import register, resolve
 from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay, Schedule
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph.groups import decides_now, members_of
 from keras_compress.structured.channel_graph import ROLES
 from keras_compress.structured.criteria.criterion import Criterion
 from keras_compress.structured.ranking import Ranking

@@ -10,13 +10,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.core import graph as keras_graph
-from keras_compress.core.configuration import configuration
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.model import LayerCopies, check_model, copied
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.graph import graph as keras_graph
+from keras_compress.graph.configuration import configuration
+from keras_compress.graph.model import LayerCopies, check_model, copied
 from keras_compress.structured.hashing import refuse_transforms
 from keras_compress.structured.opened import opened
 from keras_compress.structured.unit_places import all_nodes

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.model import candidates, check_model, compressed_layers, copy_layer, rebuild, slots_in
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.graph.model import candidates, check_model, compressed_layers, copy_layer, rebuild, slots_in
 
 # Points of the grid in one bandwidth; modes are found to half of such a step.
 STEPS_IN_A_BANDWIDTH = 16

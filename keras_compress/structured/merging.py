@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.model import LayerCopies, check_model, copied
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.graph.model import LayerCopies, check_model, copied
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.hashing import refuse_transforms

@@ -10,12 +10,12 @@ import keras
 import numpy as np
 
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.model import by_message, check_model
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register, resolve
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.warn import warn
+from keras_compress.graph.model import by_message, check_model
 from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, ChannelGroup, Removed
 from keras_compress.structured.channel_ids import Ids
 from keras_compress.structured.cost import Budget

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.model import copy_layer, rebuild
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.graph.model import copy_layer, rebuild
 from keras_compress.structured.channel_graph import ChannelGraph
 from keras_compress.structured.dependency import channel_graph
 

@@ -8,10 +8,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_compress.core import graph as keras_graph
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.groups import new_group
-from keras_compress.core.model import (
+from keras_compress.core.progress import ProgressLine
+from keras_compress.core.registry import register, resolve
+from keras_compress.core.schedule import Schedule
+from keras_compress.core.selection import Selector
+from keras_compress.core.slots import slots_of
+from keras_compress.core.warn import warn
+from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph as keras_graph
+from keras_compress.graph.groups import new_group
+from keras_compress.graph.model import (
     LayerCopies,
     check_model,
     compressed_layers,
@@ -21,14 +28,7 @@ from keras_compress.core.model import (
     strip_layer,
     warn_of_pending,
 )
-from keras_compress.core.parts import path_of, sub_layers
-from keras_compress.core.progress import ProgressLine
-from keras_compress.core.registry import register, resolve
-from keras_compress.core.schedule import Schedule
-from keras_compress.core.selection import Selector
-from keras_compress.core.slots import slots_of
-from keras_compress.core.warn import warn
-from keras_compress.core.wrapper import Compressed
+from keras_compress.graph.parts import path_of, sub_layers
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Removed, WeightAxis
 from keras_compress.structured.channel_mask import NO_UNIT, ChannelMask, masks_in
 from keras_compress.structured.criteria.criterion import Criterion

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core.model import compressed_layers
+from keras_compress.graph.model import compressed_layers
 
 X = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
 

@@ -12,7 +12,7 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.core import registry
-from keras_compress.core.model import add_transforms
+from keras_compress.graph.model import add_transforms
 
 KIND_OF_FIXTURE = {
     "transform": "weight_transform",

@@ -96,7 +96,7 @@ OF_KERAS = {"name": "another_name", "trainable": False}
 
 def import_everything() -> None:
     for module in pkgutil.walk_packages(kc.__path__, "keras_compress."):
-        if not module.name.startswith(("keras_compress.cli", "keras_compress.runtime", "keras_compress.demo")):
+        if not module.name.startswith(("keras_compress.cli", "keras_compress.runtime", "keras_compress.demo.demo")):
             importlib.import_module(module.name)
 
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 import keras_compress as kc
 from keras_compress.convert.freeze import freeze
-from keras_compress.convert.storage import Storage
 from keras_compress.core import registry
+from keras_compress.tflite.storage import Storage
 
 X = np.linspace(-3.0, 3.0, 48, dtype=np.float32).reshape(4, 12)
 UPSTREAM = np.random.default_rng(3).normal(size=X.shape).astype(np.float32)

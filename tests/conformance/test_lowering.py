@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 
 X = np.random.default_rng(0).normal(size=(40, 5, 5, 2)).astype(np.float32)
 

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import keras_compress as kc
-from keras_compress.core.model import compressed_layers
 from keras_compress.core.transform import check_order
+from keras_compress.graph.model import compressed_layers
 
 
 def values(model: keras.Model) -> list[np.ndarray]:

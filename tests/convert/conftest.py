@@ -12,12 +12,12 @@ import pytest
 
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.export import export
-from keras_compress.convert.lowering import Lowered, lower
-from keras_compress.convert.plan import LoweringPlan
+from keras_compress.convert.lower import Lowered, lower
 from keras_compress.ir.emit import emit
 from keras_compress.ir.graph import Graph
-from keras_compress.ir.grids import ConstantGrid
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.tflite.grids import ConstantGrid
+from keras_compress.tflite.plan import LoweringPlan
 
 RUNTIMES = ("xnnpack", "reference", "tflm")
 # Keras kernel -> TFLite layout, output channels along the given axis.
@@ -178,7 +178,7 @@ def run_tflm(content: bytes, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def signature_order(content: bytes) -> tuple[list[str], list[str]]:
     """Names of inputs and outputs in the file's order of tensors."""
-    from keras_compress.convert.flatbuffer import read_model
+    from keras_compress.tflite.flatbuffer import read_model
 
     model = read_model(content)
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
@@ -210,7 +210,7 @@ class Lab:
     @staticmethod
     def operators(content: bytes) -> list[str]:
         """Kinds of the operators in order."""
-        from keras_compress.convert.flatbuffer import Graph, read_model
+        from keras_compress.tflite.flatbuffer import Graph, read_model
 
         graph = Graph(read_model(content))
         return [graph.kind(op) for op in graph.operators]
@@ -218,7 +218,7 @@ class Lab:
     @staticmethod
     def output_steps(content: bytes) -> list[float]:
         """Scale of the integers behind each float32 output."""
-        from keras_compress.convert.flatbuffer import Graph, read_model
+        from keras_compress.tflite.flatbuffer import Graph, read_model
 
         graph = Graph(read_model(content))
         producers = graph.producers()
@@ -227,7 +227,7 @@ class Lab:
     @staticmethod
     def tensor(content: bytes, name: str) -> tuple[Any, Any, int, str]:
         """Constant values (or None), scales, zero point and type of a tensor."""
-        from keras_compress.convert.flatbuffer import Graph, read_model
+        from keras_compress.tflite.flatbuffer import Graph, read_model
 
         graph = Graph(read_model(content))
         number = next(i for i in range(len(graph.tensors)) if graph.name(i) == name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from tests_integer_nets import IntegerNet
 
-from keras_compress.convert.arena_plan import _alive
-from keras_compress.convert.flatbuffer import Graph, read_model
+from keras_compress.tflite.arena_plan import _alive
+from keras_compress.tflite.flatbuffer import Graph, read_model
 
 
 def test_tensors_live_from_the_operator_that_writes_them_to_the_last_that_reads_them() -> None:

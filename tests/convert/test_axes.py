@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.core.batch_norm import foldable
-from keras_compress.core.model import positive_gammas
+from keras_compress.graph.model import positive_gammas
 
 RNG = np.random.default_rng(0)
 

@@ -9,8 +9,8 @@ import pytest
 from tests_zoo import build, data
 
 import keras_compress as kc
-from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.runtime.litert import LiteRT
+from keras_compress.tflite.flatbuffer import Graph, read_model
 
 L = keras.layers
 

@@ -8,8 +8,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tests_integer_nets import RELU, IntegerNet, run_everywhere, shapes
 
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.passes.drop_dead_units import drop_dead_units
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.passes.drop_dead_units import drop_dead_units
 
 
 def cut(content: bytes, **options: float) -> tuple[Graph, bytes, list[str]]:

@@ -12,14 +12,14 @@ from keras import layers
 from tests_integer_nets import IntegerNet
 
 import keras_compress as kc
-from keras_compress.convert import inspection
 from keras_compress.convert.compressed import compressed
-from keras_compress.convert.encoding.codec import Form
-from keras_compress.convert.encoding.known import DECODE, codecs, decoded
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.passes import expand
-from keras_compress.convert.passes.encode_weights import encode_weights
 from keras_compress.runtime.target import target
+from keras_compress.tflite import inspection
+from keras_compress.tflite.encoding.codec import Form
+from keras_compress.tflite.encoding.known import DECODE, codecs, decoded
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.passes import expand
+from keras_compress.tflite.passes.encode_weights import encode_weights
 
 STORAGES = ("auto", "lut", "prune", "huffman")
 

@@ -7,7 +7,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 
 
 def empty_model() -> schema.ModelT:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.convert.float_flatbuffer import (
     float_flatbuffer,
     input_names,
     output_names,
 )
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.tflite.flatbuffer import Graph, read_model
 
 MODEL = """
 import keras

@@ -10,9 +10,9 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
 import keras_compress as kc
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.native_log import quiet_native_logs
 from keras_compress.runtime.target import target
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 
 X = np.random.default_rng(0).random((16, 8, 8, 8), np.float32)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_compress.convert.inspection import FileStats, inspect_tflite
+from keras_compress.tflite.inspection import FileStats, inspect_tflite
 
 TYPES = schema.TensorType
 OPS = schema.BuiltinOperator

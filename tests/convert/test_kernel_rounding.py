@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_compress.convert.kernel_rounding import multiplier_of, round_twice
+from keras_compress.convert.kernel_rounding import round_twice
+from keras_compress.tflite.multiplier import multiplier_of
 
 
 def rounded(sums: list[int], scale: float) -> list[int]:

@@ -10,11 +10,11 @@ import pytest
 from keras import layers
 
 from keras_compress.convert.expand.lookups import Rows
-from keras_compress.convert.lowering import lower
-from keras_compress.convert.plan import LoweringPlan
+from keras_compress.convert.lower import lower
 from keras_compress.ir.check import check
 from keras_compress.ir.emit import emit
-from keras_compress.ir.grids import Grid
+from keras_compress.tflite.grids import Grid
+from keras_compress.tflite.plan import LoweringPlan
 
 
 def three_heads(q):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.quantizers.activation import FixedGrid
+from keras_compress.tflite.flatbuffer import Graph, read_model
 
 L = keras.layers
 

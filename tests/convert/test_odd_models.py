@@ -63,7 +63,7 @@ def test_an_input_that_nothing_reads(lab):
 
 
 def test_a_batch_that_the_model_fixes():
-    from keras_compress.convert.flatbuffer import Graph, read_model
+    from keras_compress.tflite.flatbuffer import Graph, read_model
 
     x = keras.Input((6,), batch_size=4, name="x")
     model = keras.Model(x, layers.Dense(2)(x))

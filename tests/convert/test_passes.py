@@ -9,8 +9,8 @@ from keras import layers
 from tests_integer_nets import IntegerNet
 
 from keras_compress.convert.expand.lookups import Rows
-from keras_compress.convert.flatbuffer import Graph, read_model
-from keras_compress.convert.passes.dense_as_convolution import dense_as_convolution
+from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.passes.dense_as_convolution import dense_as_convolution
 
 
 def net(q):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_compress.convert.segments import Segments, extract_segment, segment_inputs
+from keras_compress.tflite.segments import Segments, extract_segment, segment_inputs
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.convert import fold
-from keras_compress.convert.flatbuffer import Graph, read_model
 from keras_compress.core.transform import IntegerWeight
+from keras_compress.tflite.flatbuffer import Graph, read_model
 
 SHAPE = (8, 8, 3)
 DATA = np.random.default_rng(0).normal(size=(60, *SHAPE)).astype(np.float32)

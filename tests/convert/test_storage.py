@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.packing import bits_needed, pack, spare_bits, unpack
 from keras_compress.convert.read_back import check_integers
-from keras_compress.convert.storage import Storage, runs_as_convolution
-from keras_compress.ir.grids import ConstantGrid
 from keras_compress.runtime.verify import runner_of
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.grids import ConstantGrid
+from keras_compress.tflite.packing import bits_needed, pack, spare_bits, unpack
+from keras_compress.tflite.storage import Storage, runs_as_convolution
 
 L = keras.layers
 KERNELS = {"litert": ("xnnpack", "builtin", "reference"), "tflm": ("tflm",)}

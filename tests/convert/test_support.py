@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_compress as kc
-from keras_compress.convert.lowering.support import check_support
+from keras_compress.tflite.lowering.support import check_support
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests_integer_nets import RELU, IntegerNet, run_everywhere, shapes
 
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.passes.tile_outputs import most_parts, tile_outputs
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.passes.tile_outputs import most_parts, tile_outputs
 
 KERNELS = ("tflm", "reference")
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 import keras_compress as kc
-from keras_compress.core.model import copy_layer
+from keras_compress.graph.model import copy_layer
 
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_compress.core import data
-from keras_compress.core.data import InputSpec
+from keras_compress.graph import data
+from keras_compress.graph.data import InputSpec
 
 ONE = [InputSpec(("image",), (2,))]
 TWO = [InputSpec(("u", "left"), (2,)), InputSpec(("v", "right"), (3,))]

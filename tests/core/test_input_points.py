@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core.input_points import input_points_apart
+from keras_compress.graph.input_points import input_points_apart
 
 X = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core.model import compressed_layers
+from keras_compress.graph.model import compressed_layers
 from tests.core.test_slots import SAMPLES
 
 HALF = kc.ConstantSparsity(0.5, 0, end_step=0)

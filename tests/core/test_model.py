@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core import graph
-from keras_compress.core.model import check_model, compressed_layers, copy_layer, positive_gammas
+from keras_compress.graph import graph
+from keras_compress.graph.model import check_model, compressed_layers, copy_layer, positive_gammas
 
 RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.normal(size=(4, 6, 6, 3)).astype(np.float32)

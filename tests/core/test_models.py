@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core.model import compressed_layers
+from keras_compress.graph.model import compressed_layers
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(8, 6)).astype(np.float32)

@@ -9,7 +9,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.lowering import FloatOp
+from keras_compress.convert.lower import FloatOp
 from keras_compress.core.shown import Shown
 from keras_compress.pipelines.deep_compression import DeepCompression, Step
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity

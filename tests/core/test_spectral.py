@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core.model import compressed_layers
+from keras_compress.graph.model import compressed_layers
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from keras import layers, ops
 
 import keras_compress as kc
-from keras_compress.core.model import candidates, compressed_layers
+from keras_compress.graph.model import candidates, compressed_layers
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(8, 6)).astype(np.float32)

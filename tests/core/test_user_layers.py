@@ -8,8 +8,8 @@ import pytest
 from keras import layers, ops
 
 import keras_compress as kc
-from keras_compress.core import graph
-from keras_compress.core.model import candidates, compressed_layers
+from keras_compress.graph import graph
+from keras_compress.graph.model import candidates, compressed_layers
 
 X = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
 HALF = kc.ConstantSparsity(0.5, 0, end_step=0)

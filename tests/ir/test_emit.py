@@ -8,9 +8,9 @@ import pytest
 from keras import layers, ops
 
 from keras_compress.convert.export import export
-from keras_compress.convert.flatbuffer import Graph, write_model
 from keras_compress.convert.islands import Islands
 from keras_compress.ir.emit import emit
+from keras_compress.tflite.flatbuffer import Graph, write_model
 
 
 def run(content, *inputs):

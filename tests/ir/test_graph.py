@@ -12,8 +12,8 @@ from keras import layers
 from keras_compress.ir.builder import Builder, integers
 from keras_compress.ir.check import check
 from keras_compress.ir.graph import Node
-from keras_compress.ir.grids import ConstantGrid, Grid
 from keras_compress.ir.json import from_json, to_json
+from keras_compress.tflite.grids import ConstantGrid, Grid
 
 
 def small():

@@ -12,10 +12,10 @@ from keras_compress.ir.check import check
 from keras_compress.ir.fuse import fuse_activations
 from keras_compress.ir.fuse_padding import fuse_padding
 from keras_compress.ir.fuse_transposes import fuse_transposes
-from keras_compress.ir.grids import Grid
 from keras_compress.ir.merge_reshapes import merge_reshapes
 from keras_compress.ir.order import depth_first
 from keras_compress.ir.share import share_equal_nodes
+from keras_compress.tflite.grids import Grid
 
 
 def operators(graph):

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_compress as kc
-from keras_compress.datasets import Dataset
+from keras_compress.demo.datasets import Dataset
 from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.training import Settings, Trainer
 from keras_compress.recipes.recipe import Stage

@@ -8,8 +8,8 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core.model import positive_gammas
 from keras_compress.core.slots import slots_of
+from keras_compress.graph.model import positive_gammas
 
 ALWAYS = kc.ConstantSparsity(0.5, begin_step=0, frequency=1)
 # Layer, shape of its inputs, slot, axes of the outputs.

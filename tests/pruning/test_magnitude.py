@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core.model import compressed_layers
+from keras_compress.graph.model import compressed_layers
 
 NOW = kc.ConstantSparsity(0.5, begin_step=0, frequency=1)
 X = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core.model import positive_gammas
+from keras_compress.graph.model import positive_gammas
 
 IMAGE, SEQUENCE = (8, 8, 4), (6, 5)
 LAYERS = {

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core import graph
+from keras_compress.graph import graph
 from keras_compress.quantizers.activation import ActivationQuantizer
 
 IMAGE = (8, 8, 3)

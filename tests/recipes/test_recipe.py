@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_compress.core.finite import finite_training
-from keras_compress.core.model import compressed_layers
+from keras_compress.graph.finite import finite_training
+from keras_compress.graph.model import compressed_layers
 from keras_compress.pruning.pruner import Pruner
 from keras_compress.recipes.recipe import Recipe, Stage, compress
 

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from keras_compress.convert.inspection import FileStats, TensorStats
 from keras_compress.report import tables
+from keras_compress.tflite.inspection import FileStats, TensorStats
 
 
 def rendered(table: Table, width: int = 220) -> str:

@@ -19,7 +19,7 @@ from robustness.mutations import has_header, mutate_tflite, pick
 from robustness.mutations_json import mutate_keras, mutate_recipe
 
 import keras_compress as kc
-from keras_compress import cli
+from keras_compress.cli import main as cli
 from keras_compress.recipes.recipe import FOLDER, Recipe
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 

@@ -145,7 +145,7 @@ class Killer:
         return "new" if same else f"neither old nor new, {len(content)} bytes"
 
     def _command(self, name: str) -> int:
-        from keras_compress import cli
+        from keras_compress.cli import main as cli
 
         return cli.main(["keras-compress", name, *self._commands[name][0]])
 
@@ -185,8 +185,8 @@ def load_everything() -> None:
     import h5py  # noqa: F401
     import tensorflow  # noqa: F401
 
-    import keras_compress.cli_commands
-    import keras_compress.demo  # noqa: F401
+    import keras_compress.cli.commands
+    import keras_compress.demo.demo  # noqa: F401
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -19,12 +19,12 @@ from ai_edge_litert.tools import flatbuffer_utils
 from robustness.mutations_json import archive_of, members
 
 import keras_compress as kc
-from keras_compress import cli
-from keras_compress.cli_data import Data
-from keras_compress.convert import inspection
+from keras_compress.cli import main as cli
+from keras_compress.cli.data import Data
 from keras_compress.convert.keras_file import load_keras
 from keras_compress.recipes.recipe import Recipe
 from keras_compress.report.tables import tensor_table
+from keras_compress.tflite import inspection
 
 MODEL = Path(__file__).parents[2] / "tflite_models" / "digits_int8.tflite"
 HOSTILE = "\x1b[31m[red]<script>alert(1)</script>\u202e"

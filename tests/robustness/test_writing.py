@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress import cli, cli_commands
+from keras_compress.cli import main as cli
+from keras_compress.cli.main import commands as cli_commands
 from keras_compress.convert import files
 from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
 from keras_compress.convert.keras_file import load_keras
@@ -77,7 +78,7 @@ def test_a_full_disk_and_the_command_line(
     path = tmp_path / "model.tflite"
     path.write_bytes(b"old")
     # The converter's own files are not what this is about.
-    monkeypatch.setattr("keras_compress.cli_commands.convert_model", lambda *a, **k: _Converted())
+    monkeypatch.setattr("keras_compress.cli.commands.convert_model", lambda *a, **k: _Converted())
     with full_disk():
         status = cli.main(["kc", "convert", f"--model={folder}/intact.keras", f"--out={path}", "--mode=float32"])
     assert status == 1

@@ -11,16 +11,16 @@ import pytest
 from tests_integer_nets import IntegerNet
 
 import keras_compress as kc
-from keras_compress.convert.arena import fit_arena
-from keras_compress.convert.arena_plan import ArenaPlan, alternate_memory_bytes, largest_decoded
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.passes.encode_weights import encode_weights
-from keras_compress.convert.passes.tile_outputs import tile_outputs
 from keras_compress.runtime import arena_probe
 from keras_compress.runtime.arena_probe import tflm_arena
 from keras_compress.runtime.child import WORKER
 from keras_compress.runtime.target import target
 from keras_compress.runtime.tflm import TFLM
+from keras_compress.tflite.arena import fit_arena
+from keras_compress.tflite.arena_plan import ArenaPlan, alternate_memory_bytes, largest_decoded
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.passes.encode_weights import encode_weights
+from keras_compress.tflite.passes.tile_outputs import tile_outputs
 
 
 def encode(content):

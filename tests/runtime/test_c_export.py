@@ -11,11 +11,11 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 import keras_compress as kc
-from keras_compress import cli
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.lowering import support
+from keras_compress.cli import main as cli
 from keras_compress.runtime import c_export, c_source, target
 from keras_compress.runtime.tflm import TFLM
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.lowering import support
 
 # Methods of MicroMutableOpResolver in tensorflow/lite/micro/micro_mutable_op_resolver.h (2025), those of signal
 # processing left out.

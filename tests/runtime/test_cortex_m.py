@@ -7,10 +7,10 @@ import pytest
 from scipy.optimize import nnls
 from tests_int8_nets import Int8Net, depthwise_net, with_decode
 
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.runtime.cortex_m import estimate_cortex_m
 from keras_compress.runtime.cortex_m_costs import CONVOLUTION, CORES, DENSE, DEPTHWISE, NETWORKS, PUBLISHED
 from keras_compress.runtime.target import target
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 
 KINDS = (CONVOLUTION, DEPTHWISE, DENSE)
 COST_OF = {"CONV_2D": CONVOLUTION, "DEPTHWISE_CONV_2D": DEPTHWISE, "FULLY_CONNECTED": DENSE}

@@ -9,7 +9,7 @@ import pytest
 from tests_int8_nets import depthwise_net
 
 import keras_compress as kc
-from keras_compress import cli
+from keras_compress.cli import main as cli
 from keras_compress.runtime import estimate as estimates
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.runtime import kernel_functions, target
 from keras_compress.runtime.kernel_error import KernelError
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 
 KERNELS = ("xnnpack", "reference", "tflm")
 

@@ -8,9 +8,10 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.convert.segments import Segments
 from keras_compress.runtime import integer_model
 from keras_compress.runtime.verify import runner_of
+from keras_compress.tflite import multiplier
+from keras_compress.tflite.segments import Segments
 
 
 def pieces(artifact: kc.Artifact) -> dict[str, bytes]:
@@ -53,7 +54,7 @@ def test_it_is_what_the_kernels_compute(artifact, kernel: str) -> None:
         integers = np.random.default_rng(1).integers(-128, 128, (300, *spec.sample_shape)).astype(np.int8)
         got = runner.run(content, [integers], point)[0]
         once = kernel == "reference" and point.startswith("dense")
-        rounding = integer_model.round_once if once else integer_model.round_twice
+        rounding = multiplier.round_once if once else multiplier.round_twice
         expected = integer_model.run(content, integers, rounding)
         assert len(np.unique(expected)) > 50
         np.testing.assert_array_equal(got, expected, err_msg=point)
@@ -63,12 +64,12 @@ def test_it_is_what_the_kernels_compute(artifact, kernel: str) -> None:
 
 def test_the_two_roundings_differ_on_ties() -> None:
     sums, quarter = np.array([-6, -2, 2, 6]), np.full(4, 0.25)
-    assert integer_model.round_twice(sums, quarter).tolist() == [-2, -1, 1, 2]
-    assert integer_model.round_once(sums, quarter).tolist() == [-1, 0, 1, 2]
+    assert multiplier.round_twice(sums, quarter).tolist() == [-2, -1, 1, 2]
+    assert multiplier.round_once(sums, quarter).tolist() == [-1, 0, 1, 2]
 
 
 def test_factors_above_one_and_at_powers_of_two() -> None:
-    for rounding in (integer_model.round_twice, integer_model.round_once):
+    for rounding in (multiplier.round_twice, multiplier.round_once):
         assert rounding(np.array([-7, 5]), np.array([4.0, 1.0])).tolist() == [-28, 5]
 
 

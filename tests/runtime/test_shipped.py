@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress import cli
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
+from keras_compress.cli import main as cli
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.random((64, 8, 8, 1), np.float32)

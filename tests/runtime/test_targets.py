@@ -5,12 +5,12 @@ import struct
 import numpy as np
 import pytest
 
-from keras_compress.convert.encoding.known import DECODE
 from keras_compress.runtime.child import RequestError, RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.litert import LiteRT
 from keras_compress.runtime.process_target import check_header
 from keras_compress.runtime.target import Latency, cpu_name, machine_name, target, target_names
 from keras_compress.runtime.tflm import TFLM
+from keras_compress.tflite.encoding.known import DECODE
 
 tflm_only = pytest.mark.skipif(TFLM().available() is not None, reason=str(TFLM().available()))
 TARGETS = [

@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress import datasets
+from keras_compress.demo import datasets
 from keras_compress.recipes.recipe import FOLDER, Stage
 
 STEPS, BATCH = 8, 64

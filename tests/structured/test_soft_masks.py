@@ -12,8 +12,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.core.model import compressed_layers
 from keras_compress.core.registry import resolve
+from keras_compress.graph.model import compressed_layers
 from keras_compress.structured.channel_mask import ChannelMask, masks_in
 from keras_compress.structured.ranking import Ranking
 from keras_compress.structured.selection import GroupLimits, Selection

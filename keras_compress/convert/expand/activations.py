@@ -13,10 +13,10 @@ from keras import ops
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.weights import frozen
-from keras_compress.core.model import copy_layer
 from keras_compress.core.registry import PACKAGE
-from keras_compress.core.remade import first_line
 from keras_compress.core.slots import slots_of
+from keras_compress.graph.model import copy_layer
+from keras_compress.graph.remade import first_line
 from keras_compress.quantizers.kinds import activation_name, known_activation, splits
 
 Tensor = Any

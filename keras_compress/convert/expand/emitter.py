@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from keras_compress.convert.expand.expansion import expansion_of
 from keras_compress.convert.expand.weights import Owners, frozen
 from keras_compress.convert.lstm.form import RecurrentForm
-from keras_compress.core import graph
-from keras_compress.core.model import copy_layer, inner, slots_in
-from keras_compress.core.trace import trace
+from keras_compress.core import keras_private
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph
+from keras_compress.graph.model import copy_layer, inner, slots_in
+from keras_compress.graph.trace import trace
 from keras_compress.quantizers.kinds import INFERENCE_IDENTITY
 
 Tensor = Any
@@ -53,7 +54,7 @@ class Emitter:
         self._path: list[str] = []
 
     def visit(self, call: graph.Call) -> Any:
-        """Visitor of `keras_compress.core.graph.Rebuild`."""
+        """Visitor of `keras_compress.graph.graph.Rebuild`."""
         return self._emit(call.operation, call.args, call.kwargs, self.name(call.path.replace("/", ".")))
 
     def __call__(self, operation: Any, *args: Any, name: str = "", **kwargs: Any) -> Any:
@@ -203,7 +204,7 @@ class Emitter:
             tensors = iter(fresh)
             filled = [next(tensors) if isinstance(a, keras.KerasTensor) else a for a in flat]
             given, named = tree.pack_sequence_as((args, kwargs), filled)
-            if layer._call_has_training_arg:
+            if keras_private.takes_training(layer):
                 named = {**named, "training": False}
             with keras.StatelessScope(state_mapping=self._owners.values(layer)):
                 return layer.call(*given, **named)

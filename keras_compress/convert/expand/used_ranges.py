@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_compress.convert.expand.activations import range_of_use
-from keras_compress.core import graph
+from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 
 

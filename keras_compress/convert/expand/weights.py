@@ -11,10 +11,10 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.core.frozen import FrozenGrid
-from keras_compress.core.model import inner, slots_in
 from keras_compress.core.slots import Slot
 from keras_compress.core.transform import IntegerWeight, check_order
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph.model import inner, slots_in
 from keras_compress.quantizers.uniform import UniformQuantizer
 from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 

@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.convert.kernel_rounding import round_twice
-from keras_compress.convert.lstm.integers import LstmIntegers, factors_of
-from keras_compress.convert.lstm.tables import sigmoid_table, tanh_table
+from keras_compress.tflite.lstm.integers import LstmIntegers, factors_of
+from keras_compress.tflite.lstm.tables import sigmoid_table, tanh_table
 
 Tensor = Any
 _LOWEST, _HIGHEST = -32768, 32767

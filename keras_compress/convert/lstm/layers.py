@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_compress.convert.lstm.integers import LstmIntegers
 from keras_compress.convert.lstm.kernel import LstmKernel
 from keras_compress.core import affine
 from keras_compress.core.registry import PACKAGE
+from keras_compress.tflite.lstm.integers import LstmIntegers
 
 Tensor = Any
 _INT8 = affine.QuantSpec(bits=8, symmetric=False, narrow_range=False)

@@ -12,15 +12,15 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_compress.core import graph as keras_graph
 from keras_compress.core.wrapper import Compressed
+from keras_compress.graph import graph as keras_graph
 from keras_compress.ir.builder import Builder, Operand
 from keras_compress.ir.graph import Graph, Tensor
-from keras_compress.ir.grids import ConstantGrid, Grid
 from keras_compress.ir.layouts import layout_of
 from keras_compress.ir.read.table import handler_of
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import INFERENCE_IDENTITY, Kind, kind_of
+from keras_compress.tflite.grids import ConstantGrid, Grid
 
 # Operator and integers -> bits that a weight is stored in.
 Storage = Callable[[str, ConstantGrid], int]
@@ -143,7 +143,7 @@ class Reader:
         return self._equal[key]
 
     def visit(self, call: keras_graph.Call) -> Any:
-        """Visitor of `keras_compress.core.graph.Rebuild`."""
+        """Visitor of `keras_compress.graph.graph.Rebuild`."""
         operation, name = call.operation, call.path.replace("/", ".") + (f".call{call.index}" if call.index else "")
         self.build.path = name
         # A file is smaller with short names, and users know their layers' only.

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import tree
 from numpy.typing import NDArray
 
-from keras_compress.core import graph as keras_graph
+from keras_compress.graph import graph as keras_graph
 from keras_compress.structured.channel_graph import ChannelGraph, Reading
 from keras_compress.structured.examples import Examples
 from keras_compress.structured.rules.shapes import FlattenRule, SpatialRule

@@ -6,8 +6,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from keras_compress.core.model import by_message
 from keras_compress.core.warn import warn
+from keras_compress.graph.model import by_message
 from keras_compress.structured.channel_graph import ChannelGraph
 from keras_compress.structured.criteria.criterion import Scores
 from keras_compress.structured.criteria.l1 import L1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_compress.convert.encoding.codec import Form
-from keras_compress.convert.encoding.known import codecs
+from keras_compress.tflite.encoding.codec import Form
+from keras_compress.tflite.encoding.known import codecs
 
 NAMES = ("huffman", "lut", "prune")
 

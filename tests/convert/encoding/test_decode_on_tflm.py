@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_compress.convert.encoding.codec import Encoded, Form, header
-from keras_compress.convert.encoding.known import DECODE, codecs
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
-from keras_compress.convert.passes.encode_weights import encode_weights
+from keras_compress.tflite.encoding.codec import Encoded, Form, header
+from keras_compress.tflite.encoding.known import DECODE, codecs
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.passes.encode_weights import encode_weights
 
 runtime = pytest.importorskip("tflite_micro").runtime
 

@@ -9,9 +9,9 @@ import itertools
 import numpy as np
 import pytest
 
-from keras_compress.convert.encoding.codec import Form, header
-from keras_compress.convert.encoding.huffman import Huffman
-from keras_compress.convert.encoding.huffman_code import code_lengths, with_tables
+from keras_compress.tflite.encoding.codec import Form, header
+from keras_compress.tflite.encoding.huffman import Huffman
+from keras_compress.tflite.encoding.huffman_code import code_lengths, with_tables
 
 HUFFMAN = Huffman()
 

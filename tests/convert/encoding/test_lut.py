@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_compress.convert.encoding.codec import Form
-from keras_compress.convert.encoding.lut import Lut
+from keras_compress.tflite.encoding.codec import Form
+from keras_compress.tflite.encoding.lut import Lut
 
 LUT = Lut()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_compress.convert.encoding.codec import Form
-from keras_compress.convert.encoding.prune import Prune
+from keras_compress.tflite.encoding.codec import Form
+from keras_compress.tflite.encoding.prune import Prune
 
 PRUNE = Prune()
 

@@ -11,7 +11,7 @@ import pytest
 
 from keras_compress.convert.expand.weights import default_integers
 from keras_compress.convert.flatten import flatten
-from keras_compress.core.model import slots_in
+from keras_compress.graph.model import slots_in
 
 
 class Bench:
@@ -56,7 +56,7 @@ class Bench:
     @staticmethod
     def kinds(model: keras.Model) -> list[str]:
         """Class names of the operations of a flat model, wrappers looked through."""
-        from keras_compress.core.model import inner
+        from keras_compress.graph.model import inner
 
         made = [each for each in model.operations if not isinstance(each, keras.layers.InputLayer)]
         return [type(inner(each) if isinstance(each, keras.layers.Layer) else each).__name__ for each in made]

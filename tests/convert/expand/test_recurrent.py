@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_compress as kc
-from keras_compress.core.model import inner
+from keras_compress.graph.model import inner
 
 SEQUENCE = (3, 4)
 

@@ -11,18 +11,18 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress import datasets
 from keras_compress.convert.distance import sqnr_db
 from keras_compress.convert.export import export
-from keras_compress.convert.flatbuffer import Graph, read_model, write_model
 from keras_compress.convert.lstm.form import RecurrentForm
-from keras_compress.convert.lstm.integers import LstmIntegers
 from keras_compress.convert.lstm.layers import FusedLSTM
-from keras_compress.convert.lstm.operator import KIND
+from keras_compress.demo import datasets
 from keras_compress.ir.json import from_json, to_json
 from keras_compress.runtime.litert import LiteRT
 from keras_compress.runtime.tflm import TFLM
 from keras_compress.runtime.verify import VerificationError
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.lstm.integers import LstmIntegers
+from keras_compress.tflite.lstm.operator import KIND
 
 SEQUENCE = (6, 5)
 TARGETS = {"litert": LiteRT(), "tflm": TFLM()}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tests_lstm_file import file_of
 
-from keras_compress.convert.lstm.integers import LstmIntegers, cell_exponent, lstm_integers, overflows
 from keras_compress.convert.lstm.kernel import LstmKernel
-from keras_compress.convert.lstm.tables import sigmoid_table, tanh_table
 from keras_compress.runtime.litert import LiteRT
 from keras_compress.runtime.tflm import TFLM
+from keras_compress.tflite.lstm.integers import LstmIntegers, cell_exponent, lstm_integers, overflows
+from keras_compress.tflite.lstm.tables import sigmoid_table, tanh_table
 
 TARGETS = {"builtin": LiteRT("builtin"), "reference": LiteRT("reference"), "tflm": TFLM()}
 RUNTIMES = {"builtin": "litert", "reference": "litert", "tflm": "tflm"}

@@ -1,0 +1,8 @@
+"""`python -m keras_compress.cli`: the command line."""
+
+import sys
+
+from keras_compress.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

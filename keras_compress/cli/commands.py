@@ -1,0 +1,344 @@
+"""The commands for a user's own models."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+from absl import flags
+
+from keras_compress.cli import report as cli_report
+from keras_compress.cli.data import Array, Data, Task, as_input, content_check, load_model, task_of
+from keras_compress.cli.progress import CommandLine
+from keras_compress.cli.report import Deployed
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.compressed import expanded
+from keras_compress.convert.convert import convert as convert_model
+from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
+from keras_compress.convert.freeze import has_points
+from keras_compress.core.global_state import set_seeds
+from keras_compress.core.outputs import check_not_read, check_output
+from keras_compress.recipes.recipe import Recipe, Stage
+from keras_compress.recipes.recipe import compress as apply_recipe
+from keras_compress.report.summary import summary
+from keras_compress.report.tables import file_line, measurement_table, storage_table, tensor_table
+from keras_compress.runtime.c_export import export_c
+from keras_compress.runtime.estimate import estimate as estimate_model
+from keras_compress.runtime.measure import Measurement, measure_all
+from keras_compress.runtime.shipped import shipped
+from keras_compress.runtime.target import target
+from keras_compress.runtime.verify import KERNELS
+from keras_compress.runtime.verify import verify as verify_model
+from keras_compress.tflite.inspection import inspect_tflite
+from keras_compress.tflite.storage import ENCODINGS
+
+# Samples that ranges are calibrated with.
+CALIBRATION_SAMPLES = 500
+# What `compress` writes beside its report.
+_TRAINED, _CONVERTED = "model_compressed.keras", "model_compressed.tflite"
+
+
+def compress(values: flags.FlagValues) -> None:
+    """`keras-compress compress`."""
+    read = {f"--{key}": getattr(values, key) for key in ("model", "data", "recipe")}
+    for name in (_TRAINED, _CONVERTED, cli_report.FILE_NAME):
+        check_not_read(Path(values.out) / name, read, "what is written to --out")
+    recipe = Recipe.load(values.recipe)
+    data = Data.load(values.data)
+    model = load_model(values.model)
+    _check_storage(values, model, recipe)
+    folder = make_folder(values.out)
+    x, y = data.part("train", "")
+    split = "x_train" if "x_train" in data.arrays and "y_train" in data.arrays else "x"
+    x_test, y_test = data.part("test", "train", "")
+    x, x_test = as_input(x, model, data.path), as_input(x_test, model, data.path)
+    task = task_of(model, y)
+    cli_report.say(f"Task: {task.name}. Loss: {task.reason}.")
+    started = time.monotonic()
+    with cli_report.collected_warnings() as notes:
+        # Before the training: what cannot be converted at all is refused at once.
+        original = convert_model(model, mode="float32")
+        compressed = _train(model, recipe, x, y, task, values)
+        _save_trained(compressed, folder / _TRAINED)
+        artifact = _deployable(compressed, x, values)
+        artifact.save(folder / _CONVERTED)
+        stages = {
+            "original": _deployed(original, model, x_test, y_test, task),
+            _other_than("original", recipe.name): _deployed(artifact, compressed, x_test, y_test, task),
+        }
+        rows, said = cli_report.stage_rows(stages, x_test, y_test, task.metric)
+    if "x_test" not in data.arrays:
+        said.append("Measured on the training data: the file has no x_test, y_test.")
+    report = {
+        "title": f"{Path(values.model).name} by recipe {recipe.name}, {len(y_test):,} samples",
+        **cli_report.header(time.monotonic() - started),
+        "seed": values.seed,
+        "task": task.name,
+        "loss": task.reason,
+        "stages": _named_metric(rows, task, said),
+        "notes": [*said, *_calibrated(artifact, split), *artifact.notes, *notes],
+    }
+    cli_report.save(report, folder)
+    cli_report.show(report)
+    cli_report.say(f"{_TRAINED}, {_CONVERTED} and {cli_report.FILE_NAME} are in {folder}.")
+
+
+def _check_storage(values: flags.FlagValues, model: keras.Model, recipe: Recipe) -> None:
+    """Before the training: what the file could not have."""
+    storage = values.weights_storage
+    if storage in ENCODINGS and values.target != "tflm":
+        raise ValueError(f"Expected --target=tflm for --weights_storage={storage}. Received: --target={values.target}")
+    if values.target == "ethos_u" and storage not in (None, "int8"):
+        raise ValueError(
+            "Expected no --weights_storage for --target=ethos_u: Vela compresses weights itself. "
+            f"Received: --weights_storage={storage}"
+        )
+    integers = has_points(model) or any(stage.method == "quantize_model" for stage in recipe.stages)
+    if not integers and (values.target == "ethos_u" or storage not in (None, "int8")):
+        wanted = f"--weights_storage={storage}" if storage else "--target=ethos_u"
+        raise ValueError(
+            f"Expected a recipe with a stage `quantize_model` for {wanted}. "
+            f"Received: {recipe.name}, whose file is float32"
+        )
+
+
+def _other_than(taken: str, name: str) -> str:
+    return name if name != taken else f"{name} recipe"
+
+
+def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues) -> keras.Model:
+    steps_per_epoch = -(-len(x) // values.batch_size)
+    set_seeds(values.seed, model)
+    with CommandLine(sum(stage.epochs for stage in recipe.stages) * steps_per_epoch) as line:
+
+        def fit(stage_model: keras.Model, stage: Stage) -> None:
+            what = f"training stage {stage.name}"
+            line.begin(what)
+            stage_model.compile(keras.optimizers.Adam(stage.learning_rate), task.new_loss())
+            callbacks = [line.callback(what, stage.epochs)]
+            stage_model.fit(x, y, batch_size=values.batch_size, epochs=stage.epochs, verbose=0, callbacks=callbacks)
+
+        return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit)
+
+
+def _save_trained(model: keras.Model, path: Path) -> None:
+    """Saves the model; where that fails, elsewhere: a disk that is full must not cost the training."""
+    try:
+        save_keras_atomic(model, path)
+    except OSError as error:
+        elsewhere = Path(tempfile.mkdtemp(prefix="keras_compress-")) / path.name
+        try:
+            save_keras_atomic(model, elsewhere)
+        except OSError:
+            raise error from None
+        raise OSError(error.errno, f"{error.strerror}. The trained model was saved as {elsewhere}") from error
+
+
+def _deployable(model: keras.Model, x: Array, values: flags.FlagValues) -> Artifact:
+    if not has_points(model):
+        return convert_model(model, values.target, mode="float32")
+    return convert_model(
+        model,
+        values.target,
+        representative_dataset=x[:CALIBRATION_SAMPLES],
+        weights_storage=values.weights_storage,
+    )
+
+
+def _deployed(artifact: Artifact, model: keras.Model, x: Array, y: Array, task: Task) -> Deployed:
+    outputs = (artifact.frozen or model).predict(x, batch_size=256, verbose=0)
+    return Deployed(artifact.content, task.metric([outputs], y), artifact.runtime)
+
+
+def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> list[dict[str, Any]]:
+    """Rows in which an accuracy is one; the error of a regression has its own name."""
+    if task.name != "regression":
+        return rows
+    errors = ", ".join(f"{row['name']} {row['accuracy']:.6g}" for row in rows)
+    said.insert(0, f"Mean absolute error of the deployed models: {errors}.")
+    names = {"accuracy": "mean_absolute_error", "simulated_accuracy": "simulated_mean_absolute_error"}
+    return [{names.get(key, key): value for key, value in row.items()} for row in rows]
+
+
+def convert(values: flags.FlagValues) -> None:
+    """`keras-compress convert`."""
+    path = _file_to_write(values.out, model=values.model, data=values.data)
+    model = load_model(values.model)
+    if values.mode is None and not values.data and not has_points(model):
+        raise ValueError(
+            "Expected --data= to find the ranges for int8, or --mode=float32, float16 or dynamic, for a plain model. "
+            f"Received: neither, for {values.model}"
+        )
+    make_folder(path.parent)
+    examples, split = None, ""
+    if values.data:
+        data = Data.load(values.data)
+        split = data.samples_key("train", "", "test")
+        examples = as_input(data.arrays[split], model, data.path)[:CALIBRATION_SAMPLES]
+    with cli_report.collected_warnings() as notes:
+        artifact = convert_model(
+            model,
+            values.target,
+            mode=values.mode,
+            representative_dataset=examples,
+            io=values.io,
+            weights_storage=values.weights_storage,
+            max_arena_bytes=values.max_arena_bytes,
+            recurrent=values.recurrent,
+        )
+    artifact.save(path)
+    cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")
+    for op in artifact.float_ops:
+        cli_report.say(f"Left in float32: {op.op} at {op.tensor}: {op.reason}")
+    cli_report.say(*_calibrated(artifact, split), *artifact.notes, *notes)
+
+
+def _calibrated(artifact: Artifact, split: str) -> list[str]:
+    """What set the ranges of activations that training did not set."""
+    count = artifact.calibration_samples
+    return [f"Calibrated with the first {count:,} samples of {split}."] if count else []
+
+
+def _file_to_write(out: str, **read: str | None) -> Path:
+    return check_output(out, ".tflite", {f"--{key}": name for key, name in read.items()}, "--out")
+
+
+def expand(values: flags.FlagValues) -> None:
+    """`keras-compress expand`."""
+    path = _file_to_write(values.out, model=values.model)
+    content = Path(values.model).read_bytes()
+    make_folder(path.parent)
+    try:
+        plain = expanded(content)
+    except ValueError as error:
+        raise ValueError(f"{values.model}: {error}") from error
+    write_atomic(path, plain)
+    same = ": no weights were encoded" if plain == content else ""
+    cli_report.say(f"{path}: {len(plain):,} B from {len(content):,} B{same}")
+
+
+def measure(values: flags.FlagValues) -> None:
+    """`keras-compress measure`."""
+    files = {Path(values.model).name: values.model}
+    if values.baseline:
+        name = Path(values.baseline).name
+        files = {f"{name} (baseline)" if name in files else name: values.baseline, **files}
+    x = y = None
+    notes = []
+    if values.data:
+        data = Data.load(values.data)
+        if any(key.startswith("y") for key in data.arrays):
+            x, y = data.part("test", "", "train")
+        else:
+            x = data.samples("test", "", "train")
+            notes.append(f"No accuracy: {values.data} has no labels (y_test, y or y_train).")
+    options = {key: getattr(values, key) for key in ("target", "runs", "threads", "alt_decompression_memory_bytes")}
+    found = measure_all(files, x, y, **options)
+    cli_report.console_for_tables().print(measurement_table([_row(entry) for entry in found.values()]))
+    cli_report.say(*(_conditions(label, entry) for label, entry in found.items()), *notes)
+
+
+def _row(found: Measurement) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": found.label, "accuracy": found.accuracy}
+    if found.accuracy is None:
+        del row["accuracy"]
+    row.update({key: getattr(found, key) for key in ("raw_bytes", "gzip_bytes", "weight_payload_bytes", "sparsity")})
+    row["distinct_values"] = max(found.distinct_values.values(), default=0)
+    if found.target == "litert":
+        row["litert_latency_ms"] = cli_report.latency_entry(found)
+    else:
+        row["tflm_arena_bytes"] = found.memory["arena_bytes"]
+    return row
+
+
+def _conditions(label: str, found: Measurement) -> str:
+    latency = found.latency
+    memory = ", ".join(f"{key} {value:,}" for key, value in found.memory.items())
+    host = " (this computer's, not a microcontroller's)" if found.target == "tflm" else ""
+    spread = f"p10 {latency.p10_ms:.4f}, p90 {latency.p90_ms:.4f}"
+    where = f"{latency.threads} thread, {latency.delegate}, {latency.cpu}, {latency.architecture}"
+    return f"{label}: {latency.median_ms:.4f} ms{host}, {spread}, {latency.runs} runs, {where}; {memory}"
+
+
+def inspect(values: flags.FlagValues) -> None:
+    """`keras-compress inspect`."""
+    path = Path(values.model)
+    content_check(path)
+    if path.suffix == ".keras":
+        summary(load_model(path), print_fn=print)
+        return
+    stats = inspect_tflite(path, alternatives=True)
+    console = cli_report.console_for_tables()
+    console.print(tensor_table(stats, path.name))
+    if stats.weights:
+        console.print(storage_table(stats))
+    cli_report.say(file_line(stats))
+
+
+def verify(values: flags.FlagValues) -> int:
+    """`keras-compress verify`; 1 where an operator is beyond its bound."""
+    model = load_model(values.model)
+    data = Data.load(values.data)
+    x = as_input(data.samples("test", "", "train"), model, data.path)
+    reason = target(values.target).available()
+    if reason is not None:
+        raise RuntimeError(f"Target {values.target!r} cannot be run here: {reason}")
+    if values.file and values.weights_storage:
+        raise ValueError("Expected --file or --weights_storage: the file has one already. Received: both")
+    with cli_report.collected_warnings() as notes:
+        artifact = _to_verify(values, model, x, data)
+        found = verify_model(artifact, model, x, kernels=KERNELS[values.target], strict=False)
+    cli_report.console_for_tables().print(cli_report.verification_table(found))
+    # The ranges of a file are its own, whatever set them.
+    calibrated = [] if values.file else _calibrated(artifact, data.samples_key("train", "", "test"))
+    cli_report.say(*cli_report.verification_entry(found)["lines"], *calibrated)
+    if artifact.lowered is not None:
+        cli_report.say(f"The compressed file gave the plain one's outputs, bit for bit, on {len(x):,} samples.")
+    cli_report.say(*notes)
+    return 0 if found.ok else 1
+
+
+def _to_verify(values: flags.FlagValues, model: keras.Model, x: Array, data: Data) -> Artifact:
+    if values.file:
+        return shipped(values.file, model, x, KERNELS[values.target])
+    examples = as_input(data.samples("train", "", "test"), model, data.path)[:CALIBRATION_SAMPLES]
+    return convert_model(model, values.target, representative_dataset=examples, weights_storage=values.weights_storage)
+
+
+def export(values: flags.FlagValues) -> None:
+    """`keras-compress export`."""
+    options = {key: getattr(values, key) for key in ("name", "arena_bytes", "compile_with")}
+    paths = export_c(values.model, values.out, **options)
+    cli_report.say(*(f"{path}: {path.stat().st_size:,} bytes" for path in paths))
+
+
+def estimate(values: flags.FlagValues) -> None:
+    """`keras-compress estimate`."""
+    names = (
+        *("accelerator", "system_config", "memory_mode", "optimise", "save_to"),
+        *("core", "clock_mhz"),
+    )
+    options = {name: getattr(values, name) for name in names if getattr(values, name) is not None}
+    found = estimate_model(values.model, values.target, **options)
+    device = ", ".join(f"{key} {value}" for key, value in found.options.items() if value is not None)
+    ram = "RAM not known" if found.ram_bytes is None else f"RAM {found.ram_bytes:,} B"
+    lines = [
+        f"{values.model} on {found.target}: {found.kind}",
+        device,
+        f"flash {found.flash_bytes:,} B, {ram}, {found.macs:,} MACs, {found.cycles:,} cycles",
+    ]
+    if found.time_ms is not None and found.inferences_per_second is not None:
+        lines.append(
+            f"{found.time_ms:.4g} ms at {found.clock_mhz:g} MHz, {found.inferences_per_second:,.1f} inferences a second"
+        )
+    lines += [f"{key}: {_figure(value)}" for key, value in found.figures.items()]
+    cli_report.say(*lines, *(f"On the CPU: {entry}" for entry in found.cpu_operators), *found.notes)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_figure(entry)}" for key, entry in value.items())
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

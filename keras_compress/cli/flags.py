@@ -1,0 +1,265 @@
+"""The sub-commands of `keras-compress` and their flags. Light: loads neither Keras nor TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from absl import flags
+
+PROGRAM = "keras-compress"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One sub-command.
+
+    Attributes:
+        summary: What it does, in a line.
+        details: What to know before using it.
+        example: A command line that works.
+        runs: `"module:function"` that does it, given the parsed flags.
+        define: Defines its flags.
+        required: Flags that must be given.
+    """
+
+    summary: str
+    details: str
+    example: str
+    runs: str
+    define: Callable[[_Definer], None]
+    required: tuple[str, ...] = ()
+
+    def flags(self) -> flags.FlagValues:
+        """New, unparsed flags of this sub-command."""
+        values = flags.FlagValues()
+        self.define(_Definer(values))
+        flags.DEFINE_boolean("debug", False, "Show where an error comes from.", flag_values=values)
+        return values
+
+
+class _Definer:
+    """Defines flags on one set of values, so that each sub-command has its own."""
+
+    def __init__(self, values: flags.FlagValues) -> None:
+        self._values = values
+
+    def text(self, name: str, default: str | None, about: str) -> None:
+        flags.DEFINE_string(name, default, about, flag_values=self._values)
+
+    def number(self, name: str, default: int | None, lowest: int, about: str) -> None:
+        flags.DEFINE_integer(name, default, about, lower_bound=lowest, flag_values=self._values)
+
+    def choice(self, name: str, default: str | None, options: list[str], about: str) -> None:
+        flags.DEFINE_enum(name, default, options, about, flag_values=self._values)
+
+    def numbers(self, name: str, about: str) -> None:
+        flags.DEFINE_list(name, None, about, flag_values=self._values)
+
+    def data(self, use: str) -> None:
+        self.text("data", None, f"{use} An .npz file with x_train, y_train, x_test, y_test, or x, y.")
+
+    def target(self) -> None:
+        self.choice("target", "litert", ["litert", "tflm"], "Runtime: of phones, or of microcontrollers.")
+
+    def file_target(self) -> None:
+        about = "Runtime: of phones, or of microcontrollers; ethos_u: the plain integer file that Vela compiles."
+        self.choice("target", "litert", ["litert", "tflm", "ethos_u"], about)
+
+    def weights_storage(self) -> None:
+        about = (
+            "Weights of integer models: int4 and int2 pack wherever they fit and the runtime takes it; lut, prune and "
+            "huffman are decoded by TFLite-Micro while it runs; auto takes the smallest of those there, and on LiteRT "
+            "packs where that is free. By default what costs neither time nor memory."
+        )
+        storages = ["auto", "int8", "int4", "int2", "lut", "prune", "huffman"]
+        self.choice("weights_storage", None, storages, about)
+
+
+def _demo_flags(define: _Definer) -> None:
+    define.text("out", "out", "Folder for the models and report.json; made if it is not there.")
+    define.choice("dataset", "digits", ["digits", "fashion_mnist"], "Images to train and test on.")
+    define.choice(
+        "model",
+        None,
+        ["digits_cnn", "lenet5", "lenet300", "resnet20", "resnet8"],
+        "Architecture; by default digits_cnn for digits and lenet5 for fashion_mnist.",
+    )
+    define.number("seed", 0, 0, "Same seed, same machine: same .tflite files.")
+    define.numbers(
+        "epochs",
+        "Epochs of the float model and of each stage (prune, cluster, quantize), such as 20,6,3,3; one number holds "
+        "for all four.",
+    )
+    define.number("batch_size", None, 1, "Images in a training batch.")
+
+
+def _compress_flags(define: _Definer) -> None:
+    define.text("model", None, "Trained Keras model, a .keras file.")
+    define.data("Data to train with; x_test, y_test to measure with.")
+    define.text("recipe", "pcqat", "Name of a packaged recipe, or a JSON file.")
+    define.text("out", "out", "Folder for the compressed models and report.json; made if it is not there.")
+    define.file_target()
+    define.weights_storage()
+    define.number("batch_size", 64, 1, "Samples in a training batch.")
+    define.number("seed", 0, 0, "Seed of the shuffling.")
+
+
+def _convert_flags(define: _Definer) -> None:
+    define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
+    define.text("out", None, "The .tflite file to write.")
+    define.data("Real data to find the ranges of activations with, for int8 and 16x8 of a plain model.")
+    define.file_target()
+    modes = ["int8", "16x8", "dynamic", "float16", "float32"]
+    define.choice("mode", None, modes, "Arithmetic; by default what the model was trained for.")
+    define.choice("io", "float32", ["float32", "int8", "uint8", "int16"], "Type of inputs and outputs.")
+    define.weights_storage()
+    arena = "tflm: largest arena in bytes, as measured here; layers are split along their outputs until it is enough."
+    define.number("max_arena_bytes", None, 1, arena)
+    recurrent = "int8 LSTMs as one operator each, or step by step; auto: one operator on tflm, or where steps are many."
+    define.choice("recurrent", "auto", ["auto", "fused", "unrolled"], recurrent)
+
+
+def _measure_flags(define: _Definer) -> None:
+    define.text("model", None, "The .tflite file.")
+    define.text("baseline", None, "Another .tflite file, timed in turns with it.")
+    define.data("Test data, for the accuracy.")
+    define.target()
+    define.number("threads", 1, 1, "Threads of LiteRT.")
+    define.number("runs", 50, 50, "Timed invocations, at least 50.")
+    alternate = "tflm: bytes of memory beside the arena that encoded weights are decoded to; 0 for none."
+    define.number("alt_decompression_memory_bytes", 0, 0, alternate)
+
+
+def _verify_flags(define: _Definer) -> None:
+    define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
+    define.text(
+        "file", None, "The .tflite file that `convert` made of it, to be verified; by default a new one is made."
+    )
+    define.data("Real data to run it on.")
+    define.target()
+    define.weights_storage()
+
+
+def _report_flags(define: _Definer) -> None:
+    define.text("out", "out", "Folder with a report.json.")
+
+
+def _inspect_flags(define: _Definer) -> None:
+    define.text("model", None, "A .tflite or .keras file.")
+
+
+def _expand_flags(define: _Definer) -> None:
+    define.text("model", None, "A .tflite file whose weights are encoded.")
+    define.text("out", None, "The plain .tflite file to write.")
+
+
+def _export_flags(define: _Definer) -> None:
+    define.text("model", None, "The .tflite file.")
+    define.text("out", "out", "Folder for the sources; made if it is not there.")
+    define.text("name", "model", "A C identifier: names the files, the array and the constants.")
+    define.number("arena_bytes", None, 1, "Size of the arena; by default measured on this computer, with a margin.")
+    define.text("compile_with", None, "A C++ compiler, with its options, that must take the sources.")
+
+
+def _estimate_flags(define: _Definer) -> None:
+    define.text("model", None, "The .tflite file.")
+    define.choice("target", None, ["ethos_u", "cortex_m"], "Arm's microNPU, by its compiler Vela; or a processor.")
+    define.text("accelerator", None, "ethos_u: ethos-u55-32 to -256, ethos-u65-256, -512, ethos-u85-128 to -2048.")
+    define.text("system_config", None, "ethos_u: a section of the vela.ini that comes with Vela.")
+    define.text("memory_mode", None, "ethos_u: the same, such as Sram_Only.")
+    define.choice("optimise", None, ["Performance", "Size"], "ethos_u: what Vela compiles for.")
+    define.text("save_to", None, "ethos_u: where the file that Vela compiled goes.")
+    define.choice("core", None, ["m0+", "m3", "m4", "m7", "m33", "m55"], "cortex_m: by default m4.")
+    define.number("clock_mhz", None, 1, "cortex_m: clock that times are given for.")
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "Train, compress, convert, verify and measure a small model on real images.",
+        "Trains a float model, prunes, clusters and quantizes it (recipe pcqat), converts each stage to .tflite, "
+        "checks the int8 file operator by operator against its simulation, and prints one table. A minute or two for "
+        "digits; fashion_mnist takes longer.",
+        f"{PROGRAM} demo --out=out",
+        "keras_compress.demo.demo:run",
+        _demo_flags,
+    ),
+    "compress": Command(
+        "Compress your own .keras model by a recipe.",
+        "Trains each stage of the recipe on your data, and writes model_compressed.keras, model_compressed.tflite and "
+        "report.json. Packaged recipes: {recipes}. Loss and metric are the compiled model's, or else follow from the "
+        "labels. With --target=tflm --weights_storage=auto the file is for TFLite-Micro alone, its weights encoded.",
+        f"{PROGRAM} compress --model=m.keras --data=data.npz --recipe=pcqat --out=out",
+        "keras_compress.cli.commands:compress",
+        _compress_flags,
+        ("model", "data"),
+    ),
+    "convert": Command(
+        "Convert a .keras model to .tflite.",
+        "A plain model needs --mode=float32, float16 or dynamic, or --data for int8.",
+        f"{PROGRAM} convert --model=m.keras --data=data.npz --out=m.tflite --io=int8",
+        "keras_compress.cli.commands:convert",
+        _convert_flags,
+        ("model", "out"),
+    ),
+    "measure": Command(
+        "Measure a .tflite file on its runtime: size, latency, memory, accuracy.",
+        "Runs in a process of its own with a time limit. Latency is this machine's; TFLM's says nothing about a "
+        "microcontroller.",
+        f"{PROGRAM} measure --model=m.tflite --baseline=float.tflite --data=data.npz",
+        "keras_compress.cli.commands:measure",
+        _measure_flags,
+        ("model",),
+    ),
+    "verify": Command(
+        "Check that the int8 file computes what was simulated, operator by operator.",
+        "Converts the model to int8, or takes --file, and runs each operator on the integers that the simulation has "
+        "there. Exit code 1 if one differs by more than a step, or in more than 1 % of the values. Of --file, ranges "
+        "that training did not set are taken as they are in it; weights must be the model's.",
+        f"{PROGRAM} verify --model=m.keras --data=data.npz --target=tflm",
+        "keras_compress.cli.commands:verify",
+        _verify_flags,
+        ("model", "data"),
+    ),
+    "inspect": Command(
+        "Show what a .tflite or .keras file holds: sparsity, distinct values, bytes of each weight.",
+        "Figures of a .tflite file are read back from it; nothing is run.",
+        f"{PROGRAM} inspect --model=m.tflite",
+        "keras_compress.cli.commands:inspect",
+        _inspect_flags,
+        ("model",),
+    ),
+    "expand": Command(
+        "Write the plain file of one whose weights are encoded, so that LiteRT can run it.",
+        "Outputs are the same integers. Units that were cut out, and layers that were split, stay so.",
+        f"{PROGRAM} expand --model=m.tflite --out=plain.tflite",
+        "keras_compress.cli.commands:expand",
+        _expand_flags,
+        ("model", "out"),
+    ),
+    "estimate": Command(
+        "Estimate what a .tflite file would need on an Ethos-U or a Cortex-M: flash, RAM, cycles, time.",
+        "Models of the devices, not measurements: Vela's (the extra ethos-u), or published cycles per multiplication. "
+        "docs/estimates.md tells how far to trust them.",
+        f"{PROGRAM} estimate --model=m.tflite --target=ethos_u --accelerator=ethos-u55-128",
+        "keras_compress.cli.commands:estimate",
+        _estimate_flags,
+        ("model", "target"),
+    ),
+    "export": Command(
+        "Write a .tflite file as C++ sources for TFLite-Micro.",
+        "The file as an aligned array, the size of its arena, its inputs and outputs as constants, and a resolver for "
+        "exactly the operators it uses. Without --arena_bytes the model is started in TFLite-Micro here.",
+        f"{PROGRAM} export --model=m.tflite --out=src --name=model",
+        "keras_compress.cli.commands:export",
+        _export_flags,
+        ("model",),
+    ),
+    "report": Command(
+        "Print the table of an earlier demo or compress run again.",
+        "Reads report.json; nothing is trained or run.",
+        f"{PROGRAM} report --out=out",
+        "keras_compress.cli.report:run",
+        _report_flags,
+    ),
+}

@@ -1,0 +1,296 @@
+"""What a run found: figures of every stage, one table, and report.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from keras_compress.convert.compressed import expanded
+from keras_compress.convert.files import write_atomic
+from keras_compress.core.printable import printable
+from keras_compress.report.tables import measurement_table
+from keras_compress.runtime import deployed
+from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
+from keras_compress.runtime.measure import Measurement, Metric, accuracy, measure_all
+from keras_compress.runtime.target import cpu_name, machine_name, target
+from keras_compress.runtime.verify import Verification
+from keras_compress.tflite.inspection import inspect_tflite
+
+FILE_NAME = "report.json"
+# Where no terminal tells its width, the whole table fits.
+WIDTH = 110
+_PACKAGES = ("keras-compress", "tensorflow", "keras", "numpy", "ai-edge-litert", "tflite-micro")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A stage as it would be deployed.
+
+    Attributes:
+        content: The `.tflite` file.
+        simulated: Metric of the Keras model that simulates it.
+        target: Runtime that it was converted for, which tells its accuracy.
+    """
+
+    content: bytes
+    simulated: float
+    target: str = "litert"
+
+
+def stage_rows(
+    stages: Mapping[str, Deployed], x: Any, y: Any, metric: Metric | None = None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Measure all stages, their timed invocations in turns.
+
+    LiteRT decodes no weights: what is measured there of a file with encoded ones is its plain file.
+
+    Args:
+        stages: Name -> what is deployed.
+        x: Test data.
+        y: Labels.
+        metric: `(outputs, y) -> float`; the accuracy by default.
+
+    Returns:
+        One row for each stage, as in report.json, and what is to be said of them.
+    """
+    plain = {name: expanded(stage.content) for name, stage in stages.items()}
+    measured = measure_all(plain, x, y, metric=metric)
+    arenas, notes = _arenas(stages)
+    rows = []
+    for name, stage in stages.items():
+        found, stats = measured[name], inspect_tflite(stage.content)
+        shown = found.accuracy
+        if stage.target == "tflm" and arenas[name] is not None:
+            outputs = deployed.run(target("tflm"), stage.content, x, name)
+            shown = (metric or accuracy)(outputs, y)
+            notes.append(f"{name}: its accuracy is TFLite-Micro's.")
+        if plain[name] != stage.content:
+            notes.append(
+                f"{name}: its latency is its plain file's (`keras-compress expand`): LiteRT decodes no weights."
+            )
+        rows.append(
+            {
+                "name": name,
+                "accuracy": shown,
+                "simulated_accuracy": stage.simulated,
+                "raw_bytes": stats.raw_bytes,
+                "gzip_bytes": stats.gzip_bytes,
+                "weight_payload_bytes": stats.weight_payload_bytes,
+                "sparsity": stats.sparsity,
+                "distinct_values": stats.distinct_values,
+                "litert_latency_ms": latency_entry(found),
+                "tflm_arena_bytes": arenas[name],
+                "litert_peak_memory_bytes": found.memory.get("peak_memory_bytes"),
+            }
+        )
+    return rows, [_conditions(measured), *notes, *_slower(rows)]
+
+
+def _conditions(measured: Mapping[str, Measurement]) -> str:
+    """What is needed to read the latencies."""
+    latency = next(iter(measured.values())).latency
+    return (
+        f"Latency: LiteRT, {latency.delegate}, {latency.threads} thread, {latency.runs} runs in turns, "
+        f"{latency.cpu}, {latency.architecture}."
+    )
+
+
+def latency_entry(found: Measurement) -> dict[str, float]:
+    """A latency as JSON types."""
+    latency = found.latency
+    return {
+        "median": latency.median_ms,
+        "p10": latency.p10_ms,
+        "p90": latency.p90_ms,
+    }
+
+
+def _arenas(stages: Mapping[str, Deployed]) -> tuple[dict[str, int | None], list[str]]:
+    runner = target("tflm")
+    reason = runner.available()
+    if reason is not None:
+        return dict.fromkeys(stages), [f"TFLM arena: {reason}."]
+    found: dict[str, int | None] = {}
+    notes = []
+    for name, stage in stages.items():
+        try:
+            found[name] = runner.memory(stage.content, name)["arena_bytes"]
+        except (ValueError, RuntimeCrash, RuntimeTimeout) as error:
+            # A phone's model need not run on a microcontroller.
+            found[name] = None
+            notes.append(f"TFLM does not run {name}: {error}")
+    return found, notes
+
+
+def _slower(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say of which stages the latency is not better than the first one's."""
+    first, *others = rows
+    reference = first["litert_latency_ms"]
+    notes = []
+    for row in others:
+        latency = row["litert_latency_ms"]
+        if latency["median"] >= reference["median"]:
+            verb = "is not better"
+        elif latency["p90"] >= reference["p10"]:
+            verb = "is within the spread of"
+        else:
+            continue
+        than = "than" if verb.endswith("better") else ""
+        notes.append(
+            f"{row['name']}: its latency, {latency['median']:.4f} ms, {verb} {than} {first['name']}'s "
+            f"{reference['median']:.4f} ms on this machine.".replace("  ", " ")
+        )
+    return notes
+
+
+def machine() -> dict[str, Any]:
+    """The computer that the figures hold for."""
+    return {
+        "cpu": cpu_name(),
+        "architecture": machine_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide the figures; `None`: not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def header(seconds: float) -> dict[str, Any]:
+    """What every report says of the run itself."""
+    return {"seconds": seconds, "machine": machine(), "versions": versions()}
+
+
+def verification_table(found: Verification) -> Table:
+    """Every operator on every kernel: largest difference in steps, share of the values that differ, and unexplained."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("operator", overflow="fold")
+    kernels = list(dict.fromkeys(row.kernel for row in found.rows))
+    for kernel in kernels:
+        table.add_column(f"{kernel}\nsteps, differing, unexplained", justify="right")
+    cells = {(row.name, row.kernel): row for row in found.rows}
+    for name in dict.fromkeys(row.name for row in found.rows):
+        shown = [cells[name, kernel] for kernel in kernels]
+        table.add_row(
+            escape(printable(name)),
+            *(
+                f"{r.max_lsb}, {r.fraction_differing:.3%}, {r.fraction_unexplained:.3%}{'' if r.ok else ' !'}"
+                for r in shown
+            ),
+        )
+    return table
+
+
+def verification_entry(found: Verification) -> dict[str, Any]:
+    """A verification as JSON types, with lines to print."""
+    kernels = {}
+    lines = []
+    for kernel in dict.fromkeys(row.kernel for row in found.rows):
+        rows = [row for row in found.rows if row.kernel == kernel]
+        outputs = [output.argmax_agreement for output in found.outputs if output.kernel == kernel]
+        agreements = [agreement for agreement in outputs if agreement is not None]
+        entry = {
+            "operators": len(rows),
+            "max_lsb": max(row.max_lsb for row in rows),
+            "max_fraction_differing": max(row.fraction_differing for row in rows),
+            "max_fraction_unexplained": max(row.fraction_unexplained for row in rows),
+            "argmax_agreement": min(agreements, default=None),
+            "ok": all(row.ok for row in rows),
+        }
+        kernels[kernel] = entry
+        agreement = "" if not agreements else f", argmax equal on {min(agreements):.2%} of the images"
+        lines.append(
+            f"{'Verified' if entry['ok'] else 'NOT VERIFIED'} on {kernel}: {entry['operators']} operators, at most "
+            f"{entry['max_lsb']} step in {entry['max_fraction_differing']:.3%} of the values, "
+            f"{entry['max_fraction_unexplained']:.3%} beyond the kernels' own arithmetic{agreement}."
+        )
+    lines += [f"Not verified on {kernel}: {reason}." for kernel, reason in found.skipped.items()]
+    if found.first_failure is not None:
+        lines.append(f"The first operator beyond its bound is {found.first_failure.name!r}.")
+    return {"ok": found.ok, "kernels": kernels, "skipped": dict(found.skipped), "lines": lines}
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Warnings are kept for the report: they would tear the progress line apart."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield texts
+        finally:
+            texts += list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
+
+
+def save(report: Mapping[str, Any], folder: Path) -> None:
+    """Write report.json, whole or not at all."""
+    write_atomic(folder / FILE_NAME, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Read report.json.
+
+    Raises:
+        OSError: If it is not there.
+        ValueError: If it is not one of this library's.
+    """
+    path = folder / FILE_NAME
+    try:
+        report: dict[str, Any] = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected a report in JSON. Received: {path} ({error})") from error
+    rows = report.get("stages") if isinstance(report, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "name" in row for row in rows):
+        raise ValueError(f"Expected a report with a list of `stages` that have names. Received: {path}")
+    return report
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Print the table of a report, and what is to be said of it."""
+    console_for_tables().print(measurement_table(report["stages"], report.get("title")))
+    say(*report.get("verification", {}).get("lines", ()), *report.get("notes", ()))
+
+
+def say(*lines: str) -> None:
+    """Print lines as they are: no markup, no line breaks of our own."""
+    console = console_for_tables()
+    for line in lines:
+        console.print(printable(line, keep="\n"), markup=False, highlight=False, soft_wrap=True)
+
+
+def console_for_tables() -> Console:
+    """stdout, wide enough for the tables where no terminal says how wide it is."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, WIDTH))
+
+
+def run(values: flags.FlagValues) -> None:
+    """`keras-compress report`."""
+    folder = Path(values.out)
+    report = load(folder)
+    try:
+        show(report)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"Expected a report with figures in it. Received: {folder / FILE_NAME} ({error})") from error

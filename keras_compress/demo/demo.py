@@ -1,0 +1,253 @@
+"""The demo: a small model on real images, from training to the measured int8 file."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+from absl import flags
+
+from keras_compress.cli import report as cli_report
+from keras_compress.cli.progress import CommandLine
+from keras_compress.cli.report import Deployed
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.convert import convert
+from keras_compress.convert.files import make_folder, save_keras_atomic
+from keras_compress.demo import datasets, models
+from keras_compress.recipes.recipe import Recipe
+from keras_compress.runtime.verify import Verification, verify
+
+RECIPE = "pcqat"
+LEARNING_RATE = 0.001
+# Images that ranges are calibrated with, and that operators are compared on.
+CALIBRATION_IMAGES = 200
+VERIFIED_IMAGES = 1000
+# Work besides training, in units of the progress bar.
+_CONVERSION, _VERIFICATION, _MEASUREMENT = 40, 120, 80
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What is used for a data set where the command line says nothing.
+
+    Attributes:
+        model: Architecture.
+        epochs: Of the float model and of each stage of the recipe.
+        batch_size: Images in a training batch.
+    """
+
+    model: str
+    epochs: tuple[int, ...]
+    batch_size: int
+
+
+DEFAULTS = {
+    "digits": Defaults("digits_cnn", (30, 25, 10, 10), 32),
+    "fashion_mnist": Defaults("lenet5", (3, 3, 2, 1), 128),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A demo run.
+
+    Attributes:
+        dataset: `"digits"` or `"fashion_mnist"`.
+        model: A key of `models.MODELS`.
+        seed: Of weights and shuffling.
+        epochs: Of the float model and of each stage of the recipe.
+        batch_size: Images in a training batch.
+    """
+
+    dataset: str
+    model: str
+    seed: int
+    epochs: tuple[int, ...]
+    batch_size: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """The packaged recipe with this run's epochs."""
+        recipe = Recipe.load(RECIPE)
+        stages = [
+            dataclasses.replace(stage, epochs=epochs)
+            for stage, epochs in zip(recipe.stages, self.epochs[1:], strict=True)
+        ]
+        return dataclasses.replace(recipe, stages=tuple(stages))
+
+
+def settings_of(values: flags.FlagValues) -> Settings:
+    """Settings from the command line.
+
+    Raises:
+        ValueError: For epochs that are none.
+    """
+    defaults = DEFAULTS[values.dataset]
+    return Settings(
+        dataset=values.dataset,
+        model=values.model or defaults.model,
+        seed=values.seed,
+        epochs=_epochs(values.epochs) or defaults.epochs,
+        batch_size=values.batch_size or defaults.batch_size,
+    )
+
+
+def _epochs(texts: list[str] | None) -> tuple[int, ...] | None:
+    if texts is None:
+        return None
+    count = 1 + len(Recipe.load(RECIPE).stages)
+    if len(texts) not in (1, count) or not all(text.strip().isdecimal() and int(text) > 0 for text in texts):
+        received = ",".join(texts)
+        raise ValueError(f"Expected --epochs as one or {count} whole numbers >= 1. Received: --epochs={received}")
+    found = tuple(int(text) for text in texts)
+    return found * count if len(found) == 1 else found
+
+
+def run(values: flags.FlagValues) -> None:
+    """`keras-compress demo`."""
+    settings = settings_of(values)
+    folder = make_folder(values.out)
+    data = datasets.load(settings.dataset)
+    report = Demo(settings, data).run(folder)
+    cli_report.show(report)
+    cli_report.say(f"{report['seconds']:.0f} s. Models and {cli_report.FILE_NAME} are in {folder}.")
+
+
+@dataclass
+class Demo:
+    """Pipeline of the demo.
+
+    Args:
+        settings: What to run.
+        data: Images and labels.
+    """
+
+    settings: Settings
+    data: datasets.Dataset
+    _trained: dict[str, keras.Model] = field(default_factory=dict, init=False)
+    _artifacts: dict[str, Artifact] = field(default_factory=dict, init=False)
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Train, compress, convert, verify, measure; then write all files, the report last.
+
+        Args:
+            folder: Where to write.
+
+        Returns:
+            The report.
+        """
+        started = time.monotonic()
+        keras.utils.set_random_seed(self.settings.seed)
+        with CommandLine(self._work()) as line, cli_report.collected_warnings() as warned:
+            self._train(line)
+            self._convert(line)
+            verification = self._verify(line)
+            line.begin("measuring")
+            rows, notes = cli_report.stage_rows(self._deployed(), self.data.x_test, self.data.y_test)
+        report = {
+            **dataclasses.asdict(self.settings),
+            "title": f"{self.settings.model} on {self.settings.dataset}, {len(self.data.y_test):,} test images",
+            "recipe": RECIPE,
+            **cli_report.header(time.monotonic() - started),
+            "verification": cli_report.verification_entry(verification),
+            "stages": rows,
+            "notes": [*notes, *_folded_note(rows), *warned],
+        }
+        self._save(folder, report)
+        return report
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return -(-len(self.data.x_train) // self.settings.batch_size)
+
+    def _work(self) -> int:
+        conversions = (len(self.settings.epochs) + 1) * _CONVERSION
+        return sum(self.settings.epochs) * self._steps_per_epoch + conversions + _VERIFICATION + _MEASUREMENT
+
+    def _train(self, line: CommandLine) -> None:
+        model = models.build(self.settings.model, self.data.input_shape, self.data.num_classes)
+        self._fit(model, "training float", self.settings.epochs[0], LEARNING_RATE, line)
+        self._trained["float"] = model
+        for name, stage in zip(("pruned", "clustered", "compressed"), self.settings.recipe.stages, strict=True):
+            model = stage.apply(model, self._steps_per_epoch)
+            self._fit(model, f"training, stage {stage.name}", stage.epochs, stage.learning_rate, line)
+            self._trained[name] = model
+
+    def _fit(self, model: keras.Model, what: str, epochs: int, learning_rate: float, line: CommandLine) -> None:
+        line.begin(what)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
+        model.fit(
+            self.data.x_train,
+            self.data.y_train,
+            batch_size=self.settings.batch_size,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[line.callback(what, epochs)],
+        )
+
+    def _convert(self, line: CommandLine) -> None:
+        examples = self.data.x_train[:CALIBRATION_IMAGES]
+        for name, model, options in (
+            ("float", "float", {"mode": "float32"}),
+            ("int8", "float", {"representative_dataset": examples}),
+            ("pruned", "pruned", {"mode": "float32"}),
+            ("clustered", "clustered", {"mode": "float32"}),
+            ("pcqat int8", "compressed", {}),
+        ):
+            line.begin(f"converting {name}")
+            self._artifacts[name] = convert(self._trained[model], **options)
+            line.advance(_CONVERSION)
+
+    def _verify(self, line: CommandLine) -> Verification:
+        line.begin("verifying the int8 file operator by operator")
+        found = verify(
+            self._artifacts["pcqat int8"],
+            self._trained["compressed"],
+            self.data.x_test[:VERIFIED_IMAGES],
+            kernels=("xnnpack", "reference", "tflm"),
+            strict=False,
+        )
+        line.advance(_VERIFICATION)
+        return found
+
+    def _deployed(self) -> dict[str, Deployed]:
+        found = {}
+        for name, artifact in self._artifacts.items():
+            simulation = artifact.frozen or self._trained[name]
+            found[name] = Deployed(artifact.content, accuracy_of(simulation, self.data.x_test, self.data.y_test))
+        return found
+
+    def _save(self, folder: Path, report: Mapping[str, Any]) -> None:
+        for name, file in (
+            ("float", "model_float.tflite"),
+            ("int8", "model_plain_int8.tflite"),
+            ("pruned", "model_pruned.tflite"),
+            ("clustered", "model_clustered.tflite"),
+            ("pcqat int8", "model_int8.tflite"),
+        ):
+            self._artifacts[name].save(folder / file)
+        for name, model in self._trained.items():
+            save_keras_atomic(model, folder / f"model_{name}.keras")
+        cli_report.save(report, folder)
+
+
+def _folded_note(rows: list[dict[str, Any]]) -> list[str]:
+    """Why the float file of the clustered model has more values than there are clusters."""
+    values = {row["name"]: row["distinct_values"] for row in rows}
+    if values["clustered"] <= values["pcqat int8"]:
+        return []
+    return [
+        "clustered: in the float file the converter has folded BatchNormalization into the weights, so each channel "
+        f"has multiples of its own; the int8 file stores {values['pcqat int8']} values or fewer in each weight."
+    ]
+
+
+def accuracy_of(model: keras.Model, x: Any, y: Any) -> float:
+    """Share of samples that a Keras model classifies rightly."""
+    return float((model.predict(x, batch_size=256, verbose=0).argmax(-1) == y).mean())
