@@ -31,11 +31,15 @@ class IntegerGrid:
         weight_gradient: `(upstream, weight, *state) -> gradient`; `None` is straight through.
         state_gradients: `(upstream, weight, *state) -> gradients`, one for each tensor of the state, `None` for one
             that is not trained; `None` where none is.
+        exact: Whether `to_integers` is made of comparisons, divisions and roundings only, each of which gives the same
+            bits in a compiled program and outside one. A sum, a product added to something, an exponential do not:
+            freezing then runs the program as training compiled it.
     """
 
     to_integers: Callable[..., tuple[Tensor, Tensor]]
     weight_gradient: Callable[..., Tensor] | None = None
     state_gradients: Callable[..., tuple[Tensor | None, ...]] | None = None
+    exact: bool = False
 
 
 @functools.cache
@@ -130,7 +134,9 @@ class WeightQuantizer(WeightTransform):
         if not self.has_integers:
             return None
         method, state = self.grid()
-        found, scale = _integers_program(method)(ops.convert_to_tensor(weight, "float32"), *state)
+        # Compiling takes a hundred times as long as running once.
+        program = method.to_integers if method.exact else _integers_program(method)
+        found, scale = program(ops.convert_to_tensor(weight, "float32"), *state)
         integers = ops.convert_to_numpy(found)
         self._check_integers(integers)
         return IntegerWeight(
