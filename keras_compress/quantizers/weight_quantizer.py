@@ -48,7 +48,7 @@ def _kernel(grid: IntegerGrid) -> Kernel:
         integers, scale = grid.to_integers(weight, *state)
         return affine.dequantize(integers, scale, 0.0)
 
-    return Kernel(forward, grid.weight_gradient, grid.state_gradients)
+    return Kernel(forward, grid.weight_gradient, grid.state_gradients, exact=grid.exact)
 
 
 @functools.cache
