@@ -35,6 +35,8 @@ class Kernel:
             TensorFlow can do in place.
         exact: Whether `forward` gives the same bits in a compiled program and outside one, as comparisons, divisions and
             roundings do, and sums or exponentials do not. Else it is compiled always.
+        small: Up to so many elements an exact one is computed by TensorFlow's operators. Compiling takes as long as some
+            300 steps gain by it: `benchmarks/first_step.py --threshold` measures it.
         prepare: `(*state) -> state` as the functions above take it: what is done to a few numbers once for both
             directions, and stays outside of the programs.
     """
@@ -44,18 +46,17 @@ class Kernel:
     state_gradients: Callable[..., tuple[Tensor | None, ...]] | None = None
     compile_alone: bool = True
     exact: bool = False
+    small: int = 16_384
     prepare: Callable[..., tuple[Tensor, ...]] | None = None
 
 
 # A kernel and the tensors that are its state now.
 Bound = tuple[Kernel, tuple[Tensor, ...]]
-# Up to so many elements a weight is computed by TensorFlow's operators: `benchmarks/first_step.py` tells what is won.
-SMALL = 16_384
 
 
-def worth_compiling(weight: Tensor) -> bool:
+def worth_compiling(weight: Tensor, small: int = Kernel.small) -> bool:
     """Whether compiling a program for a weight is won back in a training of a few hundred steps."""
-    return not tf.executing_eagerly() and (weight.shape.num_elements() or SMALL + 1) > SMALL
+    return not tf.executing_eagerly() and (weight.shape.num_elements() or small + 1) > small
 
 
 def run(bound: Sequence[Bound], weight: Tensor) -> Tensor:
@@ -84,7 +85,8 @@ def run(bound: Sequence[Bound], weight: Tensor) -> Tensor:
 def _programs_for(bound: Sequence[Bound], weight: Tensor) -> tuple[Callable[..., Tensor], Callable[..., Any]]:
     kernels = tuple(kernel for kernel, _ in bound)
     alone = len(kernels) == 1 and not kernels[0].compile_alone
-    plain = alone or (all(kernel.exact for kernel in kernels) and not worth_compiling(weight))
+    small = min(kernel.small for kernel in kernels)
+    plain = alone or (all(kernel.exact for kernel in kernels) and not worth_compiling(weight, small))
     return _programs(kernels, tuple(len(own) for _, own in bound), plain)
 
 

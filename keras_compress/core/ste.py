@@ -177,32 +177,20 @@ def fake_quantize_range(
     return apply(values, tf.convert_to_tensor(low), tf.convert_to_tensor(high))
 
 
-_FLAT = [tf.TensorSpec([None], tf.float32)]
-
-
-def _lowest_and_highest(values: Tensor) -> tuple[Tensor, Tensor]:
-    unknown = tf.math.is_nan(values)
-    return tf.reduce_min(tf.where(unknown, -np.inf, values)), tf.reduce_max(tf.where(unknown, np.inf, values))
-
-
-def _lowest_and_highest_of_finite(values: Tensor) -> tuple[Tensor, Tensor]:
-    finite = tf.math.is_finite(values)
-    return tf.reduce_min(tf.where(finite, values, np.inf)), tf.reduce_max(tf.where(finite, values, -np.inf))
-
-
-_OF_ALL, _OF_FINITE = (
-    tf.function(function, jit_compile=True, autograph=False, input_signature=_FLAT)
-    for function in (_lowest_and_highest, _lowest_and_highest_of_finite)
-)
-
-
-@tf.function(autograph=False, input_signature=_FLAT)
+@tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.float32)])
 def _extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    # Two passes where all is finite, as nearly always. The condition is outside of XLA: the second program is compiled
-    # where it is needed.
-    lowest, highest = _OF_ALL(values)
-    whole = tf.math.is_finite(lowest) & tf.math.is_finite(highest)
-    return *tf.cond(whole, lambda: (lowest, highest), lambda: _OF_FINITE(values)), whole
+    # TensorFlow's own reductions are as fast as a program of XLA, and need none for each size. The sum is for NaN, which
+    # XLA's minimum and maximum lose where the whole training step is compiled.
+    lowest, highest = tf.reduce_min(values), tf.reduce_max(values)
+    whole = tf.reduce_all(tf.math.is_finite(tf.stack([lowest, highest, tf.reduce_sum(values)])))
+
+    def of_finite() -> tuple[Tensor, Tensor, Tensor]:
+        # The sum of finite values may be infinite too.
+        finite = tf.math.is_finite(values)
+        of_all = tf.where(finite, values, np.inf), tf.where(finite, values, -np.inf)
+        return tf.reduce_min(of_all[0]), tf.reduce_max(of_all[1]), tf.reduce_all(finite)
+
+    return tf.cond(whole, lambda: (lowest, highest, whole), of_finite)
 
 
 def finite_extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
