@@ -34,8 +34,9 @@ class MeasuredRange(ActivationQuantizer):
         bits: 2 to 8, or 16 (symmetric).
     """
 
-    # Whether `observe` is to be given the values.
+    # Whether `observe` is to be given the values, and whether with what they make of what they multiply.
     watches = False
+    weighs = False
 
     def __init__(self, bits: int = 8, **kwargs: Any) -> None:
         self._ends: tuple[np.float32, np.float32] | None = None
@@ -187,7 +188,7 @@ def _extremes(
     The points themselves are left out: a conditional for each would take most of the time of tracing and running.
     """
     measured = {id(point) for point in points}
-    factors = _factors(model, list(filter(_is_watched, points)))
+    factors = _factors(model, [point for point in points if getattr(point.quantizer, "weighs", False)])
 
     def extremes(inputs: list[tf.Tensor]) -> tuple[list[Any], list[tuple[tf.Tensor, tf.Tensor]]]:
         found: dict[int, Any] = {}
@@ -207,7 +208,7 @@ def _extremes(
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
-        kept = [(values[id(point)], squares[id(point)]) for point in points if _is_watched(point)]
+        kept = [(values[id(point)], squares.get(id(point), tf.zeros([]))) for point in points if _is_watched(point)]
         return [found[id(point)] for point in points], kept
 
     return extremes

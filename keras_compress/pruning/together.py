@@ -17,7 +17,6 @@ from keras import ops
 from keras_compress.core.context import entry_layer, kept_in_call
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.ste import value_of
-from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.model import compressed_layers
 from keras_compress.pruning.pruner import Pruner
 from keras_compress.pruning.search import keep_highest_of_each

@@ -61,6 +61,7 @@ def unroll(emit: Emitter, layer: Any, sequence: Tensor, states: States | None) -
     """Outputs of all steps, in the order in which they are computed, and the last states."""
     steps = list(range(sequence.shape[1]))
     rule = rule_of(layer.cell)
+    step_of: Any
     if rule is None:
         inputs, step_of = _rows(emit, sequence), cell_step
     else:

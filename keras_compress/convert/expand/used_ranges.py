@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_compress.convert.expand.activations import range_of_use
+from keras_compress.core import keras_private
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
@@ -63,7 +64,7 @@ def coarse_enough(model: keras.Model, points: Sequence[QuantizeActivation]) -> N
     for node in graph.nodes(model):
         if id(node.operation) not in wanted:
             continue
-        producer = node.input_tensors[0]._keras_history.operation
+        producer = keras_private.maker(node.input_tensors[0])
         kind = type(producer).__name__
         if kind in ("Add", "Subtract", "Multiply"):
             steps = [step for step in map(_step, _inputs(node)) if step is not None]
@@ -74,15 +75,15 @@ def coarse_enough(model: keras.Model, points: Sequence[QuantizeActivation]) -> N
 
 def _inputs(point: Any) -> list[Any]:
     """What goes into the operation in front of a point."""
-    operation, index, _ = point.input_tensors[0]._keras_history
-    return list(operation._inbound_nodes[index].input_tensors)
+    return list(keras_private.call_node(point.input_tensors[0]).input_tensors)
 
 
 def _step(tensor: Any) -> float | None:
     """The scale of a tensor's integers; `None` where no point made it."""
-    operation, index, _ = tensor._keras_history
-    while kind_of(operation) is Kind.SAME and operation._inbound_nodes[index].input_tensors:
-        operation, index, _ = operation._inbound_nodes[index].input_tensors[0]._keras_history
+    operation = keras_private.maker(tensor)
+    while kind_of(operation) is Kind.SAME and (read := keras_private.call_node(tensor).input_tensors):
+        tensor = read[0]
+        operation = keras_private.maker(tensor)
     return float(operation.quantizer.parameters()[0]) if isinstance(operation, QuantizeActivation) else None
 
 
