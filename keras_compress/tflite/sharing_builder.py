@@ -14,7 +14,7 @@ import flatbuffers
 _OF_CONSTANTS = 16
 
 
-class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
+class SharingBuilder(flatbuffers.Builder):
     """`flatbuffers.Builder`; what it has written before, it refers to (names are the library's)."""
 
     def __init__(self, room: int) -> None:
@@ -67,7 +67,7 @@ class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
         references = tuple((end - place, target) for place, target in self._references)
         for place, _ in references:
             body[place : place + 4] = bytes(4)
-        fields = tuple(place and end - place for place in self.current_vtable)
+        fields = tuple(place and end - place for place in self.current_vtable or ())
         key = "table", fields, bytes(body), references
         return self._once(key, start, self._written.get(key) or int(super().EndObject()))
 

@@ -4,6 +4,7 @@ import sys
 import threading
 
 import keras
+import numpy as np
 import pytest
 
 import keras_compress as kc
@@ -26,7 +27,7 @@ def test_entry_points_have_room_for_thousands_of_layers():
         model = chain(1500)
     assert sys.getrecursionlimit() == before
     assert model.count_params() == 0
-    assert kc.convert(model, mode="dynamic").content[4:8] == b"TFL3"
+    assert kc.strip(model)(np.ones((1, 2))).numpy().tolist() == [[1.0, 1.0]]
 
 
 def test_the_limit_is_back_when_the_last_thread_is_done():
