@@ -8,6 +8,7 @@ units; a cell that saturates there loses nothing until it comes back. Where that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class CellRange(MeasuredRange):
         self._seen: list[Array] = []
         super().__init__(bits, **kwargs)
 
-    def observe(self, values: Array) -> None:
+    def observe(self, values: NDArray[Any], squares: NDArray[Any]) -> None:
         """Remember the first rows."""
         room = _ROWS - sum(map(len, self._seen))
         if room > 0:

@@ -12,7 +12,7 @@ from keras_compress.calibration.minmax import MeasuredRange, calibrate, untraine
 from keras_compress.calibration.scale import mismatch
 from keras_compress.calibration.used import FactorRange
 from keras_compress.convert.expand.cell_ranges import fit_cells, is_cell
-from keras_compress.convert.expand.used_ranges import end_with_use
+from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use
 from keras_compress.convert.flatten import Flat, factors_of
 from keras_compress.core.warn import warn
 from keras_compress.quantizers.activation import Place
@@ -34,7 +34,7 @@ def with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> kera
         function = factors.get(path)
         if function is None:
             return MeasuredRange(bits)
-        return FactorRange(bits, function.arguments.get("epsilon", 0.0), root=function.function == "rsqrt")
+        return FactorRange(bits, root=function.function == "rsqrt")
 
     def quantizer(path: str, place: Place) -> Any:
         if not everywhere and path not in flat.expanded:
@@ -68,6 +68,7 @@ def set_ranges(flat: keras.Model, model: keras.Model, representative_dataset: An
     seen = calibrate(flat, representative_dataset, first.append)
     end_with_use(flat, unknown)
     fit_cells(flat)
+    coarse_enough(flat, unknown)
     message = mismatch(model, first[0])
     if message is not None:
         warn(message)

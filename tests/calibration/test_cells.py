@@ -34,7 +34,7 @@ def test_cells_that_come_back_keep_their_range():
 def test_a_range_is_cut_and_what_it_saw_is_forgotten():
     quantizer = CellRange()
     for _ in range(3):
-        quantizer.observe(np.ones((30, 5), np.float32))
+        quantizer.observe(np.ones((30, 5), np.float32), np.zeros(0))
     quantizer.set_range(-2.0, 7.0)
     quantizer.cut(4.0)
     assert quantizer.range() == pytest.approx((-2.0, 4.0))

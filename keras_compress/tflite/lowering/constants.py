@@ -11,6 +11,10 @@ from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.grids import ConstantGrid, Grid
 from keras_compress.tflite.lowering.rule import Lowering
 
+# LiteRT's built-in ADD and MUL, which XNNPACK leaves factors from 256 on to, count in 16 bits before they clip: 255
+# steps of the inputs may be this many times as many of the output.
+LARGEST_FACTOR = 128.0
+
 
 def weight_grid(state: Lowering, op: Any, operand: int) -> ConstantGrid:
     """The integers of a weight operand.
