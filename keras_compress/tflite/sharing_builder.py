@@ -67,7 +67,8 @@ class SharingBuilder(flatbuffers.Builder):
         references = tuple((end - place, target) for place, target in self._references)
         for place, _ in references:
             body[place : place + 4] = bytes(4)
-        fields = tuple(place and end - place for place in self.current_vtable or ())
+        places: Any = self.current_vtable
+        fields = tuple(place and end - place for place in places)
         key = "table", fields, bytes(body), references
         return self._once(key, start, self._written.get(key) or int(super().EndObject()))
 
