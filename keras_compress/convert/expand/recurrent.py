@@ -61,12 +61,9 @@ def unroll(emit: Emitter, layer: Any, sequence: Tensor, states: States | None) -
     """Outputs of all steps, in the order in which they are computed, and the last states."""
     steps = list(range(sequence.shape[1]))
     rule = rule_of(layer.cell)
-    step_of: Any
-    if rule is None:
-        inputs, step_of = _rows(emit, sequence), cell_step
-    else:
-        # What does not wait for the state is one product for all steps.
-        inputs, step_of = _rows(emit, rule.moved(emit, layer.cell, sequence)), rule.step
+    # What does not wait for the state is one product for all steps.
+    inputs = _rows(emit, sequence if rule is None else rule.moved(emit, layer.cell, sequence))
+    step_of = cell_step if rule is None else rule.step
     current: States = states if states is not None else [None] * len(keras.tree.flatten(layer.cell.state_size))
     outputs = []
     for step in reversed(steps) if layer.go_backwards else steps:
