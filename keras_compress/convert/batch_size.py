@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_compress.graph.data import fixed_batch
+from keras_compress.data.samples import fixed_batch
 
 # A number, any (None), or what the model and the runtime allow.
 BatchSize = int | str | None

@@ -24,8 +24,8 @@ from keras_compress.core import progress
 from keras_compress.core.context import float32_policy
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.suggest import did_you_mean
+from keras_compress.data.samples import Peekable, first_of, peekable
 from keras_compress.graph import graph
-from keras_compress.graph.data import Peekable, first_of, peekable
 from keras_compress.graph.finite import check_finite
 from keras_compress.graph.input_points import input_points_apart
 from keras_compress.graph.model import check_model, check_phases_ended, warn_of_pending
@@ -168,7 +168,7 @@ def _float_file(
     progress.step("writing the operators")
     if is_frozen(model):
         raise ValueError("Expected a training or plain model for a float mode. Received: a frozen model")
-    plain = input_points_apart(as_graph(model, representative_dataset))
+    plain = input_points_apart(as_graph(model, first_of(representative_dataset)))
     emitted, made_by = float_tables(plain, model, batch_of(plain, batch_size) or 1, target)
     lowered = lower(emitted, LoweringPlan(mode, io, any_batch=is_free(plain, batch_size, target)))
     notes = (*made_by, *lowered.notes, *notes_of_fixed(lowered.fixed_by, batch_size))

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.calibration.batches import batches
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained
 from keras_compress.core import keras_private
+from keras_compress.data.batches import batches
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
@@ -114,7 +114,7 @@ def distance(model: keras.Model, frozen: keras.Model, data: Any) -> Distance:
     Args:
         model: The model that `frozen` was made from.
         frozen: What `freeze` gave.
-        data: See `keras_compress.calibration.batches.batches`.
+        data: See `keras_compress.data.batches.batches`.
 
     Raises:
         ValueError: For data that does not fit the model.

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.outputs import check_output
 from keras_compress.core.progress import ProgressLine
-from keras_compress.core.registry import lookup
+from keras_compress.core.registry import lookup, register
 from keras_compress.core.selection import Selector
 from keras_compress.core.shown import Shown, names
+from keras_compress.data.examples import Examples
 from keras_compress.structured.accuracy import Accuracy
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, WeightAxis
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
-from keras_compress.structured.examples import Examples
 from keras_compress.structured.gates import opened_to_masks
 from keras_compress.structured.prune import checked_criterion, limits_of
 from keras_compress.structured.selection import rounded
@@ -191,8 +191,9 @@ def _selector(path: str, paths: Collection[str]) -> str:
     return f"re:^{re.escape(path)}$" if any(other.endswith(f"/{path}") for other in paths) else path
 
 
+@register("sensitivity", "channels")
 @global_state_kept()
-def sensitivity(
+def channel_sensitivity(
     model: keras.Model,
     evaluate: Callable[[keras.Model], float] | None = None,
     *,
