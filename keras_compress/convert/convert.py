@@ -10,7 +10,7 @@ from keras_compress.convert.artifact import Artifact, runtime_of
 from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_batch_size, is_free, notes_of_fixed
 from keras_compress.convert.compressed import CompressedFile, compressed
 from keras_compress.convert.costs import notes_of_cost
-from keras_compress.convert.distance import Distance, distance
+from keras_compress.convert.distance import Distance, distance, notes_of_distance
 from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
 from keras_compress.convert.float_file import float_tables
@@ -22,6 +22,7 @@ from keras_compress.convert.read_back import check_integers
 from keras_compress.convert.refusals import check_layers, check_static_shapes
 from keras_compress.core import progress
 from keras_compress.core.context import float32_policy
+from keras_compress.core.garbage import older_objects_apart
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.data.samples import Peekable, first_of, peekable
@@ -46,6 +47,7 @@ _MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES), "ethos_u": _
 
 
 @progress.shown("converting")
+@older_objects_apart()
 @global_state_kept()
 @float32_policy()
 def convert(
@@ -82,7 +84,7 @@ def convert(
             take too much of it are split along their outputs into as few parts as that needs.
         recurrent: For int8: `"fused"` makes an LSTM one operator over all steps, `"unrolled"` one small graph for each
             step. The operator is small, and more exact (its cell has 16 bits); LiteRT runs it more slowly. `"auto"`
-            fuses LSTMs on TFLite-Micro, on LiteRT those over more than 16 steps; `notes` say what was chosen. What has
+            fuses LSTMs on TFLite-Micro, on LiteRT those over more than 64 steps; `notes` say what was chosen. What has
             no operator (other modes, layers and activations, states that go in or out, weights quantized in training)
             is unrolled. The operator keeps its states from run to run: who runs the file resets them before each
             sequence (`reset_all_variables` of LiteRT, `Reset` of TFLite-Micro).
@@ -128,6 +130,8 @@ def convert(
             any_batch=is_free(frozen, batch_size, target) and not lowered.fixed_by,
         )
         costs = notes_of_cost(model, frozen, final.content, target)
+    found = _distance(model, frozen, examples)
+    made = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
     return Artifact(
         final.content,
         target,
@@ -136,18 +140,10 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (
-            *unpacked,
-            *_recurrent_notes(frozen),
-            *notes_of_lost(model, frozen),
-            *lowered.notes,
-            *final.notes,
-            *costs,
-            *notes_of_fixed(lowered.fixed_by, batch_size),
-        ),
+        (*notes_of_distance(found), *made, *notes_of_fixed(lowered.fixed_by, batch_size)),
         storage,
         lowered.content if final.content != lowered.content else None,
-        _distance(model, frozen, examples),
+        found,
     )
 
 

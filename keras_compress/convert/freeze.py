@@ -17,6 +17,7 @@ from keras_compress.convert.points import set_ranges, with_points
 from keras_compress.convert.refusals import check_layers
 from keras_compress.core.context import float32_policy
 from keras_compress.core.frozen import FrozenGrid
+from keras_compress.core.garbage import older_objects_apart
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.wrapper import Compressed
 from keras_compress.data.samples import peekable
@@ -45,6 +46,7 @@ def has_points(model: keras.Model) -> bool:
     return any(not point.quantizer.replaces_relu for point in points_in(model))
 
 
+@older_objects_apart()
 @global_state_kept()
 @float32_policy()
 def freeze(
