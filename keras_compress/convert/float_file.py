@@ -13,6 +13,7 @@ from keras_compress.graph import graph
 from keras_compress.graph.model import strip_layer
 from keras_compress.ir.emit import Emitted, emit
 from keras_compress.ir.fold_affine import fold_affine
+from keras_compress.ir.fuse import fuse_activations
 from keras_compress.ir.read import UnknownOperationError, read
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.tflite.lowering.support import has_kernel
@@ -46,6 +47,7 @@ def _own(plain: keras.Model, target: str) -> Emitted:
     batch = int(plain.inputs[0].shape[0])
     made = read(plain, input_names(plain), output_names(plain), batch=batch, target=target)
     fold_affine(made)
+    fuse_activations(made)  # first: reshapes before and behind an activation meet
     as_operators(made)
     lacking = [node for node in made.nodes if target != "litert" and not has_kernel(node.operator)]
     if lacking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,10 +30,18 @@ _WEIGHTED = {
     "FULLY_CONNECTED": _Weighted(1, 2, 0, inputs=1),
     "TRANSPOSE_CONV": _Weighted(1, 3, 0, data=2),
 }
+# Operators that multiply or add -> what with, from their second operand.
+_AFFINE: dict[str, Callable[[Vector], Vector]] = {
+    "MUL": lambda values: values,
+    "DIV": lambda values: 1.0 / values,
+    "ADD": lambda values: values,
+    "SUB": lambda values: -values,
+}
+_FACTORS = ("MUL", "DIV")
 
 
 def fold_affine(graph: Graph) -> None:
-    """Put each MUL or ADD of one number for each channel into the weights before it, or else behind it.
+    """Put each MUL, DIV, ADD or SUB of one number for each channel into the weights before it, or else behind it.
 
     For graphs without integers. Only where no other operator reads what is between; a RESHAPE that keeps the channels
     may stand there.
@@ -69,7 +78,7 @@ class _Folding:
             return
         before = self.nodes[maker]
         if before is not None:
-            self.nodes[maker] = self._scaled(before, node.operator, vector)
+            self.nodes[maker] = self._scaled(before, node.operator in _FACTORS, vector)
             self._drop(number, node)
 
     def forward(self, number: int) -> None:
@@ -81,20 +90,23 @@ class _Folding:
         reader = self.nodes[found[0]] if len(found) == 1 else None
         if reader is None or not self._takes(reader, node):
             return
-        self.nodes[found[0]] = self._taking(reader, node.operator, vector)
+        self.nodes[found[0]] = self._taking(reader, node.operator in _FACTORS, vector)
         self._drop(number, node)
 
     def _affine(self, number: int) -> tuple[Node | None, Vector | None]:
-        """A MUL or ADD, and its constant for each channel, where it has one."""
+        """An operator with a constant for each channel, and that as what is multiplied with, or added."""
         node = self.nodes[number]
-        if node is None or node.operator not in ("MUL", "ADD") or node.attributes.get("activation", "NONE") != "NONE":
+        if node is None or node.operator not in _AFFINE or node.attributes.get("activation", "NONE") != "NONE":
             return None, None
         source, operand = (self._graph.tensors[str(name)] for name in node.inputs)
         made = self._graph.tensors[node.outputs[0]]
         one_row = operand.is_constant and int(np.prod(operand.shape[:-1])) == 1
         if not one_row or made.dtype != "float32" or source.shape != made.shape or source.is_constant:
             return None, None
-        return node, np.broadcast_to(operand.array().astype(np.float64).reshape(-1), made.shape[-1:])
+        values = operand.array().astype(np.float64).reshape(-1)
+        if node.operator == "DIV" and not values.all():
+            return None, None
+        return node, np.broadcast_to(_AFFINE[node.operator](values), made.shape[-1:])
 
     def _weighted_before(self, name: str) -> int | None:
         channels = self._graph.tensors[name].shape[-1:]
@@ -121,7 +133,7 @@ class _Folding:
             return False
         weight, channels = self._graph.tensors[str(reader.inputs[place.weight])], self._shape(node)[-1]
         # Zeros around an image stay zeros under a factor, not under an offset.
-        padded = node.operator == "ADD" and reader.attributes.get("padding") == "SAME"
+        padded = node.operator not in _FACTORS and reader.attributes.get("padding") == "SAME"
         return weight.is_constant and weight.shape[place.inputs] == channels and not padded
 
     def _shape(self, node: Node) -> tuple[int, ...]:
@@ -142,21 +154,21 @@ class _Folding:
             self._graph.outputs = [(name, new if t == old else t) for name, t in self._graph.outputs]
         del self._graph.tensors[old]
 
-    def _scaled(self, node: Node, operator: str, vector: Vector) -> Node:
+    def _scaled(self, node: Node, is_factor: bool, vector: Vector) -> Node:
         """An operator whose outputs are multiplied, or added to."""
         place = _WEIGHTED[node.operator]
         weight, bias = self._weight(node), self._bias(node)
-        if operator == "ADD":
+        if not is_factor:
             return self._with(node, bias=vector if bias is None else bias + vector)
         made = weight * _along(vector, place.outputs, weight.ndim)
         return self._with(node, weight=made, bias=None if bias is None else bias * vector)
 
-    def _taking(self, node: Node, operator: str, vector: Vector) -> Node:
+    def _taking(self, node: Node, is_factor: bool, vector: Vector) -> Node:
         """An operator whose inputs were multiplied, or added to."""
         place = _WEIGHTED[node.operator]
         weight, bias = self._weight(node), self._bias(node)
         made = weight * _along(vector, place.inputs or 0, weight.ndim)
-        if operator == "MUL":
+        if is_factor:
             return self._with(node, weight=made)
         offset = made.sum(tuple(axis for axis in range(made.ndim) if axis != place.outputs))
         return self._with(node, bias=offset if bias is None else bias + offset)

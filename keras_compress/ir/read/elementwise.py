@@ -31,6 +31,8 @@ def arithmetic(reader: Reader, operation: Any, *args: Any) -> Any:
     read = [_operand(given) for given in operands]
     if len(read) < 2 or not all(_is_float(given) for given in read):
         return NotImplemented
+    if isinstance(operation, layers.Layer) and len({len(given.shape) for given in read}) > 1:
+        return NotImplemented  # its axes of length 1 are put behind the batch
     kind = next(cls.__name__ for cls in type(operation).__mro__ if cls.__name__ in _OPERATORS)
     return functools.reduce(lambda one, other: reader.add(_OPERATORS[kind], one, other), read)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from keras_compress.ir.graph import Tensor
 from keras_compress.ir.read.lookups import looked_up
 from keras_compress.ir.read.reader import Reader
@@ -43,7 +45,18 @@ def activation(reader: Reader, operation: Any, inputs: Tensor, *args: Any, **nam
         return inputs
     if name in ("sigmoid", "tanh") and not _has_kernel(reader, inputs) and _has_table(reader, inputs):
         return looked_up(reader, operation, inputs)
+    if type(operation).__name__ == "ReLU" and name == "leaky_relu":
+        return _bounded(reader, operation, inputs)
     return applied(reader, name, inputs)
+
+
+def _bounded(reader: Reader, layer: Any, inputs: Tensor) -> Any:
+    """A ReLU with settings of its own: a slope, or a bound other than 6."""
+    if layer.threshold != 0 or (layer.max_value is not None and layer.negative_slope != 0):
+        return NotImplemented
+    if layer.max_value is None:
+        return reader.add("LEAKY_RELU", inputs, alpha=float(layer.negative_slope))
+    return reader.add("MINIMUM", reader.add("RELU", inputs), np.array(layer.max_value, np.float32))
 
 
 def applied(reader: Reader, name: str, inputs: Tensor) -> Any:

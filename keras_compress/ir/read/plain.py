@@ -24,6 +24,16 @@ def batch_normalization(reader: Reader, layer: keras.layers.BatchNormalization, 
     return reader.add("ADD", reader.add("MUL", inputs, factor.astype(np.float32)), offset.astype(np.float32))
 
 
+@reads("Rescaling")
+def rescaling(reader: Reader, layer: keras.layers.Rescaling, inputs: Tensor) -> Any:
+    """One factor and one offset, or one of each for each channel."""
+    scale, offset = np.asarray(layer.scale, np.float32), np.asarray(layer.offset, np.float32)
+    if inputs.dtype != "float32":
+        return NotImplemented
+    made = reader.add("MUL", inputs, scale)
+    return reader.add("ADD", made, offset) if offset.any() else made
+
+
 @reads("LeakyReLU")
 def leaky_relu(reader: Reader, layer: keras.layers.LeakyReLU, inputs: Tensor) -> Any:
     """LEAKY_RELU."""

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import tree
+from numpy.typing import NDArray
 
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph as keras_graph
@@ -131,19 +132,20 @@ class Reader:
             name = f"{self.build.path}/kernel"
             if self._integers is None:
                 values = np.ascontiguousarray(layout.arrange(np.asarray(layer.kernel)), np.float32)
-                self._weights[key] = self.build.constant(values, name)
+                self._weights[key] = self._shared(values, name, ())
             else:
                 grid = layout.grid(name, self._integers)
                 bits = 8 if self._storage is None else self._storage(layout.operator, grid)
-                self._weights[key] = self._shared(replace(grid, storage_bits=bits))
+                about = grid.quantized_dimension, bits, grid.scale.tobytes()
+                self._weights[key] = self._shared(replace(grid, storage_bits=bits), grid.name, about)
         return self._weights[key]
 
-    def _shared(self, grid: ConstantGrid) -> Tensor:
-        """One constant for the same integers, scales and width: copies of a shared layer have them."""
-        numbers = (grid.values.shape, grid.quantized_dimension, grid.storage_bits)
-        key = *numbers, hashlib.sha1(grid.values.data).digest(), grid.scale.tobytes()
+    def _shared(self, constant: NDArray[np.float32] | ConstantGrid, name: str, about: tuple[Any, ...]) -> Tensor:
+        """One constant for the same numbers, and the same about them: copies of a shared layer have them."""
+        values = constant.values if isinstance(constant, ConstantGrid) else constant
+        key = values.shape, hashlib.sha1(values.data).digest(), about
         if key not in self._equal:
-            self._equal[key] = self.build.constant(grid, grid.name)
+            self._equal[key] = self.build.constant(constant, name)
         return self._equal[key]
 
     def visit(self, call: keras_graph.Call) -> Any:
@@ -171,6 +173,8 @@ class Reader:
             self._carry(args[0], tree.flatten(results))
         for made, expected in zip(tree.flatten(results), call.node.outputs, strict=True):
             _check_shape(name, made, expected)
+            if made.dtype.startswith("float") and made.dtype != expected.dtype:
+                raise UnknownOperationError(f"Expected {expected.dtype} at {name!r}. Received: {made.dtype}")
         return tree.map_structure(lambda t: Seen(t, t.name in pointed), results)
 
     def _carry(self, source: Tensor, moved: list[Tensor]) -> None:
