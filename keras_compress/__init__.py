@@ -69,7 +69,7 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.structured.hashing import hash_weights
     from keras_compress.structured.merging import merge_channels
     from keras_compress.structured.prune import cut_channels, prune_channels
-    from keras_compress.structured.sensitivity import Sensitivity, sensitivity
+    from keras_compress.structured.sensitivity import Sensitivity
     from keras_compress.structured.slimming import add_slimming
     from keras_compress.structured.soft_masks import cut_masked, mask_channels
 
@@ -80,7 +80,8 @@ if TYPE_CHECKING:
     from keras_compress.convert.file_bytes import FileBytes
     from keras_compress.convert.freeze import freeze
     from keras_compress.pipelines.deep_compression import DeepCompression, deep_compression
-    from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
+    from keras_compress.pipelines.sensitivity import sensitivity, weight_sensitivity
+    from keras_compress.pipelines.weight_sensitivity import WeightSensitivity
     from keras_compress.recipes.recipe import Recipe, compress
     from keras_compress.report.summary import summary
     from keras_compress.report.tensorboard import TensorBoardSummaries
@@ -103,10 +104,12 @@ _LAZY = {
     "Compressed": "core.wrapper",
     "ConstantSparsity": "core.schedule",
     "CosineDecay": "core.schedule",
+    "Criterion": "structured.criteria.criterion",
     "DeepCompression": "pipelines.deep_compression",
     "Estimate": "runtime.estimate",
     "FileBytes": "convert.file_bytes",
     "FixedGrid": "quantizers.activation",
+    "IntegerGrid": "quantizers.weight_quantizer",
     "Latency": "runtime.latency",
     "LearnedRange": "quantizers.activation",
     "MagnitudePruner": "pruning.magnitude",
@@ -114,6 +117,7 @@ _LAZY = {
     "MovingAverageRange": "quantizers.activation",
     "NMPruner": "pruning.n_m",
     "PolynomialDecay": "core.schedule",
+    "Pruner": "pruning.pruner",
     "QuantConv2D": "quantizers.layers",
     "QuantDense": "quantizers.layers",
     "QuantDepthwiseConv2D": "quantizers.layers",
@@ -127,6 +131,7 @@ _LAZY = {
     "UniformQuantizer": "quantizers.uniform",
     "Verification": "runtime.verify",
     "VerificationError": "runtime.operators",
+    "WeightCriterion": "structured.criteria.criterion",
     "WeightQuantizer": "quantizers.weight_quantizer",
     "WeightSensitivity": "pipelines.weight_sensitivity",
     "WeightTransform": "core.transform",
@@ -149,15 +154,17 @@ _LAZY = {
     "measure": "runtime.measure",
     "measure_all": "runtime.measure",
     "merge_channels": "structured.merging",
+    "prune": "pruning.prune",
     "prune_channels": "structured.prune",
     "prune_low_magnitude": "pruning.magnitude",
     "quantize_model": "quantizers.model",
-    "sensitivity": "structured.sensitivity",
+    "register": "core.registry",
+    "sensitivity": "pipelines.sensitivity",
     "separate_convolutions": "structured.depthwise_separation",
     "strip": "graph.model",
     "summary": "report.summary",
     "verify": "runtime.verify",
-    "weight_sensitivity": "pipelines.weight_sensitivity",
+    "weight_sensitivity": "pipelines.sensitivity",
 }
 
 # `kc.convert` is the (nearly empty) package, which can be called as the function of that name.
@@ -174,10 +181,12 @@ __all__ = [
     "Compressed",
     "ConstantSparsity",
     "CosineDecay",
+    "Criterion",
     "DeepCompression",
     "Estimate",
     "FileBytes",
     "FixedGrid",
+    "IntegerGrid",
     "Latency",
     "LearnedRange",
     "MagnitudePruner",
@@ -185,6 +194,7 @@ __all__ = [
     "MovingAverageRange",
     "NMPruner",
     "PolynomialDecay",
+    "Pruner",
     "QuantConv2D",
     "QuantDense",
     "QuantDepthwiseConv2D",
@@ -198,6 +208,7 @@ __all__ = [
     "UniformQuantizer",
     "Verification",
     "VerificationError",
+    "WeightCriterion",
     "WeightQuantizer",
     "WeightSensitivity",
     "WeightTransform",
@@ -221,9 +232,11 @@ __all__ = [
     "measure",
     "measure_all",
     "merge_channels",
+    "prune",
     "prune_channels",
     "prune_low_magnitude",
     "quantize_model",
+    "register",
     "sensitivity",
     "separate_convolutions",
     "strip",

@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.calibration.batches import batches
 from keras_compress.core import affine, progress
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.core.ste import finite_extremes
 from keras_compress.core.warn import warn
+from keras_compress.data.batches import batches
+from keras_compress.data.samples import Batch, cut, filled, fixed_batch
 from keras_compress.graph import graph
-from keras_compress.graph.data import Batch, cut, filled, fixed_batch
 from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation
 
 LARGEST_VALUES_BYTES = 64_000_000
@@ -82,7 +82,7 @@ def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[
 
     Args:
         model: Functional model without nested models; its quantizers are set in place.
-        representative_dataset: See `keras_compress.calibration.batches.batches`.
+        representative_dataset: See `keras_compress.data.batches.batches`.
         watch: Called with the first batch.
 
     Returns:

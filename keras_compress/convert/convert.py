@@ -24,8 +24,8 @@ from keras_compress.core.context import float32_policy
 from keras_compress.core.garbage import older_objects_apart
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.suggest import did_you_mean
+from keras_compress.data.samples import Peekable, first_of, fixed_batch, peekable
 from keras_compress.graph import graph
-from keras_compress.graph.data import Peekable, first_of, fixed_batch, peekable
 from keras_compress.graph.finite import check_finite
 from keras_compress.graph.input_points import input_points_apart
 from keras_compress.graph.model import check_model, check_phases_ended, strip_layer, warn_of_pending
@@ -295,7 +295,7 @@ def _float_model(model: keras.Model, representative_dataset: Any) -> keras.Model
         layer.name = call.path.replace("/", ".") + (f".call{call.index}" if call.index else "")
         return call.run(layer)
 
-    apart = input_points_apart(as_graph(model, representative_dataset))
+    apart = input_points_apart(as_graph(model, first_of(representative_dataset)))
     return graph.Rebuild(visit, flat=True, batch_size=fixed_batch(apart) or 1).model(apart)
 
 

@@ -9,7 +9,7 @@ import keras
 from keras_compress.convert.float_flatbuffer import input_names, output_names
 from keras_compress.convert.islands import Islands
 from keras_compress.convert.refusals import check_static_shapes
-from keras_compress.graph.data import fixed_batch
+from keras_compress.data.samples import fixed_batch
 from keras_compress.ir.check import check
 from keras_compress.ir.fuse import fuse_activations
 from keras_compress.ir.fuse_padding import fuse_padding

@@ -19,8 +19,8 @@ from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.garbage import older_objects_apart
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.wrapper import Compressed
+from keras_compress.data.samples import peekable
 from keras_compress.graph import graph
-from keras_compress.graph.data import peekable
 from keras_compress.graph.finite import check_finite
 from keras_compress.graph.lora import check_no_lora
 from keras_compress.graph.model import check_model, check_phases_ended

@@ -20,6 +20,7 @@ from keras_compress.convert import fold
 from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
+from keras_compress.data.samples import first_of
 from keras_compress.graph import graph
 from keras_compress.graph.input_points import input_points_apart
 from keras_compress.graph.model import slots_in
@@ -109,7 +110,7 @@ class Trained:
     """
 
     def __init__(self, model: keras.Model, data: Any = None) -> None:
-        self.graph = input_points_apart(as_graph(model, data))
+        self.graph = input_points_apart(as_graph(model, first_of(data)))
         layers = [(path.replace("/", "."), layer) for path, layer in graph.walk(self.graph)]
         self.points = {name: layer for name, layer in layers if isinstance(layer, QuantizeActivation)}
         # Layers all of whose weights are integers already: none of them is rounded when the model is frozen.

@@ -8,11 +8,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common import global_state
+
+from keras_compress.core import keras_private
 
 
 def _call_context() -> Any:
-    return global_state.get_global_attribute("current_call_ctx")
+    return keras_private.global_attribute("current_call_ctx")
 
 
 def entry_layer() -> Any:
@@ -60,15 +61,15 @@ def assign(variable: Any, value: Any) -> None:
 def outside_of_tracing() -> Iterator[None]:
     """Make and set variables at once, though Keras only traces the model now, as `fit` and loading do to build it."""
     names = ("stateless_scope", "symbolic_scope")
-    kept = {name: global_state.get_global_attribute(name) for name in names}
+    kept = {name: keras_private.global_attribute(name) for name in names}
     for name in names:
-        global_state.set_global_attribute(name, None)
+        keras_private.set_global_attribute(name, None)
     try:
         with tf.init_scope():
             yield
     finally:
         for name, scope in kept.items():
-            global_state.set_global_attribute(name, scope)
+            keras_private.set_global_attribute(name, scope)
 
 
 @contextmanager
@@ -93,7 +94,7 @@ def _losses_kept() -> Iterator[None]:
     if model is None or tf.distribute.get_strategy().num_replicas_in_sync == 1:
         yield
         return
-    kept = [(layer, list(layer._losses)) for layer in model._flatten_layers()]
+    kept = [(losses, list(losses)) for losses in map(keras_private.losses_of_call, keras_private.flattened(model))]
     yield
-    for layer, losses in kept:
-        layer._losses[:] = losses
+    for losses, before in kept:
+        losses[:] = before

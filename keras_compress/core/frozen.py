@@ -28,6 +28,7 @@ class FrozenGrid(WeightTransform):
 
     promises = frozenset({"grid"})
     preserves = frozenset({"zeros", "codebook", "channel_codebook"})
+    trains = False
 
     def __init__(self, bits: int, scale_shape: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -19,9 +19,13 @@ _ENTRIES: dict[str, dict[str, Any]] = {}
 def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Registered]:
     """Decorator that enters a class or function under `kind`; Keras's loader learns of classes with `get_config`.
 
+    A class outside this package is known to Keras under the name of its own package, and to recipes, the command line
+    and `kc.Name` by its name: import the module that has it first (`--import=module` on the command line).
+
     Args:
         kind: `"schedule"`, `"weight_transform"`, `"activation_quantizer"`, `"gradient_quantizer"`, `"constraint"`,
-            `"layer"`, `"channel_rule"`, `"channel_criterion"`, `"cost"`, `"codec"`, `"probe"` or `"entry_point"`.
+            `"layer"`, `"channel_rule"`, `"channel_criterion"`, `"cost"`, `"codec"`, `"probe"`, `"sensitivity"`
+            or `"entry_point"`.
         name: Name in recipes; the object's own name by default.
 
     Raises:
@@ -35,7 +39,7 @@ def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Reg
             raise ValueError(f"Expected a new {kind} name. Received: {key!r}, which is registered already.")
         entries[key] = registered
         if hasattr(registered, "get_config"):
-            keras.saving.register_keras_serializable(package=PACKAGE)(registered)
+            keras.saving.register_keras_serializable(package=registered.__module__.split(".")[0])(registered)
         return registered
 
     return enter

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_compress.core import affine
+from keras_compress.core import affine, keras_private
 
 Tensor = Any
 
@@ -20,7 +20,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a pure tensor function with XLA, so that a chain of element-wise operations is one pass over memory."""
     compiled_function: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
     # One program for each shape is what is wanted; TensorFlow would warn of "retracing" at the fifth.
-    compiled_function._omit_frequent_tracing_warning = True  # type: ignore[attr-defined]
+    keras_private.without_tracing_warning(compiled_function)
     return compiled_function
 
 
@@ -171,5 +171,5 @@ def in_float32(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 
 def value_of(variable: Any) -> Tensor:
     """The value of a Keras variable as a tensor, read now; float16 policies around the call do not touch it."""
-    with keras.src.backend.AutocastScope(None):
+    with keras_private.no_autocast():
         return tf.convert_to_tensor(variable.value)

@@ -12,7 +12,7 @@ import keras
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import convert
 from keras_compress.convert.freeze import freeze, is_frozen
-from keras_compress.graph.data import input_specs, samples
+from keras_compress.data.samples import input_specs, samples
 from keras_compress.graph.graph import is_graph
 from keras_compress.quantizers.activation import FixedGrid
 from keras_compress.runtime.deployed import content_of

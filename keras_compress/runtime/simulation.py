@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_compress.data.samples import cut, filled, fixed_batch
 from keras_compress.graph import graph
-from keras_compress.graph.data import cut, filled, fixed_batch
 
 Array = NDArray[Any]
 BATCH_SIZE = 64

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.outputs import check_output
 from keras_compress.core.progress import ProgressLine
-from keras_compress.core.registry import PACKAGE
+from keras_compress.core.registry import PACKAGE, register
 from keras_compress.core.selection import Selector
 from keras_compress.core.shown import Shown, names
+from keras_compress.data.examples import Examples
 from keras_compress.structured.accuracy import Accuracy
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, WeightAxis
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
-from keras_compress.structured.examples import Examples
 from keras_compress.structured.gates import opened_to_masks
 from keras_compress.structured.prune import checked_criterion, limits_of
 from keras_compress.structured.selection import rounded
@@ -197,8 +197,9 @@ def _report() -> Any:
     return importlib.import_module(f"{PACKAGE}.report.sensitivity_plot")
 
 
+@register("sensitivity", "channels")
 @global_state_kept()
-def sensitivity(
+def channel_sensitivity(
     model: keras.Model,
     evaluate: Callable[[keras.Model], float] | None = None,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.products import batched_product, einsum_dense, reshaped, with_activation
 from keras_compress.convert.expand.weights import default_integers
+from keras_compress.core import keras_private
 
 Tensor = Any
 # Multi-head and grouped attention name it differently.
@@ -55,30 +57,31 @@ class MultiHeadAttention(Expansion):
         refuse_masks(emit.name(""), given)
         query, value = given["query"], given["value"]
         key = value if given.get("key") is None else given["key"]
-        axes, rank = getattr(operation, "_attention_axes", None) or (1,), len(query.shape)
+        axes, rank = keras_private.attention_axes(operation), len(query.shape)
         if [a % rank for a in axes] != list(range(1, rank - 1)):
             raise ValueError(
                 f"Expected attention over all axes between batch and features. Received: attention_axes={axes} for "
                 f"inputs of shape {query.shape} at {emit.name('')!r}"
             )
+        dense = functools.partial(keras_private.projection, operation)
         factor = next(getattr(operation, name) for name in _FACTORS if hasattr(operation, name))
         with emit.inside("query"):
-            projected = _places(emit, einsum_dense(emit, operation._query_dense, query, float(factor)))
+            projected = _places(emit, einsum_dense(emit, dense("query"), query, float(factor)))
         with emit.inside("key"):
-            keys = _repeated(emit, operation, _places(emit, einsum_dense(emit, operation._key_dense, key)))
+            keys = _repeated(emit, operation, _places(emit, einsum_dense(emit, dense("key"), key)))
         with emit.inside("value"):
-            values = _repeated(emit, operation, _places(emit, einsum_dense(emit, operation._value_dense, value)))
+            values = _repeated(emit, operation, _places(emit, einsum_dense(emit, dense("value"), value)))
         outputs, scores = attend(emit, projected, keys, values)
         space = query.shape[1:-1], value.shape[1:-1]
         outputs = reshaped(emit, outputs, (*space[0], *outputs.shape[2:]), "restored")
         scores = reshaped(emit, scores, (scores.shape[1], *space[0], *space[1]), "restored_scores")
-        gate = getattr(operation, "_gate_dense", None)
+        gate = dense("gate") if keras_private.has_gate(operation) else None
         if gate is not None:
             with emit.inside("gate"):
                 gating = with_activation(emit, gate.activation, einsum_dense(emit, gate, query))
             outputs = emit.new(keras.layers.Multiply(name="gated"), [outputs, gating])
         with emit.inside("output"):
-            outputs = einsum_dense(emit, operation._output_dense, outputs)
+            outputs = einsum_dense(emit, dense("output"), outputs)
         return (outputs, scores) if given.get("return_attention_scores") else outputs
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.expand.expansion import expansion_of
 from keras_compress.convert.expand.weights import Owners, frozen
 from keras_compress.convert.lstm.form import RecurrentForm
+from keras_compress.core import keras_private
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
@@ -218,7 +219,7 @@ class Emitter:
             tensors = iter(fresh)
             filled = [next(tensors) if isinstance(a, keras.KerasTensor) else a for a in flat]
             given, named = tree.pack_sequence_as((args, kwargs), filled)
-            if layer._call_has_training_arg:
+            if keras_private.takes_training(layer):
                 named = {**named, "training": False}
             with keras.StatelessScope(state_mapping=self._owners.values(layer)):
                 return layer.call(*given, **named)
