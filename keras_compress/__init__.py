@@ -23,6 +23,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from keras_compress.core.providers import provide
+
 _AS_MODULE = (["-m", "keras_compress"], ["-m", "keras_compress.cli"])
 
 
@@ -166,6 +168,16 @@ _LAZY = {
     "verify": "runtime.verify",
     "weight_sensitivity": "pipelines.sensitivity",
 }
+
+# What layers below look up in the registry without knowing where it is.
+for _kind, _modules in {
+    "cost": ("convert.file_bytes", "runtime.latency"),
+    "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
+    "probe": ("runtime.arena_probe",),
+    "report": ("report.sensitivity_plot",),
+    "target": ("runtime.litert", "runtime.tflm"),
+}.items():
+    provide(_kind, *(f"{__name__}.{module}" for module in _modules))
 
 # `kc.convert` is the (nearly empty) package, which can be called as the function of that name.
 importlib.import_module(f"{__name__}.convert")

@@ -34,8 +34,9 @@ class MeasuredRange(ActivationQuantizer):
         bits: 2 to 8, or 16 (symmetric).
     """
 
-    # Whether `observe` is to be given the values.
+    # Whether `observe` is to be given the values, and whether with what they make of what they multiply.
     watches = False
+    weighs = False
 
     def __init__(self, bits: int = 8, **kwargs: Any) -> None:
         self._ends: tuple[np.float32, np.float32] | None = None
@@ -58,8 +59,13 @@ class MeasuredRange(ActivationQuantizer):
             raise ValueError(f"Expected a range that calibration has set. Received: none at {self.name!r}")
         return self._ends
 
-    def observe(self, values: NDArray[Any]) -> None:
-        """Take note of values, where `watches` asks for them; their extremes are not all that counts."""
+    def observe(self, values: NDArray[Any], squares: NDArray[Any]) -> None:
+        """Take note of values, where `watches` asks for them; their extremes are not all that counts.
+
+        Args:
+            values: What stands at the point, any shape.
+            squares: Mean squares of what is multiplied with each of them, products with it, in the same shape.
+        """
 
     def parameters(self) -> tuple[Any, Any]:
         return affine.affine_parameters(*self.range(), self.spec)
@@ -108,8 +114,8 @@ def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[
                 low, high, whole = np.transpose([[float(n) for n in each] for each in found])
                 lows, highs = np.minimum(lows, low), np.maximum(highs, high)
                 spoilt |= whole == 0
-                for point, values in zip(filter(_is_watched, points), watched, strict=True):
-                    point.quantizer.observe(values.numpy())
+                for point, (values, squares) in zip(filter(_is_watched, points), watched, strict=True):
+                    point.quantizer.observe(values.numpy(), squares.numpy())
             seen += len(batch[0])
             progress.advance(len(batch[0]))
     _check_finite([point.name for point in points], lows > highs, spoilt)
@@ -177,27 +183,33 @@ def _extremes(
 ) -> Callable[[list[tf.Tensor]], Any]:
     """A function from a batch to what `measure` finds at each of some points, which let the values pass.
 
-    Behind that it gives all values of those points that are watched.
+    Behind that it gives all values of those points that are watched, with the mean squares of their products.
 
     The points themselves are left out: a conditional for each would take most of the time of tracing and running.
     """
     measured = {id(point) for point in points}
+    factors = _factors(model, [point for point in points if getattr(point.quantizer, "weighs", False)])
 
-    def extremes(inputs: list[tf.Tensor]) -> tuple[list[Any], list[tf.Tensor]]:
+    def extremes(inputs: list[tf.Tensor]) -> tuple[list[Any], list[tuple[tf.Tensor, tf.Tensor]]]:
         found: dict[int, Any] = {}
         values: dict[int, tf.Tensor] = {}
+        squares: dict[int, tf.Tensor] = {}
 
         def visit(call: graph.Call) -> Any:
             key = id(call.operation)
             if key not in measured:
-                return call.run()
+                made = call.run()
+                for factor in factors.get(key, ()):
+                    squares[factor] = squares.get(factor, 0.0) + _mean_squares(made, values[factor])
+                return made
             found[key] = measure(call.args[0])
             if _is_watched(call.operation):
                 values[key] = call.args[0]
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
-        return [found[id(point)] for point in points], [values[id(p)] for p in points if _is_watched(p)]
+        kept = [(values[id(point)], squares.get(id(point), tf.zeros([]))) for point in points if _is_watched(point)]
+        return [found[id(point)] for point in points], kept
 
     return extremes
 
@@ -218,6 +230,24 @@ def _of_array(values: Any) -> tuple[Any, Any, Any]:
         return lowest, highest, True
     finite = array[np.isfinite(array)]
     return finite.min(initial=np.inf), finite.max(initial=-np.inf), False
+
+
+def _factors(model: keras.Model, points: list[QuantizeActivation]) -> dict[int, list[int]]:
+    """`id` of an operation -> that of each of some points whose values it multiplies."""
+    table, wanted = graph.consumers(model), {id(point) for point in points}
+    found: dict[int, list[int]] = {}
+    for node in graph.nodes(model):
+        if id(node.operation) in wanted:
+            for reader in table.get(id(node.outputs[0]), []):
+                found.setdefault(id(reader.operation), []).append(id(node.operation))
+    return found
+
+
+def _mean_squares(products: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Of the products with each entry of a factor that was broadcast, in the factor's shape."""
+    shape = [1] * (len(products.shape) - len(factor.shape)) + list(factor.shape)
+    axes = [axis for axis, size in enumerate(shape) if size == 1]
+    return tf.reshape(tf.reduce_mean(tf.square(products), axis=axes, keepdims=True), tf.shape(factor))
 
 
 def _is_watched(point: QuantizeActivation) -> bool:

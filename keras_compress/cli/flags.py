@@ -120,6 +120,8 @@ def _convert_flags(define: _Definer) -> None:
     define.number("max_arena_bytes", None, 1, arena)
     recurrent = "int8 LSTMs as one operator each, or step by step; auto: one operator on tflm, or where steps are many."
     define.choice("recurrent", "auto", ["auto", "fused", "unrolled"], recurrent)
+    batch = "Samples that the file takes at a time: a number, any (litert), or auto: the model's own, or else any or 1."
+    define.text("batch_size", "auto", batch)
 
 
 def _measure_flags(define: _Definer) -> None:

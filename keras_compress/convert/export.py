@@ -68,7 +68,12 @@ def export(frozen: keras.Model, storage: Storage = INT8, origin: keras.Model | N
         target=storage.target,
     )
     islands.check()
+    as_operators(graph)
+    return Exported(graph, unpacked)
+
+
+def as_operators(graph: Graph) -> None:
+    """The fewest operators for what was read, in the order in which they are to run; checked."""
     for improve in (share_equal_nodes, merge_reshapes, fuse_padding, fuse_activations, fuse_transposes, depth_first):
         improve(graph)
     check(graph)
-    return Exported(graph, unpacked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,17 @@ def first_time_in_call(owner: object) -> bool:
         return False
     seen.add(id(owner))
     return True
+
+
+def kept_in_call(key: object, make: Callable[[], Any]) -> Any:
+    """What `make()` gave when it was first asked for in the running outermost call; `None` outside a call."""
+    context = _call_context()
+    if context is None:
+        return None
+    kept = context.__dict__.setdefault("keras_compress_kept", {})
+    if key not in kept:
+        kept[key] = make()
+    return kept[key]
 
 
 def counter(layer: Any, name: str, start: int = 0) -> Any:

@@ -156,6 +156,8 @@ class Compressed(TellsOfExport, keras.layers.Wrapper):
 
     def initialize(self, transform: WeightTransform) -> None:
         """Let a transform just added set its variables from the weight that comes to it."""
+        if type(transform).initialize is WeightTransform.initialize:
+            return
         for slot, listed in self.items():
             if any(t is transform for t in listed):
                 transform.initialize(self.weight(slot.name, stop_before=transform))

@@ -17,6 +17,8 @@ from keras_compress.core.ste import compiled
 from keras_compress.core.transform import IntegerWeight, WeightTransform
 
 Tensor = Any
+# A few operations, each of which is one pass over memory: a program of them takes long to win.
+_SMALL = 262_144
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def _kernel(grid: IntegerGrid) -> Kernel:
         integers, scale = grid.to_integers(weight, *state)
         return affine.dequantize(integers, scale, 0.0)
 
-    return Kernel(forward, grid.weight_gradient, grid.state_gradients)
+    return Kernel(forward, grid.weight_gradient, grid.state_gradients, exact=grid.exact, small=_SMALL)
 
 
 @functools.cache

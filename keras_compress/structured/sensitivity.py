@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.outputs import check_output
 from keras_compress.core.progress import ProgressLine
-from keras_compress.core.registry import PACKAGE, register
+from keras_compress.core.registry import lookup, register
 from keras_compress.core.selection import Selector
 from keras_compress.core.shown import Shown, names
 from keras_compress.data.examples import Examples
@@ -116,7 +115,7 @@ class Sensitivity(Shown):
 
     def table(self) -> Table:
         """The metric by group and ratio, as a rich table."""
-        return _report().sensitivity_table(self)  # type: ignore[no-any-return]
+        return lookup("report", "sensitivity_table")(self)  # type: ignore[no-any-return]
 
     def plot(self, where: Any = None, title: str | None = None) -> Figure:
         """The metric by group and ratio as a figure: curves, or a map of cells where groups are many.
@@ -128,7 +127,7 @@ class Sensitivity(Shown):
         Raises:
             ImportError: Without matplotlib, which the extra `report` brings.
         """
-        return _report().sensitivity_plot(self, where, title)  # type: ignore[no-any-return]
+        return lookup("report", "sensitivity_plot")(self, where, title)  # type: ignore[no-any-return]
 
     def to_json(self) -> str:
         """All of it as JSON."""
@@ -190,11 +189,6 @@ class Sensitivity(Shown):
 def _selector(path: str, paths: Collection[str]) -> str:
     """What selects the layer of this path, and no layer of this name in a nested model."""
     return f"re:^{re.escape(path)}$" if any(other.endswith(f"/{path}") for other in paths) else path
-
-
-def _report() -> Any:
-    """Tables and plots live above this package, and are found when they are asked for."""
-    return importlib.import_module(f"{PACKAGE}.report.sensitivity_plot")
 
 
 @register("sensitivity", "channels")

@@ -34,8 +34,8 @@ def refuse_masks(what: str, kwargs: dict[str, Any]) -> None:
     given += [key for key in ("use_causal_mask", "is_causal") if kwargs.get(key)]
     if given:
         raise ValueError(
-            f"Expected no mask in int8: a masked score needs SELECT, which TFLM lacks. Received: {', '.join(given)} at "
-            f"{what!r}; convert with mode='float32' or 'float16'."
+            "Expected no mask in int8: a masked score is a large negative number, which would take the whole range of "
+            f"the others. Received: {', '.join(given)} at {what!r}; convert with mode='float32' or 'float16'."
         )
 
 
