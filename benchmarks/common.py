@@ -18,8 +18,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # The code beside the benchmarks is what is measured, whatever is installed.
 sys.path.insert(0, str(REPOSITORY))
 
-from keras_compress import datasets  # noqa: E402
 from keras_compress.convert.files import write_atomic  # noqa: E402
+from keras_compress.demo import datasets  # noqa: E402
 from keras_compress.runtime.target import cpu_name  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
