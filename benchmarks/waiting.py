@@ -109,14 +109,15 @@ def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
 
 def main(arguments: Sequence[str]) -> None:
     networks, rounds = (list(MODELS)[:1], 1) if _QUICK.value else (_NETWORKS.value, _ROUNDS.value)
-    rows = [row_of(network, rounds) for network in networks]
-    goals = goals_of(rows)
-    if not _QUICK.value:
-        settings = {"samples": SAMPLES, "verified": VERIFIED, "rounds": rounds}
-        output = Path(_OUTPUT.value)
-        print(write_results("waiting", rows, goals, seeds=[0], settings=settings, directory=output))
-        write_page(output)
-    print_goals(goals)
+    settings, output = {"samples": SAMPLES, "verified": VERIFIED, "rounds": rounds}, Path(_OUTPUT.value)
+    rows: list[dict[str, Any]] = []
+    for network in networks:
+        rows.append(row_of(network, rounds))
+        if not _QUICK.value:
+            # What there is when it is interrupted is of use.
+            print(write_results("waiting", rows, goals_of(rows), seeds=[0], settings=settings, directory=output))
+            write_page(output)
+    print_goals(goals_of(rows))
 
 
 if __name__ == "__main__":

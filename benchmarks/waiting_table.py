@@ -20,7 +20,7 @@ memory of the process. `verify` compares the file with the network on {verified}
 seconds are of the process and of the runtimes that it starts. Each in a fresh process, after a tiny network; the two
 sides in turns, medians of {rounds}. {machine}, commit {commit}.
 
-| network | convert, CPU s | TensorFlow, CPU s | clock, s | TensorFlow | memory, MB | TensorFlow | verify, CPU s | clock, s |
+| network | convert, CPU s | TensorFlow | clock, s | TensorFlow | memory, MB | TensorFlow | verify, CPU s | clock, s |
 |---|---|---|---|---|---|---|---|---|
 """
 

@@ -18,3 +18,11 @@ def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(str(FOLDER / "benchmarks"))
     table = importlib.import_module(f"{name}_table")
     assert (FOLDER / "docs" / f"{name}.md").read_text() == table.page(RESULTS)
+
+
+def test_the_table_of_waiting_is_made_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (RESULTS / "waiting.json").is_file():
+        pytest.skip("no checkout around these tests")
+    monkeypatch.syspath_prepend(str(FOLDER / "benchmarks"))
+    table = importlib.import_module("waiting_table")
+    assert (RESULTS / "waiting.md").read_text() == table.page(RESULTS)

@@ -180,8 +180,7 @@ class Frozen:
 
     @functools.cached_property
     def grids(self) -> dict[str, FixedGrid]:
-        quantizers = ((self.points[layer.name], layer.quantizer) for layer in self._layers)
-        return {name: FixedGrid(q.scale, q.zero_point, q.bits, q.lowest) for name, q in quantizers}
+        return {self.points[layer.name]: _rounded_once(layer.quantizer) for layer in self._layers}
 
     def run(self, inputs: Sequence[Array], watched: frozenset[str] = frozenset()) -> Values:
         """What the device computes."""
@@ -247,6 +246,12 @@ class Frozen:
 
 def _lstm(rng: np.random.Generator | None) -> Callable[[FusedLSTM, Tensor], Tensor]:
     return lambda layer, values: layer.unrounded(values, rng)
+
+
+def _rounded_once(grid: FixedGrid) -> FixedGrid:
+    """The same grid without a kernel's own way of rounding."""
+    plain = type(grid) is FixedGrid and grid.rounding == "half_even"
+    return grid if plain else FixedGrid(grid.scale, grid.zero_point, grid.bits, grid.lowest)
 
 
 def _counterpart(point: QuantizeActivation, trained: Trained) -> str:

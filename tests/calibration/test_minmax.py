@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_compress as kc
 from keras_compress.calibration import minmax
+from keras_compress.core.ste import finite_extremes
 from keras_compress.quantizers.activation import MovingAverageRange, QuantizeActivation
 
 
@@ -48,6 +50,30 @@ def test_extremes_do_not_depend_on_the_batches(largest_bytes: int, monkeypatch: 
     # The known point clips on the way, as it does on the device.
     assert [float(end) for end in model.get_layer("last").quantizer.range()] == pytest.approx([0.0, 60.0], rel=1e-6)
     assert minmax.untrained_points(model) == []
+
+
+@pytest.mark.parametrize("untraced", [0, 2, 100])
+def test_ranges_are_those_of_the_values_run_as_they_are_and_traced(untraced: int, monkeypatch) -> None:
+    monkeypatch.setattr(minmax, "PIECES_UNTRACED", untraced)
+    monkeypatch.setattr(minmax, "LARGEST_VALUES_BYTES", 4 * 36 * 4)  # four samples at a time
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 1))
+    conv = keras.layers.Conv2D(1, 3, padding="same")
+    model = keras.Model(inputs, QuantizeActivation(minmax.MeasuredRange(8), name="made")(conv(inputs)))
+    data = np.random.default_rng(0).normal(size=(30, 6, 6, 1)).astype(np.float32)
+    assert minmax.calibrate(model, data) == 30
+    values = np.asarray(conv(data))
+    found = [float(end) for end in model.get_layer("made").quantizer.range()]
+    assert found == pytest.approx([values.min(), values.max()], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0, -2.0], [np.nan, 3.0, -1.0], [np.inf, 1.0], [-np.inf, np.nan, 0.5], [np.nan, np.inf], [-0.0]]
+)
+def test_extremes_of_an_array_are_those_of_training(values: list[float]) -> None:
+    array = np.array(values, np.float32)
+    low, high, whole = finite_extremes(tf.constant(array))
+    assert minmax._of_array(array) == (float(low), float(high), bool(whole))
 
 
 def test_few_samples_of_large_layers_run_at_once() -> None:
