@@ -10,7 +10,7 @@ import keras
 from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
 from keras_compress.calibration.scale import mismatch
 from keras_compress.calibration.used import FactorRange
-from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use
+from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use, whole_offsets
 from keras_compress.convert.flatten import Flat, factors_of
 from keras_compress.core.warn import warn
 from keras_compress.quantizers.activation import Place
@@ -63,6 +63,7 @@ def set_ranges(flat: keras.Model, model: keras.Model, representative_dataset: An
     seen = calibrate(flat, representative_dataset, first.append)
     end_with_use(flat, unknown)
     coarse_enough(flat, unknown)
+    whole_offsets(flat, unknown)
     message = mismatch(model, first[0])
     if message is not None:
         warn(message)

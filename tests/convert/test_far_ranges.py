@@ -119,3 +119,10 @@ def test_messages_list_no_layers_of_this_library():
     model = keras.Sequential([keras.Input((4, 4, 4, 1)), layers.Conv3D(1, 2)])
     with pytest.raises(ValueError, match="Expected layers with integer kernels: (?!.*Operand)(?!.*Rows).*Conv3D"):
         kc.convert(model, representative_dataset=normal((4, 4, 4, 1), 1.0))
+
+
+def test_a_constant_is_a_whole_number_of_steps_so_that_means_keep_theirs():
+    # Of most values, which are 0, the sum would be off by the same third of a step.
+    x = keras.Input((8, 8, 3), name="x")
+    model = keras.Model(x, layers.GlobalAveragePooling2D()(ops.relu(x) - 0.3))
+    assert outputs(model, normal((8, 8, 3), 1.0, 5))[1] > 30

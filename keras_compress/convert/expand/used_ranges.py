@@ -2,7 +2,8 @@
 
 They end where what reads them becomes constant: integers for values beyond would be wasted. And a sum's or product's
 step is no less than a 128th of the steps that go in: one step of an input is more than the output's range else, of
-which the device could tell no more, and LiteRT's kernels overflow.
+which the device could tell no more, and LiteRT's kernels overflow. A constant that is added is a whole number of steps:
+all values would be off by the same part of one else, which no mean takes out.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import keras
 import numpy as np
 
 from keras_compress.convert.expand.activations import range_of_use
+from keras_compress.convert.fold import affine_of
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
 from keras_compress.tflite.lowering.constants import LARGEST_FACTOR
+
+# A constant of fewer steps would cost more than a decibel of the other values' precision.
+FEWEST_STEPS = 8
 
 
 def end_with_use(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
@@ -70,6 +75,36 @@ def coarse_enough(model: keras.Model, points: Sequence[QuantizeActivation]) -> N
             if len(steps) == 2:
                 step = math.prod(steps) if kind == "Multiply" else sum(steps)
                 _widen(node.operation.quantizer, step / LARGEST_FACTOR)
+
+
+def whole_offsets(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
+    """Widen the measured ranges behind `a * x + b`, of two numbers, until `b` is a whole number of steps.
+
+    Measured ends make the steps of `x` those of the sum, `a` times: what `b` is off by, each value is.
+
+    Args:
+        model: Flat model, all of whose ranges are known.
+        points: Points of it whose ranges were measured.
+    """
+    wanted = {id(point) for point in points}
+    for node in graph.nodes(model):
+        offset = _offset(node) if id(node.operation) in wanted else 0.0
+        steps = math.floor(abs(offset) / float(node.operation.quantizer.parameters()[0])) if offset else 0
+        if steps >= FEWEST_STEPS:
+            _widen(node.operation.quantizer, abs(offset) / steps)
+
+
+def _offset(point: Any) -> float:
+    """The number that a normalization of other integers adds to all of them, in front of a point; else 0."""
+    operation, index, _ = point.input_tensors[0]._keras_history
+    while kind_of(operation) is Kind.SAME and operation._inbound_nodes[index].input_tensors:
+        operation, index, _ = operation._inbound_nodes[index].input_tensors[0]._keras_history
+    if not isinstance(operation, keras.layers.BatchNormalization):
+        return 0.0
+    alone = _step(operation._inbound_nodes[index].input_tensors[0]) is not None
+    affine = affine_of(operation)
+    same = np.ptp(affine.factor) == 0 and np.ptp(affine.offset) == 0
+    return float(affine.offset[0]) if alone and same else 0.0
 
 
 def _inputs(point: Any) -> list[Any]:
