@@ -34,7 +34,7 @@ class FactorRange(MeasuredRange):
         root: Whether the factor is `1 / sqrt(y)`; `1 / y` otherwise.
     """
 
-    watches = True
+    watches = weighs = True
 
     def __init__(self, bits: int = 8, root: bool = True, **kwargs: Any) -> None:
         self.root = bool(root)

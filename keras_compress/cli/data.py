@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.keras_file import load_keras
+from keras_compress.core import keras_private
 from keras_compress.graph.model import check_model
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import activation_name
@@ -232,9 +233,9 @@ def _threshold(loss: Any) -> float:
 
 def _last_activation(model: keras.Model) -> str | None:
     tensor = model.outputs[0]
-    operation = tensor._keras_history.operation
+    operation = keras_private.maker(tensor)
     while isinstance(operation, (QuantizeActivation, keras.Model)):
-        node = operation._inbound_nodes[tensor._keras_history.node_index]
+        node = keras_private.call_node(tensor)
         tensor = operation.outputs[0] if isinstance(operation, keras.Model) else node.input_tensors[0]
-        operation = tensor._keras_history.operation
+        operation = keras_private.maker(tensor)
     return activation_name(operation)

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_compress.core.kernels import Kernel
+from keras_compress.core.kernels import Kernel, worth_compiling
 
 Tensor = Any
 # Up to here a chain of comparisons is faster than a binary search.
@@ -58,15 +58,24 @@ class Layout:
 
 
 def _sorted_middles(centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The centroids in order, the middles between neighbours, and where in that order each centroid is.
+
+    A sort is long to compile, and these are few numbers.
+    """
     order = tf.argsort(centroids, axis=-1, stable=True)
     ordered = tf.gather(centroids, order, batch_dims=1)
-    return order, ordered, (ordered[:, 1:] + ordered[:, :-1]) / 2.0
+    return ordered, (ordered[:, 1:] + ordered[:, :-1]) / 2.0, tf.argsort(order, axis=-1)
+
+
+def _chained(weight: Tensor, count: int) -> bool:
+    """Whether comparisons with each middle, in one pass, are faster than a search for each weight."""
+    return count <= LONGEST_CHAIN and worth_compiling(weight)
 
 
 def _rank(weight: Tensor, middles: Tensor) -> Tensor:
     """Position of the nearest centroid in the sorted row; a tie goes to the lower one."""
     count = middles.shape[1]
-    if count > LONGEST_CHAIN:
+    if not _chained(weight, count):
         return tf.searchsorted(middles, weight, side="left")
     rank = tf.zeros(weight.shape, tf.int32)
     for j in range(count):
@@ -76,7 +85,7 @@ def _rank(weight: Tensor, middles: Tensor) -> Tensor:
 
 def _lookup(weight: Tensor, ordered: Tensor, middles: Tensor) -> Tensor:
     count = middles.shape[1]
-    if count > LONGEST_CHAIN:
+    if not _chained(weight, count):
         return tf.gather(ordered, _rank(weight, middles), batch_dims=1)
     value = tf.broadcast_to(ordered[:, :1], weight.shape)
     for j in range(count):
@@ -103,18 +112,21 @@ def nearest_kernel(layout: Layout, keep_zeros: bool) -> Kernel:
     With `keep_zeros`, 0 is one more centroid, which is not trained: a weight that is 0 stays 0.
     """
 
-    def forward(weight: Tensor, centroids: Tensor) -> Tensor:
-        _, ordered, middles = _sorted_middles(_with_zero(centroids) if keep_zeros else centroids)
+    def prepare(centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _sorted_middles(_with_zero(centroids) if keep_zeros else centroids)
+
+    def forward(weight: Tensor, ordered: Tensor, middles: Tensor, places: Tensor) -> Tensor:
         return layout.from_matrix(_lookup(layout.to_matrix(weight), ordered, middles))
 
-    def state_gradients(upstream: Tensor, weight: Tensor, centroids: Tensor) -> tuple[Tensor]:
-        order, ordered, middles = _sorted_middles(_with_zero(centroids) if keep_zeros else centroids)
+    def state_gradients(
+        upstream: Tensor, weight: Tensor, ordered: Tensor, middles: Tensor, places: Tensor
+    ) -> tuple[Tensor]:
         rank = _rank(layout.to_matrix(weight), middles)
         sums = _sum_by_rank(layout.to_matrix(upstream), rank, int(ordered.shape[1]))
-        by_centroid = tf.gather(sums, tf.argsort(order, axis=-1), batch_dims=1)
+        by_centroid = tf.gather(sums, places, batch_dims=1)
         return (by_centroid[:, :-1] if keep_zeros else by_centroid,)
 
-    return Kernel(forward, state_gradients=state_gradients)
+    return Kernel(forward, state_gradients=state_gradients, exact=True, prepare=prepare)
 
 
 @functools.cache
@@ -141,4 +153,4 @@ def codebook_kernel(layout: Layout, keep_zeros: bool) -> Kernel:
         return None, _sum_by_rank(layout.to_matrix(upstream), index, int(centroids.shape[1]) + 1)[:, :-1]
 
     # Zeros rather than no gradient at all, of which Keras would warn in every training.
-    return Kernel(forward, lambda upstream, *_: tf.zeros_like(upstream), state_gradients)
+    return Kernel(forward, lambda upstream, *_: tf.zeros_like(upstream), state_gradients, exact=True)

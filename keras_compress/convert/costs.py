@@ -7,6 +7,7 @@ from collections import Counter
 
 import keras
 
+from keras_compress.core import keras_private
 from keras_compress.graph.model import inner
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.tflite.flatbuffer import Graph, read_model
@@ -81,7 +82,7 @@ def _slower(graph: Graph) -> list[str]:
 
 def weights_of(model: keras.Model) -> int:
     """How many numbers the layers of the model have, those that this library adds not counted."""
-    layers = {id(each): each for each in map(inner, model._flatten_layers(include_self=False))}
+    layers = {id(each): each for each in map(inner, keras_private.flattened(model, include_self=False))}
     own = [layer for layer in layers.values() if not type(layer).__module__.startswith("keras_compress.")]
-    variables = {id(v): v for layer in own for v in (*layer._trainable_variables, *layer._non_trainable_variables)}
+    variables = {id(v): v for layer in own for v in keras_private.own_variables(layer)}
     return sum(math.prod(v.shape) for v in variables.values())

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.calibration.batches import batches
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained
+from keras_compress.core import keras_private
+from keras_compress.data.batches import batches
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
@@ -128,7 +129,7 @@ def distance(model: keras.Model, frozen: keras.Model, data: Any) -> Distance:
     Args:
         model: The model that `frozen` was made from.
         frozen: What `freeze` gave.
-        data: See `keras_compress.calibration.batches.batches`.
+        data: See `keras_compress.data.batches.batches`.
 
     Raises:
         ValueError: For data that does not fit the model.
@@ -148,13 +149,13 @@ def samples_of(frozen: keras.Model) -> int:
 def between(trained: Trained, frozen: Frozen, inputs: Sequence[Array]) -> Distance:
     """The distance on these samples."""
     names, steps = graph.output_names(frozen.model), _steps(frozen.model)
-    found, simulated = trained.run(inputs).outputs, frozen.run(inputs).outputs
+    calls = frozenset(frozen.points.values())
+    in_trained, in_frozen = trained.run(inputs, calls), frozen.run(inputs, frozenset(frozen.points))
+    found, simulated = in_trained.outputs, in_frozen.outputs
     close = all(sqnr_db(f, s.reshape(f.shape)) >= GOOD_DB - FALL_DB for f, s in zip(found, simulated, strict=True))
     if close:
         outputs = tuple(map(_output, names, found, simulated, steps, [None] * len(names)))
         return Distance(outputs, len(inputs[0]), None)
-    calls = frozenset(frozen.points.values())
-    in_trained, in_frozen = trained.run(inputs, calls), frozen.run(inputs, frozenset(frozen.points))
     on_grids = trained.on_grids(inputs, frozen, calls)
     outputs = tuple(map(_output, names, found, simulated, steps, on_grids.outputs))
     far = [each.name for each in outputs if each.opens]
@@ -191,8 +192,9 @@ def _steps(frozen: keras.Model) -> list[float | None]:
     """The scale of each output's integers, where a point makes it, or moves it there."""
     found: list[float | None] = []
     for tensor in frozen.outputs:
-        operation, index, _ = tensor._keras_history
-        while kind_of(operation) is Kind.SAME and operation._inbound_nodes[index].input_tensors:
-            operation, index, _ = operation._inbound_nodes[index].input_tensors[0]._keras_history
+        operation = keras_private.maker(tensor)
+        while kind_of(operation) is Kind.SAME and (read := keras_private.call_node(tensor).input_tensors):
+            tensor = read[0]
+            operation = keras_private.maker(tensor)
         found.append(operation.quantizer.scale if isinstance(operation, QuantizeActivation) else None)
     return found

@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.convert.native_log import LayerNames, cause_of, quiet_native_logs
 from keras_compress.convert.refusals import check_static_shapes
+from keras_compress.core import keras_private
 from keras_compress.core.interrupts import temporary_folder
 from keras_compress.core.printable import scope_name
 from keras_compress.graph import graph as keras_graph
@@ -150,7 +151,7 @@ def _run(model: keras.Model, structure: Any, tensors: Sequence[tf.Tensor]) -> An
         if not isinstance(operation, keras.layers.Layer):
             with tf.name_scope(scope_name(operation.name)):
                 return call.run()
-        if operation._call_has_training_arg:
+        if keras_private.takes_training(operation):
             return operation(*call.args, **{**call.kwargs, "training": False})
         return call.run()
 

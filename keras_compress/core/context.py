@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common import global_state
+
+from keras_compress.core import keras_private
 
 
 def _call_context() -> Any:
-    return global_state.get_global_attribute("current_call_ctx")
+    return keras_private.global_attribute("current_call_ctx")
 
 
 def entry_layer() -> Any:
@@ -38,6 +39,17 @@ def first_time_in_call(owner: object) -> bool:
     return True
 
 
+def kept_in_call(key: object, make: Callable[[], Any]) -> Any:
+    """What `make()` gave when it was first asked for in the running outermost call; `None` outside a call."""
+    context = _call_context()
+    if context is None:
+        return None
+    kept = context.__dict__.setdefault("keras_compress_kept", {})
+    if key not in kept:
+        kept[key] = make()
+    return kept[key]
+
+
 def counter(layer: Any, name: str, start: int = 0) -> Any:
     """A variable of a layer that counts training batches: the same number on every replica."""
     return layer.add_weight(
@@ -60,15 +72,15 @@ def assign(variable: Any, value: Any) -> None:
 def outside_of_tracing() -> Iterator[None]:
     """Make and set variables at once, though Keras only traces the model now, as `fit` and loading do to build it."""
     names = ("stateless_scope", "symbolic_scope")
-    kept = {name: global_state.get_global_attribute(name) for name in names}
+    kept = {name: keras_private.global_attribute(name) for name in names}
     for name in names:
-        global_state.set_global_attribute(name, None)
+        keras_private.set_global_attribute(name, None)
     try:
         with tf.init_scope():
             yield
     finally:
         for name, scope in kept.items():
-            global_state.set_global_attribute(name, scope)
+            keras_private.set_global_attribute(name, scope)
 
 
 @contextmanager
@@ -93,7 +105,7 @@ def _losses_kept() -> Iterator[None]:
     if model is None or tf.distribute.get_strategy().num_replicas_in_sync == 1:
         yield
         return
-    kept = [(layer, list(layer._losses)) for layer in model._flatten_layers()]
+    kept = [(losses, list(losses)) for losses in map(keras_private.losses_of_call, keras_private.flattened(model))]
     yield
-    for layer, losses in kept:
-        layer._losses[:] = losses
+    for losses, before in kept:
+        losses[:] = before

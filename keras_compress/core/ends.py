@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_compress.core import keras_private
 from keras_compress.core.context import entry_layer, first_time_in_call
 from keras_compress.core.warn import warn
 
@@ -49,7 +50,7 @@ def warn_of_ends() -> None:
 
 def _ends(model: Any) -> Iterator[tuple[int, int]]:
     """End step of each schedule that has one, and the step it is at."""
-    for layer in model._flatten_layers():
+    for layer in keras_private.flattened(model):
         for transform in getattr(layer, "transform_list", ()):
             schedule = getattr(transform, "schedule", None) or getattr(transform, "pruning_schedule", None)
             step = getattr(transform, "step", None)

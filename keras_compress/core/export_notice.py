@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from keras_compress.core.keras_private import InSavedModel
 from keras_compress.core.warn import warn
 
 
@@ -25,15 +26,13 @@ class ExportNotice:
         )
 
 
-class TellsOfExport:
+class TellsOfExport(InSavedModel):
     """A layer of this library: it notices when it goes into a SavedModel, which the TFLite converter reads too."""
 
     export_notice = ExportNotice()
 
-    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> Any:
-        if save_type == "savedmodel":
-            self.export_notice.give()
-        return super()._trackable_children(save_type, **kwargs)  # type: ignore[misc]
+    def goes_into_saved_model(self) -> None:
+        self.export_notice.give()
 
 
 def share_notice(layers: Any) -> None:

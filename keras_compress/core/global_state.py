@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
-from tensorflow.python.eager import context
 
+from keras_compress.core import keras_private
+from keras_compress.core.deep import deep_graphs
 from keras_compress.core.quiet import loggers_kept
 
 # Scopes that Keras keeps open by name. One that cannot be entered (a name that TensorFlow refuses) is never left.
@@ -28,6 +28,7 @@ def global_state_kept() -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(loggers_kept())
+        stack.enter_context(deep_graphs())
         for kept in (_keras_attributes, _random_states, _tensorflow_state):
             stack.callback(kept())
         yield
@@ -35,15 +36,15 @@ def global_state_kept() -> Iterator[None]:
 
 def _keras_attributes() -> Callable[[], None]:
     names = (*_SCOPES, *_CALLS, *_SEEDS)
-    values = {name: global_state.get_global_attribute(name) for name in names}
+    values = {name: keras_private.global_attribute(name) for name in names}
     contents = {name: value.copy() for name, value in values.items() if isinstance(value, (list, dict))}
 
     def restore() -> None:
         for name, value in values.items():
-            if value is None and global_state.get_global_attribute(name) is None:
+            if value is None and keras_private.global_attribute(name) is None:
                 continue
             # The contents are put into a copy: who holds the list that was left behind keeps it as it is.
-            global_state.set_global_attribute(name, contents.get(name, value))
+            keras_private.set_global_attribute(name, contents.get(name, value))
 
     return restore
 
@@ -59,18 +60,7 @@ def _random_states() -> Callable[[], None]:
 
 
 def _tensorflow_state() -> Callable[[], None]:
-    running = context.context()
-    # Before the first seed is set there is no generator.
-    scope, seed, generator = running.scope_name, running._seed, getattr(running, "_rng", None)
-    state = generator.getstate() if generator is not None else None
-
-    def restore() -> None:
-        running.scope_name, running._seed = scope, seed
-        if generator is not None:
-            running._rng = generator
-            generator.setstate(state)
-
-    return restore
+    return keras_private.TensorflowState().restore
 
 
 def set_seeds(seed: int, model: keras.Model) -> None:
@@ -81,7 +71,7 @@ def set_seeds(seed: int, model: keras.Model) -> None:
     """
     keras.utils.set_random_seed(seed)
     numbers = random.Random(seed)
-    for layer in model._flatten_layers():
-        for generator in layer._seed_generators:
-            drawn, own = numbers.randint(1, 10**9), generator._initial_seed
+    for layer in keras_private.flattened(model):
+        for generator, own in keras_private.seed_generators(layer):
+            drawn = numbers.randint(1, 10**9)
             generator.state.assign([drawn if own is None else own, 0])

@@ -1,7 +1,11 @@
-"""Pure functions with gradients of their own, compiled with XLA, neighbours together.
+"""Pure functions with gradients of their own, compiled with XLA where that pays, neighbours together.
 
 A step of a small model spends its time on starting clusters and on passes over memory, not on arithmetic. So the
 wrapper compiles what follows one another in a list of transforms into one cluster forward and one backward.
+
+A program takes some 0.2 s to compile, for each shape anew. Of a small weight that is more than hundreds of steps win by
+it, and what runs once, outside of any graph, never wins: these are computed by TensorFlow's operators, wherever the bits
+are the same.
 """
 
 from __future__ import annotations
@@ -29,16 +33,30 @@ class Kernel:
             that is not trained; `None` where none is.
         compile_alone: Whether to compile it where it has no neighbour. Not so for what is a single operation, which
             TensorFlow can do in place.
+        exact: Whether `forward` gives the same bits in a compiled program and outside one, as comparisons, divisions and
+            roundings do, and sums or exponentials do not. Else it is compiled always.
+        small: Up to so many elements an exact one is computed by TensorFlow's operators. Compiling takes as long as some
+            300 steps gain by it: `benchmarks/first_step.py --threshold` measures it.
+        prepare: `(*state) -> state` as the functions above take it: what is done to a few numbers once for both
+            directions, and stays outside of the programs.
     """
 
     forward: Callable[..., Tensor]
     weight_gradient: Callable[..., Tensor] | None = None
     state_gradients: Callable[..., tuple[Tensor | None, ...]] | None = None
     compile_alone: bool = True
+    exact: bool = False
+    small: int = 16_384
+    prepare: Callable[..., tuple[Tensor, ...]] | None = None
 
 
 # A kernel and the tensors that are its state now.
 Bound = tuple[Kernel, tuple[Tensor, ...]]
+
+
+def worth_compiling(weight: Tensor, small: int = Kernel.small) -> bool:
+    """Whether compiling a program for a weight is won back in a training of a few hundred steps."""
+    return not tf.executing_eagerly() and (weight.shape.num_elements() or small + 1) > small
 
 
 def run(bound: Sequence[Bound], weight: Tensor) -> Tensor:
@@ -50,18 +68,29 @@ def run(bound: Sequence[Bound], weight: Tensor) -> Tensor:
     """
     if not bound:
         return weight
-    kernels = tuple(kernel for kernel, _ in bound)
-    forward, backward = _programs(kernels, tuple(len(state) for _, state in bound))
 
     @tf.custom_gradient
     def apply(inner: Tensor, *state: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
-        return forward(inner, *state), lambda upstream: _gradients(kernels, bound, backward, upstream, inner, state)
+        prepared, rest = [], list(state)
+        for kernel, own in bound:
+            mine, rest = rest[: len(own)], rest[len(own) :]
+            prepared.append((kernel, kernel.prepare(*mine) if kernel.prepare else tuple(mine)))
+        forward, backward = _programs_for(prepared, inner)
+        flat = [tensor for _, own in prepared for tensor in own]
+        return forward(inner, *flat), lambda upstream: _gradients(bound, backward, upstream, inner, flat)
 
     return apply(weight, *(tensor for _, state in bound for tensor in state))
 
 
+def _programs_for(bound: Sequence[Bound], weight: Tensor) -> tuple[Callable[..., Tensor], Callable[..., Any]]:
+    kernels = tuple(kernel for kernel, _ in bound)
+    alone = len(kernels) == 1 and not kernels[0].compile_alone
+    small = min(kernel.small for kernel in kernels)
+    plain = alone or (all(kernel.exact for kernel in kernels) and not worth_compiling(weight, small))
+    return _programs(kernels, tuple(len(own) for _, own in bound), plain)
+
+
 def _gradients(
-    kernels: Sequence[Kernel],
     bound: Sequence[Bound],
     backward: Callable[..., list[Tensor | None]],
     upstream: Tensor,
@@ -69,8 +98,8 @@ def _gradients(
     state: Sequence[Tensor],
 ) -> list[Tensor | None]:
     """Gradient of the weight, then of each tensor of the states, `None` for those that are not trained."""
-    masked = any(kernel.weight_gradient for kernel in kernels)
-    trained = any(kernel.state_gradients for kernel in kernels)
+    masked = any(kernel.weight_gradient for kernel, _ in bound)
+    trained = any(kernel.state_gradients for kernel, _ in bound)
     computed = list(backward(upstream, weight, *state)) if masked or trained else []
     gradients: list[Tensor | None] = [computed.pop(0) if masked else upstream]
     for kernel, own in bound:
@@ -80,24 +109,27 @@ def _gradients(
 
 @functools.cache
 def _programs(
-    kernels: tuple[Kernel, ...], lengths: tuple[int, ...]
+    kernels: tuple[Kernel, ...], lengths: tuple[int, ...], plain: bool
 ) -> tuple[Callable[..., Tensor], Callable[..., list[Tensor | None]]]:
     """Forward and backward program of a chain. The backward one leaves out what needs no computation."""
     starts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
+    # What is behind the last kernel with a gradient of its own need not be computed again.
+    with_gradients = [i for i, kernel in enumerate(kernels) if kernel.weight_gradient or kernel.state_gradients]
+    last = with_gradients[-1] if with_gradients else 0
 
-    def values(weight: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+    def values(weight: Tensor, state: Sequence[Tensor], end: int) -> list[Tensor]:
         found = [weight]
-        for i, kernel in enumerate(kernels):
+        for i, kernel in enumerate(kernels[:end]):
             found.append(kernel.forward(found[-1], *state[starts[i] : starts[i + 1]]))
         return found
 
     def forward(weight: Tensor, *state: Tensor) -> Tensor:
-        return values(weight, state)[-1]
+        return values(weight, state, len(kernels))[-1]
 
     def backward(upstream: Tensor, weight: Tensor, *state: Tensor) -> list[Tensor | None]:
-        inputs = values(weight, state)
+        inputs = values(weight, state, last)
         of_states: list[Tensor | None] = []
-        for i in reversed(range(len(kernels))):
+        for i in reversed(range(last + 1)):
             kernel, own = kernels[i], state[starts[i] : starts[i + 1]]
             if kernel.state_gradients:
                 of_states[:0] = kernel.state_gradients(upstream, inputs[i], *own)
@@ -105,6 +137,4 @@ def _programs(
                 upstream = kernel.weight_gradient(upstream, inputs[i], *own)
         return [upstream, *of_states] if any(kernel.weight_gradient for kernel in kernels) else of_states
 
-    if len(kernels) == 1 and not kernels[0].compile_alone:
-        return forward, backward
-    return compiled(forward), compiled(backward)
+    return (forward, backward) if plain else (compiled(forward), compiled(backward))

@@ -6,10 +6,12 @@ from typing import Any
 
 import keras
 
+from keras_compress.core import keras_private
+
 
 def is_graph(layer: Any) -> bool:
     """Whether a layer is a model that holds a graph of its own."""
-    return isinstance(layer, (keras.Sequential, keras.src.models.functional.Functional))
+    return isinstance(layer, (keras.Sequential, keras_private.Functional))
 
 
 def is_user_written(layer: Any) -> bool:

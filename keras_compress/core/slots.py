@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from keras_compress.core import keras_private
 from keras_compress.core.kinds_of_layers import is_graph, is_user_written
 
 
@@ -131,7 +132,7 @@ def skip_reason(layer: keras.layers.Layer) -> str | None:
     Layers without a matrix (activations, pooling, normalisation) are not worth a word. Of a layer that a user wrote
     only its own weights count: its sub-layers speak for themselves.
     """
-    variables = layer._trainable_variables if is_user_written(layer) else layer.trainable_variables
+    variables = keras_private.own_trainable(layer) if is_user_written(layer) else layer.trainable_variables
     if slots_of(layer) or not any(len(v.shape) >= 2 for v in variables):
         return None
     name = type(layer).__name__

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_compress.core import affine
+from keras_compress.core import affine, keras_private
 
 Tensor = Any
 
@@ -20,8 +20,34 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a pure tensor function with XLA, so that a chain of element-wise operations is one pass over memory."""
     compiled_function: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
     # One program for each shape is what is wanted; TensorFlow would warn of "retracing" at the fifth.
-    compiled_function._omit_frequent_tracing_warning = True  # type: ignore[attr-defined]
+    keras_private.without_tracing_warning(compiled_function)
     return compiled_function
+
+
+def elementwise(tensors: int, scalars: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a pure function of flat float32 tensors of one size, element by element, and of scalars behind them.
+
+    What it gives for tensors of any shape has their shape. It is traced once, and there is one program for each number
+    of elements: in a network that is far fewer than shapes, and each takes longer to compile than a thousand steps of it.
+
+    >>> shifted = elementwise(1, 1)(lambda values, by: values + by)
+    >>> shifted(tf.constant([[1.0, 2.0]]), tf.constant(0.5)).numpy().tolist()
+    [[1.5, 2.5]]
+    """
+    signature = [tf.TensorSpec([None], tf.float32)] * tensors + [tf.TensorSpec([], tf.float32)] * scalars
+
+    def made(function: Callable[..., Any]) -> Callable[..., Any]:
+        program = tf.function(function, jit_compile=True, autograph=False, input_signature=signature)
+
+        @functools.wraps(function)
+        def apply(*arguments: Tensor) -> Tensor:
+            shape = arguments[0].shape
+            found = program(*(tf.reshape(each, [-1]) for each in arguments[:tensors]), *arguments[tensors:])
+            return tf.reshape(found, shape if shape.is_fully_defined() else tf.shape(arguments[0]))
+
+        return apply
+
+    return made
 
 
 def straight_through(forward: Callable[..., Tensor], values: Tensor, *parameters: Tensor) -> Tensor:
@@ -77,34 +103,44 @@ def with_gradient(
 
 
 @functools.cache
-def _range_kernel(spec: affine.QuantSpec) -> Callable[..., Tensor]:
-    """Compiled forward pass of `fake_quantize_range` for one integer format."""
-
-    def forward(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        scale, zero_point = affine.affine_parameters(low, high, spec)
-        return affine.fake_quantize(values, scale, zero_point, spec)
-
-    return compiled(forward)
+def rounding(spec: affine.QuantSpec) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Compiled `values, scale, zero point -> values on the grid` for one integer format."""
+    return elementwise(1, 2)(lambda values, scale, zero_point: affine.fake_quantize(values, scale, zero_point, spec))
 
 
-def _inside(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> Tensor:
+@functools.cache
+def _range_parameters(spec: affine.QuantSpec) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    return compiled(lambda low, high: affine.affine_parameters(low, high, spec))
+
+
+@elementwise(2, 2)
+def _inside(values: Tensor, upstream: Tensor, low: Tensor, high: Tensor) -> Tensor:
     # The range with 0.0 in it is what the forward pass clips to.
     inside = (values >= tf.minimum(low, 0.0)) & (values <= tf.maximum(high, 0.0))
     return tf.where(inside, upstream, tf.zeros_like(upstream))
 
 
-def _inside_and_ends(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def gradient_inside(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> Tensor:
+    """The upstream gradient where values are in the range, 0 elsewhere."""
+    return _inside(values, upstream, low, high)
+
+
+def _ends(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
     ends = [
         tf.reduce_sum(tf.where(outside, upstream, tf.zeros_like(upstream)))
         for outside in (values < tf.minimum(low, 0.0), values > tf.maximum(high, 0.0))
     ]
     # A batch whose gradient is not finite must not move the ends: they would never come back.
     below, above = (tf.where(tf.math.is_finite(end), end, tf.zeros_like(end)) for end in ends)
-    return _inside(values, low, high, upstream), below, above
+    return below, above
 
 
-gradient_inside = compiled(_inside)
-gradients_of_range = compiled(_inside_and_ends)
+_gradients_of_ends = compiled(_ends)
+
+
+def gradients_of_range(values: Tensor, low: Tensor, high: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the values and of both ends of a range that is trained."""
+    return gradient_inside(values, low, high, upstream), *_gradients_of_ends(values, low, high, upstream)
 
 
 def fake_quantize_range(
@@ -128,7 +164,6 @@ def fake_quantize_range(
     >>> fake_quantize_range(x, tf.constant(0.0), tf.constant(3.0), spec).numpy().tolist()
     [0.0, 0.0, 3.0]
     """
-    forward = _range_kernel(spec)
 
     @tf.custom_gradient
     def apply(x: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
@@ -137,29 +172,33 @@ def fake_quantize_range(
                 return tuple(gradients_of_range(x, lower, upper, upstream))
             return gradient_inside(x, lower, upper, upstream), None, None
 
-        return forward(x, lower, upper), gradient
+        return rounding(spec)(x, *_range_parameters(spec)(lower, upper)), gradient
 
     return apply(values, tf.convert_to_tensor(low), tf.convert_to_tensor(high))
 
 
+@tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.float32)])
 def _extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    # Two passes where all is finite, as nearly always.
-    unknown = tf.math.is_nan(values)
-    lowest = tf.reduce_min(tf.where(unknown, -np.inf, values))
-    highest = tf.reduce_max(tf.where(unknown, np.inf, values))
-    whole = tf.math.is_finite(lowest) & tf.math.is_finite(highest)
+    # TensorFlow's own reductions are as fast as a program of XLA, and need none for each size. The sum is for NaN, which
+    # XLA's minimum and maximum lose where the whole training step is compiled.
+    lowest, highest = tf.reduce_min(values), tf.reduce_max(values)
+    whole = tf.reduce_all(tf.math.is_finite(tf.stack([lowest, highest, tf.reduce_sum(values)])))
 
-    def of_finite() -> tuple[Tensor, Tensor]:
+    def of_finite() -> tuple[Tensor, Tensor, Tensor]:
+        # The sum of finite values may be infinite too.
         finite = tf.math.is_finite(values)
-        return tf.reduce_min(tf.where(finite, values, np.inf)), tf.reduce_max(tf.where(finite, values, -np.inf))
+        of_all = tf.where(finite, values, np.inf), tf.where(finite, values, -np.inf)
+        return tf.reduce_min(of_all[0]), tf.reduce_max(of_all[1]), tf.reduce_all(finite)
 
-    found = tf.cond(whole, lambda: (lowest, highest), of_finite)
-    # In a training that runs eagerly TensorFlow makes the gradient of all it calls, and XLA has none of a condition.
-    return *map(tf.stop_gradient, found), whole
+    found: tuple[Tensor, Tensor, Tensor] = tf.cond(whole, lambda: (lowest, highest, whole), of_finite)
+    return found
 
 
-# Lowest and highest finite value (the one above the other where there is none), and whether all are finite.
-finite_extremes = compiled(_extremes)
+def finite_extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lowest and highest finite value (the one above the other where there is none), and whether all are finite."""
+    # No gradient: in a training that runs eagerly TensorFlow makes that of all it calls.
+    lowest, highest, whole = _extremes(tf.reshape(tf.stop_gradient(values), [-1]))
+    return lowest, highest, whole
 
 
 def in_float32(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -171,5 +210,5 @@ def in_float32(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 
 def value_of(variable: Any) -> Tensor:
     """The value of a Keras variable as a tensor, read now; float16 policies around the call do not touch it."""
-    with keras.src.backend.AutocastScope(None):
+    with keras_private.no_autocast():
         return tf.convert_to_tensor(variable.value)

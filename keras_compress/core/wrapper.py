@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_compress.core import keras_private
 from keras_compress.core.context import assign, first_time_in_call, outside_of_tracing
 from keras_compress.core.ends import warn_of_ends
 from keras_compress.core.export_notice import TellsOfExport
@@ -155,6 +156,8 @@ class Compressed(TellsOfExport, keras.layers.Wrapper):
 
     def initialize(self, transform: WeightTransform) -> None:
         """Let a transform just added set its variables from the weight that comes to it."""
+        if type(transform).initialize is WeightTransform.initialize:
+            return
         for slot, listed in self.items():
             if any(t is transform for t in listed):
                 transform.initialize(self.weight(slot.name, stop_before=transform))
@@ -197,7 +200,7 @@ class Compressed(TellsOfExport, keras.layers.Wrapper):
         return None
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        if "training" in kwargs and not self.layer._call_has_training_arg:
+        if "training" in kwargs and not keras_private.takes_training(self.layer):
             kwargs.pop("training")
         return self.layer.compute_output_spec(*args, **kwargs)
 
@@ -217,7 +220,7 @@ class Compressed(TellsOfExport, keras.layers.Wrapper):
         if self.input_point is not None:
             inputs = self.input_point(inputs, training=training)
         mapping = [(slot.variable(self.layer), self._transformed(slot, training, update)) for slot, _ in self.items()]
-        outer = keras.src.backend.get_stateless_scope() if keras.src.backend.in_stateless_scope() else None
+        outer = keras_private.stateless_scope()
         with keras.StatelessScope(collect_losses=True) as scope:
             if outer is not None:
                 scope.state_mapping.update(outer.state_mapping)
@@ -227,7 +230,7 @@ class Compressed(TellsOfExport, keras.layers.Wrapper):
             outputs = self.layer(inputs, *args, **kwargs)
         self._apply_updates(scope, given)
         # The losses become this wrapper's own. The layer forgets them, or `stateless_call` would count them twice.
-        self.layer._clear_losses()
+        keras_private.forget_losses(self.layer)
         for loss in scope.losses:
             self.add_loss(loss)
         return outputs if self.gradients is None else self.gradients(outputs, training=training)

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_compress.core import keras_private
 from keras_compress.core.kinds_of_layers import is_graph as is_graph
 from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.core.quiet import ignored_warnings
@@ -72,12 +73,13 @@ def functional(model: keras.Model) -> keras.Model:
         ValueError: For an unbuilt Sequential, or a model without a graph (subclassed).
     """
     if isinstance(model, keras.Sequential):
-        if getattr(model, "_functional", None) is None:
+        held = keras_private.graph_of_sequential(model)
+        if held is None:
             raise ValueError(
                 "Expected a built model: give the Sequential an `Input`, or call it on data. "
                 f"Received: {model.name!r}, which is not built."
             )
-        return model._functional
+        return held
     if not is_graph(model):
         raise ValueError(
             "Expected a Functional or Sequential model. "
@@ -93,7 +95,7 @@ def output_names(model: keras.Model) -> list[str]:
     A model that was rebuilt remembers the names of the one it was made from.
     """
     graph = functional(model)
-    computed = [tensor._keras_history.operation for tensor in graph.outputs]
+    computed = [keras_private.maker(tensor) for tensor in graph.outputs]
     if graph.output_names != [op.name for op in computed]:
         return list(graph.output_names)
     return [getattr(op, "stands_for", None) or op.name for op in computed]
@@ -101,7 +103,7 @@ def output_names(model: keras.Model) -> list[str]:
 
 def nodes(model: keras.Model) -> list[Node]:
     """The calls of a graph in the order in which they run, without the inputs."""
-    by_depth = functional(model)._nodes_by_depth
+    by_depth = keras_private.nodes_by_depth(functional(model))
     return [n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth] if n.operation and not n.is_input]
 
 
@@ -123,6 +125,12 @@ def sole_consumer(node: Node, model: keras.Model, table: dict[int, list[Node]]) 
         return None
     readers = table.get(id(tensor), [])
     return readers[0] if len(readers) == 1 else None
+
+
+def _last_readers(calls: list[Node], kept: list[KerasTensor]) -> dict[int, Node]:
+    """`id(tensor)` -> the last call that reads it, for tensors that are not to be kept."""
+    outputs = {id(tensor) for tensor in kept}
+    return {id(t): node for node in calls for t in node.input_tensors if id(t) not in outputs}
 
 
 @dataclass
@@ -148,7 +156,7 @@ class Rebuild:
     def model(self, model: keras.Model, prefix: str = "", depth: int = 0) -> keras.Model:
         """The rebuilt model, of the same kind and name, with inputs and outputs of the same structure and names."""
         graph = functional(model)
-        inputs = tree.map_structure(self._input, graph._inputs_struct)
+        inputs = tree.map_structure(self._input, keras_private.inputs_structure(graph))
         flat_inputs = tree.flatten(inputs)
         if self.enter is not None and depth == 0:
             flat_inputs = [self.enter(tensor) for tensor in flat_inputs]
@@ -160,7 +168,7 @@ class Rebuild:
         cls = _graph_class(model)
         with ignored_warnings(_ANY_KEYS):
             made = cls(inputs, outputs, name=model.name)
-        pointed = any(hasattr(tensor._keras_history.operation, "stands_for") for tensor in made.outputs)
+        pointed = any(hasattr(keras_private.maker(tensor), "stands_for") for tensor in made.outputs)
         if cls is keras.Model and depth == 0 and len(names) > 1 and pointed:
             with ignored_warnings(_ANY_KEYS):
                 made = NamedOutputs(inputs, outputs, name=model.name)
@@ -176,14 +184,20 @@ class Rebuild:
         """Run the graph of `model` on new tensors."""
         graph = functional(model)
         tensors = {id(old): new for old, new in zip(graph.inputs, inputs, strict=True)}
-        for node in nodes(model):
+        calls = nodes(model)
+        last = _last_readers(calls, graph.outputs)
+        for node in calls:
             if any(id(t) not in tensors for t in node.input_tensors):
                 continue
             args, kwargs = node.arguments.fill_in(tensors)
             results = self._call(node, args, kwargs, prefix, depth)
             for old, new in zip(node.outputs, tree.flatten(results), strict=True):
                 tensors[id(old)] = new
-        return tree.map_structure(lambda t: tensors[id(t)], graph._outputs_struct)
+            for old in node.input_tensors:
+                # A large network's values do not fit into memory all at once. Symbolic tensors are known by identity.
+                if last.get(id(old)) is node and not isinstance(tensors.get(id(old)), keras.KerasTensor):
+                    tensors.pop(id(old), None)
+        return tree.map_structure(lambda t: tensors[id(t)], keras_private.outputs_structure(graph))
 
     def _call(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, depth: int) -> Any:
         operation = node.operation
@@ -202,13 +216,12 @@ class Rebuild:
 def _graph_class(model: keras.Model) -> Any:
     """The user's own class where it is made from inputs and outputs, so that its `train_step` and the like stay."""
     own: Any = type(model)
-    functional = keras.src.models.functional
     if own.__module__.split(".")[0] in ("keras", "keras_compress") or isinstance(model, keras.Sequential):
         return keras.Model
-    if functional.functional_like_constructor(own):
+    if keras_private.takes_inputs_and_outputs(own):
         # Made by `Own(inputs, outputs)`.
         return own
-    left = [name for name in OWN_METHODS if getattr(own, name) is not getattr(functional.Functional, name)]
+    left = [name for name in OWN_METHODS if getattr(own, name) is not getattr(keras_private.Functional, name)]
     if left:
         warn(
             f"{own.__name__} {model.name!r} becomes a plain keras.Model, without its {', '.join(left)}: give it a "
@@ -235,9 +248,9 @@ def rename_between(start: KerasTensor, end: KerasTensor, prefix: str) -> KerasTe
     """Give the operations that lead from `start` to `end` names of their own: Keras's automatic ones may be taken."""
     current = end
     while current is not start:
-        operation, node_index, _ = current._keras_history
+        operation = keras_private.maker(current)
         operation.name = f"{prefix}_{operation.name}"
-        current = operation._inbound_nodes[node_index].input_tensors[0]
+        current = keras_private.call_node(current).input_tensors[0]
     return end
 
 
@@ -287,7 +300,7 @@ def _walk(layer: keras.layers.Layer, prefix: str, seen: set[int]) -> Iterator[tu
 
 
 def _has_own_weights(layer: keras.layers.Layer) -> bool:
-    return hasattr(layer, "slot_axes") or bool(slots_of(layer) or body(layer)._trainable_variables)
+    return hasattr(layer, "slot_axes") or bool(slots_of(layer) or keras_private.own_trainable(body(layer)))
 
 
 def hidden(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:

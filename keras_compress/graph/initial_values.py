@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_compress.core import keras_private
+
 # Below this drawing random numbers costs less than going around it.
 _FEW_WEIGHTS = 10_000
 
@@ -30,7 +32,7 @@ def made_with_values(source: keras.layers.Layer, make: Callable[[], keras.layers
         old, new = source.variables, made.variables
         if [tuple(v.shape) for v in old] == [tuple(v.shape) for v in new]:
             for value, variable in zip(old, new, strict=True):
-                variable._initializer = _constant(value)
+                keras_private.set_initializer(variable, _constant(value))
     return made
 
 
@@ -40,6 +42,8 @@ def _constant(value: keras.Variable) -> Callable[..., Any]:
 
 def _defers(layer: keras.layers.Layer) -> bool:
     """Whether a layer is large, and Keras's own or ours: a user's may make variables in ways that cannot be put off."""
-    if keras.src.backend.in_stateless_scope() or sum(v.shape.num_elements() for v in layer.variables) < _FEW_WEIGHTS:
+    few = sum(v.shape.num_elements() for v in layer.variables) < _FEW_WEIGHTS
+    if few or keras_private.stateless_scope() is not None:
         return False
-    return all(type(each).__module__.startswith(("keras.", "keras_compress.")) for each in layer._flatten_layers())
+    classes = map(type, keras_private.flattened(layer))
+    return all(each.__module__.startswith(("keras.", "keras_compress.")) for each in classes)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_compress.core import progress
+from keras_compress.core import keras_private, progress
 from keras_compress.core.batch_norm import channel_shape, foldable
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.kinds_of_layers import is_user_written
@@ -114,7 +114,7 @@ def _from_config(layer: keras.layers.Layer, overrides: Mapping[str, Any]) -> ker
 
 
 def _wrappers_in(layer: keras.layers.Layer) -> list[Compressed]:
-    return [each for each in layer._flatten_layers() if isinstance(each, Compressed)]
+    return [each for each in keras_private.flattened(layer) if isinstance(each, Compressed)]
 
 
 def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
@@ -127,7 +127,7 @@ def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None
         new.assign(old)
     for wrapper in _wrappers_in(target):
         wrapper._unsettled = False
-    for layer in target._flatten_layers():
+    for layer in keras_private.flattened(target):
         if isinstance(layer, keras.layers.Normalization):
             # It computes with tensors made from its variables, here from the values they had before.
             layer.finalize_state()
@@ -290,7 +290,7 @@ def _out_of_reach(model: keras.Model) -> Iterator[tuple[str, str]]:
     for path, layer in graph.hidden(model):
         if slots_of(inner(layer)):
             yield path, "it is held where it cannot be replaced; hold it in an attribute, list, tuple or dict"
-    if is_user_written(model) and any(len(v.shape) >= 2 for v in model._trainable_variables):
+    if is_user_written(model) and any(len(v.shape) >= 2 for v in keras_private.own_trainable(model)):
         yield model.name, "weights of the model itself have no wrapper; put them into a layer"
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import keras
 
+from keras_compress.core import keras_private
 from keras_compress.core.registry import PACKAGE
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class NamedOutputs(keras.src.models.functional.Functional):
+class NamedOutputs(keras_private.Functional):
     """A Functional model whose outputs have other names than the layers that make them.
 
     Keras names outputs after their layers, also when it loads a model. A point behind an output would give it another

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_compress.graph.tracker import replace_tracked
+from keras_compress.core import keras_private
 
 # Attribute, then keys: `("blocks", 0, "conv")` is `layer.blocks[0]["conv"]`.
 Reference = tuple[str | int, ...]
@@ -19,7 +19,7 @@ def sub_layers(owner: keras.layers.Layer) -> list[tuple[Reference, keras.layers.
 
     A layer that is held twice is listed twice.
     """
-    tracked = {id(layer) for layer in owner._layers}
+    tracked = {id(layer) for layer in keras_private.sub_layers(owner)}
     attributes = [(name, value) for name, value in vars(owner).items() if name not in _keras_attributes()]
     found = [each for name, value in attributes if name[:6] != "_self_" for each in _layers_in((name,), value)]
     return [(reference, layer) for reference, layer in found if id(layer) in tracked]
@@ -28,7 +28,7 @@ def sub_layers(owner: keras.layers.Layer) -> list[tuple[Reference, keras.layers.
 def hidden_layers(owner: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Sub-layers that Keras tracks, but that no attribute, list, tuple or dict holds: in sets, under odd keys."""
     held = {id(layer) for _, layer in sub_layers(owner)}
-    return [layer for layer in owner._layers if id(layer) not in held]
+    return [layer for layer in keras_private.sub_layers(owner) if id(layer) not in held]
 
 
 @functools.cache
@@ -98,7 +98,7 @@ def put_part(owner: keras.layers.Layer, reference: Reference, layer: keras.layer
     old = get_part(owner, reference)
     if old is layer:
         return
-    replace_tracked(owner, old, layer)
+    keras_private.replace_sub_layer(owner, old, layer)
     name, *keys = reference
     held = getattr(owner, str(name))
     value = _replaced(held, keys, layer)

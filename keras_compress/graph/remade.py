@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import keras
 from keras import tree
 
+from keras_compress.core import keras_private
 from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.registry import PACKAGE
@@ -108,7 +109,7 @@ def build_like(made: Layer, build_config: dict[str, Any] | None) -> None:
 
 
 def _unbuilt(layer: Layer) -> bool:
-    return any(not each.built for each in layer._flatten_layers(include_self=False))
+    return any(not each.built for each in keras_private.flattened(layer, include_self=False))
 
 
 def _run(layer: Layer, shapes: dict[Any, Any]) -> None:
@@ -119,7 +120,7 @@ def _run(layer: Layer, shapes: dict[Any, Any]) -> None:
         inputs = {key: tree.map_shape_structure(make, shape) for key, shape in shapes.items()}
         positional = [inputs.pop(None)] if None in inputs else []
         try:
-            keras.src.backend.compute_output_spec(
+            keras_private.output_spec(
                 layer.call, *positional, **{key.removesuffix("_shape"): value for key, value in inputs.items()}
             )
             return
@@ -148,12 +149,12 @@ _register(Remade)
 
 
 @functools.cache
-def _remade_class(origin: type) -> type:
+def _remade_class(origin: Any) -> type:
     def get_config(self: Any) -> dict[str, Any]:
         return _config(self)
 
     # Keras writes the configuration of a class without a `get_config` of its own from the constructor's arguments.
-    get_config._is_default = getattr(origin.get_config, "_is_default", False)  # type: ignore[attr-defined]
+    keras_private.set_default_config(get_config, keras_private.has_default_config(origin.get_config))
     about = {"__module__": origin.__module__, "__qualname__": origin.__qualname__, "__doc__": origin.__doc__}
     made = type(origin.__name__, (Remade, origin), {**about, "origin": origin, "get_config": get_config})
     _register(made)
@@ -164,7 +165,7 @@ def _remade_class(origin: type) -> type:
 
 def classes_in(layer: Layer) -> dict[str, type]:
     """Classes of users' layers in `layer` by the names under which Keras saves them: copying needs no registration."""
-    classes = {each.origin if isinstance(each, Remade) else type(each) for each in layer._flatten_layers()}
+    classes = {each.origin if isinstance(each, Remade) else type(each) for each in keras_private.flattened(layer)}
     own = [each for each in classes if each.__module__.split(".")[0] not in ("keras", "keras_compress")]
     return {keras.saving.get_registered_name(each): each for each in own}
 

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_compress.core import keras_private
 from keras_compress.core.kinds_of_layers import is_graph
-from keras_compress.graph.data import first_of
 
 KerasTensor = Any
 
@@ -63,8 +63,8 @@ def _operations(outputs: Sequence[KerasTensor]) -> list[Any]:
     seen: set[int] = set()
     waiting = [t for t in outputs if isinstance(t, keras.KerasTensor)]
     while waiting:
-        operation, index, _ = waiting.pop()._keras_history
-        node = operation._inbound_nodes[index]
+        tensor = waiting.pop()
+        operation, node = keras_private.maker(tensor), keras_private.call_node(tensor)
         if id(node) in seen:
             continue
         seen.add(id(node))
@@ -73,21 +73,20 @@ def _operations(outputs: Sequence[KerasTensor]) -> list[Any]:
     return list(found.values())
 
 
-def as_graph(model: keras.Model, data: Any = None) -> keras.Model:
+def as_graph(model: keras.Model, batch: Any = None) -> keras.Model:
     """A model as a Functional one: a subclassed model becomes the only layer of it.
 
     Inputs are named by their keys in a dict, by their arguments where `call` takes several, or `inputs`.
 
     Args:
         model: A built model.
-        data: Samples in any form, which tell the shapes and dtypes that a subclassed model has not kept.
+        batch: Samples as the model takes them, which tell the shapes and dtypes that a subclassed model has not kept.
 
     Raises:
-        ValueError: For a subclassed model that has not kept the shape of its inputs, without data.
+        ValueError: For a subclassed model that has not kept the shape of its inputs, without a batch.
     """
     if is_graph(model):
         return model
-    batch = first_of(data)
     shapes = _shapes_kept(model)
     if shapes is None and batch is None:
         raise ValueError(
@@ -114,7 +113,7 @@ def as_graph(model: keras.Model, data: Any = None) -> keras.Model:
 
 def _shapes_kept(model: keras.Model) -> dict[str, Any] | None:
     """Argument of `call` -> shape or structure of shapes, as Keras keeps them when it builds a model for a call."""
-    kept = getattr(model, "_build_shapes_dict", None) or {}
+    kept = keras_private.shapes_built_with(model)
     shapes = {key.removesuffix("_shape"): shape for key, shape in kept.items()}
     # A `build` of the user's own may have been called without shapes, or with what is none.
     leaves = [leaf for shape in shapes.values() for leaf in _leaves(shape)]

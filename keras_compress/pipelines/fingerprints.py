@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_compress.core import keras_private
+
 _PLAIN = (bool, int, float, str, type(None))
 # Whose classes come with a version, not from the user.
 _LIBRARIES = ("keras", "keras_compress", "tensorflow", "numpy", "builtins")
@@ -68,7 +70,7 @@ class _Walk:
         return self._called(value) or self._object(value)
 
     def _model(self, model: keras.Model) -> Any:
-        layers = model._flatten_layers()
+        layers = keras_private.flattened(model)
         inputs = [layer.name for layer in layers if isinstance(layer, keras.layers.InputLayer)]
         # What Keras numbers on, when the same program builds the model again.
         numbered = [name for name in inputs if re.fullmatch(r"input_layer(_\d+)?", name)]
@@ -145,7 +147,7 @@ class _Walk:
         if isinstance(config, dict) and isinstance(config.get("name"), str):
             config = {**config, "name": re.sub(r"_\d+$", "", config["name"])}  # a second Adam is `adam_1`
         # `get_config` of Keras's wrapped functions leaves their arguments out.
-        return [name, self.of(config), self.of(getattr(value, "_fn_kwargs", None))]
+        return [name, self.of(config), self.of(keras_private.arguments_of_function(value))]
 
 
 def _constant(constant: Any) -> str:

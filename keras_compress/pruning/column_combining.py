@@ -20,7 +20,8 @@ from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.model import add_transforms, by_message, check_model
 from keras_compress.pruning.columns import EMPTY, PackedColumns, group_columns, keep_largest
-from keras_compress.pruning.pruner import Pruner, keep_highest
+from keras_compress.pruning.pruner import Pruner
+from keras_compress.pruning.search import keep_highest
 
 Tensor = Any
 

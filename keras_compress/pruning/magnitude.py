@@ -23,7 +23,9 @@ from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.groups import decides_now, members_of, new_group
 from keras_compress.graph.model import add_transforms, check_model
 from keras_compress.pruning.n_m import NMPruner
-from keras_compress.pruning.pruner import Pruner, keep_highest
+from keras_compress.pruning.pruner import Pruner
+from keras_compress.pruning.search import keep_highest
+from keras_compress.pruning.together import mask_together
 
 Tensor = Any
 POOLING = ("AVG", "MAX")
@@ -79,13 +81,13 @@ class MagnitudePruner(Pruner):
 
     def unit_scores(self, weight: Tensor) -> Tensor:
         """Flat scores of what is pruned as one: single weights, or blocks."""
-        scores = self.scores(weight)
-        return ops.reshape(scores, (-1,)) if self.block_size == (1, 1) else ops.reshape(self._pooled(scores), (-1,))
+        return self._units(self.scores(weight))
+
+    def _units(self, scores: Tensor) -> Tensor:
+        return ops.reshape(scores if self.block_size == (1, 1) else self._pooled(scores), (-1,))
 
     def choose(self, scores: Tensor, sparsity: Tensor) -> Tensor:
-        if self.block_size == (1, 1):
-            return self.mask_of(keep_highest(ops.reshape(scores, (-1,)), sparsity))
-        return self.mask_of(keep_highest(ops.reshape(self._pooled(scores), (-1,)), sparsity))
+        return self.mask_of(keep_highest(self._units(scores), sparsity))
 
     def mask_of(self, units: Tensor) -> Tensor:
         """The mask of the weight from the flat mask of its units."""
@@ -111,7 +113,8 @@ class MagnitudePruner(Pruner):
 
     def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
         if self.group is None:
-            return super().update(weight)
+            mask = mask_together(self, MagnitudePruner, _ranked_alone)
+            return super().update(weight) if mask is None else [(self.mask, mask), (self.step, self.step + 1)]
         _update_group(self.group)
         return [(self.step, self.step + 1)]
 
@@ -128,6 +131,13 @@ class MagnitudePruner(Pruner):
             "block_size": list(self.block_size),
             "block_pooling_type": self.block_pooling_type,
         }
+
+
+def _ranked_alone(pruner: MagnitudePruner) -> bool:
+    """Whether its mask is that of its own highest units: a subclass may choose otherwise."""
+    own = type(pruner)
+    as_here = own.choose is MagnitudePruner.choose and own.update is MagnitudePruner.update
+    return as_here and pruner.group is None
 
 
 def _update_group(name: str) -> None:

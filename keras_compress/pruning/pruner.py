@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,7 +15,7 @@ from keras_compress.core.existing import existing
 from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import resolve
 from keras_compress.core.schedule import Schedule
-from keras_compress.core.ste import compiled, value_of
+from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 
 Tensor = Any
@@ -31,8 +30,8 @@ def _masked_gradient(upstream: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
     return _masked(upstream, mask)
 
 
-MASK = Kernel(_masked, _masked_gradient, compile_alone=False)
-MASK_WITH_DENSE_GRADIENT = Kernel(_masked, compile_alone=False)
+MASK = Kernel(_masked, _masked_gradient, compile_alone=False, exact=True, small=2**31)
+MASK_WITH_DENSE_GRADIENT = Kernel(_masked, compile_alone=False, exact=True, small=2**31)
 
 
 class Pruner(WeightTransform):
@@ -162,45 +161,3 @@ def _as_schedule(schedule: Any) -> Schedule:
             f"Received: {schedule!r} of type {type(schedule).__name__}"
         )
     return resolved
-
-
-@compiled
-def keep_highest(scores: Tensor, sparsity: Tensor) -> Tensor:
-    """Mask of the highest `round(n * (1 - sparsity))` scores of a flat tensor, one at least; of equal ones, the first.
-
-    The threshold is found bit by bit: 32 counts are some 15 times faster than a sort.
-
-    >>> keep_highest(tf.constant([0.1, 0.4, 0.3, 0.2]), tf.constant(0.5)).numpy().tolist()
-    [False, True, True, False]
-    """
-    count = scores.shape[0]
-    # A weight of zeros only would cut the network in two, and could never learn again.
-    kept = tf.maximum(tf.cast(tf.round(float(count) * (1.0 - tf.cast(sparsity, tf.float64))), tf.int32), 1)
-    ordered = _ordered_integers(scores)
-    threshold = _highest_integer(-(2**31), 32, lambda bound: _count(ordered >= bound) >= kept)
-    above, equal, index = ordered > threshold, ordered == threshold, tf.range(count)
-    missing = kept - _count(above)
-    last = _highest_integer(0, count.bit_length(), lambda bound: _count(equal & (index < bound)) < missing)
-    return above | (equal & (index <= last) & (missing > 0))
-
-
-def _ordered_integers(scores: Tensor) -> Tensor:
-    """int32 numbers in the order of the float32 ones; -0.0 equals 0.0."""
-    bits = tf.bitcast(tf.where(scores == 0.0, tf.zeros_like(scores), scores), tf.int32)
-    return tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, 0x7FFFFFFF), bits)
-
-
-def _count(condition: Tensor) -> Tensor:
-    return tf.reduce_sum(tf.cast(condition, tf.int32))
-
-
-def _highest_integer(start: int, bits: int, holds: Callable[[Tensor], Tensor]) -> Tensor:
-    """The highest int32 number for which a condition holds that holds up to some number and no further."""
-    powers = tf.constant([-(2**31) if bit == 31 else 2**bit for bit in reversed(range(bits))])
-
-    def try_bit(position: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        candidate = tf.bitwise.bitwise_xor(found, powers[position])
-        return position + 1, tf.where(holds(candidate), candidate, found)
-
-    loop = tf.while_loop(lambda position, found: position < bits, try_bit, (tf.constant(0), tf.constant(start)))
-    return loop[1]

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_compress.core import affine
+from keras_compress.core import affine, keras_private
 from keras_compress.core.context import assign, counter, first_time_in_call
 from keras_compress.core.export_notice import TellsOfExport
 from keras_compress.core.registry import PACKAGE, register
@@ -178,7 +178,7 @@ class TrainedQuantizer(ActivationQuantizer):
 
     def load_own_variables(self, store: Any) -> None:
         """As Keras does; files of earlier versions do not have the last variable."""
-        own = [*self._trainable_variables, *self._non_trainable_variables]
+        own = keras_private.own_variables(self)
         if len(store.keys()) != len(own) - 1:
             super().load_own_variables(store)
             return
@@ -220,7 +220,7 @@ class TrainedQuantizer(ActivationQuantizer):
         return in_float32(lambda values: with_gradient(forward, gradients, values, *numbers), inputs)
 
     def _warn_if_untrained(self) -> None:
-        if keras.src.backend.in_stateless_scope():
+        if keras_private.stateless_scope() is not None:
             # Keras only traces the model, as before training under a distribution strategy.
             return
         with tf.init_scope():

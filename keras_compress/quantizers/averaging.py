@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core import affine
-from keras_compress.core.ste import compiled, finite_extremes
+from keras_compress.core.ste import compiled, finite_extremes, rounding
 
 Tensor = Any
 
@@ -27,19 +27,27 @@ def count_on(before: Tensor, frozen: bool, some: Tensor = True) -> Tensor:
 
 @functools.cache
 def averaging_program(spec: affine.QuantSpec, decay: float, frozen: bool) -> Callable[..., Any]:
-    """Compiled `values, minimum, maximum, batches before -> rounded, low, high, minimum, maximum, batches, whole`.
+    """`values, minimum, maximum, batches before -> rounded, low, high, minimum, maximum, batches, whole`.
 
-    One program, because in a small model the start of each costs as much as its work.
+    Three programs: what is done to the numbers of a range is compiled once for all points, and only the passes over the
+    values for each size of them.
     """
 
-    def forward(values: Tensor, minimum: Tensor, maximum: Tensor, before: Tensor) -> tuple[Tensor, ...]:
-        lowest, highest, whole = finite_extremes(values)
+    def averages(
+        lowest: Tensor, highest: Tensor, minimum: Tensor, maximum: Tensor, before: Tensor
+    ) -> tuple[Tensor, ...]:
         stays = ((before > 0) & frozen) | (lowest > highest)
         minimum = tf.where(stays, minimum, decay * minimum + (1.0 - decay) * lowest)
         maximum = tf.where(stays, maximum, decay * maximum + (1.0 - decay) * highest)
         batches = count_on(before, frozen, lowest <= highest)
         low, high = corrected(minimum, batches, decay), corrected(maximum, batches, decay)
-        rounded = affine.fake_quantize(values, *affine.affine_parameters(low, high, spec), spec)
-        return rounded, low, high, minimum, maximum, batches, whole
+        return *affine.affine_parameters(low, high, spec), low, high, minimum, maximum, batches
 
-    return compiled(forward)
+    of_range = compiled(averages)
+
+    def forward(values: Tensor, minimum: Tensor, maximum: Tensor, before: Tensor) -> tuple[Tensor, ...]:
+        lowest, highest, whole = finite_extremes(values)
+        scale, zero_point, *found = of_range(lowest, highest, minimum, maximum, before)
+        return rounding(spec)(values, scale, zero_point), *found, whole
+
+    return forward

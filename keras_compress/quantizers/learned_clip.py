@@ -29,7 +29,7 @@ def _grid(spec: affine.QuantSpec) -> IntegerGrid:
         clipped = ops.abs(weight) >= positive(alpha)
         return (sum_of_groups(ops.where(clipped, upstream * ops.sign(weight), ops.zeros_like(upstream)), alpha),)
 
-    return IntegerGrid(to_integers, weight_gradient, state_gradients)
+    return IntegerGrid(to_integers, weight_gradient, state_gradients, exact=True)
 
 
 @register("weight_transform")

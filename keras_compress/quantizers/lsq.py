@@ -37,7 +37,7 @@ def _grid(spec: affine.QuantSpec) -> IntegerGrid:
         gradient_scale = 1.0 / math.sqrt(group_size(weight, first) * high)
         return sum_of_groups(upstream * of_each, first) * gradient_scale / first, None
 
-    return IntegerGrid(to_integers, weight_gradient, state_gradients)
+    return IntegerGrid(to_integers, weight_gradient, state_gradients, exact=True)
 
 
 @register("weight_transform")

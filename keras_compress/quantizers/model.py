@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import keras
 
+from keras_compress.core import keras_private
 from keras_compress.core.existing import found_in, keeping, kept_by, kinds_of, warn_of
 from keras_compress.core.export_notice import share_notice
 from keras_compress.core.global_state import global_state_kept
@@ -220,7 +221,7 @@ def quantize_model(
         _warn_of_places(model)
         if graph.is_graph(model):
             quantized = _with_points(quantized, apart, places, other_activations)
-    share_notice(quantized._flatten_layers())
+    share_notice(keras_private.flattened(quantized))
     return quantized
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_compress.core import keras_private
 from keras_compress.core.batch_norm import foldable
 from keras_compress.core.printable import scope_name
 from keras_compress.core.wrapper import Compressed
@@ -78,9 +79,9 @@ def _channels_kept(first: Node, last: Node) -> bool:
     """Whether the calls from `first` to before `last` are reshapes that leave the last axis alone."""
     tensors = [last.input_tensors[0]]
     while tensors[-1] is not first.outputs[0]:
-        tensors.append(_producer(tensors[-1]).input_tensors[0])
+        tensors.append(keras_private.call_node(tensors[-1]).input_tensors[0])
     tensors.append(first.input_tensors[0])
-    reshapes = all(type(_producer(t).operation).__name__ == "Reshape" for t in tensors[:-1])
+    reshapes = all(type(keras_private.call_node(t).operation).__name__ == "Reshape" for t in tensors[:-1])
     return reshapes and len({t.shape[-1] for t in tensors}) == 1
 
 
@@ -152,7 +153,7 @@ def _place_of(node: Node) -> Place:
     if _is_bounded_relu(node.operation):
         return Place.NON_NEGATIVE
     passes = kind_of(node.operation) in (Kind.SAME, Kind.AVERAGE, Kind.MEAN, Kind.JOIN) and node.input_tensors
-    if passes and all(_place_of(_producer(t)) is not Place.ANYWHERE for t in node.input_tensors):
+    if passes and all(_place_of(keras_private.call_node(t)) is not Place.ANYWHERE for t in node.input_tensors):
         return Place.NON_NEGATIVE
     return Place.ANYWHERE
 
@@ -160,11 +161,6 @@ def _place_of(node: Node) -> Place:
 def _is_bounded_relu(operation: Any) -> bool:
     """A ReLU with another upper end than 6: no kernel fuses it, but its values are not negative."""
     return isinstance(operation, keras.layers.ReLU) and operation.negative_slope == 0 and operation.threshold == 0
-
-
-def _producer(tensor: Any) -> Node:
-    operation, node_index, _ = tensor._keras_history
-    return operation._inbound_nodes[node_index]
 
 
 @dataclass
@@ -231,7 +227,7 @@ class PlacePoints:
         """What a ReLU would see: a quantizer takes its place."""
         if kind_of(call.operation) is Kind.CLAMP:
             tensor = call.args[0]
-            if kind_of(_producer(call.node.input_tensors[0]).operation) in (Kind.LINEAR, Kind.NORM):
+            if kind_of(keras_private.call_node(call.node.input_tensors[0]).operation) in (Kind.LINEAR, Kind.NORM):
                 return tensor
             return self._point(call, tensor, "_input", self.quantizer(self._root(call), Place.ANYWHERE))
         copied = self._copies.of(call.path, call.operation)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_compress.core import affine
+from keras_compress.core import affine, keras_private
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.ste import in_float32, straight_through
 from keras_compress.graph import graph
@@ -27,16 +27,14 @@ class _Held:
 
 def grid_of(tensor: Any) -> ActivationQuantizer | None:
     """The quantizer on whose grid a symbolic tensor lies, through poolings and calls that move values; or `None`."""
-    history = getattr(tensor, "_keras_history", None)
-    while history is not None:
-        operation, index, _ = history
+    while (made := keras_private.made_by(tensor)) is not None:
+        operation, inputs = made
         if isinstance(operation, QuantizeActivation):
             return operation.quantizer
         moves = kind_of(operation) in (Kind.SAME, Kind.AVERAGE) and not graph.is_graph(operation)
-        inputs = (
-            operation._inbound_nodes[index].input_tensors if moves and index < len(operation._inbound_nodes) else []
-        )
-        history = getattr(inputs[0], "_keras_history", None) if len(inputs) == 1 else None
+        if not moves or len(inputs) != 1:
+            return None
+        tensor = inputs[0]
     return None
 
 

@@ -49,8 +49,8 @@ def _to_integers(weight: Tensor) -> tuple[Tensor, Tensor]:
 def grid_with_slope(slope: Callable[..., Tensor] | None, *parameters: float) -> IntegerGrid:
     """The integers +-1 at scale 1, with the gradient `upstream * slope(weight, *parameters)`; `None` for 1."""
     if slope is None:
-        return IntegerGrid(_to_integers)
-    return IntegerGrid(_to_integers, lambda upstream, weight: upstream * slope(weight, *parameters))
+        return IntegerGrid(_to_integers, exact=True)
+    return IntegerGrid(_to_integers, lambda upstream, weight: upstream * slope(weight, *parameters), exact=True)
 
 
 class SignQuantizer(WeightQuantizer):

@@ -20,7 +20,7 @@ def _grid(threshold: float) -> IntegerGrid:
         kept = tf.cast(tf.abs(weight) > threshold, weight.dtype)
         return tf.sign(weight) * kept, tf.ones([1] * len(weight.shape))
 
-    return IntegerGrid(to_integers, lambda upstream, weight: upstream * clipped_identity(weight))
+    return IntegerGrid(to_integers, lambda upstream, weight: upstream * clipped_identity(weight), exact=True)
 
 
 @register("weight_transform")

@@ -17,6 +17,8 @@ from keras_compress.core.ste import compiled
 from keras_compress.core.transform import IntegerWeight, WeightTransform
 
 Tensor = Any
+# A few operations, each of which is one pass over memory: a program of them takes long to win.
+_SMALL = 262_144
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,15 @@ class IntegerGrid:
         weight_gradient: `(upstream, weight, *state) -> gradient`; `None` is straight through.
         state_gradients: `(upstream, weight, *state) -> gradients`, one for each tensor of the state, `None` for one
             that is not trained; `None` where none is.
+        exact: Whether `to_integers` is made of comparisons, divisions and roundings only, each of which gives the same
+            bits in a compiled program and outside one. A sum, a product added to something, an exponential do not:
+            freezing then runs the program as training compiled it.
     """
 
     to_integers: Callable[..., tuple[Tensor, Tensor]]
     weight_gradient: Callable[..., Tensor] | None = None
     state_gradients: Callable[..., tuple[Tensor | None, ...]] | None = None
+    exact: bool = False
 
 
 @functools.cache
@@ -44,7 +50,7 @@ def _kernel(grid: IntegerGrid) -> Kernel:
         integers, scale = grid.to_integers(weight, *state)
         return affine.dequantize(integers, scale, 0.0)
 
-    return Kernel(forward, grid.weight_gradient, grid.state_gradients)
+    return Kernel(forward, grid.weight_gradient, grid.state_gradients, exact=grid.exact, small=_SMALL)
 
 
 @functools.cache
@@ -130,7 +136,9 @@ class WeightQuantizer(WeightTransform):
         if not self.has_integers:
             return None
         method, state = self.grid()
-        found, scale = _integers_program(method)(ops.convert_to_tensor(weight, "float32"), *state)
+        # Compiling takes a hundred times as long as running once.
+        program = method.to_integers if method.exact else _integers_program(method)
+        found, scale = program(ops.convert_to_tensor(weight, "float32"), *state)
         integers = ops.convert_to_numpy(found)
         self._check_integers(integers)
         return IntegerWeight(

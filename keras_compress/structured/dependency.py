@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_compress.core import keras_private
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.graph import graph
 from keras_compress.graph.model import check_model, inner
@@ -81,7 +82,7 @@ class _Walk:
                 continue
             results = self._call(node, [axes[id(t)] for t in node.input_tensors], prefix)
             axes.update((id(t), each) for t, each in zip(node.outputs, results, strict=True))
-        return [axes[id(t)] for t in tree.flatten(held._outputs_struct)]
+        return [axes[id(t)] for t in tree.flatten(keras_private.outputs_structure(held))]
 
     def _call(self, node: Any, inputs: list[Axes], prefix: str) -> list[Axes]:
         operation = inner(node.operation)

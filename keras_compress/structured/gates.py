@@ -10,6 +10,7 @@ import numpy as np
 from keras import tree
 from numpy.typing import NDArray
 
+from keras_compress.core import keras_private
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.model import LayerCopies, copied, inner
 from keras_compress.structured.channel_graph import ChannelGraph, Reading
@@ -37,7 +38,7 @@ def without_weights(graph: ChannelGraph) -> list[Reading]:
 
 
 def _is_gated(reading: Reading) -> bool:
-    return isinstance(inner(reading.tensor._keras_history.operation), ChannelGate)
+    return isinstance(inner(keras_private.maker(reading.tensor)), ChannelGate)
 
 
 def gated(graph: ChannelGraph, copies: LayerCopies, factors_of: FactorsOf) -> keras.Model:
@@ -79,7 +80,7 @@ class _Gates:
         key = (id(reading.tensor), reading.axis)
         if key not in self._made:
             tensor = reading.tensor
-            name = self._name(f"{tensor._keras_history.operation.name}_gate")
+            name = self._name(f"{keras_private.maker(tensor).name}_gate")
             made = ChannelGate(reading.axis, dtype=tensor.dtype if "float" in tensor.dtype else None, name=name)
             made.build(tensor.shape)
             made.gate.assign(factors)

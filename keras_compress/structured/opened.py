@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_compress.core import keras_private
 from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.graph import graph
 from keras_compress.graph.model import copy_layer
@@ -35,7 +36,7 @@ def opened(model: keras.Model) -> keras.Model:
     outer = as_graph(model)
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in outer.inputs]
     outputs = graph.Rebuild(_Opening(model).visit, flat=True).run(outer, inputs, "", 0)
-    return keras.Model(tree.pack_sequence_as(outer._inputs_struct, inputs), outputs, name=model.name)
+    return keras.Model(tree.pack_sequence_as(keras_private.inputs_structure(outer), inputs), outputs, name=model.name)
 
 
 @contextmanager
@@ -85,7 +86,7 @@ class _Opening:
     def _inside(self, call: graph.Call) -> Any:
         """What the `call` of a user's layer runs, on the tensors that it was given."""
         layer = call.operation
-        if layer._trainable_variables or layer._non_trainable_variables:
+        if keras_private.own_variables(layer):
             raise ValueError("it has weights of its own")
         flat = tree.flatten((call.args, call.kwargs))
         symbolic = [each for each in flat if isinstance(each, keras.KerasTensor)]
@@ -94,7 +95,7 @@ class _Opening:
             tensors = iter(fresh)
             filled = [next(tensors) if isinstance(each, keras.KerasTensor) else each for each in flat]
             args, kwargs = tree.pack_sequence_as((call.args, call.kwargs), filled)
-            if layer._call_has_training_arg:
+            if keras_private.takes_training(layer):
                 # Layers inside then ask the model whether it trains.
                 kwargs = {**kwargs, "training": None}
             return layer.call(*args, **kwargs)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core import keras_private
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.configuration import configuration
 from keras_compress.graph.model import LayerCopies, check_phases_ended, compressed_layers, copy_layer, inner
@@ -232,4 +233,4 @@ def random_inputs(model: keras.Model, samples: int, seed: int) -> Any:
         shape = (samples, *(n or UNKNOWN_LENGTH for n in tensor.shape[1:]))
         is_float = "float" in tensor.dtype
         made.append((random.normal(size=shape) if is_float else random.integers(0, 2, shape)).astype(tensor.dtype))
-    return keras.tree.pack_sequence_as(held._inputs_struct, made)
+    return keras.tree.pack_sequence_as(keras_private.inputs_structure(held), made)

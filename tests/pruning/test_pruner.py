@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.pruning.pruner import keep_highest
+from keras_compress.pruning.search import keep_highest
 
 ALWAYS = kc.ConstantSparsity(0.5, begin_step=0, frequency=1)
 

@@ -183,9 +183,9 @@ def _is_users(activation: Any) -> bool:
 
 def _function(emit: Emitter, name: str, inputs: Tensor, arguments: dict[str, Any] | None = None) -> Tensor:
     if name == "silu":
-        gate = emit(keras.layers.Activation("sigmoid", name="sigmoid"), inputs)
-        return emit(keras.layers.Multiply(name="product"), [inputs, gate])
-    return emit(PointwiseFunction(name, arguments, name=name), inputs)
+        gate = emit.new(keras.layers.Activation("sigmoid", name="sigmoid"), inputs)
+        return emit.new(keras.layers.Multiply(name="product"), [inputs, gate])
+    return emit.new(PointwiseFunction(name, arguments, name=name), inputs)
 
 
 class ActivationOperation(Expansion):

@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_compress.convert.expand.activations import range_of_use
 from keras_compress.convert.fold import affine_of
+from keras_compress.core import keras_private
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
@@ -68,7 +69,7 @@ def coarse_enough(model: keras.Model, points: Sequence[QuantizeActivation]) -> N
     for node in graph.nodes(model):
         if id(node.operation) not in wanted:
             continue
-        producer = node.input_tensors[0]._keras_history.operation
+        producer = keras_private.maker(node.input_tensors[0])
         kind = type(producer).__name__
         if kind in ("Add", "Subtract", "Multiply"):
             steps = [step for step in map(_step, _inputs(node)) if step is not None]
@@ -96,29 +97,32 @@ def whole_offsets(model: keras.Model, points: Sequence[QuantizeActivation]) -> N
 
 def _offset(point: Any) -> float:
     """The number that a normalization of other integers adds to all of them, in front of a point; else 0."""
-    operation, index, _ = point.input_tensors[0]._keras_history
-    while kind_of(operation) is Kind.SAME and operation._inbound_nodes[index].input_tensors:
-        operation, index, _ = operation._inbound_nodes[index].input_tensors[0]._keras_history
-    if not isinstance(operation, keras.layers.BatchNormalization):
+    made = _unmoved(point.input_tensors[0])
+    norm = keras_private.maker(made)
+    if not isinstance(norm, keras.layers.BatchNormalization):
         return 0.0
-    alone = _step(operation._inbound_nodes[index].input_tensors[0]) is not None
-    affine = affine_of(operation)
+    alone = _step(keras_private.call_node(made).input_tensors[0]) is not None
+    affine = affine_of(norm)
     same = np.ptp(affine.factor) == 0 and np.ptp(affine.offset) == 0
     return float(affine.offset[0]) if alone and same else 0.0
 
 
 def _inputs(point: Any) -> list[Any]:
     """What goes into the operation in front of a point."""
-    operation, index, _ = point.input_tensors[0]._keras_history
-    return list(operation._inbound_nodes[index].input_tensors)
+    return list(keras_private.call_node(point.input_tensors[0]).input_tensors)
 
 
 def _step(tensor: Any) -> float | None:
     """The scale of a tensor's integers; `None` where no point made it."""
-    operation, index, _ = tensor._keras_history
-    while kind_of(operation) is Kind.SAME and operation._inbound_nodes[index].input_tensors:
-        operation, index, _ = operation._inbound_nodes[index].input_tensors[0]._keras_history
+    operation = keras_private.maker(_unmoved(tensor))
     return float(operation.quantizer.parameters()[0]) if isinstance(operation, QuantizeActivation) else None
+
+
+def _unmoved(tensor: Any) -> Any:
+    """A tensor before its values were moved."""
+    while kind_of(keras_private.maker(tensor)) is Kind.SAME and (read := keras_private.call_node(tensor).input_tensors):
+        tensor = read[0]
+    return tensor
 
 
 def _widen(quantizer: Any, step: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_compress.convert.lstm.layers import FusedLSTM, LstmCells
+from keras_compress.core import keras_private
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
 from keras_compress.tflite.lstm.integers import lstm_integers, overflows
@@ -43,7 +44,7 @@ def frozen_lstm(
             "Expected an activation quantizer of up to 8 bits in front of an LSTM that becomes one operator. "
             f"Received: none at {name!r}; put one there, or use recurrent='unrolled'."
         )
-    point = node.input_tensors[0]._keras_history.operation
+    point = keras_private.maker(node.input_tensors[0])
     quantizer = known.get(point.name, point.quantizer)
     low, high = (float(end) for end in quantizer.range())
     lstm = lstm_integers(
@@ -63,7 +64,7 @@ def frozen_lstm(
 
 def cells_behind(node: Node) -> LstmCells:
     """The layer that gives a call of `LstmOutput` its cell states."""
-    cells: LstmCells = node.input_tensors[0]._keras_history.operation.input._keras_history.operation
+    cells: LstmCells = keras_private.maker(keras_private.maker(node.input_tensors[0]).input)
     return cells
 
 

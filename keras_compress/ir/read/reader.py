@@ -28,6 +28,10 @@ Storage = Callable[[str, ConstantGrid], int]
 Island = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], tuple[bytes, list[tuple[tuple[int, ...], str]]]]
 
 
+class UnknownOperationError(ValueError):
+    """The table has no operators for a call; the message names it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """What stands for a Keras tensor.
@@ -180,7 +184,7 @@ class Reader:
         if made is not NotImplemented:
             return made
         if self._island is None:
-            raise ValueError(
+            raise UnknownOperationError(
                 "Expected layers and operations that the table of the intermediate graph knows. Received: "
                 f"{type(operation).__name__} at {self.build.path!r}"
             )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_compress.core import keras_private
 from keras_compress.core.registry import register
 from keras_compress.structured.channel_ids import Axes, Ids
 from keras_compress.structured.rules.rule import Rule, Visit
@@ -26,7 +27,7 @@ class MultiHeadAttentionRule(Rule):
         given = _inputs(visit)
         queries, values = given["query"], given["value"]
         _projections(visit, given, {"query": heads, "key": heads, "value": heads})
-        axes = layer._attention_axes
+        axes = keras_private.attention_axes(layer)
         keys = int(np.prod([values.shape[axis] or 1 for axis in axes], dtype=np.int64))
         positions = visit.positions(queries.shape)
         visit.product(positions * keys * (layer.key_dim + layer.value_dim), heads)
@@ -84,9 +85,9 @@ def _inputs(visit: Visit) -> dict[str, Any]:
 def _projections(visit: Visit, given: dict[str, Any], heads: dict[str, Ids]) -> None:
     """Kernels `(features, heads, size)` and biases `(heads, size)` of queries, keys, values and of a gate."""
     layer = visit.operation
-    dense = [("query", layer._query_dense), ("key", layer._key_dense), ("value", layer._value_dense)]
-    if getattr(layer, "use_gate", getattr(layer, "_use_gate", False)):
-        dense.append(("query", layer._gate_dense))
+    dense = [(name, keras_private.projection(layer, name)) for name in ("query", "key", "value")]
+    if keras_private.has_gate(layer):
+        dense.append(("query", keras_private.projection(layer, "gate")))
     for name, each in dense:
         tensor = given[name]
         came = visit.axes_of(tensor).get(len(tensor.shape) - 1)
@@ -99,7 +100,7 @@ def _projections(visit: Visit, given: dict[str, Any], heads: dict[str, Ids]) -> 
 
 def _joined(visit: Visit, heads: Ids, positions: int) -> Ids | None:
     """The features that the heads are joined to, by a kernel `(heads, size, features...)`; `None` for several axes."""
-    dense = visit.operation._output_dense
+    dense = keras_private.projection(visit.operation, "output")
     visit.weight(dense.kernel, 0, heads, "in")
     size, *features = dense.kernel.shape[1:]
     if len(features) != 1:

@@ -11,6 +11,7 @@ import numpy as np
 from keras import tree
 from numpy.typing import NDArray
 
+from keras_compress.core import keras_private
 from keras_compress.graph import graph
 
 Batch = list[NDArray[Any]]
@@ -42,7 +43,7 @@ class InputSpec:
 
 def input_specs(model: keras.Model) -> list[InputSpec]:
     """The inputs of a graph, in its order."""
-    structure = graph.functional(model)._inputs_struct
+    structure = keras_private.inputs_structure(graph.functional(model))
     keys = _keys(structure, len(model.inputs))
     return [
         InputSpec(tuple(dict.fromkeys((*key, t.name))), tuple(t.shape[1:]), str(t.dtype), t.shape[0])

@@ -1,0 +1,234 @@
+"""What this package uses of Keras's and TensorFlow's private names. No other file has any.
+
+Each function has a test against what it stands for, so that a version of Keras that changes one is seen there first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import keras
+from keras.src.backend.common import global_state
+from tensorflow.python.eager import context
+
+Functional: Any = keras.src.models.functional.Functional
+# Keras's own attributes for the whole program, such as its open scopes, by name.
+global_attribute: Callable[[str], Any] = global_state.get_global_attribute
+set_global_attribute: Callable[[str, Any], None] = global_state.set_global_attribute
+
+
+def maker(tensor: keras.KerasTensor) -> Any:
+    """The operation that makes a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
+def call_node(tensor: keras.KerasTensor) -> Any:
+    """The node of the call that makes a symbolic tensor."""
+    operation, call, _ = tensor._keras_history
+    return operation._inbound_nodes[call]
+
+
+def made_by(tensor: Any) -> tuple[Any, list[Any]] | None:
+    """The operation that makes a tensor and what it reads; `None` for a tensor of values.
+
+    While a layer of the operation is still being built, the node is not there yet: nothing is known of what it reads.
+    """
+    history = getattr(tensor, "_keras_history", None)
+    if history is None:
+        return None
+    nodes = history.operation._inbound_nodes
+    return history.operation, nodes[history.node_index].input_tensors if history.node_index < len(nodes) else []
+
+
+def nodes_by_depth(graph: Any) -> dict[int, list[Any]]:
+    """The nodes of a Functional model by their distance from its outputs."""
+    found: dict[int, list[Any]] = graph._nodes_by_depth
+    return found
+
+
+def inputs_structure(graph: Any) -> Any:
+    """The inputs of a Functional model in the structure in which it takes them."""
+    return graph._inputs_struct
+
+
+def outputs_structure(graph: Any) -> Any:
+    """The outputs of a Functional model in the structure in which it gives them."""
+    return graph._outputs_struct
+
+
+def graph_of_sequential(model: keras.Sequential) -> Any:
+    """The Functional model inside a Sequential, `None` before it is built."""
+    return getattr(model, "_functional", None)
+
+
+def takes_inputs_and_outputs(cls: type) -> bool:
+    """Whether a class of models is made by `cls(inputs, outputs)`."""
+    return bool(keras.src.models.functional.functional_like_constructor(cls))
+
+
+def flattened(layer: Any, include_self: bool = True) -> list[Any]:
+    """A layer or model and all that is tracked inside it, each once."""
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def sub_layers(layer: Any) -> list[Any]:
+    """The layers that a layer tracks itself, in their order."""
+    return list(layer._layers)
+
+
+def own_trainable(layer: Any) -> list[Any]:
+    """Trainable variables of a layer, without those of its sub-layers."""
+    return list(layer._trainable_variables)
+
+
+def own_variables(layer: Any) -> list[Any]:
+    """Variables of a layer, without those of its sub-layers."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def takes_training(layer: Any) -> bool:
+    """Whether a layer's `call` has an argument `training`."""
+    return bool(layer._call_has_training_arg)
+
+
+def losses_of_call(layer: Any) -> list[Any]:
+    """The losses that a layer itself has added so far; the list that it keeps them in."""
+    losses: list[Any] = layer._losses
+    return losses
+
+
+def forget_losses(layer: Any) -> None:
+    """Drop the losses that a layer and its sub-layers have added."""
+    layer._clear_losses()
+
+
+def projection(layer: Any, name: str) -> Any:
+    """The dense layer of an attention layer: `"query"`, `"key"`, `"value"`, `"gate"` or `"output"`."""
+    return getattr(layer, f"_{name}_dense")
+
+
+def has_gate(layer: Any) -> bool:
+    """Whether an attention layer multiplies its heads by a gate."""
+    return bool(getattr(layer, "use_gate", getattr(layer, "_use_gate", False)))
+
+
+def attention_axes(layer: Any) -> tuple[int, ...]:
+    """The axes over which a MultiHeadAttention attends; a GroupedQueryAttention knows the first alone."""
+    axes: tuple[int, ...] = getattr(layer, "_attention_axes", None) or (1,)
+    return axes
+
+
+def set_initializer(variable: keras.Variable, initializer: Callable[..., Any]) -> None:
+    """Let a variable whose making was put off begin with other values."""
+    variable._initializer = initializer
+
+
+def seed_generators(layer: Any) -> list[tuple[Any, int | None]]:
+    """`(generator, seed that the user gave)` of the random numbers that a layer itself draws."""
+    return [(generator, generator._initial_seed) for generator in layer._seed_generators]
+
+
+def shapes_built_with(model: Any) -> dict[str, Any]:
+    """The arguments with which a model was built, `{}` where it was not or none are kept."""
+    return getattr(model, "_build_shapes_dict", None) or {}
+
+
+def arguments_of_function(value: Any) -> Any:
+    """The arguments that Keras's wrapper of a loss or metric function passes on, which its configuration leaves out."""
+    return getattr(value, "_fn_kwargs", None)
+
+
+def has_default_config(method: Any) -> bool:
+    """Whether a `get_config` is the one that Keras writes for a class without its own."""
+    return bool(getattr(method, "_is_default", False))
+
+
+def set_default_config(method: Any, default: bool) -> None:
+    """Mark a `get_config` as one that Keras wrote, or as a class's own."""
+    method._is_default = default
+
+
+def replace_sub_layer(owner: Any, old: Any, new: Any) -> None:
+    """Let `owner` track `new` in the place of `old`; nothing happens where it does not track `old`.
+
+    Keras locks its record of sub-layers once a layer is built: assigning a new one then raises "You cannot add new
+    elements of state". Replacing one entry by another adds nothing, and keeps the order of the variables.
+
+    Args:
+        owner: The layer whose record is changed, built or not.
+        old: One of its sub-layers, in an attribute or in a container of its.
+        new: The layer to be tracked from now on. It still has to be assigned to the attribute.
+
+    Raises:
+        RuntimeError: Where this version of Keras keeps its record in another way.
+    """
+    tracker = owner._tracker
+    try:
+        stored, layers = tracker.stored_ids["layers"], tracker.config["layers"][1]
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
+        raise RuntimeError(
+            "Expected a Keras version whose layers keep their sub-layers in `_tracker.config['layers']`. "
+            f"Received: Keras {keras.__version__}"
+        ) from error
+    if id(old) not in stored:
+        return
+    index = next(i for i, layer in enumerate(layers) if layer is old)
+    stored.remove(id(old))
+    if id(new) in stored:
+        del layers[index]
+    else:
+        layers[index] = new
+        stored.add(id(new))
+
+
+def stateless_scope() -> Any:
+    """The open `keras.StatelessScope`, `None` where there is none."""
+    return keras.src.backend.get_stateless_scope() if keras.src.backend.in_stateless_scope() else None
+
+
+def no_autocast() -> AbstractContextManager[Any]:
+    """A scope in which variables are read in their own dtype, whatever the policy around it."""
+    scope: AbstractContextManager[Any] = keras.src.backend.AutocastScope(None)
+    return scope
+
+
+def output_spec(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a function gives for symbolic tensors."""
+    return keras.src.backend.compute_output_spec(function, *args, **kwargs)
+
+
+def without_tracing_warning(function: Any) -> None:
+    """Let a `tf.function` be traced often without TensorFlow's warning of it."""
+    function._omit_frequent_tracing_warning = True
+
+
+class TensorflowState:
+    """TensorFlow's seed, generator and open name scope, as they were when this was made."""
+
+    def __init__(self) -> None:
+        running = context.context()
+        # Before the first seed is set there is no generator.
+        self._scope, self._seed, self._generator = running.scope_name, running._seed, getattr(running, "_rng", None)
+        self._state = self._generator.getstate() if self._generator is not None else None
+
+    def restore(self) -> None:
+        """Bring them back."""
+        running = context.context()
+        running.scope_name, running._seed = self._scope, self._seed
+        if self._generator is not None:
+            running._rng = self._generator
+            self._generator.setstate(self._state)
+
+
+class InSavedModel:
+    """A part of layers: `goes_into_saved_model` is called when TensorFlow lists what a SavedModel is to hold."""
+
+    def goes_into_saved_model(self) -> None:
+        """What is to be done then."""
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> Any:
+        if save_type == "savedmodel":
+            self.goes_into_saved_model()
+        return super()._trackable_children(save_type, **kwargs)  # type: ignore[misc]
