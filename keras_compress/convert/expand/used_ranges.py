@@ -23,8 +23,8 @@ from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
 from keras_compress.tflite.lowering.constants import LARGEST_FACTOR
 
-# A constant of fewer steps would cost more than a decibel of the other values' precision.
-FEWEST_STEPS = 8
+# More would cost all values more than a third of a decibel, for what only means are told by.
+LARGEST_WIDENING = 1.04
 
 
 def end_with_use(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
@@ -79,7 +79,7 @@ def coarse_enough(model: keras.Model, points: Sequence[QuantizeActivation]) -> N
 
 
 def whole_offsets(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
-    """Widen the measured ranges behind `a * x + b`, of two numbers, until `b` is a whole number of steps.
+    """Widen the measured ranges behind `a * x + b`, of two numbers, until `b` is a whole number of steps, if it can be.
 
     Measured ends make the steps of `x` those of the sum, `a` times: what `b` is off by, each value is.
 
@@ -90,9 +90,9 @@ def whole_offsets(model: keras.Model, points: Sequence[QuantizeActivation]) -> N
     wanted = {id(point) for point in points}
     for node in graph.nodes(model):
         offset = _offset(node) if id(node.operation) in wanted else 0.0
-        steps = math.floor(abs(offset) / float(node.operation.quantizer.parameters()[0])) if offset else 0
-        if steps >= FEWEST_STEPS:
-            _widen(node.operation.quantizer, abs(offset) / steps)
+        steps = abs(offset) / float(node.operation.quantizer.parameters()[0]) if offset else 0.0
+        if steps >= 1 and steps <= LARGEST_WIDENING * math.floor(steps):
+            _widen(node.operation.quantizer, abs(offset) / math.floor(steps))
 
 
 def _offset(point: Any) -> float:
