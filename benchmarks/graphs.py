@@ -165,15 +165,34 @@ def goals_of(rows: list[Row]) -> list[Goal]:
 
 def markdown(rows: list[Row], kinds: list[Row]) -> str:
     """The tables of a run."""
-    lines = ["# Random graphs", "", "| trial | found | graphs |", "|---|---|---|"]
+    counts = ", ".join(f"{sum(counter.values())} {trial}" for trial, counter in shares(rows).items())
+    lines = ["# Random graphs", "", f"Seed {_SEED.value}, the first graphs of each trial: {counts}.", ""]
+    lines += ["| trial | found | graphs |", "|---|---|---|"]
     for trial, counts in shares(rows).items():
         lines += [f"| {trial} | {status} | {count} |" for status, count in counts.items()]
     lines += ["", "| trial | kind | graphs | known |", "|---|---|---|---|"]
     lines += [f"| {k['trial']} | {_cell(k['kind'])} | {k['count']} | {_cell(k['known'])} |" for k in kinds]
+    lines += [
+        "",
+        "Graphs of which TensorFlow's file keeps more, and the Keras model rounded to 8 bits no more than ours:",
+    ]
+    lines += ["", "| graph | layers | dB | TensorFlow's | rounded Keras model's |", "|---|---|---|---|---|"]
+    lines += [_ill(row) for row in rows if row["status"] == "ill"]
     for kind in kinds:
         lines += ["", f"## {kind['trial']}: {_cell(kind['kind'])}", "", kind["detail"][:600]]
         lines += ["", "```python", kind["example"].strip(), "```"] if kind["example"] else []
     return "\n".join(lines) + "\n"
+
+
+def _ill(row: Row) -> str:
+    """A line of the table of ill-conditioned graphs: the output that is farthest behind."""
+
+    def theirs(found: dict[str, float]) -> float:
+        return found.get("tensorflow", found.get("mixed", found["rounded"]))
+
+    worst = max(row["db"], key=lambda found: theirs(found) - found["ours"])
+    figures = f"{worst['ours']} | {theirs(worst)} | {worst['rounded']}"
+    return f"| {row['number']} | {' '.join(row['layers'])} | {figures} |"
 
 
 def _cell(text: str) -> str:

@@ -119,3 +119,18 @@ def test_messages_list_no_layers_of_this_library():
     model = keras.Sequential([keras.Input((4, 4, 4, 1)), layers.Conv3D(1, 2)])
     with pytest.raises(ValueError, match="Expected layers with integer kernels: (?!.*Operand)(?!.*Rows).*Conv3D"):
         kc.convert(model, representative_dataset=normal((4, 4, 4, 1), 1.0))
+
+
+def test_a_constant_is_a_whole_number_of_steps_so_that_means_keep_theirs():
+    # Of most values, which are 0, the sum would be off by the same third of a step.
+    x = keras.Input((8, 8, 3), name="x")
+    model = keras.Model(x, layers.GlobalAveragePooling2D()(ops.relu(x) - 0.3))
+    assert outputs(model, normal((8, 8, 3), 1.0, 5))[1] > 30
+
+
+def test_what_is_pooled_keeps_its_range_where_one_reader_takes_another():
+    # Slopes of 0.2 need a fifth of the negative values' range, the products with them all of it.
+    x = keras.Input((4, 4, 2), name="x")
+    slopes = keras.initializers.RandomUniform(0.1, 0.3, seed=0)
+    model = keras.Model(x, layers.PReLU(slopes)(layers.MaxPooling2D(1)(x)))
+    assert outputs(model, normal((4, 4, 2), 1.0) - np.float32(1.0))[1] > 30

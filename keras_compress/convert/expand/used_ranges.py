@@ -2,7 +2,8 @@
 
 They end where what reads them becomes constant: integers for values beyond would be wasted. And a sum's or product's
 step is no less than a 128th of the steps that go in: one step of an input is more than the output's range else, of
-which the device could tell no more, and LiteRT's kernels overflow.
+which the device could tell no more, and LiteRT's kernels overflow. A constant that is added is a whole number of steps:
+all values would be off by the same part of one else, which no mean takes out.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ import keras
 import numpy as np
 
 from keras_compress.convert.expand.activations import range_of_use
+from keras_compress.convert.fold import affine_of
 from keras_compress.core import keras_private
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
 from keras_compress.tflite.lowering.constants import LARGEST_FACTOR
+
+# More would cost all values more than a third of a decibel, for what only means are told by.
+LARGEST_WIDENING = 1.04
 
 
 def end_with_use(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
@@ -73,6 +78,35 @@ def coarse_enough(model: keras.Model, points: Sequence[QuantizeActivation]) -> N
                 _widen(node.operation.quantizer, step / LARGEST_FACTOR)
 
 
+def whole_offsets(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
+    """Widen the measured ranges behind `a * x + b`, of two numbers, until `b` is a whole number of steps, if it can be.
+
+    Measured ends make the steps of `x` those of the sum, `a` times: what `b` is off by, each value is.
+
+    Args:
+        model: Flat model, all of whose ranges are known.
+        points: Points of it whose ranges were measured.
+    """
+    wanted = {id(point) for point in points}
+    for node in graph.nodes(model):
+        offset = _offset(node) if id(node.operation) in wanted else 0.0
+        steps = abs(offset) / float(node.operation.quantizer.parameters()[0]) if offset else 0.0
+        if steps >= 1 and steps <= LARGEST_WIDENING * math.floor(steps):
+            _widen(node.operation.quantizer, abs(offset) / math.floor(steps))
+
+
+def _offset(point: Any) -> float:
+    """The number that a normalization of other integers adds to all of them, in front of a point; else 0."""
+    made = _unmoved(point.input_tensors[0])
+    norm = keras_private.maker(made)
+    if not isinstance(norm, keras.layers.BatchNormalization):
+        return 0.0
+    alone = _step(keras_private.call_node(made).input_tensors[0]) is not None
+    affine = affine_of(norm)
+    same = np.ptp(affine.factor) == 0 and np.ptp(affine.offset) == 0
+    return float(affine.offset[0]) if alone and same else 0.0
+
+
 def _inputs(point: Any) -> list[Any]:
     """What goes into the operation in front of a point."""
     return list(keras_private.call_node(point.input_tensors[0]).input_tensors)
@@ -80,11 +114,15 @@ def _inputs(point: Any) -> list[Any]:
 
 def _step(tensor: Any) -> float | None:
     """The scale of a tensor's integers; `None` where no point made it."""
-    operation = keras_private.maker(tensor)
-    while kind_of(operation) is Kind.SAME and (read := keras_private.call_node(tensor).input_tensors):
-        tensor = read[0]
-        operation = keras_private.maker(tensor)
+    operation = keras_private.maker(_unmoved(tensor))
     return float(operation.quantizer.parameters()[0]) if isinstance(operation, QuantizeActivation) else None
+
+
+def _unmoved(tensor: Any) -> Any:
+    """A tensor before its values were moved."""
+    while kind_of(keras_private.maker(tensor)) is Kind.SAME and (read := keras_private.call_node(tensor).input_tensors):
+        tensor = read[0]
+    return tensor
 
 
 def _widen(quantizer: Any, step: float) -> None:

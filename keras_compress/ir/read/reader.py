@@ -155,7 +155,8 @@ class Reader:
         # A file is smaller with short names, and users know their layers' only.
         self.build.label = name if isinstance(operation, keras.layers.Layer) else ""
         if isinstance(operation, QuantizeActivation):
-            return self._point(operation, call.args[0])
+            shared = len(self._consumers.get(id(call.node.input_tensors[0]), [])) > 1
+            return self._point(operation, call.args[0], shared)
         if type(operation).__name__ in INFERENCE_IDENTITY and len(call.args) == 1:
             return call.args[0]
         self._integers = None
@@ -208,7 +209,7 @@ class Reader:
         point = getattr(reader, "operation", None)
         return point.quantizer if isinstance(point, QuantizeActivation) else None
 
-    def _point(self, layer: QuantizeActivation, seen: Seen) -> Seen:
+    def _point(self, layer: QuantizeActivation, seen: Seen, shared: bool) -> Seen:
         quantizer, name = layer.quantizer, self.build.path
         if not isinstance(quantizer, FixedGrid):
             raise ValueError(f"Expected a frozen model. Received: {name!r} with {type(quantizer).__name__}")
@@ -225,6 +226,9 @@ class Reader:
                     f"Expected one range per tensor. Received: {owner!r} and {name!r} want {found} and {grid} on "
                     f"{tensor.name!r}"
                 )
+            tensor = self._requantized(tensor, grid)
+        elif found is None and shared and self.grid(tensor) not in (None, grid):
+            # What others read too stays on the grid that its values were moved on.
             tensor = self._requantized(tensor, grid)
         self.build.put_on_grid(tensor, grid)
         self.build.point(name, tensor, lowest)
