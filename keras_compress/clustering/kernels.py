@@ -142,7 +142,9 @@ def nearest_kernel(layout: Layout, keep_zeros: bool) -> Kernel:
         by_centroid = tf.gather(sums, places, batch_dims=1)
         return (by_centroid[:, :-1] if keep_zeros else by_centroid,)
 
-    return Kernel(forward, state_gradients=state_gradients, exact=True, any_shape=not layout.channel_axes, prepare=prepare)
+    return Kernel(
+        forward, state_gradients=state_gradients, exact=True, any_shape=not layout.channel_axes, prepare=prepare
+    )
 
 
 @functools.cache

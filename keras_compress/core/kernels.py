@@ -3,9 +3,9 @@
 A step of a small model spends its time on starting clusters and on passes over memory, not on arithmetic. So the
 wrapper compiles what follows one another in a list of transforms into one cluster forward and one backward.
 
-A program takes some 0.2 s to compile, for each shape anew. Of a small weight that is more than hundreds of steps win by
-it, and what runs once, outside of any graph, never wins: these are computed by TensorFlow's operators, wherever the bits
-are the same.
+A program takes some 0.2 s to compile, for each shape anew. Of a small weight that is more than hundreds of steps win
+by it, and what runs once, outside of any graph, never wins: these are computed by TensorFlow's operators, wherever the
+bits are the same.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Kernel:
             that is not trained; `None` where none is.
         compile_alone: Whether to compile it where it has no neighbour. Not so for what is a single operation, which
             TensorFlow can do in place.
-        exact: Whether `forward` gives the same bits in a compiled program and outside one, as comparisons, divisions and
-            roundings do, and sums or exponentials do not. Else it is compiled always.
+        exact: Whether `forward` gives the same bits in a compiled program and outside one, as comparisons, divisions
+            and roundings do, and sums or exponentials do not. Else it is compiled always.
         any_shape: Whether the functions work on tensors of unknown dimensions: then one trace serves all weights that
             are computed by TensorFlow's operators.
-        small: Up to so many elements an exact one is computed by TensorFlow's operators. Compiling takes as long as some
-            300 steps gain by it: `benchmarks/first_step.py --threshold` measures it.
+        small: Up to so many elements an exact one is computed by TensorFlow's operators. A program for more is won
+            back in some 300 steps, one for less in more.
         prepare: `(*state) -> state` as the functions above take it: what is done to a few numbers once for both
             directions, and stays outside of the programs.
     """

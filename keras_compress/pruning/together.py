@@ -1,7 +1,7 @@
 """New masks for all magnitude pruners of a model in one condition and one search, each with a threshold of its own.
 
-A condition for each weight, with a program in it, costs seconds before the first step of a training. So the first pruner
-that asks in a call of the model has the masks of all made, and the others find theirs.
+A condition for each weight, with a program in it, costs seconds before the first step of a training. So the first
+pruner that asks in a call of the model has the masks of all made, and the others find theirs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from keras import ops
 from keras_compress.core.context import entry_layer, kept_in_call
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.ste import value_of
-from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.model import compressed_layers
 from keras_compress.pruning.pruner import Pruner
 from keras_compress.pruning.search import keep_highest_of_each

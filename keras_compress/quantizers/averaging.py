@@ -33,7 +33,9 @@ def averaging_program(spec: affine.QuantSpec, decay: float, frozen: bool) -> Cal
     values for each size of them.
     """
 
-    def averages(lowest: Tensor, highest: Tensor, minimum: Tensor, maximum: Tensor, before: Tensor) -> tuple[Tensor, ...]:
+    def averages(
+        lowest: Tensor, highest: Tensor, minimum: Tensor, maximum: Tensor, before: Tensor
+    ) -> tuple[Tensor, ...]:
         stays = ((before > 0) & frozen) | (lowest > highest)
         minimum = tf.where(stays, minimum, decay * minimum + (1.0 - decay) * lowest)
         maximum = tf.where(stays, maximum, decay * maximum + (1.0 - decay) * highest)
