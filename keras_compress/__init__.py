@@ -23,6 +23,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from keras_compress.core.providers import provide
+
 _AS_MODULE = (["-m", "keras_compress"], ["-m", "keras_compress.cli"])
 
 
@@ -69,7 +71,7 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.structured.hashing import hash_weights
     from keras_compress.structured.merging import merge_channels
     from keras_compress.structured.prune import cut_channels, prune_channels
-    from keras_compress.structured.sensitivity import Sensitivity, sensitivity
+    from keras_compress.structured.sensitivity import Sensitivity
     from keras_compress.structured.slimming import add_slimming
     from keras_compress.structured.soft_masks import cut_masked, mask_channels
 
@@ -80,7 +82,8 @@ if TYPE_CHECKING:
     from keras_compress.convert.file_bytes import FileBytes
     from keras_compress.convert.freeze import freeze
     from keras_compress.pipelines.deep_compression import DeepCompression, deep_compression
-    from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
+    from keras_compress.pipelines.sensitivity import sensitivity, weight_sensitivity
+    from keras_compress.pipelines.weight_sensitivity import WeightSensitivity
     from keras_compress.recipes.recipe import Recipe, compress
     from keras_compress.report.summary import summary
     from keras_compress.report.tensorboard import TensorBoardSummaries
@@ -103,10 +106,12 @@ _LAZY = {
     "Compressed": "core.wrapper",
     "ConstantSparsity": "core.schedule",
     "CosineDecay": "core.schedule",
+    "Criterion": "structured.criteria.criterion",
     "DeepCompression": "pipelines.deep_compression",
     "Estimate": "runtime.estimate",
     "FileBytes": "convert.file_bytes",
     "FixedGrid": "quantizers.activation",
+    "IntegerGrid": "quantizers.weight_quantizer",
     "Latency": "runtime.latency",
     "LearnedRange": "quantizers.activation",
     "MagnitudePruner": "pruning.magnitude",
@@ -114,6 +119,7 @@ _LAZY = {
     "MovingAverageRange": "quantizers.activation",
     "NMPruner": "pruning.n_m",
     "PolynomialDecay": "core.schedule",
+    "Pruner": "pruning.pruner",
     "QuantConv2D": "quantizers.layers",
     "QuantDense": "quantizers.layers",
     "QuantDepthwiseConv2D": "quantizers.layers",
@@ -127,6 +133,7 @@ _LAZY = {
     "UniformQuantizer": "quantizers.uniform",
     "Verification": "runtime.verify",
     "VerificationError": "runtime.operators",
+    "WeightCriterion": "structured.criteria.criterion",
     "WeightQuantizer": "quantizers.weight_quantizer",
     "WeightSensitivity": "pipelines.weight_sensitivity",
     "WeightTransform": "core.transform",
@@ -149,16 +156,28 @@ _LAZY = {
     "measure": "runtime.measure",
     "measure_all": "runtime.measure",
     "merge_channels": "structured.merging",
+    "prune": "pruning.prune",
     "prune_channels": "structured.prune",
     "prune_low_magnitude": "pruning.magnitude",
     "quantize_model": "quantizers.model",
-    "sensitivity": "structured.sensitivity",
+    "register": "core.registry",
+    "sensitivity": "pipelines.sensitivity",
     "separate_convolutions": "structured.depthwise_separation",
     "strip": "graph.model",
     "summary": "report.summary",
     "verify": "runtime.verify",
-    "weight_sensitivity": "pipelines.weight_sensitivity",
+    "weight_sensitivity": "pipelines.sensitivity",
 }
+
+# What layers below look up in the registry without knowing where it is.
+for _kind, _modules in {
+    "cost": ("convert.file_bytes", "runtime.latency"),
+    "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
+    "probe": ("runtime.arena_probe",),
+    "report": ("report.sensitivity_plot",),
+    "target": ("runtime.litert", "runtime.tflm"),
+}.items():
+    provide(_kind, *(f"{__name__}.{module}" for module in _modules))
 
 # `kc.convert` is the (nearly empty) package, which can be called as the function of that name.
 importlib.import_module(f"{__name__}.convert")
@@ -174,10 +193,12 @@ __all__ = [
     "Compressed",
     "ConstantSparsity",
     "CosineDecay",
+    "Criterion",
     "DeepCompression",
     "Estimate",
     "FileBytes",
     "FixedGrid",
+    "IntegerGrid",
     "Latency",
     "LearnedRange",
     "MagnitudePruner",
@@ -185,6 +206,7 @@ __all__ = [
     "MovingAverageRange",
     "NMPruner",
     "PolynomialDecay",
+    "Pruner",
     "QuantConv2D",
     "QuantDense",
     "QuantDepthwiseConv2D",
@@ -198,6 +220,7 @@ __all__ = [
     "UniformQuantizer",
     "Verification",
     "VerificationError",
+    "WeightCriterion",
     "WeightQuantizer",
     "WeightSensitivity",
     "WeightTransform",
@@ -221,9 +244,11 @@ __all__ = [
     "measure",
     "measure_all",
     "merge_channels",
+    "prune",
     "prune_channels",
     "prune_low_magnitude",
     "quantize_model",
+    "register",
     "sensitivity",
     "separate_convolutions",
     "strip",

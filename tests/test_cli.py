@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from keras_compress.cli import data as cli_data
 from keras_compress.cli import main as cli
@@ -301,6 +302,20 @@ def test_convert_needs_data_or_a_mode(files: Path, tmp_path: Path, capsys: pytes
     line = error_of(capsys, "convert", f"--model={files}/model.keras", f"--out={tmp_path}/m.tflite")
     assert "Expected --data= to find the ranges for int8, or --mode=float32" in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("batch_size", "signature"), [("any", -1), ("3", 3), ("auto", -1)])
+def test_convert_for_a_number_of_samples(files: Path, tmp_path: Path, batch_size: str, signature: int) -> None:
+    out = tmp_path / "m.tflite"
+    flags = ["--mode=float32", f"--batch_size={batch_size}", f"--out={out}"]
+    assert run("convert", f"--model={files}/model.keras", *flags) == 0
+    details = Interpreter(model_path=str(out)).get_input_details()[0]
+    assert details["shape_signature"][0] == signature
+
+
+def test_convert_refuses_other_batch_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model=none.keras", f"--out={tmp_path}/m.tflite", "--batch_size=0.5"]
+    assert "Expected a number, any or auto for --batch_size" in error_of(capsys, "convert", *flags)
 
 
 def test_models_that_do_not_load(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,7 +145,11 @@ def sorted_out(error: Exception, description: Description) -> Finding:
 
 
 def _layer_names(description: Description) -> list[str]:
-    return [layer.name for layer in build(description)._flatten_layers(include_self=False)]
+    model = build(description)
+    layers = (layer.name for layer in model._flatten_layers(include_self=False))
+    # Those of functions end in numbers, which say how many there were before in the process.
+    functions = (re.sub(r"_\d+$", "", operation.name) for operation in model.operations)
+    return sorted({*layers, *functions} - {"x0", "x1"})
 
 
 def normalized(message: str) -> str:

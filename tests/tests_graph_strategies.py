@@ -11,6 +11,7 @@ from typing import Any
 
 import hypothesis
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
 from tests_graph_kinds import GROUPS, KINDS, Draw, Kind, dense, features, layer, one_of
 from tests_graphs import Description, Node, Shape, operation_of
 
@@ -27,6 +28,9 @@ PROFILE = hypothesis.settings(
     phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink),
 )
 hypothesis.settings.register_profile("graphs", PROFILE)
+# Hypothesis also draws numbers that stand in the modules that are loaded at the time: a graph would depend on what its
+# process has done before.
+providers.HypothesisProvider._local_constants = property(lambda provider: providers.Constants())
 
 
 @dataclass

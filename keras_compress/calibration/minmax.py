@@ -11,16 +11,18 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.calibration.batches import batches
 from keras_compress.core import affine, progress
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.core.ste import finite_extremes
 from keras_compress.core.warn import warn
+from keras_compress.data.batches import batches
+from keras_compress.data.samples import Batch, cut, filled, fixed_batch
 from keras_compress.graph import graph
-from keras_compress.graph.data import Batch, cut, filled, fixed_batch
 from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation
 
 LARGEST_VALUES_BYTES = 64_000_000
+# So many pieces of the data are run layer by layer: tracing a large network takes seconds, a piece a tenth of one.
+PIECES_UNTRACED = 16
 
 
 class MeasuredRange(ActivationQuantizer):
@@ -32,8 +34,9 @@ class MeasuredRange(ActivationQuantizer):
         bits: 2 to 8, or 16 (symmetric).
     """
 
-    # Whether `observe` is to be given the values.
+    # Whether `observe` is to be given the values, and whether with what they make of what they multiply.
     watches = False
+    weighs = False
 
     def __init__(self, bits: int = 8, **kwargs: Any) -> None:
         self._ends: tuple[np.float32, np.float32] | None = None
@@ -56,8 +59,13 @@ class MeasuredRange(ActivationQuantizer):
             raise ValueError(f"Expected a range that calibration has set. Received: none at {self.name!r}")
         return self._ends
 
-    def observe(self, values: NDArray[Any]) -> None:
-        """Take note of values, where `watches` asks for them; their extremes are not all that counts."""
+    def observe(self, values: NDArray[Any], squares: NDArray[Any]) -> None:
+        """Take note of values, where `watches` asks for them; their extremes are not all that counts.
+
+        Args:
+            values: What stands at the point, any shape.
+            squares: Mean squares of what is multiplied with each of them, products with it, in the same shape.
+        """
 
     def parameters(self) -> tuple[Any, Any]:
         return affine.affine_parameters(*self.range(), self.spec)
@@ -80,14 +88,14 @@ def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[
 
     Args:
         model: Functional model without nested models; its quantizers are set in place.
-        representative_dataset: See `keras_compress.calibration.batches.batches`.
+        representative_dataset: See `keras_compress.data.batches.batches`.
         watch: Called with the first batch.
 
     Returns:
         How many samples were seen.
     """
     points = untrained_points(model)
-    extremes = _extremes(model, points)
+    extremes, pieces = _extremes(model, points, _of_array), 0
     size = _batch_size(model)
     lows, highs, seen = np.full(len(points), np.inf), np.full(len(points), -np.inf), 0
     spoilt = np.zeros(len(points), bool)
@@ -99,11 +107,15 @@ def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[
             inputs.add(batch)
             for piece in cut(batch, size):
                 arrays = filled(piece, fixed_batch(model) or 1)
-                low, high, whole, watched = extremes([tf.constant(array) for array in arrays])
+                if pieces == PIECES_UNTRACED:
+                    extremes = _traced(model, points)
+                pieces += 1
+                found, watched = extremes([tf.constant(array) for array in arrays])
+                low, high, whole = np.transpose([[float(n) for n in each] for each in found])
                 lows, highs = np.minimum(lows, low), np.maximum(highs, high)
-                spoilt |= ~np.asarray(whole)
-                for point, values in zip(filter(_is_watched, points), watched, strict=True):
-                    point.quantizer.observe(values.numpy())
+                spoilt |= whole == 0
+                for point, (values, squares) in zip(filter(_is_watched, points), watched, strict=True):
+                    point.quantizer.observe(values.numpy(), squares.numpy())
             seen += len(batch[0])
             progress.advance(len(batch[0]))
     _check_finite([point.name for point in points], lows > highs, spoilt)
@@ -166,34 +178,76 @@ def _by_quantizer(points: list[QuantizeActivation]) -> list[tuple[Any, list[int]
     return list(found.values())
 
 
-def _extremes(model: keras.Model, points: list[QuantizeActivation]) -> Callable[[list[tf.Tensor]], Any]:
-    """A function from a batch to the lowest and the highest values at some points, which let the values pass.
+def _extremes(
+    model: keras.Model, points: list[QuantizeActivation], measure: Callable[[Any], Any]
+) -> Callable[[list[tf.Tensor]], Any]:
+    """A function from a batch to what `measure` finds at each of some points, which let the values pass.
 
-    Behind the two it gives all values of those points that are watched.
+    Behind that it gives all values of those points that are watched, with the mean squares of their products.
 
     The points themselves are left out: a conditional for each would take most of the time of tracing and running.
     """
-    watched = {id(point) for point in points}
-    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
+    measured = {id(point) for point in points}
+    factors = _factors(model, [point for point in points if getattr(point.quantizer, "weighs", False)])
 
-    @tf.function(input_signature=[signature], autograph=False)
-    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        found: dict[int, tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = {}
+    def extremes(inputs: list[tf.Tensor]) -> tuple[list[Any], list[tuple[tf.Tensor, tf.Tensor]]]:
+        found: dict[int, Any] = {}
         values: dict[int, tf.Tensor] = {}
+        squares: dict[int, tf.Tensor] = {}
 
         def visit(call: graph.Call) -> Any:
-            if id(call.operation) not in watched:
-                return call.run()
-            found[id(call.operation)] = finite_extremes(tf.cast(call.args[0], "float32"))
-            values[id(call.operation)] = call.args[0]
+            key = id(call.operation)
+            if key not in measured:
+                made = call.run()
+                for factor in factors.get(key, ()):
+                    squares[factor] = squares.get(factor, 0.0) + _mean_squares(made, values[factor])
+                return made
+            found[key] = measure(call.args[0])
+            if _is_watched(call.operation):
+                values[key] = call.args[0]
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
-        lows, highs, whole = zip(*(found[id(point)] for point in points), strict=True)
-        watched_values = [values[id(point)] for point in points if _is_watched(point)]
-        return tf.stack(lows), tf.stack(highs), tf.stack(whole), watched_values
+        kept = [(values[id(point)], squares.get(id(point), tf.zeros([]))) for point in points if _is_watched(point)]
+        return [found[id(point)] for point in points], kept
 
-    return extremes  # type: ignore[no-any-return]
+    return extremes
+
+
+def _traced(model: keras.Model, points: list[QuantizeActivation]) -> Callable[[list[tf.Tensor]], Any]:
+    """The same as one TensorFlow graph."""
+    measured = _extremes(model, points, lambda values: finite_extremes(tf.cast(values, "float32")))
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
+    return tf.function(measured, input_signature=[signature], autograph=False)  # type: ignore[no-any-return]
+
+
+def _of_array(values: Any) -> tuple[Any, Any, Any]:
+    """Lowest and highest finite value (the one above the other where there is none), and whether all are finite."""
+    array = np.asarray(values, np.float32)
+    # Two passes where all is finite, as nearly always: one NaN makes both NaN.
+    lowest, highest = array.min(), array.max()
+    if np.isfinite(lowest) and np.isfinite(highest):
+        return lowest, highest, True
+    finite = array[np.isfinite(array)]
+    return finite.min(initial=np.inf), finite.max(initial=-np.inf), False
+
+
+def _factors(model: keras.Model, points: list[QuantizeActivation]) -> dict[int, list[int]]:
+    """`id` of an operation -> that of each of some points whose values it multiplies."""
+    table, wanted = graph.consumers(model), {id(point) for point in points}
+    found: dict[int, list[int]] = {}
+    for node in graph.nodes(model):
+        if id(node.operation) in wanted:
+            for reader in table.get(id(node.outputs[0]), []):
+                found.setdefault(id(reader.operation), []).append(id(node.operation))
+    return found
+
+
+def _mean_squares(products: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Of the products with each entry of a factor that was broadcast, in the factor's shape."""
+    shape = [1] * (len(products.shape) - len(factor.shape)) + list(factor.shape)
+    axes = [axis for axis, size in enumerate(shape) if size == 1]
+    return tf.reshape(tf.reduce_mean(tf.square(products), axis=axes, keepdims=True), tf.shape(factor))
 
 
 def _is_watched(point: QuantizeActivation) -> bool:

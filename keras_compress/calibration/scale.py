@@ -10,8 +10,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_compress.data.samples import Batch, filled, fixed_batch
 from keras_compress.graph import graph
-from keras_compress.graph.data import Batch, filled, fixed_batch
 from keras_compress.graph.model import inner
 from keras_compress.quantizers.activation import QuantizeActivation
 

@@ -165,6 +165,7 @@ def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> li
 
 def convert(values: flags.FlagValues) -> None:
     """`keras-compress convert`."""
+    batch_size = _batch_size(values.batch_size)
     path = _file_to_write(values.out, model=values.model, data=values.data)
     model = load_model(values.model)
     if values.mode is None and not values.data and not has_points(model):
@@ -188,12 +189,19 @@ def convert(values: flags.FlagValues) -> None:
             weights_storage=values.weights_storage,
             max_arena_bytes=values.max_arena_bytes,
             recurrent=values.recurrent,
+            batch_size=batch_size,
         )
     artifact.save(path)
     cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")
     for op in artifact.float_ops:
         cli_report.say(f"Left in float32: {op.op} at {op.tensor}: {op.reason}")
     cli_report.say(*_calibrated(artifact, split), *artifact.notes, *notes)
+
+
+def _batch_size(text: str) -> int | str | None:
+    if not text.isdecimal() and text not in ("any", "auto"):
+        raise ValueError(f"Expected a number, any or auto for --batch_size. Received: --batch_size={text}")
+    return int(text) if text.isdecimal() else None if text == "any" else text
 
 
 def _calibrated(artifact: Artifact, split: str) -> list[str]:

@@ -34,6 +34,8 @@ class Command:
         """New, unparsed flags of this sub-command."""
         values = flags.FlagValues()
         self.define(_Definer(values))
+        modules = "Python modules with methods of your own, which recipes and models may name: imported first."
+        flags.DEFINE_list("import", [], modules, flag_values=values)
         flags.DEFINE_boolean("debug", False, "Show where an error comes from.", flag_values=values)
         return values
 
@@ -118,6 +120,8 @@ def _convert_flags(define: _Definer) -> None:
     define.number("max_arena_bytes", None, 1, arena)
     recurrent = "int8 LSTMs as one operator each, or step by step; auto: one operator on tflm, or where steps are many."
     define.choice("recurrent", "auto", ["auto", "fused", "unrolled"], recurrent)
+    batch = "Samples that the file takes at a time: a number, any (litert), or auto: the model's own, or else any or 1."
+    define.text("batch_size", "auto", batch)
 
 
 def _measure_flags(define: _Definer) -> None:

@@ -23,6 +23,10 @@ OK, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _LONGEST_MESSAGE = 1000
 
 
+# Group of entry points of packages that have methods: each names a module.
+ENTRY_POINTS = "keras_compress.methods"
+
+
 class UsageError(Exception):
     """A command line that cannot be understood."""
 
@@ -133,7 +137,7 @@ def _recipe_names() -> list[str]:
     from pathlib import Path
 
     # As `Recipe.names`, which would load Keras.
-    return sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.json"))
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.json"))
 
 
 def _version() -> str:
@@ -148,6 +152,7 @@ def _version() -> str:
 def _run(command: Command, values: flags.FlagValues) -> int:
     try:
         load_quietly()
+        import_methods_of_others(values["import"].value)
         module, function = command.runs.split(":")
         return int(getattr(importlib.import_module(module), function)(values) or OK)
     except KeyboardInterrupt:
@@ -177,6 +182,29 @@ def one_line(text: str) -> str:
     """Text without line breaks and control characters, not longer than a few lines of a terminal."""
     text = printable(re.sub(r"[\x00-\x20\x7f-\x9f]+", " ", text).strip())
     return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."
+
+
+def import_methods_of_others(modules: Sequence[str]) -> None:
+    """Import modules that register methods: those of installed packages' entry points, then those that were named.
+
+    Args:
+        modules: Names, also of modules in the current folder.
+
+    Raises:
+        ValueError: For a module that cannot be imported.
+    """
+    import importlib.metadata
+
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        point.load()
+    if modules:
+        # A command that was installed does not look there by itself, as `python -m` does.
+        sys.path.insert(0, os.getcwd())
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"Expected --import= as modules that Python finds. Received: {name} ({error})") from error
 
 
 def load_quietly() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.core.registry import PACKAGE, lookup
+from keras_compress.core.registry import lookup
 from keras_compress.core.warn import warn
 from keras_compress.tflite.arena import fit_arena
 from keras_compress.tflite.encoding.known import DECODE
@@ -17,12 +16,10 @@ from keras_compress.tflite.inspection import check_structure, inspect_tflite
 from keras_compress.tflite.passes.drop_dead_units import drop_dead_units
 from keras_compress.tflite.passes.encode_weights import encode_weights
 from keras_compress.tflite.passes.expand import expand_weights
+from keras_compress.tflite.passes.free_batch import free_batch
 from keras_compress.tflite.passes.slim_scales import restore_scales, slim_scales
 from keras_compress.tflite.storage import ENCODINGS
 from keras_compress.tflite.unfit import unfit_for_tflm
-
-# What runs files lives above this package, and is found by name when it is asked for.
-_PROBE = ("runtime.arena_probe", "tflm_refusal")
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,9 @@ class CompressedFile:
     notes: tuple[str, ...]
 
 
-def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int | None = None) -> CompressedFile:
+def compressed(
+    plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int | None = None, any_batch: bool = False
+) -> CompressedFile:
     """Cut dead units out of a plain integer file, split what does not fit the arena, and encode the weights.
 
     Args:
@@ -46,6 +45,7 @@ def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int
         storage: `"auto"`, `"lut"`, `"prune"` or `"huffman"`; without effect where `encode` is false.
         encode: Whether weights are stored compressed: for TFLite-Micro only.
         max_arena_bytes: Largest arena that TFLite-Micro may need.
+        any_batch: Whether the plain file takes any number of samples, and the other one is to.
 
     Raises:
         ValueError: Where the arena cannot be kept within the limit; by how much it misses is said.
@@ -53,6 +53,8 @@ def compressed(plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int
     graph = Graph(read_model(plain))
     # What an ignored input costs decides whether taking it out pays.
     notes = drop_dead_units(graph, bits_per_weight=1.0 if encode else 8.0)
+    if notes and any_batch:
+        free_batch(graph)
     smaller = write_model(graph.model) if notes else plain
     left: list[str] = []
 
@@ -151,8 +153,7 @@ def _check_runs(content: bytes) -> None:
     """
     if DECODE.encode() not in content:
         return
-    importlib.import_module(f"{PACKAGE}.{_PROBE[0]}")
-    refusal = lookup("probe", _PROBE[1])(content)
+    refusal = lookup("probe", "tflm_refusal")(content)
     if refusal is not None:
         raise ValueError(refusal)
 

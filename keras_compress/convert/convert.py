@@ -7,12 +7,13 @@ from typing import Any
 import keras
 
 from keras_compress.convert.artifact import Artifact, runtime_of
+from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_batch_size, is_free, notes_of_fixed
 from keras_compress.convert.compressed import CompressedFile, compressed
 from keras_compress.convert.costs import notes_of_cost
-from keras_compress.convert.distance import Distance, distance
+from keras_compress.convert.distance import Distance, distance, notes_of_distance
 from keras_compress.convert.export import export
 from keras_compress.convert.flatten import as_graph
-from keras_compress.convert.float_flatbuffer import float_model
+from keras_compress.convert.float_file import float_tables
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.lost import notes_of_lost
 from keras_compress.convert.lower import Lowered, lower
@@ -21,15 +22,15 @@ from keras_compress.convert.read_back import check_integers
 from keras_compress.convert.refusals import check_layers, check_static_shapes
 from keras_compress.core import progress
 from keras_compress.core.context import float32_policy
+from keras_compress.core.garbage import older_objects_apart
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.suggest import did_you_mean
+from keras_compress.data.samples import Peekable, first_of, peekable
 from keras_compress.graph import graph
-from keras_compress.graph.data import Peekable, first_of, fixed_batch, peekable
 from keras_compress.graph.finite import check_finite
 from keras_compress.graph.input_points import input_points_apart
-from keras_compress.graph.model import check_model, check_phases_ended, strip_layer, warn_of_pending
-from keras_compress.ir.emit import Emitted, emit
-from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.graph.model import check_model, check_phases_ended, warn_of_pending
+from keras_compress.ir.emit import emit
 from keras_compress.tflite.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.tflite.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
 
@@ -46,6 +47,7 @@ _MODES_OF = {"litert": MODES, "tflm": ("float32", *_INTEGER_MODES), "ethos_u": _
 
 
 @progress.shown("converting")
+@older_objects_apart()
 @global_state_kept()
 @float32_policy()
 def convert(
@@ -58,6 +60,7 @@ def convert(
     weights_storage: str | None = None,
     max_arena_bytes: int | None = None,
     recurrent: str = "auto",
+    batch_size: BatchSize = AUTO,
     strict: bool = False,
 ) -> Artifact:
     """Convert a model to `.tflite`.
@@ -81,10 +84,14 @@ def convert(
             take too much of it are split along their outputs into as few parts as that needs.
         recurrent: For int8: `"fused"` makes an LSTM one operator over all steps, `"unrolled"` one small graph for each
             step. The operator is small, and more exact (its cell has 16 bits); LiteRT runs it more slowly. `"auto"`
-            fuses LSTMs on TFLite-Micro, on LiteRT those over more than 16 steps; `notes` say what was chosen. What has
+            fuses LSTMs on TFLite-Micro, on LiteRT those over more than 64 steps; `notes` say what was chosen. What has
             no operator (other modes, layers and activations, states that go in or out, weights quantized in training)
             is unrolled. The operator keeps its states from run to run: who runs the file resets them before each
             sequence (`reset_all_variables` of LiteRT, `Reset` of TFLite-Micro).
+        batch_size: Samples that the file takes at a time. A number; `None` for LiteRT: any, after
+            `resize_tensor_input` (1 without), where an operator that fixes their number is an error. `"auto"`: that of
+            the model's `Input(batch_size=...)`, or else any on LiteRT, where `notes` say what fixes it, and 1 on
+            TFLite-Micro.
         strict: Raise where an operator would be left in float32 for an integer mode, a weight unpacked that
             `weights_storage` asks to be packed, or a recurrent layer unrolled that `recurrent` asks to be fused.
 
@@ -104,16 +111,27 @@ def convert(
     mode = _chosen_mode(model, mode, representative_dataset)
     weights_storage = weights_storage or default_storage(target)
     check_arguments(target, mode, io, weights_storage, max_arena_bytes, recurrent)
+    check_batch_size(batch_size, target)
     warn_of_pending(model)
     if mode in ("float32", "float16"):
-        return _float_file(model, target, mode, io, representative_dataset)
+        return _float_file(model, target, mode, io, representative_dataset, batch_size)
     storage = _storage(target, mode, weights_storage)
-    frozen, unpacked, lowered = _lowered(model, storage, mode, io, representative_dataset, recurrent, strict)
+    frozen, unpacked, lowered = _lowered(
+        model, target, storage, mode, io, representative_dataset, recurrent, batch_size, strict
+    )
     final, costs = CompressedFile(lowered.content, ()), []
     if mode in _INTEGER_MODES:
         progress.step("compressing")
-        final = compressed(lowered.content, storage.wanted, encode=storage.encodes, max_arena_bytes=max_arena_bytes)
+        final = compressed(
+            lowered.content,
+            storage.wanted,
+            encode=storage.encodes,
+            max_arena_bytes=max_arena_bytes,
+            any_batch=is_free(frozen, batch_size, target) and not lowered.fixed_by,
+        )
         costs = notes_of_cost(model, frozen, final.content, target)
+    found = _distance(model, frozen, examples)
+    made = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
     return Artifact(
         final.content,
         target,
@@ -122,10 +140,10 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs),
+        (*notes_of_distance(found), *made, *notes_of_fixed(lowered.fixed_by, batch_size)),
         storage,
         lowered.content if final.content != lowered.content else None,
-        _distance(model, frozen, examples),
+        found,
     )
 
 
@@ -140,11 +158,17 @@ def _check_model(model: keras.Model, target: str) -> None:
         check_static_shapes(model)
 
 
-def _float_file(model: keras.Model, target: str, mode: str, io: str, representative_dataset: Any) -> Artifact:
-    progress.step("running TensorFlow's converter")
-    converted = Emitted(float_model(_float_model(model, representative_dataset), model))
-    lowered = lower(converted, LoweringPlan(mode, io))
-    return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), tuple(lowered.notes))
+def _float_file(
+    model: keras.Model, target: str, mode: str, io: str, representative_dataset: Any, batch_size: BatchSize
+) -> Artifact:
+    progress.step("writing the operators")
+    if is_frozen(model):
+        raise ValueError("Expected a training or plain model for a float mode. Received: a frozen model")
+    plain = input_points_apart(as_graph(model, first_of(representative_dataset)))
+    emitted, made_by = float_tables(plain, model, batch_of(plain, batch_size) or 1, target)
+    lowered = lower(emitted, LoweringPlan(mode, io, any_batch=is_free(plain, batch_size, target)))
+    notes = (*made_by, *lowered.notes, *notes_of_fixed(lowered.fixed_by, batch_size))
+    return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), notes)
 
 
 def _recurrent_notes(frozen: keras.Model) -> tuple[str, ...]:
@@ -165,11 +189,13 @@ def _distance(model: keras.Model, frozen: keras.Model, examples: Any) -> Distanc
 
 def _lowered(
     model: keras.Model,
+    target: str,
     storage: Storage,
     mode: str,
     io: str,
     representative_dataset: Any,
     recurrent: str,
+    batch_size: BatchSize,
     strict: bool,
 ) -> tuple[keras.Model, tuple[str, ...], Lowered]:
     """The frozen model, notes of weights that are not packed, and the file with the frozen model's integers."""
@@ -181,6 +207,7 @@ def _lowered(
         activations=mode in _INTEGER_MODES,
         storage=storage,
         recurrent=recurrent,
+        batch_size=batch_size,
     )
     without = getattr(frozen, "without_operator", ())  # a frozen model that was loaded does not tell
     if strict and recurrent == "fused" and without:
@@ -193,7 +220,7 @@ def _lowered(
         raise ValueError(f"Expected packed weights only (strict=True). Received: {'; '.join(unpacked)}")
     progress.step("lowering to integers")
     emitted = emit(exported.graph)
-    lowered = lower(emitted, LoweringPlan(mode, io, storage.target))
+    lowered = lower(emitted, LoweringPlan(mode, io, storage.target, is_free(frozen, batch_size, target)))
     if strict and lowered.float_ops and mode in _INTEGER_MODES:
         listed = "; ".join(f"{op.op} at {op.tensor}: {op.reason}" for op in lowered.float_ops)
         raise ValueError(f"Expected integer operators only (strict=True). Received: {listed}")
@@ -275,27 +302,3 @@ def _check_target(target: str) -> None:
     if target not in TARGETS:
         meant = did_you_mean(target, TARGETS, _OTHER_NAMES)
         raise ValueError(f"Expected `target` out of {TARGETS}. Received: target={target!r}{meant}")
-
-
-def _float_model(model: keras.Model, representative_dataset: Any) -> keras.Model:
-    """The model with its weights as they are seen, and no quantization of activations."""
-    if is_frozen(model):
-        raise ValueError("Expected a training or plain model for a float mode. Received: a frozen model")
-
-    def visit(call: graph.Call) -> Any:
-        if isinstance(call.operation, QuantizeActivation):
-            if call.operation.quantizer.trained():
-                call.operation.quantizer.check_range(call.path)
-            return _renamed(call.args[0], call.operation.quantizer.unrounded(call.args[0]), call.path)
-        if not isinstance(call.operation, keras.layers.Layer):
-            return call.run()
-        layer = strip_layer(call.operation)
-        layer.name = call.path.replace("/", ".") + (f".call{call.index}" if call.index else "")
-        return call.run(layer)
-
-    apart = input_points_apart(as_graph(model, representative_dataset))
-    return graph.Rebuild(visit, flat=True, batch_size=fixed_batch(apart) or 1).model(apart)
-
-
-def _renamed(start: Any, end: Any, path: str) -> Any:
-    return end if end is start else graph.rename_between(start, end, path.replace("/", "."))

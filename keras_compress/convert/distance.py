@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.calibration.batches import batches
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained
 from keras_compress.core import keras_private
+from keras_compress.data.batches import batches
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
@@ -26,6 +26,8 @@ LARGEST_VALUES_BYTES = 128_000_000
 MOST_DB = 120.0
 LOW_DB = 25.0
 FALL_DB = 6.0
+# Below this an output holds a fifth of noise.
+LITTLE_LEFT_DB = 15.0
 # Above this a few values lie one step apart, and a fall says nothing.
 GOOD_DB = 40.0
 
@@ -61,6 +63,7 @@ class OutputDistance:
         beyond_one_step: Share of the values that are more than one step of the output's integers apart; `None` where
             it has none.
         argmax_agreement: Share of samples with the same largest entry; `None` for an output without classes.
+        varying_db: Signal to noise of what differs between samples; `None` where nothing does.
     """
 
     name: str
@@ -68,6 +71,7 @@ class OutputDistance:
     activations_only_db: float | None
     beyond_one_step: float | None
     argmax_agreement: float | None
+    varying_db: float | None
 
     @property
     def opens(self) -> bool:
@@ -104,6 +108,17 @@ class Distance:
         }
 
 
+def notes_of_distance(found: Distance | None) -> list[str]:
+    """A note for each output of which rounding leaves little, with the layer where that begins."""
+    return [
+        f"Output {each.name!r} keeps little of the model's: {each.varying_db:.1f} dB of signal to noise on "
+        f"{found.samples} samples, and it begins at {(found.opens_at or each.name)!r}, whose values differ by less "
+        "than the steps of their range. Wider integers (mode='16x8') or narrower ranges there keep more."
+        for each in ([] if found is None else found.outputs)
+        if found is not None and each.varying_db is not None and each.varying_db < LITTLE_LEFT_DB
+    ]
+
+
 def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
@@ -114,7 +129,7 @@ def distance(model: keras.Model, frozen: keras.Model, data: Any) -> Distance:
     Args:
         model: The model that `frozen` was made from.
         frozen: What `freeze` gave.
-        data: See `keras_compress.calibration.batches.batches`.
+        data: See `keras_compress.data.batches.batches`.
 
     Raises:
         ValueError: For data that does not fit the model.
@@ -134,13 +149,13 @@ def samples_of(frozen: keras.Model) -> int:
 def between(trained: Trained, frozen: Frozen, inputs: Sequence[Array]) -> Distance:
     """The distance on these samples."""
     names, steps = graph.output_names(frozen.model), _steps(frozen.model)
-    found, simulated = trained.run(inputs).outputs, frozen.run(inputs).outputs
+    calls = frozenset(frozen.points.values())
+    in_trained, in_frozen = trained.run(inputs, calls), frozen.run(inputs, frozenset(frozen.points))
+    found, simulated = in_trained.outputs, in_frozen.outputs
     close = all(sqnr_db(f, s.reshape(f.shape)) >= GOOD_DB - FALL_DB for f, s in zip(found, simulated, strict=True))
     if close:
         outputs = tuple(map(_output, names, found, simulated, steps, [None] * len(names)))
         return Distance(outputs, len(inputs[0]), None)
-    calls = frozenset(frozen.points.values())
-    in_trained, in_frozen = trained.run(inputs, calls), frozen.run(inputs, frozenset(frozen.points))
     on_grids = trained.on_grids(inputs, frozen, calls)
     outputs = tuple(map(_output, names, found, simulated, steps, on_grids.outputs))
     far = [each.name for each in outputs if each.opens]
@@ -163,7 +178,14 @@ def _output(name: str, found: Array, simulated: Array, step: float | None, on_gr
     # A step of one is the same integer in float32's rounding.
     beyond = None if step is None else float((np.abs(found - simulated) > 1.01 * step).mean())
     alone = None if on_grids is None else sqnr_db(found, on_grids.astype(np.float32).reshape(found.shape))
-    return OutputDistance(name, sqnr_db(found, simulated), alone, beyond, argmax_agreement(found, simulated))
+    agreement = argmax_agreement(found, simulated)
+    return OutputDistance(name, sqnr_db(found, simulated), alone, beyond, agreement, _varying_db(found, simulated))
+
+
+def _varying_db(found: Array, simulated: Array) -> float | None:
+    mean = found.mean(axis=0, dtype=np.float64)
+    varies = len(found) > 1 and float(np.ptp(found, axis=0).max()) > 1e-4 * float(np.abs(found).max())
+    return sqnr_db(found - mean, simulated - mean) if varies else None
 
 
 def _steps(frozen: keras.Model) -> list[float | None]:

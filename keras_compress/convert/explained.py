@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_compress.convert.distance import Array, Distance, pairs_of
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained
-from keras_compress.graph.data import fixed_batch
+from keras_compress.data.samples import fixed_batch
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 
 FACTOR, FLOOR, _FLOAT32 = 4.0, 0.01, 1e-5

@@ -9,7 +9,7 @@ import keras
 from keras_compress.convert.float_flatbuffer import input_names, output_names
 from keras_compress.convert.islands import Islands
 from keras_compress.convert.refusals import check_static_shapes
-from keras_compress.graph.data import fixed_batch
+from keras_compress.data.samples import fixed_batch
 from keras_compress.ir.check import check
 from keras_compress.ir.fuse import fuse_activations
 from keras_compress.ir.fuse_padding import fuse_padding
@@ -68,7 +68,12 @@ def export(frozen: keras.Model, storage: Storage = INT8, origin: keras.Model | N
         target=storage.target,
     )
     islands.check()
+    as_operators(graph)
+    return Exported(graph, unpacked)
+
+
+def as_operators(graph: Graph) -> None:
+    """The fewest operators for what was read, in the order in which they are to run; checked."""
     for improve in (share_equal_nodes, merge_reshapes, fuse_padding, fuse_activations, fuse_transposes, depth_first):
         improve(graph)
     check(graph)
-    return Exported(graph, unpacked)

@@ -11,7 +11,7 @@ from keras_compress.structured.cost import Cost
 from keras_compress.structured.surgery import cut
 
 
-@register("cost")
+@register("cost", "Bytes")
 class FileBytes(Cost):
     """Size of the `.tflite` file, read from the file: each candidate is cut and converted.
 

@@ -11,6 +11,7 @@ from keras_compress.convert import expand  # noqa: F401  (fills the table of exp
 from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.lstm.form import RecurrentForm
+from keras_compress.data.samples import first_of
 from keras_compress.graph import graph
 from keras_compress.graph.input_points import input_points_apart
 from keras_compress.graph.trace import as_graph as as_graph
@@ -49,7 +50,7 @@ def flatten(model: keras.Model, data: Any = None, recurrent: RecurrentForm | Non
         ValueError: For a layer that cannot be taken apart, by path.
     """
     emitter = Emitter(recurrent)
-    flat = graph.Rebuild(emitter.visit, flat=True).model(input_points_apart(as_graph(model, data)))
+    flat = graph.Rebuild(emitter.visit, flat=True).model(input_points_apart(as_graph(model, first_of(data))))
     return Flat(flat, frozenset(emitter.made), tuple(emitter.notes), tuple(emitter.without_operator))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_compress.calibration.minmax import untrained_points
+from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_frozen_batch
 from keras_compress.convert.flatten import flatten
 from keras_compress.convert.freezer import Freezer, Grid
 from keras_compress.convert.lstm.form import RecurrentForm
@@ -16,10 +17,11 @@ from keras_compress.convert.points import set_ranges, with_points
 from keras_compress.convert.refusals import check_layers
 from keras_compress.core.context import float32_policy
 from keras_compress.core.frozen import FrozenGrid
+from keras_compress.core.garbage import older_objects_apart
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.wrapper import Compressed
+from keras_compress.data.samples import peekable
 from keras_compress.graph import graph
-from keras_compress.graph.data import peekable
 from keras_compress.graph.finite import check_finite
 from keras_compress.graph.lora import check_no_lora
 from keras_compress.graph.model import check_model, check_phases_ended
@@ -44,6 +46,7 @@ def has_points(model: keras.Model) -> bool:
     return any(not point.quantizer.replaces_relu for point in points_in(model))
 
 
+@older_objects_apart()
 @global_state_kept()
 @float32_policy()
 def freeze(
@@ -55,6 +58,7 @@ def freeze(
     storage: Storage = INT8,
     grids: Mapping[str, Grid] | None = None,
     recurrent: str = "unrolled",
+    batch_size: BatchSize = AUTO,
 ) -> keras.Model:
     """A Keras model that computes what the device will: "the simulation" of this library, in full.
 
@@ -70,6 +74,7 @@ def freeze(
         storage: How the weights will be stored: integers that will be packed into fewer than 8 bits are not shifted up.
         grids: Activation point -> grid that it gets in place of what `representative_dataset` says.
         recurrent: See `convert`; 8-bit activations only.
+        batch_size: See `convert`; the frozen model takes any for 1 too.
 
     Returns:
         A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
@@ -85,6 +90,7 @@ def freeze(
     check_finite(model)
     check_layers(model)
     if is_frozen(model):
+        check_frozen_batch(model, batch_size)
         return model
     representative_dataset = peekable(representative_dataset)
     form = RecurrentForm(recurrent if activations and activation_bits == 8 else "unrolled", storage.target)
@@ -96,7 +102,9 @@ def freeze(
         free = {point.name for point in untrained_points(made)}
         known = {name: grid for name, grid in (grids or {}).items() if name in free}
         seen = set_ranges(made, model if graph.is_graph(model) else made, representative_dataset)
-    frozen = graph.Rebuild(Freezer(made, activation_bits, activations, storage, known)).model(made)
+    batch = batch_of(made, batch_size)
+    freezer = Freezer(made, activation_bits, activations, storage, known)
+    frozen = graph.Rebuild(freezer, input_shape=lambda tensor: (batch, *tensor.shape[1:])).model(made)
     frozen.calibration_samples, frozen.recurrent_notes = seen, (*flat.notes, *flat.without_operator)
     frozen.without_operator = flat.without_operator
     return frozen

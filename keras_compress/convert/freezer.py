@@ -17,8 +17,8 @@ from keras_compress.convert.expand.emitter import is_users
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import bias_of, integer_weight
 from keras_compress.convert.final_grid import as_float32, final_grid, no_finer, only_describes
-from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
 from keras_compress.convert.kernel_shapes import as_image, as_local_pooling, check_sizes
+from keras_compress.convert.known import KnownTensors
 from keras_compress.convert.lstm.freezing import cells_behind, frozen_lstm, shared_point
 from keras_compress.convert.lstm.layers import LstmCells, LstmOutput
 from keras_compress.convert.slopes import SlopedParts, slopes_of
@@ -48,36 +48,18 @@ class Freezer:
     activations: bool
     storage: Storage = INT8
     known: Mapping[str, Grid] = field(default_factory=dict)
-    _grids: dict[int, Grid] = field(default_factory=dict)
-    _folded: set[int] = field(default_factory=set)
-    _tables: dict[int, Grid] = field(default_factory=dict)
-    _fixed: dict[int, Grid] = field(default_factory=dict)
-    _signs: set[int] = field(default_factory=set)
-    # Averages on the grid of what they are averages of.
-    _averages: set[int] = field(default_factory=set)
-    # Outputs of layers with weights -> input scale, and weight scale of each channel.
-    _sums: dict[int, tuple[float, NDArray[np.float32]]] = field(default_factory=dict)
-    # Means over positions -> input scale, and how many values each is the mean of.
-    _means: dict[int, tuple[float, int]] = field(default_factory=dict)
-    # Tensors that are only moved on their way to a point -> the grid of that point, which they are on already.
-    _ahead: dict[int, Grid] = field(default_factory=dict)
-    # Tensors on a grid -> lowest and highest multiple of its scale that they hold.
-    _steps: dict[int, tuple[int, int]] = field(default_factory=dict)
-    # Sums of tensors on one scale -> that scale, lowest and highest multiple.
-    _lattices: dict[int, tuple[float, int, int]] = field(default_factory=dict)
-    # Outputs of kernels, reshaped or permuted -> the tensor before that, and the layer that did it.
-    _moved: dict[int, tuple[Any, keras.layers.Layer]] = field(default_factory=dict)
+    _of: KnownTensors = field(default_factory=KnownTensors)
+    # BatchNormalizations that the weights before them have taken in.
+    _folded: set[keras.layers.Layer] = field(default_factory=set)
     # Layers that give cell states -> the sequence that they read.
-    _sequences: dict[int, Any] = field(default_factory=dict)
+    _sequences: dict[keras.layers.Layer, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
 
     def __call__(self, call: graph.Call) -> Any:
         outputs = self._visit(call)
-        return (
-            self._rounded_ahead(call, outputs) if id(outputs) in self._sums or id(outputs) in self._means else outputs
-        )
+        return outputs if self._of[outputs].step is None else self._rounded_ahead(call, outputs)
 
     def _rounded_ahead(self, call: graph.Call, outputs: Any) -> Any:
         """Sums and means that are moved before they reach their point: kernels round where they compute."""
@@ -86,27 +68,24 @@ class Freezer:
             return outputs
         grid = self._grid_at(point.operation, outputs)
         rounded = self._on_grid(outputs, grid, f"{call.operation.name}.ahead")
-        self._ahead[id(rounded)] = grid
+        self._of[rounded].ahead = grid
         return rounded
 
     def _visit(self, call: graph.Call) -> Any:
         layer = call.operation
         kind = kind_of(layer)
-        if (
-            call.args
-            and id(call.args[0]) in self._moved
-            and (kind is Kind.CLAMP or isinstance(layer, QuantizeActivation))
-        ):
+        source = self._of[call.args[0] if call.args else None]
+        if source.moved is not None and (kind is Kind.CLAMP or isinstance(layer, QuantizeActivation)):
             # The kernel that made the tensor takes them along.
-            tensor, move = self._moved[id(call.args[0])]
+            tensor, move = source.moved
             return self._move(layer.name, self(replace(call, args=(tensor, *call.args[1:]))), move)
         if isinstance(layer, QuantizeActivation):
             return self._point(layer, call.args[0])
         if kind is Kind.NORM:
             return self._norm(call)
         slopes = slopes_of(layer) if self._in_parts(call) else None
-        if slopes is not None:
-            return self._sloped(call, slopes)
+        if slopes is not None and source.grid is not None:
+            return self._sloped(call, slopes, source.grid)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
             return self._weighted(call)
         if kind in (Kind.AVERAGE, Kind.MEAN) and self.activations:
@@ -116,18 +95,18 @@ class Freezer:
         if isinstance(layer, LstmOutput):
             return self._lstm(call)
         if isinstance(layer, LstmCells):
-            self._sequences[id(layer)] = call.args[0]
+            self._sequences[layer] = call.args[0]
         # The flat graph is a private copy: its layers can be used as they are.
         outputs = call.run()
         self._fix(call, kind, outputs)
         if kind is Kind.SAME:
             for output in keras.tree.flatten(outputs):
-                self._carry(call.args[0], output)
-            made = id(call.args[0]) in self._sums or id(call.args[0]) in self._moved
+                source.carry(self._of[output])
+            made = source.sums is not None or source.moved is not None
             if made and isinstance(layer, (keras.layers.Reshape, keras.layers.Permute)):
-                self._moved[id(outputs)] = call.args[0], layer
-        if kind is Kind.CLAMP and id(call.args[0]) in self._sums:
-            self._sums[id(outputs)] = self._sums[id(call.args[0])]
+                self._of[outputs].moved = call.args[0], layer
+        if kind is Kind.CLAMP:
+            self._of[outputs].sums = source.sums
         if type(layer).__name__ == "Mean":
             self._remember_mean(call.args[0], outputs)
         self._add(call, outputs)
@@ -135,52 +114,42 @@ class Freezer:
 
     def _lstm(self, call: graph.Call) -> Any:
         """The LSTM as its kernel computes it; the parts before it, in which its cells were measured, drop out."""
-        sequence = self._sequences[id(cells_behind(call.node))]
+        sequence = self._sequences[cells_behind(call.node)]
         point = shared_point(call.node, self._table)
-        source, target = self._grids.get(id(sequence)), self._grid_at(point.operation, None)
+        source, target = self._of[sequence].grid, self._grid_at(point.operation, None)
         outputs = frozen_lstm(call.node, sequence, source, target, self.storage.target, self.known)
         if point is not graph.sole_consumer(call.node, self.flat, self._table):
             outputs = self._on_grid(outputs, target, f"{call.operation.name}.ahead")
-        self._ahead[id(outputs)] = target
+        self._of[outputs].ahead = target
         return outputs
 
     def _add(self, call: graph.Call, outputs: Any) -> None:
         """Remember what a sum of few levels is made of, and a ReLU of one."""
-        if activation_name(call.operation) == "relu" and id(call.args[0]) in self._lattices:
-            scale, low, high = self._lattices[id(call.args[0])]
-            self._lattices[id(outputs)] = scale, max(low, 0), max(high, 0)
-        tensors = keras.tree.flatten(call.args) if type(call.operation).__name__ == "Add" else []
-        if not tensors or any(id(tensor) not in self._steps for tensor in tensors):
-            return
-        scales = {self._grids[id(tensor)].scale for tensor in tensors}
-        low, high = (sum(ends) for ends in zip(*(self._steps[id(tensor)] for tensor in tensors), strict=True))
-        if len(scales) == 1 and high - low <= 255:
-            self._lattices[id(outputs)] = scales.pop(), low, high
+        lattice = self._of[call.args[0] if call.args else None].lattice
+        if activation_name(call.operation) == "relu" and lattice is not None:
+            scale, low, high = lattice
+            self._of[outputs].lattice = scale, max(low, 0), max(high, 0)
+        added = keras.tree.flatten(call.args) if type(call.operation).__name__ == "Add" else []
+        known = [self._of[tensor] for tensor in added]
+        steps, scales = [k.steps for k in known if k.steps], {k.grid.scale for k in known if k.grid}
+        low, high = (sum(ends) for ends in zip((0, 0), *steps, strict=True))
+        if steps and len(steps) == len(known) and len(scales) == 1 and high - low <= 255:
+            self._of[outputs].lattice = scales.pop(), low, high
 
     def _fix(self, call: graph.Call, kind: Kind, outputs: Any) -> None:
         """Remember the grid that a kernel writes on, whatever range training saw behind it."""
         name = activation_name(call.operation) if kind in (Kind.FIXED, Kind.FREE) else None
         if self.activation_bits == 16 and kind is Kind.FIXED:
-            self._fixed[id(outputs)] = FixedGrid(*FIXED_GRID_16, bits=16)
+            self._of[outputs].fixed = FixedGrid(*FIXED_GRID_16, bits=16)
         elif self.activation_bits == 8 and name in FIXED_GRIDS_8:
-            self._fixed[id(outputs)] = FixedGrid(*FIXED_GRIDS_8[name])
+            self._of[outputs].fixed = FixedGrid(*FIXED_GRIDS_8[name])
         elif (
             self.activations
             and kind is Kind.FREE
             and isinstance(call.operation, keras.layers.Layer)
             and is_users(call.operation)
         ):
-            grid = written_grid(call, self._grids, self.activation_bits)
-            if grid is not None:
-                self._fixed[id(outputs)] = grid
-
-    def _carry(self, source: Any, target: Any) -> None:
-        if id(source) in self._grids:
-            self._grids[id(target)] = self._grids[id(source)]
-        if id(source) in self._steps:
-            self._steps[id(target)] = self._steps[id(source)]
-        if id(source) in self._ahead:
-            self._ahead[id(target)] = self._ahead[id(source)]
+            self._of[outputs].fixed = written_grid(call, lambda t: self._of[t].grid, self.activation_bits)
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
@@ -188,47 +157,35 @@ class Freezer:
         layer.quantizer.check_range(layer.name)
         if not self.activations:
             return layer.quantizer.unrounded(tensor)
-        if self.activation_bits == 16 and id(tensor) in self._averages:
+        known = self._of[tensor]
+        if self.activation_bits == 16 and known.is_average:
             return tensor
-        grid, table = self._grid_at(layer, tensor), self._tables.get(id(tensor))
-        if table is not None and self.activation_bits == 16:
+        grid = self._grid_at(layer, tensor)
+        if known.table is not None and self.activation_bits == 16:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
-            tensor = self._on_grid(tensor, table, f"{layer.name}.rows", layer.stands_for)
-            grid = FixedGrid(as_float32(table.scale / 256), 0, bits=16)
-        if id(tensor) not in self._lattices or grid.bits != 8 or not only_describes(layer.quantizer):
+            tensor = self._on_grid(tensor, known.table, f"{layer.name}.rows", layer.stands_for)
+            grid = FixedGrid(as_float32(known.table.scale / 256), 0, bits=16)
+        if known.lattice is None or grid.bits != 8 or not only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.
-        scale, *steps = self._lattices[id(tensor)]
-        grid = FixedGrid(scale, 127 - steps[1])
-        outputs = self._on_grid(tensor, grid, layer.name, layer.stands_for)
-        self._steps[id(outputs)] = steps[0], steps[1]
+        scale, low, high = known.lattice
+        outputs = self._on_grid(tensor, FixedGrid(scale, 127 - high), layer.name, layer.stands_for)
+        self._of[outputs].steps = low, high
         return outputs
 
     def _grid_at(self, layer: QuantizeActivation, tensor: Any) -> Grid:
         """The grid that a tensor is written on for a point."""
-        for known in (self._ahead, self._fixed, self._tables):
-            if id(tensor) in known:
-                return known[id(tensor)]
-        if layer.name in self.known:
-            return self.known[layer.name]
-        step = None
-        if id(tensor) in self._sums:
-            step = max(self._sums[id(tensor)][1]) * self._sums[id(tensor)][0]
-        elif id(tensor) in self._means:
-            scale, count = self._means[id(tensor)]
-            step = scale / count
-        return no_finer(final_grid(layer.quantizer, self.activation_bits), step)
+        known = self._of[tensor]
+        own = known.written or self.known.get(layer.name)
+        return own or no_finer(final_grid(layer.quantizer, self.activation_bits), known.step)
 
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
-        if grid.bits == 8 and self.storage.target == "tflm":
-            if id(tensor) in self._sums:
-                grid = TwiceRoundedGrid.behind(grid, *self._sums[id(tensor)])
-            elif id(tensor) in self._means:
-                grid = TwiceRoundedGrid.behind_mean(grid, *self._means[id(tensor)])
+        if self.storage.target == "tflm":
+            grid = self._of[tensor].on_tflm(grid)
         outputs = QuantizeActivation(grid, stands_for=stands_for, name=name)(tensor)
-        self._grids[id(outputs)] = grid
+        self._of[outputs].grid = grid
         if grid.bits == 8:
-            self._steps[id(outputs)] = grid.lowest - grid.zero_point, 127 - grid.zero_point
+            self._of[outputs].steps = grid.lowest - grid.zero_point, 127 - grid.zero_point
         return outputs
 
     def _sign(self, point: QuantizeActivation, tensor: Any) -> Any:
@@ -240,8 +197,8 @@ class Freezer:
                 "Expected mode='int8' for a model with sign activations. "
                 f"Received: {self.activation_bits}-bit activations, with a sign at {point.name!r}"
             )
-        if id(tensor) not in self._signs:
-            if id(tensor) not in self._grids:
+        if not self._of[tensor].is_sign:
+            if self._of[tensor].grid is None:
                 raise ValueError(
                     "Expected an activation quantizer, or a layer with weights, in front of a sign. Received: neither "
                     f"at {point.name!r}; put `QuantizeActivation(MovingAverageRange())` there."
@@ -252,7 +209,7 @@ class Freezer:
             tensor = self._per_channel(f"{point.name}.sign", tensor, weight, offset, signs=True)
         clipped = graph.rename_between(tensor, ops.clip(tensor, -1.0, 1.0), point.name + ".clip")
         outputs = self._on_grid(clipped, FixedGrid(1.0, 0), point.name, point.stands_for)
-        self._steps[id(outputs)] = -1, 1
+        self._of[outputs].steps = -1, 1
         return outputs
 
     def _gives_signs(self, node: Any) -> bool:
@@ -262,7 +219,7 @@ class Freezer:
         return self.activations and isinstance(point, QuantizeActivation) and point.quantizer.replaces_relu
 
     def _norm(self, call: graph.Call) -> Any:
-        if id(call.operation) in self._folded:
+        if call.operation in self._folded:
             return call.args[0]
         if not self.activations:
             return call.run()
@@ -279,7 +236,7 @@ class Freezer:
         # Channels last, and back.
         order = [a for a in range(rank) if a != axis] + [axis]
         last = keras.layers.Permute(tuple(order[1:]), name=f"{name}.last")(tensor)
-        self._carry(tensor, last)
+        self._of[tensor].carry(self._of[last])
         made = self._per_channel(name, last, weight, norm.offset, signs)
         return self._move(name, made, keras.layers.Permute([order.index(a) for a in range(1, rank)]))
 
@@ -287,8 +244,8 @@ class Freezer:
         """A tensor reshaped or permuted, which is remembered: what stands behind is taken along by the kernel."""
         layer = type(layer).from_config({**layer.get_config(), "name": f"{name}.moved"})
         moved = layer(tensor)
-        self._carry(tensor, moved)
-        self._moved[id(moved)] = tensor, layer
+        self._of[tensor].carry(self._of[moved])
+        self._of[moved].moved = tensor, layer
         return moved
 
     def _per_channel(
@@ -299,42 +256,41 @@ class Freezer:
         image = keras.layers.Reshape(as_image(shape), name=f"{name}.image")(tensor) if len(shape) != 3 else tensor
         layer = keras.layers.DepthwiseConv2D(1, name=name)
         layer.build(image.shape)
-        frozen = self._frozen_layer(layer, weight, offset, self._grids.get(id(tensor)), (-2, -1), signs)
+        frozen = self._frozen_layer(layer, weight, offset, self._of[tensor].grid, (-2, -1), signs)
         outputs = frozen(image)
         if len(shape) != 3:
             outputs = keras.layers.Reshape(shape, name=f"{name}.restored")(outputs)
         if signs:
-            self._signs.add(id(outputs))
+            self._of[outputs].is_sign = True
         else:
             self._remember_sums(outputs, tensor, frozen)
         return outputs
 
     def _in_parts(self, call: graph.Call) -> bool:
         """Whether a leaky or parametric ReLU would have no kernel on the target that is fast, or none at all."""
-        grid = self._grids.get(id(call.args[0])) if call.args and self.activations else None
+        grid = self._of[call.args[0]].grid if call.args and self.activations else None
         if grid is None:
             return False
         # 16 bits have LEAKY_RELU, but no PRELU.
         return self.storage.target == "litert" if grid.bits == 8 else bool(slots_in(call.operation))
 
-    def _sloped(self, call: graph.Call, slopes: NDArray[Any]) -> Any:
+    def _sloped(self, call: graph.Call, slopes: NDArray[Any], grid: Grid) -> Any:
         def per_channel(image: Any, weight: IntegerWeight, name: str) -> Any:
             return self._per_channel(name, image, weight, np.zeros(image.shape[-1]))
 
         tensor = call.args[0]
         point = point_behind(call.node, self.flat, self._table)
         written = None if point is None else self._grid_at(point.operation, None)
-        grid, name = self._grids[id(tensor)], call.operation.name
+        name = call.operation.name
         outputs = SlopedParts(slopes, grid, written, name, self._on_grid, per_channel)(tensor)
-        if written is not None:
-            self._ahead[id(outputs)] = written
+        self._of[outputs].ahead = written or self._of[outputs].ahead
         return outputs
 
     def _remember_sums(self, outputs: Any, inputs: Any, layer: Compressed) -> None:
-        grid = self._grids.get(id(inputs))
+        grid = self._of[inputs].grid
         if grid is not None:
             scale = np.broadcast_to(integer_weight(layer, "kernel").scale.reshape(-1), outputs.shape[-1:])
-            self._sums[id(outputs)] = grid.scale, scale
+            self._of[outputs].sums = grid.scale, scale
 
     def _weighted(self, call: graph.Call) -> Any:
         layer = call.operation
@@ -349,7 +305,7 @@ class Freezer:
         signs = self._gives_signs(call.node)
         if reader is not None and batch_norm.foldable(layer, reader.operation):
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
-            self._folded.add(id(reader.operation))
+            self._folded.add(reader.operation)
             signs = self._gives_signs(reader)
         body = inner(layer)
         with configuration(body) as config:
@@ -358,7 +314,7 @@ class Freezer:
             config.update((key, "zeros") for key in config if key.endswith("_initializer"))
             made = type(body).from_config(config)
         made.build(call.args[0].shape)
-        grid = self._grids.get(id(call.args[0]))
+        grid = self._of[call.args[0]].grid
         signs = signs and grid is not None
         wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes, signs)
         outputs = call.run(wrapper)
@@ -370,7 +326,7 @@ class Freezer:
     def _sums_to_signs(self, name: str, outputs: Any, weight: IntegerWeight) -> Any:
         """What stands before a sign: sums that are never 0, or, of wide weights, whole sums as int8."""
         if fold.doubles(weight):
-            self._signs.add(id(outputs))
+            self._of[outputs].is_sign = True
             return outputs
         return self._on_grid(outputs, FixedGrid(1.0, 0), f"{name}.sum")
 
@@ -378,7 +334,7 @@ class Freezer:
         """Rows of a table of integers are on the table's grid, whatever range training saw behind them."""
         outputs = call.run()
         weight = integer_weight(call.operation, "kernel")
-        self._tables[id(outputs)] = FixedGrid(as_float32(weight.scale.item()), 0)
+        self._of[outputs].table = FixedGrid(as_float32(weight.scale.item()), 0)
         return outputs
 
     def _frozen_layer(
@@ -422,14 +378,14 @@ class Freezer:
         return outputs
 
     def _remember_mean(self, tensor: Any, outputs: Any) -> None:
-        grid, sizes = self._grids.get(id(tensor)), (*tensor.shape[1:], *outputs.shape[1:])
+        grid, sizes = self._of[tensor].grid, (*tensor.shape[1:], *outputs.shape[1:])
         if grid is not None and None not in sizes:
-            self._means[id(outputs)] = grid.scale, int(np.prod(tensor.shape[1:]) // np.prod(outputs.shape[1:]))
+            self._of[outputs].mean = grid.scale, int(np.prod(tensor.shape[1:]) // np.prod(outputs.shape[1:]))
 
     def _average(self, call: graph.Call) -> Any:
         """An average pooling, and behind it the rounding of the int8 kernel: same scale, half away from zero."""
         layer, tensor = call.operation, call.args[0]
-        grid = self._grids.get(id(tensor))
+        grid = self._of[tensor].grid
         pooled, shape = as_local_pooling(layer, tensor)
         outputs = pooled(tensor)
         if grid is not None:
@@ -437,7 +393,7 @@ class Freezer:
             outputs = self._on_grid(outputs, rounding, f"{layer.name}.average")
         if shape is not None:
             flat = keras.layers.Reshape(shape, name=f"{layer.name}.flat")(outputs)
-            self._carry(outputs, flat)
+            self._of[outputs].carry(self._of[flat])
             outputs = flat
-        self._averages.add(id(outputs))
+        self._of[outputs].is_average = True
         return outputs

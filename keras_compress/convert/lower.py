@@ -19,6 +19,7 @@ from keras_compress.tflite.lowering.versions import set_versions
 from keras_compress.tflite.passes.clamp import clamp_points
 from keras_compress.tflite.passes.dense_as_convolution import dense_as_convolution
 from keras_compress.tflite.passes.float16 import store_float16
+from keras_compress.tflite.passes.free_batch import free_batch
 from keras_compress.tflite.passes.pack_weights import pack_weights
 from keras_compress.tflite.plan import IO_TYPES, MODES, LoweringPlan
 
@@ -47,12 +48,14 @@ class Lowered:
         point_tensors: Name of an activation point -> name of the tensor that holds it.
         float_ops: Operators left in float32, with the reason (for integer and dynamic modes).
         notes: Requantizations and quantized constants that the float model does not have.
+        fixed_by: What fixes the number of samples in a file that was to take any.
     """
 
     content: bytes
     point_tensors: dict[str, str] = field(default_factory=dict)
     float_ops: list[FloatOp] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    fixed_by: str = ""
 
 
 def lower(emitted: Emitted, plan: LoweringPlan) -> Lowered:
@@ -79,9 +82,7 @@ def lower(emitted: Emitted, plan: LoweringPlan) -> Lowered:
         state.notes += store_float16(graph)
     elif plan.mode == "dynamic":
         left = [FloatOp(*entry) for entry in store_hybrid(state)]
-    check_support(graph, plan.target)
-    set_versions(graph)
-    return Lowered(write_model(graph.model), {}, left, state.notes)
+    return _written(state, plan, {}, left)
 
 
 def _lower_integer(emitted: Emitted, plan: LoweringPlan) -> Lowered:
@@ -96,10 +97,16 @@ def _lower_integer(emitted: Emitted, plan: LoweringPlan) -> Lowered:
     clamp_points(state, emitted.lowest, points)
     state.notes += dense_as_convolution(graph, state.packed, plan.target)
     pack_weights(graph, state.packed)
+    names = {point: graph.name(tensor) for point, tensor in points.items()}
+    return _written(state, plan, names, float_ops)
+
+
+def _written(state: Lowering, plan: LoweringPlan, points: dict[str, str], float_ops: list[FloatOp]) -> Lowered:
+    graph = state.graph
     check_support(graph, plan.target)
     set_versions(graph)
-    names = {point: graph.name(tensor) for point, tensor in points.items()}
-    return Lowered(write_model(graph.model), names, float_ops, state.notes)
+    fixed_by = free_batch(graph) if plan.any_batch else ""
+    return Lowered(write_model(graph.model), points, float_ops, state.notes, fixed_by)
 
 
 def _lower_operators(state: Lowering) -> list[FloatOp]:

@@ -7,10 +7,12 @@ from typing import Any
 
 import keras
 
+from keras_compress.calibration.cells import CellRange
 from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
 from keras_compress.calibration.scale import mismatch
 from keras_compress.calibration.used import FactorRange
-from keras_compress.convert.expand.used_ranges import end_with_use
+from keras_compress.convert.expand.cell_ranges import fit_cells, is_cell
+from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use
 from keras_compress.convert.flatten import Flat, factors_of
 from keras_compress.core.warn import warn
 from keras_compress.quantizers.activation import Place
@@ -32,7 +34,7 @@ def with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> kera
         function = factors.get(path)
         if function is None:
             return MeasuredRange(bits)
-        return FactorRange(bits, function.arguments.get("epsilon", 0.0), root=function.function == "rsqrt")
+        return FactorRange(bits, root=function.function == "rsqrt")
 
     def quantizer(path: str, place: Place) -> Any:
         if not everywhere and path not in flat.expanded:
@@ -40,7 +42,10 @@ def with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> kera
         # On its input's grid a mean needs no range, and 16 bits lose nothing there.
         if place is Place.MEAN and (bits == 16 or not (everywhere or has_data)):
             return None
-        # The steps of a recurrent layer share their ranges, and so their integers.
+        if is_cell(path):
+            # They grow from step to step.
+            return CellRange(bits) if bits == 8 else MeasuredRange(bits)
+        # All else in the steps of a recurrent layer shares its ranges, and so its integers.
         shared = re.sub(r"\.step\d+\b", ".step", path)
         if shared == path:
             return measured(path)
@@ -62,6 +67,8 @@ def set_ranges(flat: keras.Model, model: keras.Model, representative_dataset: An
     first: list[Any] = []
     seen = calibrate(flat, representative_dataset, first.append)
     end_with_use(flat, unknown)
+    fit_cells(flat)
+    coarse_enough(flat, unknown)
     message = mismatch(model, first[0])
     if message is not None:
         warn(message)

@@ -5,6 +5,7 @@ Nothing is traced: a few samples through a graph take less time than tracing it 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from keras_compress.convert import fold
 from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
+from keras_compress.data.samples import first_of
 from keras_compress.graph import graph
 from keras_compress.graph.input_points import input_points_apart
 from keras_compress.graph.model import slots_in
@@ -108,7 +110,7 @@ class Trained:
     """
 
     def __init__(self, model: keras.Model, data: Any = None) -> None:
-        self.graph = input_points_apart(as_graph(model, data))
+        self.graph = input_points_apart(as_graph(model, first_of(data)))
         layers = [(path.replace("/", "."), layer) for path, layer in graph.walk(self.graph)]
         self.points = {name: layer for name, layer in layers if isinstance(layer, QuantizeActivation)}
         # Layers all of whose weights are integers already: none of them is rounded when the model is frozen.
@@ -174,16 +176,16 @@ class Frozen:
         points = (layer for layer in model.layers if isinstance(layer, QuantizeActivation))
         layers = [layer for layer in points if layer.name not in turned]
         self.points: dict[str, str] = {layer.name: _counterpart(layer, trained) for layer in layers}
-        self.grids: dict[str, FixedGrid] = {
-            self.points[layer.name]: FixedGrid(
-                layer.quantizer.scale, layer.quantizer.zero_point, layer.quantizer.bits, layer.quantizer.lowest
-            )
-            for layer in layers
-        }
+        self._layers = layers
+
+    @functools.cached_property
+    def grids(self) -> dict[str, FixedGrid]:
+        quantizers = ((self.points[layer.name], layer.quantizer) for layer in self._layers)
+        return {name: FixedGrid(q.scale, q.zero_point, q.bits, q.lowest) for name, q in quantizers}
 
     def run(self, inputs: Sequence[Array], watched: frozenset[str] = frozenset()) -> Values:
         """What the device computes."""
-        return _Run(lambda name, point, values: point.quantizer(values), watched).of(self.model, inputs)
+        return _Run(lambda name, point, values: point.quantizer.plain(values), watched).of(self.model, inputs)
 
     def unrounded(
         self, inputs: Sequence[Array], watched: frozenset[str], noise: np.random.Generator | None = None
@@ -229,18 +231,18 @@ class Frozen:
     def _noisy(self, rng: np.random.Generator | None) -> Callable[[str, Compressed], list[Any]] | None:
         if rng is None:
             return None
+        return lambda _, wrapper: [(variable, weight.moved(rng)) for variable, weight in self._weights[wrapper.name]]
 
-        def noisy(name: str, wrapper: Compressed) -> list[tuple[keras.Variable, Any]]:
-            exact = any(name == other or name.startswith(f"{other}.") for other in self._trained.exact)
-            found = []
-            for slot, listed in wrapper.items():
-                weight = listed[-1].integer_weight(None)
-                if weight is not None:
-                    steps = 0.0 if exact and weight.bits <= 8 else 1.0
-                    found.append((slot.variable(wrapper.layer), _moved(weight, steps, rng)))
-            return found
-
-        return noisy
+    @functools.cached_property
+    def _weights(self) -> dict[str, list[tuple[keras.Variable, _Rounded]]]:
+        """Name of a wrapper -> its variables that were rounded."""
+        found = {}
+        for wrapper in self.model.layers:
+            if isinstance(wrapper, Compressed):
+                exact = any(wrapper.name == x or wrapper.name.startswith(f"{x}.") for x in self._trained.exact)
+                weights = ((s.variable(wrapper.layer), each[-1].integer_weight(None)) for s, each in wrapper.items())
+                found[wrapper.name] = [(v, _Rounded.of(weight, exact)) for v, weight in weights if weight is not None]
+        return found
 
 
 def _lstm(rng: np.random.Generator | None) -> Callable[[FusedLSTM, Tensor], Tensor]:
@@ -255,7 +257,23 @@ def _counterpart(point: QuantizeActivation, trained: Trained) -> str:
     return made_by if made_by is not None and name == f"{made_by}_quantized" else name
 
 
-def _moved(weight: IntegerWeight, steps: float, rng: np.random.Generator) -> Any:
-    coarse = weight if weight.bits > 8 else fold.compact(weight)
-    noise = rng.uniform(-0.5, 0.5, weight.integers.shape) * coarse.scale * steps
-    return (weight.floats() + noise).astype(np.float32)
+@dataclass(frozen=True)
+class _Rounded:
+    """A weight that freezing rounded.
+
+    Attributes:
+        values: What it is now.
+        step: What it was rounded to; it broadcasts against the values. 0 where nothing was rounded.
+    """
+
+    values: Array
+    step: Array
+
+    @classmethod
+    def of(cls, weight: IntegerWeight, exact: bool) -> _Rounded:
+        coarse = weight if weight.bits > 8 else fold.compact(weight)
+        return cls(weight.floats(), coarse.scale * (0.0 if exact and weight.bits <= 8 else 1.0))
+
+    def moved(self, rng: np.random.Generator) -> Array:
+        """The values, each moved by up to half a step."""
+        return (self.values + rng.uniform(-0.5, 0.5, self.values.shape) * self.step).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,14 +17,14 @@ from keras_compress.tflite.grids import Grid
 from keras_compress.tflite.lowering.ranges import spread_grids
 
 
-def written_grid(call: graph.Call, grids: Mapping[int, FixedGrid], bits: int) -> FixedGrid | None:
+def written_grid(call: graph.Call, grid_of: Callable[[Any], FixedGrid | None], bits: int) -> FixedGrid | None:
     """Where the operators that a function becomes decide their output's grid, such as SOFTMAX or RESHAPE, that grid.
 
     The function is converted alone, and the grids of its inputs are spread through its operators, as the lowering does.
 
     Args:
         call: Of a layer without weights.
-        grids: `id` of a tensor -> the grid it is on.
+        grid_of: Gives the grid that a tensor is on.
         bits: Of the activations, 8 or 16.
 
     Returns:
@@ -32,7 +32,8 @@ def written_grid(call: graph.Call, grids: Mapping[int, FixedGrid], bits: int) ->
     """
     flat = tree.flatten((call.args, call.kwargs))
     tensors = [a for a in flat if isinstance(a, keras.KerasTensor)]
-    if any(id(t) not in grids or None in t.shape[1:] for t in tensors):
+    grids = [grid for grid in map(grid_of, tensors) if grid is not None]
+    if len(grids) < len(tensors) or any(None in t.shape[1:] for t in tensors):
         return None
 
     def run(*fresh: Any) -> Any:
@@ -46,10 +47,7 @@ def written_grid(call: graph.Call, grids: Mapping[int, FixedGrid], bits: int) ->
         file = Graph(float_model(trace(run, tensors, "function")))
     except ConversionError:
         return None  # The whole model's conversion says why.
-    known = {
-        number: Grid(grids[id(tensor)].scale, grids[id(tensor)].zero_point, bits)
-        for number, tensor in zip(file.inputs, tensors, strict=True)
-    }
+    known = {number: Grid(grid.scale, grid.zero_point, bits) for number, grid in zip(file.inputs, grids, strict=True)}
     spread_grids(file, known)
     found = known.get(file.outputs[0]) if len(file.outputs) == 1 else None
     return None if found is None else FixedGrid(found.scale, found.zero_point, found.bits)

@@ -28,11 +28,14 @@ class FrozenGrid(WeightTransform):
 
     promises = frozenset({"grid"})
     preserves = frozenset({"zeros", "codebook", "channel_codebook"})
+    trains = False
 
     def __init__(self, bits: int, scale_shape: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.bits = int(bits)
         self.scale_shape = [int(n) for n in scale_shape]
+        # What the variables hold from the start; zeros and ones that a file's values replace without.
+        self._first: IntegerWeight | None = None
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
@@ -42,17 +45,20 @@ class FrozenGrid(WeightTransform):
     def of(cls, weight: IntegerWeight) -> FrozenGrid:
         """A grid that holds `weight`."""
         made = cls(weight.bits, weight.scale.shape)
+        made._first = weight
         made.prepare(weight.integers.shape, ())
-        made.integers.assign(weight.integers)
-        made.scale.assign(weight.scale)
+        made._first = None
         return made
 
     def create_variables(self) -> None:
         dtype = "int8" if self.bits <= 8 else "int32"
+        held = self._first
+        integers = "zeros" if held is None else lambda shape, dtype: ops.convert_to_tensor(held.integers, dtype)
+        scale = "ones" if held is None else lambda shape, dtype: ops.convert_to_tensor(held.scale, dtype)
         self.integers = self.add_weight(
-            name="integers", shape=self.weight_shape, dtype=dtype, initializer="zeros", trainable=False
+            name="integers", shape=self.weight_shape, dtype=dtype, initializer=integers, trainable=False
         )
-        self.scale = self.add_weight(name="scale", shape=self.scale_shape, initializer="ones", trainable=False)
+        self.scale = self.add_weight(name="scale", shape=self.scale_shape, initializer=scale, trainable=False)
 
     def call(self, weight: Tensor, training: bool = False) -> Tensor:
         return dequantize(ops.cast(self.integers, "float32"), value_of(self.scale), 0.0)

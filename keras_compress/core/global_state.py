@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_compress.core import keras_private
+from keras_compress.core.deep import deep_graphs
 from keras_compress.core.quiet import loggers_kept
 
 # Scopes that Keras keeps open by name. One that cannot be entered (a name that TensorFlow refuses) is never left.
@@ -27,6 +28,7 @@ def global_state_kept() -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(loggers_kept())
+        stack.enter_context(deep_graphs())
         for kept in (_keras_attributes, _random_states, _tensorflow_state):
             stack.callback(kept())
         yield

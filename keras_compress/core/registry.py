@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import keras
 
+from keras_compress.core.providers import providers
 from keras_compress.core.suggest import did_you_mean
 
 PACKAGE = "keras_compress"
@@ -19,9 +20,13 @@ _ENTRIES: dict[str, dict[str, Any]] = {}
 def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Registered]:
     """Decorator that enters a class or function under `kind`; Keras's loader learns of classes with `get_config`.
 
+    A class outside this package is known to Keras under the name of its own package, and to recipes, the command line
+    and `kc.Name` by its name: import the module that has it first (`--import=module` on the command line).
+
     Args:
         kind: `"schedule"`, `"weight_transform"`, `"activation_quantizer"`, `"gradient_quantizer"`, `"constraint"`,
-            `"layer"`, `"channel_rule"`, `"channel_criterion"`, `"cost"`, `"codec"`, `"probe"` or `"entry_point"`.
+            `"layer"`, `"channel_rule"`, `"channel_criterion"`, `"cost"`, `"codec"`, `"sensitivity"`, `"entry_point"`,
+            or, of what runs and shows files, `"target"`, `"estimator"`, `"probe"` or `"report"`.
         name: Name in recipes; the object's own name by default.
 
     Raises:
@@ -30,19 +35,21 @@ def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Reg
 
     def enter(registered: _Registered) -> _Registered:
         key = name or registered.__name__
-        entries = _ENTRIES.setdefault(kind, {})
-        if key in entries:
+        taken = _ENTRIES.setdefault(kind, {})
+        if key in taken:
             raise ValueError(f"Expected a new {kind} name. Received: {key!r}, which is registered already.")
-        entries[key] = registered
+        taken[key] = registered
         if hasattr(registered, "get_config"):
-            keras.saving.register_keras_serializable(package=PACKAGE)(registered)
+            keras.saving.register_keras_serializable(package=registered.__module__.split(".")[0])(registered)
         return registered
 
     return enter
 
 
 def entries(kind: str) -> dict[str, Any]:
-    """All that is registered under `kind`, by name."""
+    """All that is registered under `kind`, by name; modules that are known to have such objects are imported first."""
+    for module in providers(kind):
+        importlib.import_module(module)
     return dict(_ENTRIES.get(kind, {}))
 
 
@@ -52,7 +59,7 @@ def lookup(kind: str, name: str) -> Any:
     Raises:
         ValueError: If there is none; the message lists the names there are.
     """
-    found = _ENTRIES.get(kind, {})
+    found = entries(kind)
     if name in found:
         return found[name]
     by_alias = {_alias(key, kind): key for key in found}

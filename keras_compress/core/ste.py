@@ -209,7 +209,8 @@ def _extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         of_all = tf.where(finite, values, np.inf), tf.where(finite, values, -np.inf)
         return tf.reduce_min(of_all[0]), tf.reduce_max(of_all[1]), tf.reduce_all(finite)
 
-    return tf.cond(whole, lambda: (lowest, highest, whole), of_finite)
+    found: tuple[Tensor, Tensor, Tensor] = tf.cond(whole, lambda: (lowest, highest, whole), of_finite)
+    return found
 
 
 def finite_extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

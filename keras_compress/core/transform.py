@@ -48,6 +48,7 @@ class WeightTransform(keras.layers.Layer):
             (whole channels are zero, in all weights that make them).
         preserves: Promises of transforms before it that its output keeps.
         idempotent: Whether a transformed weight, transformed again, stays as it is.
+        trains: Whether training changes the weight behind it; not that of a frozen model.
         ended_by: Call that has to end this transform's phase of the training before anything else is done to the
             model, such as `"kc.cut_masked(model)"`; `None` where there is no such phase.
     """
@@ -55,6 +56,7 @@ class WeightTransform(keras.layers.Layer):
     promises: frozenset[str] = frozenset()
     preserves: frozenset[str] = frozenset()
     idempotent: bool = True
+    trains: bool = True
     ended_by: str | None = None
 
     def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:

@@ -127,6 +127,12 @@ def sole_consumer(node: Node, model: keras.Model, table: dict[int, list[Node]]) 
     return readers[0] if len(readers) == 1 else None
 
 
+def _last_readers(calls: list[Node], kept: list[KerasTensor]) -> dict[int, Node]:
+    """`id(tensor)` -> the last call that reads it, for tensors that are not to be kept."""
+    outputs = {id(tensor) for tensor in kept}
+    return {id(t): node for node in calls for t in node.input_tensors if id(t) not in outputs}
+
+
 @dataclass
 class Rebuild:
     """One walk through a model that makes a new one.
@@ -178,13 +184,19 @@ class Rebuild:
         """Run the graph of `model` on new tensors."""
         graph = functional(model)
         tensors = {id(old): new for old, new in zip(graph.inputs, inputs, strict=True)}
-        for node in nodes(model):
+        calls = nodes(model)
+        last = _last_readers(calls, graph.outputs)
+        for node in calls:
             if any(id(t) not in tensors for t in node.input_tensors):
                 continue
             args, kwargs = node.arguments.fill_in(tensors)
             results = self._call(node, args, kwargs, prefix, depth)
             for old, new in zip(node.outputs, tree.flatten(results), strict=True):
                 tensors[id(old)] = new
+            for old in node.input_tensors:
+                # A large network's values do not fit into memory all at once. Symbolic tensors are known by identity.
+                if last.get(id(old)) is node and not isinstance(tensors.get(id(old)), keras.KerasTensor):
+                    tensors.pop(id(old), None)
         return tree.map_structure(lambda t: tensors[id(t)], keras_private.outputs_structure(graph))
 
     def _call(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, depth: int) -> Any:

@@ -13,7 +13,6 @@ from keras import tree
 
 from keras_compress.core import keras_private
 from keras_compress.core.kinds_of_layers import is_graph
-from keras_compress.graph.data import first_of
 
 KerasTensor = Any
 
@@ -74,21 +73,20 @@ def _operations(outputs: Sequence[KerasTensor]) -> list[Any]:
     return list(found.values())
 
 
-def as_graph(model: keras.Model, data: Any = None) -> keras.Model:
+def as_graph(model: keras.Model, batch: Any = None) -> keras.Model:
     """A model as a Functional one: a subclassed model becomes the only layer of it.
 
     Inputs are named by their keys in a dict, by their arguments where `call` takes several, or `inputs`.
 
     Args:
         model: A built model.
-        data: Samples in any form, which tell the shapes and dtypes that a subclassed model has not kept.
+        batch: Samples as the model takes them, which tell the shapes and dtypes that a subclassed model has not kept.
 
     Raises:
-        ValueError: For a subclassed model that has not kept the shape of its inputs, without data.
+        ValueError: For a subclassed model that has not kept the shape of its inputs, without a batch.
     """
     if is_graph(model):
         return model
-    batch = first_of(data)
     shapes = _shapes_kept(model)
     if shapes is None and batch is None:
         raise ValueError(

@@ -65,6 +65,8 @@ _LAYOUTS: dict[str, Layout] = {
 }
 
 
+# What layers are taken apart into, not what users write.
+_OF_THIS_LIBRARY = ("Operand", "Rows")
 # Layers that have weights and no int8 kernel -> why.
 _REFUSED = {
     "Conv3D": "for CONV_3D has no int8 kernel",
@@ -84,7 +86,8 @@ def layout_of(layer: keras.layers.Layer, path: str) -> Layout:
             return _LAYOUTS[cls.__name__]
     kind = next((cls.__name__ for cls in type(layer).__mro__ if cls.__name__ in _REFUSED), None)
     why = f", {_REFUSED[kind]}" if kind else ""
+    known = sorted(set(_LAYOUTS) - set(_OF_THIS_LIBRARY))
     raise ValueError(
-        f"Expected layers with integer kernels: {sorted(_LAYOUTS)}. Received: {type(layer).__name__} at {path!r}{why}; "
+        f"Expected layers with integer kernels: {known}. Received: {type(layer).__name__} at {path!r}{why}; "
         "replace it, or convert with mode='float32', 'float16'."
     )

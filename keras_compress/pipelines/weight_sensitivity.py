@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
+from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.graph.model import candidates, slots_in, strip
 from keras_compress.structured.sensitivity import GroupSensitivity, Sensitivity, checked_ratios, metric_of
@@ -85,6 +86,7 @@ def _scaled(ratios: NDArray[np.float64], sizes: NDArray[np.float64], sparsity: f
     return ratios + (towards - ratios) * ((wanted - found) / distance if distance else 0.0)
 
 
+@register("sensitivity", "weights")
 @global_state_kept()
 def weight_sensitivity(
     model: keras.Model,

@@ -12,6 +12,7 @@ from keras_compress.core.slots import slots_of
 from keras_compress.core.wrapper import Compressed
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.model import activation_quantizer, weight_transforms
+from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 
 _ARGUMENTS = """
     Args:
@@ -65,20 +66,70 @@ def wrapped(
     return Compressed(inner, {slots_of(inner)[0].name: transforms}, input_point=point, gradients=gradients)
 
 
-def _constructor(layer: Callable[..., keras.layers.Layer], kernel_quantizer: Any, summary: str) -> Any:
-    def make(*args: Any, kernel_quantizer: Any = kernel_quantizer, **kwargs: Any) -> Compressed:
-        return wrapped(layer, *args, kernel_quantizer=kernel_quantizer, **kwargs)
+class ReadyLayer(type):
+    """Class of the ready layers. What they make is the one wrapper, and `isinstance` knows it, out of a file too.
 
-    make.__doc__ = summary + "\n" + _ARGUMENTS.format(layer=layer.__name__, kernel_quantizer=kernel_quantizer)
-    return make
+    Attributes:
+        of: The Keras layer inside.
+        quantizer: The weight quantizer that it has by default.
+        most_levels: Most levels that its weights have for each scale, `None` for any number.
+    """
+
+    of: type[keras.layers.Layer]
+    quantizer: str
+    most_levels: int | None = None
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
+        super().__init__(name, bases, namespace)
+        cls.__doc__ = f"{cls.__doc__}\n{_ARGUMENTS.format(layer=cls.of.__name__, kernel_quantizer=cls.quantizer)}"
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Compressed:
+        return wrapped(cls.of, *args, **{"kernel_quantizer": cls.quantizer, **kwargs})
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        if not isinstance(instance, Compressed) or type(instance.layer) is not cls.of:
+            return False
+        levels = [each.number_of_clusters for each in instance.transform_list if isinstance(each, WeightQuantizer)]
+        return bool(levels) and (cls.most_levels is None or min(levels) <= cls.most_levels)
 
 
-QuantDense = _constructor(keras.layers.Dense, "int8", "A Dense layer with quantized weights.")
-QuantConv2D = _constructor(keras.layers.Conv2D, "int8", "A Conv2D layer with quantized weights.")
-QuantDepthwiseConv2D = _constructor(
-    keras.layers.DepthwiseConv2D, "int8", "A DepthwiseConv2D layer with quantized weights."
-)
-BinaryDense = _constructor(keras.layers.Dense, "bwn", "A Dense layer with binary weights: +-alpha for each unit.")
-BinaryConv2D = _constructor(keras.layers.Conv2D, "bwn", "A Conv2D layer with binary weights: +-alpha for each filter.")
-TernaryDense = _constructor(keras.layers.Dense, "twn", "A Dense layer with ternary weights: 0 and +-alpha.")
-TernaryConv2D = _constructor(keras.layers.Conv2D, "twn", "A Conv2D layer with ternary weights: 0 and +-alpha.")
+class QuantDense(metaclass=ReadyLayer):
+    """A Dense layer with quantized weights."""
+
+    of, quantizer = keras.layers.Dense, "int8"
+
+
+class QuantConv2D(metaclass=ReadyLayer):
+    """A Conv2D layer with quantized weights."""
+
+    of, quantizer = keras.layers.Conv2D, "int8"
+
+
+class QuantDepthwiseConv2D(metaclass=ReadyLayer):
+    """A DepthwiseConv2D layer with quantized weights."""
+
+    of, quantizer = keras.layers.DepthwiseConv2D, "int8"
+
+
+class BinaryDense(metaclass=ReadyLayer):
+    """A Dense layer with binary weights: +-alpha for each unit."""
+
+    of, quantizer, most_levels = keras.layers.Dense, "bwn", 2
+
+
+class BinaryConv2D(metaclass=ReadyLayer):
+    """A Conv2D layer with binary weights: +-alpha for each filter."""
+
+    of, quantizer, most_levels = keras.layers.Conv2D, "bwn", 2
+
+
+class TernaryDense(metaclass=ReadyLayer):
+    """A Dense layer with ternary weights: 0 and +-alpha."""
+
+    of, quantizer, most_levels = keras.layers.Dense, "twn", 3
+
+
+class TernaryConv2D(metaclass=ReadyLayer):
+    """A Conv2D layer with ternary weights: 0 and +-alpha."""
+
+    of, quantizer, most_levels = keras.layers.Conv2D, "twn", 3

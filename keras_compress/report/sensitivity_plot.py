@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_compress.core.registry import register
 from keras_compress.report.plots import figure_of, plain_text
 from keras_compress.report.tables import cell_text, new_table
 
@@ -23,6 +24,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vP*X"
 
 
+@register("report")
 def sensitivity_table(result: Sensitivity) -> Table:
     """One row for each group, one column for each ratio."""
     table = new_table(f"Sensitivity, {result.criterion}: {result.unpruned:.4g} unpruned")
@@ -34,6 +36,7 @@ def sensitivity_table(result: Sensitivity) -> Table:
     return table
 
 
+@register("report")
 def sensitivity_plot(result: Sensitivity, where: Any = None, title: str | None = None) -> Figure:
     """The metric over the share of channels removed: a curve for each group, or a map of cells where groups are many.
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keras_compress.core.registry import register
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.cortex_m_costs import CONVOLUTION, CORES, DENSE, DEPTHWISE, Core
-from keras_compress.runtime.estimate import Estimate, checked_stats, register_estimator
+from keras_compress.runtime.estimate import Estimate, checked_stats
 from keras_compress.runtime.target import target as runtime
 from keras_compress.tflite.encoding.known import DECODE
 from keras_compress.tflite.flatbuffer import Graph, read_model
@@ -54,6 +55,7 @@ _MULTIPLYING = {
 }
 
 
+@register("estimator", "cortex_m")
 def estimate_cortex_m(
     content: bytes,
     label: str = "model",
@@ -196,6 +198,3 @@ def _arena(content: bytes, label: str) -> tuple[int | None, list[str]]:
     except (ValueError, RuntimeCrash, RuntimeTimeout) as error:
         return None, [f"RAM not known: {' '.join(str(error).split())[:300]}"]
     return arena, ["ram_bytes is TFLite-Micro's arena, measured on this 64-bit host; somewhat less on a 32-bit core"]
-
-
-register_estimator("cortex_m", estimate_cortex_m)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.core.affine import QuantSpec, dequantize, quantize_to_int
-from keras_compress.graph.data import InputSpec, filled, samples
+from keras_compress.data.samples import InputSpec, filled, samples
 from keras_compress.runtime.process_target import check_header
 from keras_compress.runtime.target import Target, TensorSpec
 
@@ -51,7 +51,7 @@ def input_arrays(x: Any, specs: Sequence[TensorSpec]) -> list[Array]:
     """The data as one array for each input, in the file's order.
 
     Args:
-        x: Samples in any form that `keras_compress.graph.data.batches_of` takes.
+        x: Samples in any form that `keras_compress.data.samples.batches_of` takes.
         specs: The file's inputs.
 
     Raises:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.outputs import check_output
+from keras_compress.core.registry import entries
 from keras_compress.core.shown import Shown, names
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.runtime.deployed import content_of
@@ -84,21 +85,9 @@ class Estimate(Shown):
         return {**asdict(self), **plain, **lists, **times}
 
 
-Estimator = Callable[..., Estimate]
-_ESTIMATORS: dict[str, Estimator] = {}
-
-
-def register_estimator(name: str, estimator: Estimator) -> None:
-    """Makes `estimate(model, name, **options)` call `estimator(content, label, **options)`."""
-    _ESTIMATORS[name] = estimator
-
-
 def estimator_names() -> tuple[str, ...]:
-    """Names that `estimate` takes as `target`."""
-    # Here, not at the top: these modules import this one.
-    from keras_compress.runtime import cortex_m, ethos_u  # noqa: F401
-
-    return tuple(sorted(_ESTIMATORS))
+    """Names that `estimate` takes as `target`: what is registered as `"estimator"`."""
+    return tuple(sorted(entries("estimator")))
 
 
 @global_state_kept()
@@ -119,18 +108,20 @@ def estimate(model: Model, target: str, **options: Any) -> Estimate:
     >>> estimator_names()
     ('cortex_m', 'ethos_u')
     """
-    names = estimator_names()
-    if target not in names:
+    estimators = entries("estimator")
+    if target not in estimators:
+        names = estimator_names()
         meant = did_you_mean(target, names)
         raise ValueError(f"Expected a target out of {', '.join(names)}. Received: target={target!r}{meant}")
-    known = list(inspect.signature(_ESTIMATORS[target]).parameters)[2:]
+    known = list(inspect.signature(estimators[target]).parameters)[2:]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"Expected options of {target} out of {', '.join(known)}. Received: {', '.join(unknown)}")
     if options.get("save_to") is not None:
         path = {"model": model} if isinstance(model, (str, os.PathLike)) else {}
         check_output(options["save_to"], ".tflite", path, "save_to")
     content, label = content_of(model)
-    return _ESTIMATORS[target](content, label, **options)
+    made: Estimate = estimators[target](content, label, **options)
+    return made
 
 
 def checked_stats(content: bytes, label: str) -> FileStats:

@@ -17,8 +17,9 @@ from typing import Any
 
 from keras_compress.convert.files import write_atomic
 from keras_compress.core.printable import printable
+from keras_compress.core.registry import register
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
-from keras_compress.runtime.estimate import COMPILED, Estimate, checked_stats, register_estimator
+from keras_compress.runtime.estimate import COMPILED, Estimate, checked_stats
 from keras_compress.tflite.encoding.known import DECODE
 from keras_compress.tflite.flatbuffer import PACKED_BITS, Graph, read_model
 
@@ -46,6 +47,7 @@ _LAYER_COLUMNS = {
 }
 
 
+@register("estimator", "ethos_u")
 def estimate_ethos_u(
     content: bytes,
     label: str = "model",
@@ -297,6 +299,3 @@ def _notes(cpu: tuple[str, ...]) -> tuple[str, ...]:
         counted,
         f"Memory, MACs and cycles cover the NPU; {len(cpu)} operators and their constants are left to the CPU",
     )
-
-
-register_estimator("ethos_u", estimate_ethos_u)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from keras_compress.runtime.computed import Function, computed
 from keras_compress.runtime.rounding import EXACT, left_to_built_in
-from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.flatbuffer import Graph
 
 Array = NDArray[Any]
 _NOISE, _RELATIVE = 2.0**-10, 2.0**-20
@@ -57,14 +57,13 @@ class KernelError:
     computed: Function | None = None
 
     @classmethod
-    def of(cls, content: bytes, kernel: str) -> KernelError:
+    def of(cls, graph: Graph, kernel: str) -> KernelError:
         """Of a file that rounds at one operator, or at several side by side, such as those before a concatenation.
 
         Args:
-            content: A `.tflite` file, such as a piece from `keras_compress.tflite.segments`.
+            graph: A file, such as a piece from `keras_compress.tflite.segments`.
             kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
         """
-        graph = Graph(read_model(content))
         function = computed(graph, kernel)
         if function is not None:
             return cls(computed=function)

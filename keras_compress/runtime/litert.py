@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import NoReturn
 
+from keras_compress.core.registry import register
 from keras_compress.runtime.child import RequestError
 from keras_compress.runtime.process_target import ProcessTarget
-from keras_compress.runtime.target import Array, register_target
+from keras_compress.runtime.target import Array
 from keras_compress.tflite.encoding.known import DECODE
 
 _DELEGATES = {
@@ -15,6 +16,7 @@ _DELEGATES = {
 }
 
 
+@register("target", "litert")
 class LiteRT(ProcessTarget):
     """LiteRT on this machine's CPU, in a child process.
 
@@ -70,6 +72,3 @@ class LiteRT(ProcessTarget):
 
     def _delegate(self, name: str) -> str:
         return _DELEGATES[self.kernels] if name == "none" else name
-
-
-register_target("litert", LiteRT)

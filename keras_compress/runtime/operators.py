@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.graph.data import cut, fixed_batch
+from keras_compress.data.samples import cut, fixed_batch
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.kernel_error import KernelError
 from keras_compress.runtime.rounding import expected_share, is_copied
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target
+from keras_compress.tflite.flatbuffer import Graph, read_model
 from keras_compress.tflite.segments import Segments
 
 Array = NDArray[Any]
@@ -104,6 +105,7 @@ class Segment:
 
     point: str
     content: bytes
+    graph: Graph
     inputs: tuple[str, ...]  # names of points, or of model inputs with a leading "input:"
 
 
@@ -119,7 +121,8 @@ def segments_of(artifact: Artifact, points: Set[str]) -> list[Segment]:
         if point not in points or names in ([], [tensor]):
             continue  # a constant, or an input of integer type: nothing is computed
         sources = tuple(point_of.get(name, f"input:{name}") for name in names)
-        found.append(Segment(point, file.extract(names, [tensor]), sources))
+        content = file.extract(names, [tensor])
+        found.append(Segment(point, content, Graph(read_model(content)), sources))
     return found
 
 
@@ -141,7 +144,7 @@ class Tally:
     counts: Any = 0
 
     def __post_init__(self) -> None:
-        self.error = KernelError.of(self.segment.content, self.kernel)
+        self.error = KernelError.of(self.segment.graph, self.kernel)
 
     def add(self, runner: Target, points: dict[str, Array], exact: Exact, inputs: list[Array]) -> None:
         """Run the operator on some samples and count."""
@@ -187,13 +190,13 @@ class Tally:
 
     def row(self, max_lsb: int, max_fraction: float) -> OpRow:
         """The finding, beside its bound."""
-        of_kernel = 0.0 if self.error.known else expected_share(self.segment.content, self.kernel)
+        of_kernel = 0.0 if self.error.known else expected_share(self.segment.graph, self.kernel)
         share = min(max_fraction, _BEYOND_KNOWN) if self.error.known else max(max_fraction, of_kernel)
         expected = of_kernel / 2
         # Equal sums meet the same tie: of few different ones, each is one throw of the dice.
         of_ties = expected + 3 * float(np.sqrt(expected / min(self.values, _different(self.counts))))
         bound = min(1.0, max(share + 3 * float(np.sqrt(share / self.values)), of_ties))
-        bound = 0.0 if is_copied(self.segment.content, self.kernel) else bound
+        bound = 0.0 if is_copied(self.segment.graph, self.kernel) else bound
         differing, unexplained = self.differing / self.values, self.unexplained / self.values
         return OpRow(
             self.segment.point,

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.lstm.operator import KIND as LSTM
 
 # Mean magnitude that 16-bit outputs are taken to have; ranges are wider than what values mostly are.
@@ -51,15 +51,14 @@ _OWN_RULES = {
 _FIXED_SCALE = ("L2_NORMALIZATION", "LOGISTIC", "SOFTMAX", "TANH")
 
 
-def expected_share(content: bytes, kernel: str) -> float:
+def expected_share(graph: Graph, kernel: str) -> float:
     """Largest share of values that a kernel's own arithmetic may put one step off, for the worst operator of a file.
 
     Args:
-        content: A `.tflite` file, as a rule of one operator.
+        graph: A file, as a rule of one operator.
         kernel: `"xnnpack"`, which rounds once and leaves some packed weights to the built-in kernels, or another, which
             rounds twice: then twice the expected share.
     """
-    graph = Graph(read_model(content))
     own = [_OWN_RULES[graph.kind(op)].get(kernel, 0.0) for op in graph.operators if graph.kind(op) in _OWN_RULES]
     if any(own):
         return max(own)
@@ -77,17 +76,16 @@ def expected_share(content: bytes, kernel: str) -> float:
     return max([0.0, *shares, *ties])
 
 
-def is_copied(content: bytes, kernel: str) -> bool:
+def is_copied(graph: Graph, kernel: str) -> bool:
     """Whether the frozen model computes what a file does to the last bit: LSTMs, and what moves values.
 
     LiteRT's kernels for ARM round ties of negative numbers upwards, those for other processors away from zero, as
     the frozen model does.
 
     Args:
-        content: A `.tflite` file.
+        graph: A file.
         kernel: As for `expected_share`.
     """
-    graph = Graph(read_model(content))
     kinds = {graph.kind(op) for op in graph.operators}
     portable = kernel == "tflm" or not platform.machine().lower().startswith(("arm", "aarch"))
     return portable and LSTM in kinds and kinds <= {LSTM, *_MOVING}

@@ -10,9 +10,10 @@ from typing import Any
 import keras
 
 from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.batch_size import AUTO, BatchSize
 from keras_compress.convert.convert import convert
 from keras_compress.convert.freeze import freeze, is_frozen
-from keras_compress.graph.data import input_specs, samples
+from keras_compress.data.samples import fixed_batch, input_specs, samples
 from keras_compress.graph.graph import is_graph
 from keras_compress.quantizers.activation import FixedGrid
 from keras_compress.runtime.deployed import content_of
@@ -50,7 +51,7 @@ def shipped(
     if model is None:
         raise ValueError(f"Expected the Keras model that {label} was made from. Received: model=None")
     graph = Graph(read_model(content))
-    options = _options(graph, label)
+    options = {**_options(graph, label), "batch_size": _batch_size(graph, model)}
     target = "tflm" if kernels is not None and set(kernels) == {"tflm"} else _target(graph)
     few = _few(x, model)
     made = convert(model, target, representative_dataset=None if is_frozen(model) else few, **options)
@@ -61,8 +62,8 @@ def shipped(
     if made.frozen is None or is_frozen(model) or same:
         return _with_content(made, content, graph, tensors)
     bits = 16 if made.mode == "16x8" else 8
-    grids, recurrent = {**grids, **cells}, options["recurrent"]
-    frozen = freeze(model, few, activation_bits=bits, storage=made.storage, grids=grids, recurrent=recurrent)
+    known = {"grids": {**grids, **cells}, "recurrent": options["recurrent"], "batch_size": options["batch_size"]}
+    frozen = freeze(model, few, activation_bits=bits, storage=made.storage, **known)
     return _with_content(convert(frozen, target, **options), content, graph, tensors)
 
 
@@ -89,6 +90,14 @@ def _options(graph: Graph, label: str) -> dict[str, Any]:
         "weights_storage": _encoded(graph) or storage,
         "recurrent": "fused" if any(graph.kind(op) == LSTM for op in graph.operators) else "unrolled",
     }
+
+
+def _batch_size(graph: Graph, model: keras.Model) -> BatchSize:
+    """What was asked for: where the model has another size than the file."""
+    own = fixed_batch(model) if is_graph(model) else None
+    signature = graph.tensors[graph.inputs[0]].shapeSignature
+    found = None if signature is not None and len(signature) and signature[0] < 0 else graph.shape(graph.inputs[0])[0]
+    return AUTO if found in (own, own or 1) else found
 
 
 def _weighted(graph: Graph) -> list[tuple[str, str, str]]:

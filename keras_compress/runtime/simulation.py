@@ -1,7 +1,9 @@
-"""A Keras model as a function of arrays, traced once."""
+"""A Keras model as a function of arrays."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,17 +12,21 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.graph.data import cut, filled, fixed_batch
+from keras_compress.data.samples import cut, filled, fixed_batch
+from keras_compress.graph import graph
 
 Array = NDArray[Any]
 BATCH_SIZE = 64
+# So many batches are run layer by layer: tracing a large network takes seconds, a batch a tenth of one.
+BATCHES_UNTRACED = 8
 
 
 def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence[Array]], list[Array]]:
     """What gives the values of `outputs` for some samples, in batches of 64, or of the model's own fixed size.
 
-    It is traced once, whatever the number of samples: `predict` would be traced for each model and each size of a last
-    batch, which takes longer than the work, and TensorFlow warns of it.
+    A few batches are run as they are; for more, the model is traced once, whatever the number of samples: `predict`
+    would be traced for each model and each size of a last batch, which takes longer than the work, and TensorFlow warns
+    of it.
 
     Args:
         model: Functional model.
@@ -33,18 +39,19 @@ def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence
     watched = keras.Model(model.inputs, list(outputs))
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
-    @tf.function(input_signature=[signature], autograph=False)
     def run(inputs: list[tf.Tensor]) -> Any:
-        return tf.nest.flatten(watched(inputs, training=False))
+        return tf.nest.flatten(graph.Rebuild(graph.Call.run, flat=True).run(watched, inputs, "", 0))
 
-    # Called itself, `run` would be counted among all that were traced here before, and TensorFlow would warn.
-    traced = run.get_concrete_function()
+    # Called itself, it would be counted among all that were traced here before, and TensorFlow would warn.
+    traced = functools.cache(tf.function(run, input_signature=[signature], autograph=False).get_concrete_function)
+    done = itertools.count()
 
     def simulate(inputs: Sequence[Array]) -> list[Array]:
         batches = []
         for batch in cut(list(inputs), fixed or BATCH_SIZE):
             fed = zip(filled(batch, fixed or 1), signature, strict=True)
-            found = traced([tf.convert_to_tensor(array, spec.dtype) for array, spec in fed])
+            program = run if next(done) < BATCHES_UNTRACED else traced()
+            found = program([tf.convert_to_tensor(array, spec.dtype) for array, spec in fed])
             batches.append([np.asarray(values)[: len(batch[0])] for values in found])
         return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 

@@ -4,12 +4,13 @@ import functools
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from keras_compress.core.registry import entries
 from keras_compress.core.suggest import did_you_mean
 
 Array = np.ndarray[Any, Any]
@@ -96,20 +97,11 @@ class Target(Protocol):
 
 
 _OTHER_NAMES = {"tflite": "litert", "tensorflow_lite": "litert", "tflite_micro": "tflm", "micro": "tflm"}
-_FACTORIES: dict[str, Callable[..., Target]] = {}
-
-
-def register_target(name: str, factory: Callable[..., Target]) -> None:
-    """Makes `target(name, **options)` call `factory(**options)`."""
-    _FACTORIES[name] = factory
 
 
 def target_names() -> tuple[str, ...]:
-    """Names that `target` takes."""
-    # Here, not at the top: these modules import this one.
-    from keras_compress.runtime import litert, tflm  # noqa: F401
-
-    return tuple(sorted(_FACTORIES))
+    """Names that `target` takes: what is registered as `"target"`."""
+    return tuple(sorted(entries("target")))
 
 
 def target(name: str, **options: Any) -> Target:
@@ -125,13 +117,14 @@ def target(name: str, **options: Any) -> Target:
     >>> target("litert", kernels="reference").name
     'litert'
     """
-    names = target_names()
-    if name not in names:
+    targets, names = entries("target"), target_names()
+    if name not in targets:
         meant = did_you_mean(name, names, _OTHER_NAMES)
         raise ValueError(
             f"Expected a target out of {', '.join(names)} (kc.estimate has others). Received: target={name!r}{meant}"
         )
-    return _FACTORIES[name](**options)
+    made: Target = targets[name](**options)
+    return made
 
 
 @functools.cache

@@ -4,11 +4,12 @@ import functools
 from collections.abc import Sequence
 from typing import NoReturn
 
+from keras_compress.core.registry import register
 from keras_compress.runtime.c_source import resolver_methods
 from keras_compress.runtime.child import RequestError
 from keras_compress.runtime.frames import Header
 from keras_compress.runtime.process_target import ProcessTarget
-from keras_compress.runtime.target import Array, register_target
+from keras_compress.runtime.target import Array
 from keras_compress.tflite.arena_plan import alternate_memory_bytes
 from keras_compress.tflite.flatbuffer import read_model
 from keras_compress.tflite.unfit import unfit_for_tflm
@@ -16,6 +17,7 @@ from keras_compress.tflite.unfit import unfit_for_tflm
 _alternate_memory_bytes = functools.lru_cache(8)(alternate_memory_bytes)
 
 
+@register("target", "tflm")
 class TFLM(ProcessTarget):
     """TFLite-Micro's reference kernels on this machine, in a child process.
 
@@ -109,6 +111,3 @@ def _unfit(content: bytes) -> str | None:
     except ValueError as error:
         return str(error).partition("Received: ")[2] if "TFLite-Micro has" in str(error) else None
     return reason
-
-
-register_target("tflm", TFLM)

@@ -18,9 +18,10 @@ from keras_compress.convert.float_flatbuffer import input_names
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.points import UnknownRangesError
 from keras_compress.core import progress
+from keras_compress.core.garbage import older_objects_apart
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.shown import Shown
-from keras_compress.graph.data import filled, fixed_batch, input_specs, samples
+from keras_compress.data.samples import filled, fixed_batch, input_specs, samples
 from keras_compress.graph.graph import output_names
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
@@ -92,6 +93,7 @@ class Verification(Shown):
 
 
 @progress.shown("verifying")
+@older_objects_apart()
 @global_state_kept()
 def verify(
     artifact: Artifact | bytes | str | os.PathLike[str],

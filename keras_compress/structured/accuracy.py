@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.structured.examples import Examples
+from keras_compress.data.examples import Examples
 
 
 class Accuracy:

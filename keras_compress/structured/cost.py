@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,15 +9,13 @@ from typing import Any
 import numpy as np
 
 from keras_compress.core.progress import ProgressLine
-from keras_compress.core.registry import PACKAGE, entries, register, resolve
+from keras_compress.core.registry import entries, register, resolve
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.core.warn import warn
 from keras_compress.structured.channel_graph import ChannelGraph, Removed
 from keras_compress.structured.filling import CLOSE, CostOf, Filling
 
 Choose = Callable[[float], Removed]
-# Costs that are read from files and clocks live above this package, and are found by name when they are asked for.
-_ELSEWHERE = {"bytes": ("convert.file_bytes", "FileBytes"), "latency": ("runtime.latency", "Latency")}
 # Halvings of the ratio: as fine as float32 can tell ratios apart.
 _HALVINGS = 24
 
@@ -103,19 +100,11 @@ def _cost_name(identifier: Any) -> Any:
     """The registered name behind what a user writes; other identifiers as they are."""
     if not isinstance(identifier, str):
         return identifier
-    found = {name.lower(): name for name in entries("cost")}
-    if identifier not in (*_ELSEWHERE, *found, *found.values()):
-        known = sorted({*_ELSEWHERE, *(name for name in found if name not in _names_elsewhere())})
+    names = {name.lower(): name for name in entries("cost")}
+    known = sorted(names)
+    if identifier not in (*known, *names.values()):
         raise ValueError(f"Expected a cost out of {known}. Received: {identifier!r}{did_you_mean(identifier, known)}")
-    if identifier not in _ELSEWHERE:
-        return identifier
-    module, name = _ELSEWHERE[identifier]
-    importlib.import_module(f"{PACKAGE}.{module}")
-    return name
-
-
-def _names_elsewhere() -> set[str]:
-    return {name.lower() for _, name in _ELSEWHERE.values()}
+    return names.get(identifier, identifier)
 
 
 class Budget:

@@ -15,13 +15,13 @@ from keras_compress.core.registry import register, resolve
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.warn import warn
+from keras_compress.data.examples import Examples
 from keras_compress.graph.model import by_message, check_model
 from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, ChannelGroup, Removed
 from keras_compress.structured.channel_ids import Ids
 from keras_compress.structured.cost import Budget
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
-from keras_compress.structured.examples import Examples
 from keras_compress.structured.filling import Filling
 from keras_compress.structured.selection import GroupLimits, Selection
 from keras_compress.structured.surgery import cut, cut_error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
@@ -20,14 +19,14 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.outputs import check_output
 from keras_compress.core.progress import ProgressLine
-from keras_compress.core.registry import PACKAGE
+from keras_compress.core.registry import lookup, register
 from keras_compress.core.selection import Selector
 from keras_compress.core.shown import Shown, names
+from keras_compress.data.examples import Examples
 from keras_compress.structured.accuracy import Accuracy
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, WeightAxis
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
-from keras_compress.structured.examples import Examples
 from keras_compress.structured.gates import opened_to_masks
 from keras_compress.structured.prune import checked_criterion, limits_of
 from keras_compress.structured.selection import rounded
@@ -116,7 +115,7 @@ class Sensitivity(Shown):
 
     def table(self) -> Table:
         """The metric by group and ratio, as a rich table."""
-        return _report().sensitivity_table(self)  # type: ignore[no-any-return]
+        return lookup("report", "sensitivity_table")(self)  # type: ignore[no-any-return]
 
     def plot(self, where: Any = None, title: str | None = None) -> Figure:
         """The metric by group and ratio as a figure: curves, or a map of cells where groups are many.
@@ -128,7 +127,7 @@ class Sensitivity(Shown):
         Raises:
             ImportError: Without matplotlib, which the extra `report` brings.
         """
-        return _report().sensitivity_plot(self, where, title)  # type: ignore[no-any-return]
+        return lookup("report", "sensitivity_plot")(self, where, title)  # type: ignore[no-any-return]
 
     def to_json(self) -> str:
         """All of it as JSON."""
@@ -192,13 +191,9 @@ def _selector(path: str, paths: Collection[str]) -> str:
     return f"re:^{re.escape(path)}$" if any(other.endswith(f"/{path}") for other in paths) else path
 
 
-def _report() -> Any:
-    """Tables and plots live above this package, and are found when they are asked for."""
-    return importlib.import_module(f"{PACKAGE}.report.sensitivity_plot")
-
-
+@register("sensitivity", "channels")
 @global_state_kept()
-def sensitivity(
+def channel_sensitivity(
     model: keras.Model,
     evaluate: Callable[[keras.Model], float] | None = None,
     *,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from keras_compress.core.registry import PACKAGE, lookup
+from keras_compress.core.registry import lookup
 from keras_compress.tflite.arena_plan import ArenaPlan, peak_of
 from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 from keras_compress.tflite.passes.tile_outputs import tile_outputs
 
-# What measures lives above this package, and is found by name when it is asked for.
-_PROBE = ("runtime.arena_probe", "tflm_arena")
 # What a piece more takes of the arena for its operators and tensors, until it was measured.
 _USUAL_PIECE_BYTES = 420
 _TRIES_FOR_LEAST = 3
@@ -58,8 +55,7 @@ class _Search:
     """Files of more and more pieces, made and measured when they are asked for."""
 
     def __init__(self, content: bytes, encode: Encode) -> None:
-        importlib.import_module(f"{PACKAGE}.{_PROBE[0]}")
-        self._probe: Callable[[bytes], int] = lookup("probe", _PROBE[1])
+        self._probe: Callable[[bytes], int] = lookup("probe", "tflm_arena")
         self._content, self._encode = content, encode
         self._encoded: dict[int, bytes] = {0: encode(content)}
         self._notes: dict[int, list[str]] = {0: []}

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
 from keras_compress.tflite.packing import pack, unpack
+from keras_compress.tflite.sharing_builder import SharingBuilder
 
 MAX_CONTENT_BYTES = 2**31 - 1
 # What the tables of a model of usual size take; the builder grows where that is too little.
@@ -112,7 +112,7 @@ def write_model(model: Any) -> bytes:
     if payload_bytes > MAX_CONTENT_BYTES:
         raise ValueError("Expected less than 2 GiB of constants. Received: a larger model")
     # Room for all constants at once: a builder that grows copies what it holds each time.
-    builder = flatbuffers.Builder(min(payload_bytes + 64 * len(model.buffers) + _ROOM_BYTES, MAX_CONTENT_BYTES))
+    builder = SharingBuilder(min(payload_bytes + 64 * len(model.buffers) + _ROOM_BYTES, MAX_CONTENT_BYTES))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(memoryview(builder.Bytes)[builder.Head() :])
 

@@ -16,8 +16,10 @@ class LoweringPlan:
         mode: One of `MODES`.
         io: One of `IO_TYPES`: type of the model's inputs and outputs.
         target: `"litert"` or `"tflm"`: where two exact forms exist, the one that this runtime runs better.
+        any_batch: Whether the file is to take any number of samples.
     """
 
     mode: str = "int8"
     io: str = "float32"
     target: str = "litert"
+    any_batch: bool = False

@@ -8,16 +8,16 @@ import pytest
 from keras_compress.calibration.used import FactorRange
 
 
-def range_of(factors, low=0.0, **options):
+def range_of(factors, squares=None, low=0.0, **options):
     quantizer = FactorRange(**options)
-    quantizer.observe(np.float32(factors))
+    quantizer.observe(np.float32(factors), np.ones(len(factors)) if squares is None else np.float64(squares))
     quantizer.set_range(low, float(np.max(factors)))
     return quantizer.range()
 
 
 def test_rows_of_zeros_do_not_count():
     # Rows of mean square 1, and three times as many of zeros, under epsilon = 1e-6.
-    low, high = range_of([1.0] * 100 + [1000.0] * 300, epsilon=1e-6)
+    low, high = range_of([1.0] * 100 + [1000.0] * 300, [1.0] * 100 + [0.0] * 300)
     assert (low, high) == pytest.approx((0.0, 1.0), abs=0.1)
 
 
@@ -35,9 +35,16 @@ def test_what_is_less_than_half_a_step_of_the_mean_square_does_not_count():
     assert range_of([1.0] * 50 + [40.0] * 50, root=False)[1] > 38
 
 
+def test_a_divisor_below_half_a_step_divides_by_the_end():
+    # 1 / y of 1,000 is less than a 510th of the largest y: 0 for the device, whose quotients end at the end.
+    assert range_of([1.0] * 50 + [1000.0] * 50, root=False)[1] < 10
+    # Where x / y is nothing but that, the end is theirs.
+    assert range_of([1.0] * 50 + [1000.0] * 50, [1e-6] * 50 + [1.0] * 50, root=False)[1] > 990
+
+
 def test_where_nothing_counts_the_ends_are_the_measured_ones():
-    assert range_of([1000.0] * 3, epsilon=1e-6)[1] == 1000
-    assert range_of([1.0] * 9 + [1000.0], bits=16, epsilon=1e-6)[1] == 1000
+    assert range_of([1000.0] * 3, [0.0] * 3)[1] == 1000
+    assert range_of([1.0] * 9 + [1000.0], bits=16)[1] == 1000
 
 
 def test_both_signs():

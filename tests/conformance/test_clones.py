@@ -41,7 +41,7 @@ def test_first_values_come_from_the_clones_own_weights(transform, bench) -> None
     # As if the clone's weights had been wrapped in the first place.
     plain = bench.plain()
     plain.layers[0].kernel.assign(kernel)
-    wrapped = kc.core.model.add_transforms(plain, lambda *_: [transform.make()], {}, filters="d")
+    wrapped = kc.graph.model.add_transforms(plain, lambda *_: [transform.make()], {}, filters="d")
     expected, found = bench.wrapper(wrapped), bench.wrapper(clone)
     for new, old in zip(found.transform_list[0].variables, expected.transform_list[0].variables, strict=True):
         np.testing.assert_array_equal(np.array(new), np.array(old))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_compress.graph import data
-from keras_compress.graph.data import InputSpec
+from keras_compress.data import samples as data
+from keras_compress.data.samples import InputSpec
 
 ONE = [InputSpec(("image",), (2,))]
 TWO = [InputSpec(("u", "left"), (2,)), InputSpec(("v", "right"), (3,))]

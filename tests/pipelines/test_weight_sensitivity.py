@@ -33,7 +33,7 @@ def test_the_smallest_weights_of_one_layer_go_and_come_back() -> None:
         assert kept.min() >= np.sort(np.abs(before[0]).reshape(-1))[seen[-1][0]]
         return 1.0
 
-    result = kc.weight_sensitivity(model, zeros, ratios=(0.25, 0.5))
+    result = kc.sensitivity(model, zeros, ratios=(0.25, 0.5), of="weights")
     assert seen == [[0, 0], [5, 0], [10, 0], [0, 2], [0, 5]]
     assert [(group.name, group.width) for group in result.groups] == [("first", 20), ("last", 10)]
     for kept, now in zip(before, model.get_weights(), strict=True):
@@ -60,12 +60,25 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="Expected `sparsity` in"):
         found((0.8, 0.5), (0.85, 0.8)).sparsities(1.0)
     with pytest.raises(ValueError, match="Expected `ratios` in"):
-        kc.weight_sensitivity(net(), lambda model: 1.0, ratios=(0.0,))
+        kc.sensitivity(net(), lambda model: 1.0, ratios=(0.0,), of="weights")
     with pytest.raises(ValueError, match="Expected `evaluate`"):
-        kc.weight_sensitivity(net())
+        kc.sensitivity(net(), of="weights")
 
 
 def test_json_and_table() -> None:
     result = found((0.8, 0.5), (0.85, 0.8))
     assert WeightSensitivity.from_json(result.to_json()) == result
     assert "weights" in str(result)
+
+
+def test_the_old_name_works_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="of='weights'"):
+        old = kc.weight_sensitivity(net(), lambda model: 1.0, ratios=(0.5,))
+    assert old == kc.sensitivity(net(), lambda model: 1.0, ratios=(0.5,), of="weights")
+
+
+def test_what_is_no_scan_or_option_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Expected a sensitivity out of \['channels', 'weights'\]. Received: 'bits'"):
+        kc.sensitivity(net(), lambda model: 1.0, of="bits")
+    with pytest.raises(ValueError, match=r"out of \['ratios', 'filters'\] for of='weights'.*criterion"):
+        kc.sensitivity(net(), lambda model: 1.0, of="weights", criterion="l2")

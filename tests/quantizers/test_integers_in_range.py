@@ -47,7 +47,7 @@ def quantized(quantizer: kc.WeightQuantizer) -> keras.Model:
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((16,)), layers.Dense(4, name="wide")])
     model.layers[0].kernel.assign(np.linspace(-1, 1, 64).reshape(16, 4))
-    return kc.core.model.add_transforms(model, lambda *_: [quantizer], {})
+    return kc.graph.model.add_transforms(model, lambda *_: [quantizer], {})
 
 
 @pytest.mark.parametrize(

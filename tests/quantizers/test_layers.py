@@ -38,6 +38,21 @@ def test_each_is_the_wrapper_around_its_layer(make, inner: type, transform: type
     assert 2 <= max(len(np.unique(channel)) for channel in weight.reshape(-1, weight.shape[-1]).T) <= most
 
 
+def test_isinstance_knows_them_out_of_a_file_too(tmp_path) -> None:
+    model = keras.Sequential([keras.Input((6,)), kc.QuantDense(4), kc.TernaryDense(4), kc.BinaryDense(4)])
+    model.save(tmp_path / "m.keras")
+    for each in (model, keras.models.load_model(tmp_path / "m.keras")):
+        kinds = (kc.QuantDense, kc.TernaryDense, kc.BinaryDense, kc.QuantConv2D)
+        found = [[isinstance(layer, kind) for kind in kinds] for layer in each.layers]
+        assert found == [[True, False, False, False], [True, True, False, False], [True, True, True, False]]
+    assert not isinstance(layers.Dense(3), kc.QuantDense)
+    schedule = kc.ConstantSparsity(0.5, begin_step=0)
+    pruned = kc.prune_low_magnitude(keras.Sequential([keras.Input((6,)), layers.Dense(4)]), schedule)
+    assert not isinstance(pruned.layers[0], kc.QuantDense)
+    assert "A Dense layer with binary weights" in kc.BinaryDense.__doc__
+    assert "`'bwn'` by default" in kc.BinaryDense.__doc__
+
+
 def sequential() -> keras.Model:
     return keras.Sequential(
         [

@@ -10,6 +10,7 @@ from tests_int8_nets import depthwise_net
 
 import keras_compress as kc
 from keras_compress.cli import main as cli
+from keras_compress.core import registry
 from keras_compress.runtime import estimate as estimates
 
 
@@ -19,11 +20,10 @@ def content() -> bytes:
 
 
 def test_the_registry_is_what_estimate_takes(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    # First: what registers itself while the table is another would be gone with it.
     assert estimates.estimator_names() == ("cortex_m", "ethos_u")
-    monkeypatch.setattr(estimates, "_ESTIMATORS", dict(estimates._ESTIMATORS))
+    monkeypatch.setitem(registry._ENTRIES, "estimator", registry.entries("estimator"))
     given = kc.Estimate("mine", "a guess", {}, flash_bytes=1, ram_bytes=None, macs=2, cycles=4000, clock_mhz=2.0)
-    estimates.register_estimator("mine", lambda content, label, *, speed=1: given)
+    registry.register("estimator", "mine")(lambda content, label, *, speed=1: given)
     assert kc.estimate(content, "mine", speed=2) is given
     assert (given.time_ms, given.inferences_per_second) == (2.0, 500.0)
     with pytest.raises(ValueError, match="options of mine out of speed. Received: sped"):

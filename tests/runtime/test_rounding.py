@@ -63,11 +63,9 @@ def operator(kind: str, *, dtype="int8", weights="int8", shape=(2, 4), scales=(0
         (operator("FULLY_CONNECTED", dtype="int16"), True),
     ],
 )
-def test_what_xnnpack_leaves_to_the_kernel_that_rounds_twice(op, left: bool, monkeypatch) -> None:
+def test_what_xnnpack_leaves_to_the_kernel_that_rounds_twice(op, left: bool) -> None:
     assert rounding.left_to_built_in(Graph(op), op) is left
-    monkeypatch.setattr(rounding, "Graph", lambda _: Graph(op))
-    monkeypatch.setattr(rounding, "read_model", lambda content: content)
-    assert (rounding.expected_share(b"", "xnnpack") > 0) is (left and op.inputs[0][0] == "int8")
+    assert (rounding.expected_share(Graph(op), "xnnpack") > 0) is (left and op.inputs[0][0] == "int8")
 
 
 @pytest.mark.parametrize(
@@ -94,10 +92,8 @@ def test_share_of_values_one_step_off(op, share: float) -> None:
     assert rounding._share(Graph(op), op) == pytest.approx(share, rel=0.01)
 
 
-def test_the_worst_operator_counts_and_hard_swish_has_figures_of_its_own(monkeypatch) -> None:
-    monkeypatch.setattr(rounding, "read_model", lambda content: content)
+def test_the_worst_operator_counts_and_hard_swish_has_figures_of_its_own() -> None:
     both = Graph(operator("FULLY_CONNECTED", out=4.0), operator("CONV_2D"), operator("ADD", out=0.001))
-    monkeypatch.setattr(rounding, "Graph", lambda _: both)
-    assert rounding.expected_share(b"", "tflm") == 0.5
-    monkeypatch.setattr(rounding, "Graph", lambda _: Graph(operator("HARD_SWISH")))
-    assert [rounding.expected_share(b"", kernel) for kernel in ("xnnpack", "tflm", "other")] == [0.03, 0.5, 0.0]
+    assert rounding.expected_share(both, "tflm") == 0.5
+    alone = Graph(operator("HARD_SWISH"))
+    assert [rounding.expected_share(alone, kernel) for kernel in ("xnnpack", "tflm", "other")] == [0.03, 0.5, 0.0]

@@ -55,7 +55,15 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "threshold": ops.threshold,
 }
 # Functions that are constant beyond these arguments.
-_VARIES_BETWEEN = {"hard_sigmoid": (-3.0, 3.0), "hard_silu": (-3.0, np.inf), "hard_tanh": (-1.0, 1.0)}
+_VARIES_BETWEEN = {
+    "hard_sigmoid": (-3.0, 3.0),
+    "hard_silu": (-3.0, np.inf),
+    "hard_tanh": (-1.0, 1.0),
+    **dict.fromkeys(("log", "relu", "rsqrt", "sqrt"), (0.0, np.inf)),
+    "relu6": (0.0, 6.0),
+}
+# Those that do so only by less than half a step of their 8 bits on the device.
+_VARIES_ON_8_BITS = {"sigmoid": (-6.5, 6.5), "tanh": (-3.25, 3.25)}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -90,21 +98,33 @@ class PointwiseFunction(keras.layers.Layer):
         return {**super().get_config(), "function": self.function, "arguments": self.arguments}
 
 
-def range_of_use(layer: Any) -> tuple[float, float]:
+def range_of_use(operation: Any, bits: int = 8) -> tuple[float, float]:
     """Between which arguments a function varies: beyond them it is constant, and any range in front may end there.
 
     Args:
-        layer: A `PointwiseFunction`; anything else varies everywhere.
+        operation: Of a flat model. What is no function of each number by itself varies everywhere.
+        bits: Of the integers that the function makes.
     """
-    if not isinstance(layer, PointwiseFunction):
-        return -np.inf, np.inf
-    given = layer.arguments
-    if layer.function == "relu_between":
+    name, given = _function_of(operation)
+    if name == "relu_between":
         return given["low"], given["high"]
-    if layer.function == "relu" and not given.get("negative_slope") and not given.get("threshold"):
-        highest = given.get("max_value")
-        return 0.0, np.inf if highest is None else highest
-    return _VARIES_BETWEEN.get(layer.function, (-np.inf, np.inf))
+    if name == "relu" and (given.get("negative_slope") or given.get("threshold")):
+        return -np.inf, np.inf
+    low, high = {**_VARIES_BETWEEN, **(_VARIES_ON_8_BITS if bits == 8 else {})}.get(name, (-np.inf, np.inf))
+    highest = given.get("max_value") if name == "relu" else None
+    return low, high if highest is None else highest
+
+
+def _function_of(operation: Any) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of a function, `""` for anything else."""
+    if isinstance(operation, PointwiseFunction):
+        return operation.function, operation.arguments
+    if isinstance(operation, keras.layers.ReLU):
+        return "relu", {key: getattr(operation, key) for key in ("negative_slope", "threshold", "max_value")}
+    if isinstance(operation, keras.layers.Activation):
+        return str(activation_name(operation)), {}
+    name = type(operation).__name__.lower()
+    return (name if name in ("relu", "relu6", "sigmoid", "tanh") else ""), {}
 
 
 class SplitActivation(Expansion):
@@ -163,9 +183,9 @@ def _is_users(activation: Any) -> bool:
 
 def _function(emit: Emitter, name: str, inputs: Tensor, arguments: dict[str, Any] | None = None) -> Tensor:
     if name == "silu":
-        gate = emit(keras.layers.Activation("sigmoid", name="sigmoid"), inputs)
-        return emit(keras.layers.Multiply(name="product"), [inputs, gate])
-    return emit(PointwiseFunction(name, arguments, name=name), inputs)
+        gate = emit.new(keras.layers.Activation("sigmoid", name="sigmoid"), inputs)
+        return emit.new(keras.layers.Multiply(name="product"), [inputs, gate])
+    return emit.new(PointwiseFunction(name, arguments, name=name), inputs)
 
 
 class ActivationOperation(Expansion):

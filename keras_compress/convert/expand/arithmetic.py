@@ -84,10 +84,10 @@ class Arithmetic(Expansion):
         first, second = args
         if not is_constant(second) and kind == "divide":
             # DIV has no int8 kernel; the reciprocal is read from a table.
-            reciprocal = emit(PointwiseFunction("reciprocal", name="reciprocal"), second)
+            reciprocal = emit.new(PointwiseFunction("reciprocal", name="reciprocal"), second)
             if is_constant(first):
                 return combine(emit, "multiply", reciprocal, as_array(first))
-            return emit(keras.layers.Multiply(name="quotient"), [first, reciprocal])
+            return emit.new(keras.layers.Multiply(name="quotient"), [first, reciprocal])
         if is_constant(first):
             return self._constant_first(emit, kind, as_array(first), second)
         value = as_array(second)
@@ -129,7 +129,7 @@ def combine(emit: Emitter, kind: str, tensor: Tensor, value: Any) -> Tensor:
         vector = np.broadcast_to(value.reshape(-1), (tensor.shape[-1],))
         return emit.affine(tensor, **{"factor" if kind == "multiply" else "offset": vector}, name=kind)
     layer = Operand(kind, value.shape, name=kind)
-    return emit(frozen(layer, default_integers(value, ())), tensor)
+    return emit.new(frozen(layer, default_integers(value, ())), tensor)
 
 
 def _grows(tensor: Tensor, value: Array) -> bool:
@@ -155,7 +155,7 @@ class Square(Expansion):
         )
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        return emit(keras.layers.Multiply(name="square"), [args[0], args[0]])
+        return emit.new(keras.layers.Multiply(name="square"), [args[0], args[0]])
 
 
 class Negative(Expansion):
@@ -174,4 +174,4 @@ class ParametricReLU(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         slopes = as_array(operation.alpha)
-        return emit(frozen(Operand("slope", slopes.shape, name="slope"), default_integers(slopes, ())), args[0])
+        return emit.new(frozen(Operand("slope", slopes.shape, name="slope"), default_integers(slopes, ())), args[0])

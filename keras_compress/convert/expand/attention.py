@@ -34,15 +34,15 @@ def refuse_masks(what: str, kwargs: dict[str, Any]) -> None:
     given += [key for key in ("use_causal_mask", "is_causal") if kwargs.get(key)]
     if given:
         raise ValueError(
-            f"Expected no mask in int8: a masked score needs SELECT, which TFLM lacks. Received: {', '.join(given)} at "
-            f"{what!r}; convert with mode='float32' or 'float16'."
+            "Expected no mask in int8: a masked score is a large negative number, which would take the whole range of "
+            f"the others. Received: {', '.join(given)} at {what!r}; convert with mode='float32' or 'float16'."
         )
 
 
 def attend(emit: Emitter, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """`softmax(query key^T) value` for tensors `(batch, time, heads, size)`; returns the outputs and the scores."""
     scores = batched_product(emit, "btnh,bsnh->bnts", query, key, "scores")
-    shares = emit(keras.layers.Softmax(name="softmax"), scores)
+    shares = emit.new(keras.layers.Softmax(name="softmax"), scores)
     return batched_product(emit, "bnts,bsnh->btnh", shares, value, "context"), shares
 
 
@@ -79,7 +79,7 @@ class MultiHeadAttention(Expansion):
         if gate is not None:
             with emit.inside("gate"):
                 gating = with_activation(emit, gate.activation, einsum_dense(emit, gate, query))
-            outputs = emit(keras.layers.Multiply(name="gated"), [outputs, gating])
+            outputs = emit.new(keras.layers.Multiply(name="gated"), [outputs, gating])
         with emit.inside("output"):
             outputs = einsum_dense(emit, dense("output"), outputs)
         return (outputs, scores) if given.get("return_attention_scores") else outputs
@@ -97,7 +97,7 @@ def _repeated(emit: Emitter, layer: Any, tensor: Tensor) -> Tensor:
     if times == 1:
         return tensor
     heads = [emit.apply(lambda x, i=i: x[:, :, i : i + 1], tensor, name=f"head{i}") for i in range(tensor.shape[2])]
-    return emit(keras.layers.Concatenate(axis=2, name="repeated"), [head for head in heads for _ in range(times)])
+    return emit.new(keras.layers.Concatenate(axis=2, name="repeated"), [head for head in heads for _ in range(times)])
 
 
 class DotProductAttention(Expansion):
@@ -125,7 +125,7 @@ class Attention(Expansion):
         query, value = inputs[0], inputs[1]
         key = inputs[2] if len(inputs) > 2 else value
         scores = _scores(emit, operation, query, key)
-        shares = emit(keras.layers.Softmax(name="softmax"), scores)
+        shares = emit.new(keras.layers.Softmax(name="softmax"), scores)
         outputs = batched_product(emit, "bts,bsh->bth", shares, value, "context")
         return (outputs, shares) if kwargs.get("return_attention_scores") else outputs
 
@@ -149,7 +149,7 @@ def _additive(emit: Emitter, query: Tensor, key: Tensor, weights: NDArray[Any] |
     rows = reshaped(emit, query, (queries, 1, size), "queries")
     columns = reshaped(emit, key, (1, keys, size), "keys")
     summed = emit.apply(ops.add, rows, columns, name="pairs")
-    bent = emit(keras.layers.Activation("tanh", name="tanh"), summed)
+    bent = emit.new(keras.layers.Activation("tanh", name="tanh"), summed)
     column = np.ones(size, np.float32) if weights is None else weights
     scores = emit.dense(bent, default_integers(column.reshape(size, 1), (-1,)), name="scores")
     return reshaped(emit, scores, (queries, keys), "scores_matrix")

@@ -31,13 +31,13 @@ class Separable(Expansion):
         )
         depthwise.build(args[0].shape)
         spread = frozen(depthwise, emit.weight(operation.depthwise_kernel, (-2, -1)))
-        tensor = emit(spread, args[0], name="depthwise")
+        tensor = emit.new(spread, args[0], name="depthwise")
         pointwise_class = keras.layers.Conv1D if rank == 1 else keras.layers.Conv2D
         pointwise = pointwise_class(operation.filters, 1, use_bias=operation.use_bias)
         pointwise.build(tensor.shape)
         if operation.use_bias:
             pointwise.bias.assign(operation.bias)
-        tensor = emit(frozen(pointwise, emit.weight(operation.pointwise_kernel)), tensor, name="pointwise")
+        tensor = emit.new(frozen(pointwise, emit.weight(operation.pointwise_kernel)), tensor, name="pointwise")
         return with_activation(emit, operation.activation, tensor)
 
 
@@ -62,6 +62,6 @@ class TransposedConvolution1D(Expansion):
             layer.bias.assign(operation.bias)
         weight = emit.weight(operation.kernel, (-2,))
         wider = IntegerWeight(weight.integers[None], weight.scale.reshape((1, *weight.scale.shape)), weight.bits)
-        outputs = emit(frozen(layer, wider), image, name="transposed")
+        outputs = emit.new(frozen(layer, wider), image, name="transposed")
         outputs = reshaped(emit, outputs, outputs.shape[2:], "restored")
         return with_activation(emit, operation.activation, outputs)

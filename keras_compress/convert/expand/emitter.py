@@ -68,6 +68,16 @@ class Emitter:
         """
         return self._emit(operation, args, kwargs, self.name(name or operation.name))
 
+    def new(self, layer: keras.layers.Layer, *args: Any, name: str = "") -> Any:
+        """The same with a layer that was made for this place, in float32: it is called itself, where others are copied.
+
+        Args:
+            layer: Nobody else's.
+            args: Its arguments.
+            name: As above.
+        """
+        return self._emit(layer, args, {}, self.name(name or layer.name), new=True)
+
     def name(self, name: str) -> str:
         """Path of something with this name inside the layer that is being expanded."""
         return ".".join(filter(None, [*self._path[-1:], name]))
@@ -103,11 +113,12 @@ class Emitter:
     ) -> Tensor:
         """A Dense layer with these integers, `(inputs, units)`, on the last axis."""
         units = weight.integers.shape[-1]
-        layer = keras.layers.Dense(units, use_bias=bias is not None, name="dense")
+        # The values follow: nothing is gained by drawing random ones first.
+        layer = keras.layers.Dense(units, use_bias=bias is not None, kernel_initializer="zeros", name="dense")
         layer.build(inputs.shape)
         if bias is not None:
             layer.bias.assign(np.asarray(bias, np.float32).reshape(-1))
-        return self(frozen(layer, weight), inputs, name=name)
+        return self.new(frozen(layer, weight), inputs, name=name)
 
     def affine(
         self,
@@ -125,7 +136,7 @@ class Emitter:
         shape = (inputs.shape[-1],)
         layer.gamma.assign(np.broadcast_to(1.0 if factor is None else np.asarray(factor).reshape(-1), shape))
         layer.beta.assign(np.broadcast_to(0.0 if offset is None else np.asarray(offset).reshape(-1), shape))
-        return self(layer, inputs, name=name)
+        return self.new(layer, inputs, name=name)
 
     def apply(self, function: Callable[..., Any], *inputs: Tensor, name: str) -> Any:
         """Put what a function of Keras operations does with tensors into the graph."""
@@ -133,7 +144,7 @@ class Emitter:
         with self.inside(name):
             return graph.Rebuild(self.visit, flat=True).run(traced, list(inputs), "", 1)
 
-    def _emit(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+    def _emit(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, new: bool = False) -> Any:
         if not any(isinstance(a, keras.KerasTensor) for a in tree.flatten((args, kwargs))):
             return operation(*args, **kwargs)  # of constants only
         body = inner(operation) if isinstance(operation, keras.layers.Layer) else operation
@@ -156,7 +167,7 @@ class Emitter:
                 return graph.Rebuild(self.visit, flat=True).run(body, tensors, "", 1)
         if isinstance(body, keras.layers.Layer) and is_users(body) and not hasattr(body, "plain_operations"):
             return self._traced(body, args, kwargs, name)
-        return self._primitive(operation, args, kwargs, name)
+        return self._primitive(operation, args, kwargs, name, new)
 
     @contextmanager
     def _expanding(self, name: str) -> Iterator[None]:
@@ -166,8 +177,12 @@ class Emitter:
         finally:
             self._path = before
 
-    def _primitive(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
-        if isinstance(operation, keras.layers.Layer):
+    def _primitive(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, new: bool = False
+    ) -> Any:
+        if new:
+            copied = operation
+        elif isinstance(operation, keras.layers.Layer):
             slots = slots_in(operation)
             owned = (
                 not isinstance(operation, Compressed)

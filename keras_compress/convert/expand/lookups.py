@@ -52,7 +52,7 @@ class Embedding(Expansion):
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         weight = emit.weight(operation.embeddings, ())
         layer = Rows(operation.input_dim, operation.output_dim, name="rows")
-        return emit(frozen(layer, weight), args[0])
+        return emit.new(frozen(layer, weight), args[0])
 
 
 class UpSampling(Expansion):
@@ -65,7 +65,7 @@ class UpSampling(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         height, width = args[0].shape[1] * operation.size[0], args[0].shape[2] * operation.size[1]
-        return emit(keras.layers.Resizing(height, width, interpolation="nearest", name="resized"), args[0])
+        return emit.new(keras.layers.Resizing(height, width, interpolation="nearest", name="resized"), args[0])
 
 
 class UpSampling1D(Expansion):
@@ -90,5 +90,5 @@ def repeated(emit: Emitter, tensor: Tensor, times: int) -> Tensor:
     """Each step of `(batch, steps, channels)` so many times."""
     steps, channels = tensor.shape[1:]
     image = reshaped(emit, tensor, (steps, 1, channels), "image")
-    resized = emit(keras.layers.Resizing(steps * times, 1, interpolation="nearest", name="resized"), image)
+    resized = emit.new(keras.layers.Resizing(steps * times, 1, interpolation="nearest", name="resized"), image)
     return reshaped(emit, resized, (steps * times, channels), "restored")

@@ -25,7 +25,7 @@ def by_pairs(emit: Emitter, kind: str, tensors: Sequence[Tensor]) -> Tensor:
     """A merge of many tensors, two at a time: the kernels take two."""
     made = tensors[0]
     for number, tensor in enumerate(tensors[1:], 1):
-        made = emit(getattr(keras.layers, kind)(name=f"{kind.lower()}{number}"), [made, tensor])
+        made = emit.new(getattr(keras.layers, kind)(name=f"{kind.lower()}{number}"), [made, tensor])
     return made
 
 
@@ -86,7 +86,7 @@ class Dot(Matmul):
                 raise ValueError(
                     f"Expected normalize=True over the last axes. Received: axes={axes} at {emit.name('')!r}"
                 )
-            first, second = (emit(keras.layers.UnitNormalization(name="unit"), t) for t in (first, second))
+            first, second = (emit.new(keras.layers.UnitNormalization(name="unit"), t) for t in (first, second))
         one, two = "abcd"[: len(first.shape)], "awxy"[: len(second.shape)]
         summed = one[axes[0] % len(one)]
         two = two.replace(two[axes[1] % len(two)], summed)

@@ -37,11 +37,11 @@ def normalized(
     """
     deviation = tensor
     if centered:
-        deviation = emit(keras.layers.Subtract(name="centered"), [tensor, _mean(emit, tensor, "mean")])
-    squares = emit(keras.layers.Multiply(name="squares"), [deviation, deviation])
+        deviation = emit.new(keras.layers.Subtract(name="centered"), [tensor, _mean(emit, tensor, "mean")])
+    squares = emit.new(keras.layers.Multiply(name="squares"), [deviation, deviation])
     variance = _mean(emit, squares, "variance")
-    root = emit(PointwiseFunction("rsqrt", {"epsilon": float(epsilon)}, name="inverse_deviation"), variance)
-    made = emit(keras.layers.Multiply(name="normalized"), [deviation if shifts else tensor, root])
+    root = emit.new(PointwiseFunction("rsqrt", {"epsilon": float(epsilon)}, name="inverse_deviation"), variance)
+    made = emit.new(keras.layers.Multiply(name="normalized"), [deviation if shifts else tensor, root])
     return _scaled(emit, made, gamma, beta)
 
 
@@ -165,9 +165,9 @@ class UnitNormalization(Expansion):
         return by_rows(emit, args[0], sample_axes(emit, operation.axis, args[0]), lambda rows: self._unit(emit, rows))
 
     def _unit(self, emit: Emitter, rows: Tensor) -> Tensor:
-        squares = emit(keras.layers.Multiply(name="squares"), [rows, rows])
-        length = emit(PointwiseFunction("rsqrt", {"epsilon": 1e-12}, name="inverse"), total(emit, squares, "total"))
-        return emit(keras.layers.Multiply(name="normalized"), [rows, length])
+        squares = emit.new(keras.layers.Multiply(name="squares"), [rows, rows])
+        length = emit.new(PointwiseFunction("rsqrt", {"epsilon": 1e-12}, name="inverse"), total(emit, squares, "total"))
+        return emit.new(keras.layers.Multiply(name="normalized"), [rows, length])
 
 
 class GroupNormalization(Expansion):

@@ -32,7 +32,7 @@ class ExtractPatches(Expansion):
             )
         image = args[0]
         if any(left):
-            image = emit(keras.layers.Cropping2D(((0, left[0]), (0, left[1])), name="whole"), image)
+            image = emit.new(keras.layers.Cropping2D(((0, left[0]), (0, left[1])), name="whole"), image)
         image = reshaped(emit, image, (rows, size[0], columns, size[1] * channels), "rows")
         image = permuted(emit, image, (0, 1, 3, 2, 4), "patches_first")
         return reshaped(emit, image, (rows, columns, size[0] * size[1] * channels), "patches")

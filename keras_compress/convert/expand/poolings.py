@@ -31,7 +31,7 @@ class AdaptivePooling(Expansion):
             )
         windows = tuple(n // m for n, m in zip(space, sizes, strict=True))
         name = next(_NAMES[cls.__name__] for cls in type(operation).__mro__ if cls.__name__ in _NAMES)
-        return emit(getattr(keras.layers, name)(windows, windows, name="pooled"), args[0])
+        return emit.new(getattr(keras.layers, name)(windows, windows, name="pooled"), args[0])
 
 
 class GlobalAveragePooling1D(Expansion):
@@ -63,5 +63,5 @@ def mean_over_positions(emit: Emitter, tensor: Tensor, keepdims: bool) -> Tensor
     if len(places) != 2:
         tensor = reshaped(emit, tensor, (int(np.prod(places)), 1, channels), "image")
     keeps = keepdims and len(places) == 2
-    made = emit(keras.layers.GlobalAveragePooling2D(keepdims=keeps, name="average"), tensor)
+    made = emit.new(keras.layers.GlobalAveragePooling2D(keepdims=keeps, name="average"), tensor)
     return reshaped(emit, made, (*[1] * len(places), channels), "kept") if keepdims and not keeps else made

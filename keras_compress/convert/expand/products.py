@@ -30,14 +30,14 @@ def reshaped(emit: Emitter, tensor: Tensor, shape: Sequence[int], name: str = "r
     """A tensor in another shape (without the batch); itself where it has that shape."""
     if tuple(tensor.shape[1:]) == tuple(shape):
         return tensor
-    return emit(keras.layers.Reshape(tuple(shape), name=name), tensor)
+    return emit.new(keras.layers.Reshape(tuple(shape), name=name), tensor)
 
 
 def permuted(emit: Emitter, tensor: Tensor, order: Sequence[int], name: str = "permuted") -> Tensor:
     """A tensor with its axes in another order, the batch first; itself where nothing moves."""
     if list(order) == list(range(len(order))):
         return tensor
-    return emit(keras.layers.Permute(tuple(order[1:]), name=name), tensor)
+    return emit.new(keras.layers.Permute(tuple(order[1:]), name=name), tensor)
 
 
 class Equation:
@@ -133,7 +133,7 @@ def with_activation(emit: Emitter, activation: Any, tensor: Tensor) -> Tensor:
     if activation in (None, keras.activations.linear):
         return tensor
     name = getattr(activation, "__name__", "activation")
-    return emit(keras.layers.Activation(activation, name=name), tensor)
+    return emit.new(keras.layers.Activation(activation, name=name), tensor)
 
 
 class Matmul(Expansion):
@@ -196,7 +196,7 @@ def batched_product(emit: Emitter, subscripts: str, first: Tensor, second: Tenso
     second = reshaped(
         emit, second, [*outer, _product(sizes, summed), _product(sizes, columns)], f"{name}.second_matrix"
     )
-    made = emit(BatchedMatmul(name=name), [first, second])
+    made = emit.new(BatchedMatmul(name=name), [first, second])
     made = reshaped(emit, made, [*outer, *[sizes[c] for c in (*rows, *columns)]], f"{name}.axes")
     order = [*batch, *rows, *columns]
     return permuted(emit, made, [order.index(c) for c in output], f"{name}.restored")

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_compress.convert.expand.arithmetic import as_array, combine
+from keras_compress.convert.expand.arithmetic import combine
+from keras_compress.convert.expand.cells import rule_of
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.fused_lstm import backwards, fused, last_step, run_fused
-from keras_compress.convert.expand.products import reshaped, with_activation
-from keras_compress.convert.expand.weights import arranged
+from keras_compress.convert.expand.products import reshaped
 from keras_compress.core.transform import IntegerWeight
 
 Tensor = Any
@@ -43,7 +43,10 @@ def _refuse(emit: Emitter, layer: Any, given: dict[str, Any]) -> None:
     steps = given["sequences"].shape[1]
     problem = None
     if given.get("mask") is not None:
-        problem = "a mask (an Embedding with `mask_zero=True`, or Masking): it needs SELECT, which TFLM lacks"
+        problem = (
+            "a mask (an Embedding with `mask_zero=True`, or Masking), which integer operators do not follow: train on "
+            "sequences that are padded in front, without a mask, or convert with mode='float32' for LiteRT"
+        )
     elif layer.stateful:
         problem = "stateful=True: return the states and feed them back instead"
     elif steps is None:
@@ -57,20 +60,27 @@ def _refuse(emit: Emitter, layer: Any, given: dict[str, Any]) -> None:
 def unroll(emit: Emitter, layer: Any, sequence: Tensor, states: States | None) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs of all steps, in the order in which they are computed, and the last states."""
     steps = list(range(sequence.shape[1]))
-    inputs = _step_inputs(emit, sequence)
+    rule = rule_of(layer.cell)
+    step_of: Any
+    if rule is None:
+        inputs, step_of = _rows(emit, sequence), cell_step
+    else:
+        # What does not wait for the state is one product for all steps.
+        inputs, step_of = _rows(emit, rule.moved(emit, layer.cell, sequence)), rule.step
     current: States = states if states is not None else [None] * len(keras.tree.flatten(layer.cell.state_size))
     outputs = []
     for step in reversed(steps) if layer.go_backwards else steps:
         with emit.inside(f"step{step}"):
-            output, current = cell_step(emit, layer.cell, inputs[step], current)
+            output, current = step_of(emit, layer.cell, inputs[step], current)
         outputs.append(output)
     return outputs, current
 
 
-def _step_inputs(emit: Emitter, sequence: Tensor) -> list[Tensor]:
+def _rows(emit: Emitter, sequence: Tensor) -> list[Tensor]:
+    """The steps of a sequence."""
     steps, *sample = sequence.shape[1:]
-    rows = reshaped(emit, sequence, (steps, int(np.prod(sample))), "rows")  # TFLM slices four dimensions at most
-    inputs = [emit.apply(lambda x, i=i: x[:, i], rows, name=f"step{i}.input") for i in range(steps)]
+    rows = reshaped(emit, sequence, (steps, int(np.prod(sample))), "rows")
+    inputs = emit.apply(lambda x: ops.unstack(x, axis=1), rows, name="steps")
     return [reshaped(emit, x, sample, f"step{i}.sample") for i, x in enumerate(inputs)]
 
 
@@ -83,21 +93,12 @@ def _stacked(emit: Emitter, outputs: Sequence[Tensor]) -> Tensor:
 
 def cell_step(emit: Emitter, cell: Any, inputs: Tensor, states: States) -> tuple[Tensor, States]:
     """One step of a cell: its output and its new states."""
-    known = next((_CELLS[cls.__name__] for cls in type(cell).__mro__ if _is_keras_cell(cls)), None)
     if isinstance(cell, keras.layers.StackedRNNCells):
         return _stack_step(emit, cell, inputs, states)
-    if known is not None and _inherits_call(cell):
-        return known(emit, cell, inputs, states)
+    rule = rule_of(cell)
+    if rule is not None:
+        return rule.step(emit, cell, rule.moved(emit, cell, inputs), states)
     return _traced_step(emit, cell, inputs, states)
-
-
-def _is_keras_cell(cls: type) -> bool:
-    return cls.__module__.startswith("keras.") and cls.__name__ in _CELLS
-
-
-def _inherits_call(cell: Any) -> bool:
-    owner = next(cls for cls in type(cell).__mro__ if "call" in vars(cls))
-    return owner.__module__.startswith("keras.")
 
 
 def _stack_step(emit: Emitter, stack: Any, inputs: Tensor, states: States) -> tuple[Tensor, States]:
@@ -127,111 +128,6 @@ def _zeros(emit: Emitter, inputs: Tensor, size: Any) -> Tensor:
         )
     weight = IntegerWeight(np.zeros((inputs.shape[-1], size), np.int32), np.ones((1, 1), np.float32), 8)
     return emit.dense(inputs, weight, name="first_state")
-
-
-def _lstm(emit: Emitter, cell: Any, inputs: Tensor, states: States) -> tuple[Tensor, States]:
-    """`c' = f c + i g`, `h' = o act(c')` with the gates i, f, g, o."""
-    hidden, carry = states
-    bias = as_array(cell.bias) if cell.use_bias else None
-    gates = emit.dense(inputs, emit.weight(cell.kernel), bias, name="input_gates")
-    if hidden is not None:
-        recurrent = emit.dense(hidden, emit.weight(cell.recurrent_kernel), name="state_gates")
-        gates = emit(keras.layers.Add(name="gates"), [gates, recurrent])
-    i, f, g, o = _split(emit, gates, [cell.units] * 4, "gate")
-    i = _activated(emit, cell.recurrent_activation, i, "i")
-    f = _activated(emit, cell.recurrent_activation, f, "f")
-    o = _activated(emit, cell.recurrent_activation, o, "o")
-    new = emit(keras.layers.Multiply(name="new"), [i, _activated(emit, cell.activation, g, "g")])
-    if carry is not None:
-        kept = emit(keras.layers.Multiply(name="kept"), [f, carry])
-        new = emit(keras.layers.Add(name="carry"), [kept, new])
-    output = emit(keras.layers.Multiply(name="output"), [o, _activated(emit, cell.activation, new, "c")])
-    return output, [output, new]
-
-
-def _gru(emit: Emitter, cell: Any, inputs: Tensor, states: States) -> tuple[Tensor, States]:
-    """`h' = hh + z (h - hh)` with the gates z, r and the candidate hh."""
-    units, hidden = cell.units, states[0]
-    bias = as_array(cell.bias) if cell.use_bias else np.zeros((2 if cell.reset_after else 1, 3 * units), np.float32)
-    first, second = (bias[0], bias[1]) if cell.reset_after else (bias.reshape(-1), np.zeros(3 * units, np.float32))
-    if hidden is None:
-        # The state is zero: of the recurrent product its bias is left.
-        first = np.concatenate([first[: 2 * units] + second[: 2 * units], first[2 * units :]])
-    moved = emit.dense(inputs, emit.weight(cell.kernel), first, name="input_gates")
-    gates, candidate = _split(emit, moved, [2 * units, units], "input")
-    recurrent = None
-    if hidden is not None:
-        recurrent = _gru_recurrent(emit, cell, hidden, second)
-        gates = emit(keras.layers.Add(name="gates"), [gates, recurrent[0]])
-    z, r = _split(emit, _activated(emit, cell.recurrent_activation, gates, "zr"), [units, units], "gate")
-    reset = _gru_reset(emit, cell, r, hidden, recurrent, second[2 * units :])
-    if reset is not None:
-        candidate = emit(keras.layers.Add(name="candidate"), [candidate, reset])
-    new = _activated(emit, cell.activation, candidate, "hh")
-    if hidden is None:
-        less = emit(keras.layers.Multiply(name="less"), [z, new])
-        output = emit(keras.layers.Subtract(name="output"), [new, less])
-    else:
-        change = emit(keras.layers.Subtract(name="change"), [hidden, new])
-        kept = emit(keras.layers.Multiply(name="kept"), [z, change])
-        output = emit(keras.layers.Add(name="output"), [new, kept])
-    return output, [output]
-
-
-def _gru_recurrent(emit: Emitter, cell: Any, hidden: Tensor, bias: Any) -> list[Tensor]:
-    """Recurrent part of the gates z and r, and with `reset_after` of the candidate."""
-    weight, units = emit.weight(cell.recurrent_kernel), cell.units
-    if not cell.reset_after:
-        return [emit.dense(hidden, _columns(weight, 0, 2 * units), name="state_gates")]
-    made = emit.dense(hidden, weight, bias if cell.use_bias else None, name="state_gates")
-    return _split(emit, made, [2 * units, units], "state")
-
-
-def _gru_reset(
-    emit: Emitter, cell: Any, r: Tensor, hidden: Tensor | None, recurrent: list[Tensor] | None, bias: Any
-) -> Tensor | None:
-    """What the reset gate lets through of the state, on its way to the candidate; `None` for nothing."""
-    if cell.reset_after and recurrent is not None:
-        return emit(keras.layers.Multiply(name="reset"), [r, recurrent[1]])
-    if cell.reset_after:
-        return combine(emit, "multiply", r, bias) if np.any(bias) else None
-    if hidden is None:
-        return None
-    weight = _columns(emit.weight(cell.recurrent_kernel), 2 * cell.units, 3 * cell.units)
-    gated = emit(keras.layers.Multiply(name="reset"), [r, hidden])
-    return emit.dense(gated, weight, name="reset_state")
-
-
-def _simple(emit: Emitter, cell: Any, inputs: Tensor, states: States) -> tuple[Tensor, States]:
-    """`h' = act(x W + h R + b)`."""
-    hidden = states[0]
-    made = emit.dense(inputs, emit.weight(cell.kernel), as_array(cell.bias) if cell.use_bias else None, name="input")
-    if hidden is not None:
-        recurrent = emit.dense(hidden, emit.weight(cell.recurrent_kernel), name="state")
-        made = emit(keras.layers.Add(name="sum"), [made, recurrent])
-    output = _activated(emit, cell.activation, made, "output")
-    return output, [output]
-
-
-_CELLS = {"LSTMCell": _lstm, "GRUCell": _gru, "SimpleRNNCell": _simple}
-
-
-def _columns(weight: IntegerWeight, start: int, stop: int) -> IntegerWeight:
-    return arranged(weight, lambda w: w[:, start:stop])
-
-
-def _split(emit: Emitter, tensor: Tensor, sizes: Sequence[int], name: str) -> list[Tensor]:
-    """Slices of the last axis."""
-    ends = np.cumsum(sizes)
-    return [
-        emit.apply(lambda x, a=int(end - n), b=int(end): x[..., a:b], tensor, name=f"{name}{number}")
-        for number, (n, end) in enumerate(zip(sizes, ends, strict=True))
-    ]
-
-
-def _activated(emit: Emitter, activation: Any, tensor: Tensor, name: str) -> Tensor:
-    with emit.inside(name):
-        return with_activation(emit, activation, tensor)
 
 
 class Bidirectional(Expansion):
@@ -291,11 +187,14 @@ class TimeDistributed(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("mask") is not None:
-            raise ValueError(f"Expected no mask in int8. Received: one at {emit.name('')!r}")
+            raise ValueError(
+                f"Expected no mask in int8. Received: one at {emit.name('')!r}; pad in front of sequences without a "
+                "mask, or convert with mode='float32' for LiteRT."
+            )
         if isinstance(operation.layer, keras.layers.Dense):
             return emit(operation.layer, args[0])  # on the last axis in any case
         outputs = []
-        for step, inputs in enumerate(_step_inputs(emit, args[0])):
+        for step, inputs in enumerate(_rows(emit, args[0])):
             with emit.inside(f"step{step}"):
                 outputs.append(emit(operation.layer, inputs))
         return _stacked(emit, outputs)

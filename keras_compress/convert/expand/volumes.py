@@ -85,5 +85,5 @@ class GlobalPooling3D(Expansion):
             return mean_over_positions(emit, args[0], operation.keepdims)
         depth, height, width, channels = args[0].shape[1:]
         image = reshaped(emit, args[0], (depth, height * width, channels), "image")
-        made = emit(keras.layers.GlobalMaxPooling2D(name="pooled"), image)
+        made = emit.new(keras.layers.GlobalMaxPooling2D(name="pooled"), image)
         return reshaped(emit, made, (1, 1, 1, channels), "kept") if operation.keepdims else made

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 RECURRENT = ("auto", "fused", "unrolled")
-# On LiteRT, where one operator takes 4 to 20 times as long as unrolled steps: over more steps these lose accuracy, as
-# they have 8 bits for the cell's state and the operator 16. On TFLite-Micro the operator is faster too, and takes a
-# small part of the arena. `docs/recurrent.md` has what was measured.
-LONGEST_UNROLLED = 16
-# Bytes of an operator besides the weights, and of an unrolled step, which grow with the units: biases and their scales.
-_OPERATOR_BYTES, _STEP_BYTES, _STEP_BYTES_OF_A_UNIT = 3_000, 2_800, 56
-_FASTER = {"litert": "and a fourth to a twentieth of the time", "tflm": "and more time and memory"}
+# On LiteRT one operator takes 20 to 30 times as long as unrolled steps. These have 8 bits for the cell's state and the
+# operator 16: over 28 and 56 steps of images they lose less than half a point of accuracy, over 112 a whole one. On
+# TFLite-Micro the operator takes a small part of the arena. `docs/recurrent.md` has what was measured.
+LONGEST_UNROLLED = 64
+# Bytes of an operator besides the weights; of unrolled steps, for each unit (scales of four gates) and for each step.
+_OPERATOR_BYTES, _UNIT_BYTES, _STEP_BYTES = 3_000, 144, 1_250
+_SLOWER = {"litert": "20 to 30 times as long", "tflm": "a part of the time and memory"}
+_FASTER = {"litert": "and a twentieth of the time or less", "tflm": "and more time and memory"}
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class RecurrentForm:
             sizes: Length of an input, and of the state of each LSTM of a stack.
         """
         weights = sum(4 * units * (inputs + units + 4) for inputs, units in pairwise(sizes))
-        step = sum(_STEP_BYTES + _STEP_BYTES_OF_A_UNIT * units for units in sizes[1:])
-        one, many = weights + (len(sizes) - 1) * _OPERATOR_BYTES, weights + steps * step
+        one = weights + (len(sizes) - 1) * _OPERATOR_BYTES
+        many = weights + _UNIT_BYTES * sum(sizes[1:]) + (len(sizes) - 1) * steps * _STEP_BYTES
         if fused:
             other = f"{steps} unrolled steps would take about {many:,} bytes, {_FASTER[self.target]}"
             return f"one operator, about {one:,} bytes; {other}"
-        other = f"one operator would take about {one:,} bytes, and 4 to 20 times as long"
+        other = f"one operator would take about {one:,} bytes, and {_SLOWER[self.target]}"
         return f"{steps} unrolled steps, about {many:,} bytes; {other}"

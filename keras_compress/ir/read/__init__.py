@@ -1,13 +1,25 @@
 """From a frozen Keras graph to the intermediate graph: one small file for each family of layers."""
 
-from keras_compress.ir.read import elementwise, functions, lookups, pooling, recurrent, reductions, shapes, weighted
-from keras_compress.ir.read.reader import Reader, read
+from keras_compress.ir.read import (
+    elementwise,
+    functions,
+    lookups,
+    plain,
+    pooling,
+    recurrent,
+    reductions,
+    shapes,
+    weighted,
+)
+from keras_compress.ir.read.reader import Reader, UnknownOperationError, read
 
 __all__ = [
     "Reader",
+    "UnknownOperationError",
     "elementwise",
     "functions",
     "lookups",
+    "plain",
     "pooling",
     "read",
     "recurrent",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,11 @@ _OF_OPERAND = {"add": "ADD", "subtract": "SUB", "multiply": "MUL", "slope": "PRE
 def arithmetic(reader: Reader, operation: Any, *args: Any) -> Any:
     """The layers, which take a list, and the operations."""
     operands = args[0] if isinstance(operation, layers.Layer) and len(args) == 1 else args
-    if len(operands) != 2:
-        return NotImplemented
     read = [_operand(given) for given in operands]
-    if not all(_is_float(given) for given in read):
+    if len(read) < 2 or not all(_is_float(given) for given in read):
         return NotImplemented
     kind = next(cls.__name__ for cls in type(operation).__mro__ if cls.__name__ in _OPERATORS)
-    return reader.add(_OPERATORS[kind], *read)
+    return functools.reduce(lambda one, other: reader.add(_OPERATORS[kind], one, other), read)
 
 
 def _operand(given: Any) -> Any:

@@ -43,9 +43,16 @@ def activation(reader: Reader, operation: Any, inputs: Tensor, *args: Any, **nam
         return inputs
     if name in ("sigmoid", "tanh") and not _has_kernel(reader, inputs) and _has_table(reader, inputs):
         return looked_up(reader, operation, inputs)
+    return applied(reader, name, inputs)
+
+
+def applied(reader: Reader, name: str, inputs: Tensor) -> Any:
+    """The function of a layer's activation, by name and with its defaults."""
     if name == "softmax":
         return reader.add("SOFTMAX", inputs, beta=1.0)
-    return reader.add(_OPERATORS[name], inputs) if name in _OPERATORS else NotImplemented
+    if name == "gelu" and reader.target == "tflm":
+        return NotImplemented
+    return _operator(reader, name, {}, inputs)
 
 
 def _over_last(operation: Any, inputs: Tensor) -> bool:
@@ -93,4 +100,10 @@ def _operator(reader: Reader, name: str, settings: dict[str, Any], inputs: Tenso
         return reader.add("LEAKY_RELU", inputs, alpha=float(settings.get("negative_slope", 0.2)))
     if name == "elu" and float(settings.get("alpha", 1.0)) == 1.0:
         return reader.add("ELU", inputs)
+    if name == "silu" and not settings and reader.grid(inputs) is None:
+        return reader.add("MUL", inputs, reader.add("LOGISTIC", inputs))
     return reader.add(_OPERATORS[name], inputs) if name in _OPERATORS and not settings else NotImplemented
+
+
+# What `applied` knows.
+APPLIED = frozenset({*_OPERATORS, "gelu", "leaky_relu", "elu", "silu"})

@@ -28,6 +28,10 @@ Storage = Callable[[str, ConstantGrid], int]
 Island = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], tuple[bytes, list[tuple[tuple[int, ...], str]]]]
 
 
+class UnknownOperationError(ValueError):
+    """The table has no operators for a call; the message names it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """What stands for a Keras tensor.
@@ -84,7 +88,7 @@ class Reader:
         build: The graph under construction.
         batch: Size of a batch.
         target: Runtime that the file is for.
-        follows: Grid of the one point that reads what the call at hand makes, if that is so.
+        follows: Grid of the one point behind the call at hand, if there is one.
     """
 
     def __init__(
@@ -180,7 +184,7 @@ class Reader:
         if made is not NotImplemented:
             return made
         if self._island is None:
-            raise ValueError(
+            raise UnknownOperationError(
                 "Expected layers and operations that the table of the intermediate graph knows. Received: "
                 f"{type(operation).__name__} at {self.build.path!r}"
             )
@@ -190,7 +194,13 @@ class Reader:
         return tensors[0] if len(tensors) == 1 else tensors
 
     def _following(self, node: Any) -> FixedGrid | None:
+        """The grid that values are rounded to behind a call, and at most moved, joined or clamped before that.
+
+        All of these give the same whether the values are on that grid already.
+        """
         reader = keras_graph.sole_consumer(node, self._model, self._consumers)
+        while reader is not None and kind_of(reader.operation) in (Kind.SAME, Kind.JOIN, Kind.CLAMP):
+            reader = keras_graph.sole_consumer(reader, self._model, self._consumers)
         point = getattr(reader, "operation", None)
         return point.quantizer if isinstance(point, QuantizeActivation) else None
 

@@ -10,25 +10,22 @@ from numpy.typing import NDArray
 
 from keras_compress.ir.builder import integers
 from keras_compress.ir.graph import Tensor
+from keras_compress.ir.read.functions import APPLIED, applied
 from keras_compress.ir.read.reader import Reader
 from keras_compress.ir.read.table import reads
 from keras_compress.quantizers.kinds import activation_name
 
-_FUSED = {"relu": "RELU", "relu6": "RELU6"}
-
 
 def activated(reader: Reader, layer: Any, tensor: Tensor) -> Any:
-    """A layer's own activation behind its sums; a pass puts it into the operator."""
+    """A layer's own activation behind its sums; a pass puts a ReLU into the operator."""
     name = activation_name(layer)
-    if name is None:
-        return tensor
-    return reader.add(_FUSED[name], tensor)
+    return tensor if name is None else applied(reader, name, tensor)
 
 
 def _known(layer: Any) -> bool:
-    """Whether the layer can be written as an operator, and at most a fused activation."""
+    """Whether the layer can be written as an operator, and what applies its activation."""
     last = getattr(layer, "data_format", "channels_last") == "channels_last"
-    return last and activation_name(layer) in (None, *_FUSED) and getattr(layer, "kernel", None) is not None
+    return last and activation_name(layer) in (None, *APPLIED) and getattr(layer, "kernel", None) is not None
 
 
 def _bias(layer: Any, channels: int) -> NDArray[np.float32]:

@@ -12,9 +12,9 @@ import tensorflow as tf
 from keras import tree
 from numpy.typing import NDArray
 
+from keras_compress.data.examples import Examples
 from keras_compress.graph import graph as keras_graph
 from keras_compress.structured.channel_graph import ChannelGraph, Reading
-from keras_compress.structured.examples import Examples
 from keras_compress.structured.rules.shapes import FlattenRule, SpatialRule
 
 # `(values, channels)` -> sums over the values.

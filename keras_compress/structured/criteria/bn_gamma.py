@@ -7,10 +7,10 @@ import numpy as np
 from keras import ops
 
 from keras_compress.core.registry import register
+from keras_compress.data.examples import Examples
 from keras_compress.structured.channel_graph import ChannelGraph, WeightAxis
 from keras_compress.structured.criteria.criterion import Criterion, Scores, Tensor
 from keras_compress.structured.criteria.fallback import with_norms
-from keras_compress.structured.examples import Examples
 
 
 @register("channel_criterion")

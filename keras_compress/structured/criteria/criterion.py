@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.data.examples import Examples
 from keras_compress.structured.channel_graph import ChannelGraph, WeightAxis
-from keras_compress.structured.examples import Examples
 
 Scores = NDArray[np.float64]
 Tensor = Any

@@ -7,11 +7,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from keras_compress.core.warn import warn
+from keras_compress.data.examples import Examples
 from keras_compress.graph.model import by_message
 from keras_compress.structured.channel_graph import ChannelGraph
 from keras_compress.structured.criteria.criterion import Scores
 from keras_compress.structured.criteria.l1 import L1
-from keras_compress.structured.examples import Examples
 
 
 def with_norms(graph: ChannelGraph, scores: Scores, known: NDArray[Any], why: str) -> Scores:

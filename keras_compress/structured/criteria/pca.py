@@ -9,11 +9,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_compress.core.registry import register
+from keras_compress.data.examples import Examples
 from keras_compress.structured.channel_graph import ChannelGraph
 from keras_compress.structured.criteria.activations import activations, summed
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.criteria.fallback import with_norms
-from keras_compress.structured.examples import Examples
 
 
 @register("channel_criterion")

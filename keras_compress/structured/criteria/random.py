@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from keras_compress.core.registry import register
+from keras_compress.data.examples import Examples
 from keras_compress.structured.channel_graph import ChannelGraph
 from keras_compress.structured.criteria.criterion import Criterion, Scores
-from keras_compress.structured.examples import Examples
 
 
 @register("channel_criterion")

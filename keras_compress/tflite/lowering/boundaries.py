@@ -7,7 +7,7 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.tflite.grids import Grid
-from keras_compress.tflite.lowering.constants import one
+from keras_compress.tflite.lowering.constants import LARGEST_FACTOR, one
 from keras_compress.tflite.lowering.rule import Lowering
 
 
@@ -89,8 +89,10 @@ class Boundaries:
         state, graph = self._state, self._state.graph
         state.grids[target] = grid
         before = state.grids.get(source)
-        if state.target == "litert" and before is not None and before.bits == grid.bits == 8:
-            # XNNPACK's int8-to-int8 QUANTIZE multiplies by a coarse factor; its MUL does not.
+        bytewise = before is not None and before.bits == grid.bits == 8
+        if state.target == "litert" and before is not None and bytewise and before.scale < LARGEST_FACTOR * grid.scale:
+            # XNNPACK's int8-to-int8 QUANTIZE multiplies by a coarse factor; its MUL does not. By large factors it is
+            # the other way round: XNNPACK leaves both to the built-in kernels, whose products do not fit 16 bits.
             self.operators.append(graph.make_operator("MUL", [source, one(state)], [target], schema.MulOptionsT()))
             return
         self.operators.append(graph.make_operator("QUANTIZE", [source], [target], schema.QuantizeOptionsT()))

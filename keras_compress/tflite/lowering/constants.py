@@ -11,6 +11,10 @@ from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.grids import ConstantGrid, Grid
 from keras_compress.tflite.lowering.rule import Lowering
 
+# LiteRT's built-in ADD and MUL, which XNNPACK leaves factors from 256 on to, count in 16 bits before they clip: 255
+# steps of the inputs may be this many times as many of the output.
+LARGEST_FACTOR = 128.0
+
 
 def weight_grid(state: Lowering, op: Any, operand: int) -> ConstantGrid:
     """The integers of a weight operand.
@@ -86,9 +90,11 @@ def store_bias(
             f"Expected biases within {dtype} of {state.label(op)}: |bias / (s_in * s_w)| < {limit:.0f}. "
             f"Received: {integers[worst]:.0f} in channel {worst}"
         )
-    stored = graph.add_constant(f"{graph.name(op.outputs[0])}/bias", integers.astype(dtype))
-    graph.set_quantization(stored, scale.astype(np.float32), 0, 0)
-    op.inputs[operand] = stored
+    key = "bias", integers.astype(dtype).tobytes(), scale.tobytes()
+    if key not in state.constants:
+        state.constants[key] = graph.add_constant(f"{graph.name(op.outputs[0])}/bias", integers.astype(dtype))
+        graph.set_quantization(state.constants[key], scale.astype(np.float32), 0, 0)
+    op.inputs[operand] = state.constants[key]
 
 
 def constant_on_grid(state: Lowering, tensor: int, grid: Grid) -> int:

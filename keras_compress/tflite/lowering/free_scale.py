@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.grids import Grid
-from keras_compress.tflite.lowering.constants import one, quantize_operand
+from keras_compress.tflite.lowering.constants import LARGEST_FACTOR, one, quantize_operand
 from keras_compress.tflite.lowering.rule import Lowering, Rule
 
 
@@ -70,7 +70,8 @@ class Relu(Rule):
         return inputs[0] if inputs else None
 
     def lower(self, state: Lowering, op: Any) -> None:
-        if state.target != "litert" or state.grids[op.inputs[0]].bits != 8:
+        grids = [state.grids[tensor] for tensor in (op.inputs[0], op.outputs[0])]
+        if state.target != "litert" or grids[0].bits != 8 or grids[0].scale >= LARGEST_FACTOR * grids[1].scale:
             return
         options = schema.MulOptionsT()
         options.fusedActivationFunction = schema.ActivationFunctionType.RELU

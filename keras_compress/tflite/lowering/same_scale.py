@@ -19,7 +19,7 @@ class SameScale(Rule):
         "MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "PAD", "MIRROR_PAD", "TRANSPOSE", "SLICE",
         "STRIDED_SLICE", "SPLIT", "SPLIT_V", "SQUEEZE", "EXPAND_DIMS", "RESIZE_NEAREST_NEIGHBOR",
         "RESIZE_BILINEAR", "UNPACK", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
-        "TILE", "BROADCAST_TO", "REVERSE_V2", "REDUCE_MAX", "REDUCE_MIN", "RELU6",
+        "TILE", "BROADCAST_TO", "REVERSE_V2", "REDUCE_MAX", "REDUCE_MIN",
     )  # fmt: skip
 
     def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
@@ -35,7 +35,26 @@ class SameScale(Rule):
 class SameScaleByte(SameScale):
     """The same where only 8-bit kernels exist."""
 
-    handles = ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "RELU_N1_TO_1", "RELU_0_TO_1", "ARG_MAX", "ARG_MIN")
+    handles = ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "ARG_MAX", "ARG_MIN")
+    bits = (8,)
+
+
+class Clamp(SameScale):
+    """A clamp ends at a whole step, so that it has to be one of the output's: what goes in is requantized first."""
+
+    handles: ClassVar[tuple[str, ...]] = ("RELU6",)
+
+    def input_grid(self, op: Any, tensor: int, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
+        return outputs[0]
+
+    def output_grid(self, state: Lowering, op: Any, inputs: list[Grid], outputs: list[Grid]) -> Grid | None:
+        return None
+
+
+class ClampByte(Clamp):
+    """The same where only 8-bit kernels exist."""
+
+    handles = ("RELU_N1_TO_1", "RELU_0_TO_1")
     bits = (8,)
 
 

@@ -11,7 +11,9 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.core import registry
-from keras_compress.structured.examples import Examples
+from keras_compress.data.examples import Examples
+from keras_compress.testing.criteria import CHECKS
+from keras_compress.testing.sample import Sample
 
 NAMES = sorted(registry.entries("channel_criterion"))
 # The control does not look at the model.
@@ -45,6 +47,12 @@ def model() -> keras.Model:
 
 def _norm(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.BatchNormalization()(x)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", NAMES)
+def test_criterion(name: str, check) -> None:
+    check(Sample(registry.lookup("channel_criterion", name)))
 
 
 def _scores(name: str, model: keras.Model) -> np.ndarray:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.structured.examples import Examples
+from keras_compress.data.examples import Examples
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 Y = np.arange(6, dtype=np.float32).reshape(6, 1)

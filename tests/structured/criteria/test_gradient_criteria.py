@@ -9,9 +9,9 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
+from keras_compress.data.examples import Examples
 from keras_compress.structured.criteria.gradients import Readers
 from keras_compress.structured.criteria.legr import _ranking, _SquaredNorm
-from keras_compress.structured.examples import Examples
 
 
 def _squares(targets, outputs):

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.structured.examples import Examples
+from keras_compress.data.examples import Examples
 
 
 def _dense(*kernels: list[list[float]]) -> keras.Model:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.graph.data import LARGEST_BATCH, Batch, InputSpec, batches_of, cut, input_specs
+from keras_compress.data.samples import LARGEST_BATCH, Batch, InputSpec, batches_of, cut, input_specs
 
 
 def batches(data: Any, model: keras.Model) -> Iterator[Batch]:
@@ -18,7 +18,7 @@ def batches(data: Any, model: keras.Model) -> Iterator[Batch]:
     Single samples, as the TFLite converter wants them, are put together.
 
     Args:
-        data: See `keras_compress.graph.data.batches_of`.
+        data: See `keras_compress.data.samples.batches_of`.
         model: Functional model to be fed.
 
     Raises:

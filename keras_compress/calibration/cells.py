@@ -1,0 +1,87 @@
+"""Ranges of the cell states of an LSTM that is unrolled: one for each step, and no wider than is of use.
+
+A cell `c' = f c + n` grows over the steps, and its 8 bits are rounded twice at each: a range for the largest value of
+all steps makes the first ones coarse, and all of them add up. What is read is `tanh(c)`, which is constant beyond a few
+units; a cell that saturates there loses nothing until it comes back. Where that begins to cost, the data tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.calibration.minmax import MeasuredRange
+
+_ROWS = 64
+_PER_OCTAVE = 4
+_SMALLEST_END = 1.0
+# Of the end of the states, that of the parts that are kept: on equal grids a product with a gate of 1/256 steps would
+# lie on a tie once in 256 times, which runtimes round in different ways.
+_KEPT = 0.9871
+Array = NDArray[np.float32]
+
+
+class CellRange(MeasuredRange):
+    """A range that remembers what it saw, up to 64 rows, until it is fitted (see `end_of_use`)."""
+
+    watches = True
+
+    def __init__(self, bits: int = 8, **kwargs: object) -> None:
+        self._seen: list[Array] = []
+        super().__init__(bits, **kwargs)
+
+    def observe(self, values: NDArray[Any], squares: NDArray[Any]) -> None:
+        """Remember the first rows."""
+        room = _ROWS - sum(map(len, self._seen))
+        if room > 0:
+            self._seen.append(np.asarray(values[:room], np.float32).copy())
+
+    def taken(self) -> Array | None:
+        """What was seen, `(rows, units)`, which is forgotten; `None` for nothing."""
+        seen, self._seen = self._seen, []
+        return np.concatenate(seen) if seen else None
+
+    def cut(self, end: float, kept: bool = False) -> None:
+        """Let the range end at `-end` and `end`, or right before them for the part of a state that is kept."""
+        end = _KEPT * end if kept else end
+        self.set_range(*(float(np.clip(value, -end, end)) for value in self.range()))
+
+
+def end_of_use(kept: Sequence[Array], cells: Sequence[Array]) -> float:
+    """Where the ranges of a cell's states should end, by the error of their tanh over all steps.
+
+    The steps are gone through with 8 bits for both tensors of each, which are cut at the end that is tried.
+
+    Args:
+        kept: For each step `f c`, the part of the state that is kept, `(rows, units)`.
+        cells: For each step the new state `f c + n`.
+
+    Returns:
+        The end with the least error; infinite where no cut is better than none.
+    """
+    largest = max(float(np.abs(values).max()) for values in (*kept, *cells))
+    count = int(np.floor(np.log2(max(largest / _SMALLEST_END, 1.0)) * _PER_OCTAVE))
+    ends = [np.inf, *(_SMALLEST_END * 2.0 ** (np.arange(count, -1, -1) / _PER_OCTAVE))]
+    return float(ends[int(np.argmin([_error(kept, cells, end) for end in ends]))])
+
+
+def _error(kept: Sequence[Array], cells: Sequence[Array], end: float) -> float:
+    """Sum of the squared errors of tanh; the gates are taken as they were, whatever the states become."""
+    total, ratio = 0.0, np.float32(1.0)
+    for part, cell in zip(kept, cells, strict=True):
+        made = _rounded(_rounded(part * ratio, part, _KEPT * end) + (cell - part), cell, end)
+        total += float(np.square(np.tanh(made) - np.tanh(cell)).sum())
+        ratio = np.divide(made, cell, out=np.ones_like(cell), where=cell != 0)
+    return total
+
+
+def _rounded(values: Array, measured: Array, end: float) -> Array:
+    """Values on the 8-bit grid of what was measured, cut at an end."""
+    low, high = np.clip((measured.min(), measured.max()), -end, end)
+    scale, zero = max(float(max(high, 0) - min(low, 0)), 1e-9) / 255, 0.0
+    zero = np.rint(-128 - min(float(low), 0.0) / scale)
+    rounded: Array = (np.clip(np.rint(values / scale) + zero, -128, 127) - zero) * np.float32(scale)
+    return rounded

@@ -1,0 +1,55 @@
+"""Layers of float models only: where there are integers, freezing folds them or takes them apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_compress.ir.graph import Tensor
+from keras_compress.ir.read.reader import Reader
+from keras_compress.ir.read.table import reads
+
+
+@reads("BatchNormalization")
+def batch_normalization(reader: Reader, layer: keras.layers.BatchNormalization, inputs: Tensor) -> Any:
+    """A factor and an offset for each channel of the last axis; a pass puts them into the weights before them."""
+    if inputs.dtype != "float32" or layer.axis % len(inputs.shape) != len(inputs.shape) - 1:
+        return NotImplemented
+    mean, variance = np.asarray(layer.moving_mean, np.float64), np.asarray(layer.moving_variance, np.float64)
+    factor = 1.0 / np.sqrt(variance + layer.epsilon)
+    factor = factor * np.asarray(layer.gamma, np.float64) if layer.scale else factor
+    offset = (np.asarray(layer.beta, np.float64) if layer.center else 0.0) - mean * factor
+    return reader.add("ADD", reader.add("MUL", inputs, factor.astype(np.float32)), offset.astype(np.float32))
+
+
+@reads("LeakyReLU")
+def leaky_relu(reader: Reader, layer: keras.layers.LeakyReLU, inputs: Tensor) -> Any:
+    """LEAKY_RELU."""
+    if inputs.dtype != "float32":
+        return NotImplemented
+    return reader.add("LEAKY_RELU", inputs, alpha=float(layer.negative_slope))
+
+
+@reads("ELU")
+def elu(reader: Reader, layer: keras.layers.ELU, inputs: Tensor) -> Any:
+    """ELU, which has no factor."""
+    return NotImplemented if inputs.dtype != "float32" or layer.alpha != 1.0 else reader.add("ELU", inputs)
+
+
+@reads("PReLU")
+def parametric_relu(reader: Reader, layer: keras.layers.PReLU, inputs: Tensor) -> Any:
+    """PRELU."""
+    return NotImplemented if inputs.dtype != "float32" else reader.add("PRELU", inputs, np.asarray(layer.alpha))
+
+
+@reads("Embedding")
+def embedding(reader: Reader, layer: keras.layers.Embedding, inputs: Tensor) -> Any:
+    """GATHER, without a mask."""
+    if layer.mask_zero or inputs.dtype not in ("int32", "float32"):
+        return NotImplemented
+    numbers = inputs
+    if inputs.dtype != "int32":
+        numbers = reader.add("CAST", inputs, dtype="int32", in_data_type=inputs.dtype, out_data_type="int32")
+    return reader.add("GATHER", np.asarray(layer.embeddings, np.float32), numbers)

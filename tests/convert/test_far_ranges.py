@@ -1,0 +1,121 @@
+"""Tensors whose ranges are far apart: the file on LiteRT's kernels, against the float Keras model."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_compress as kc
+from keras_compress.runtime import deployed
+from keras_compress.runtime.verify import runner_of
+
+
+def sqnr_db(reference, values):
+    varying = np.square(reference - reference.mean(axis=0)).mean()
+    return 10 * np.log10(varying / np.square(reference - values).mean())
+
+
+def outputs(model, *data, kernels=("xnnpack", "builtin", "reference")):
+    """What Keras gives, and the worst SQNR on some kernels, in dB."""
+    fed = list(data)
+    artifact = kc.convert(model, representative_dataset=fed if len(fed) > 1 else fed[0])
+    expected = np.asarray(model(fed if len(fed) > 1 else fed[0]))
+    found = [deployed.run(runner_of(kernel), artifact.content, fed, "model")[0] for kernel in kernels]
+    kc.verify(artifact, model, fed if len(fed) > 1 else fed[0])
+    return artifact, min(sqnr_db(expected, each) for each in found)
+
+
+def on_8_bits(values):
+    """Rounded to the 256 steps of their range."""
+    step = np.ptp(np.append(values, 0.0)) / 255
+    return (np.rint(values / step) * step).astype(np.float32)
+
+
+def rounded_db(function, *data):
+    """What is left of a function in float whose arguments are rounded to 8 bits, and nothing else."""
+    exact, rounded = (np.asarray(function(*each)) for each in (data, map(on_8_bits, data)))
+    return sqnr_db(exact, rounded)
+
+
+def normal(shape, scale, seed=0):
+    return (np.random.default_rng(seed).normal(size=(64, *shape)) * scale).astype(np.float32)
+
+
+def test_a_divisor_that_is_mostly_small_and_at_times_large_divides_by_the_small_one():
+    # Half of the divisors are 1, a third of a step of their own 8 bits.
+    x, y = keras.Input((6,), name="x"), keras.Input((6,), name="y")
+    model = keras.Model([x, y], x / (ops.relu(y) + 1.0))
+    numerators, wide = normal((6,), 1.0), normal((6,), 255.0, 1)
+    possible = rounded_db(lambda x, y: x / np.maximum(y, 1.0), numerators, np.maximum(wide, 0.0) + 1.0)
+    # The device rounds the sum, its reciprocal and the quotient too.
+    assert outputs(model, numerators, wide)[1] > possible - 4
+
+
+def test_a_lower_step_of_a_minimum_is_not_wrapped_around():
+    # x moves to a grid that is 400 times as fine.
+    x, y = keras.Input((6,), name="x"), keras.Input((6,), name="y")
+    model = keras.Model([x, y], ops.relu6(ops.minimum(x, y)))
+    assert outputs(model, normal((6,), 255.0), normal((6,), 2.0, 1))[1] > 20
+
+
+@pytest.mark.parametrize("join", [layers.Add, layers.Multiply])
+def test_sums_and_products_of_which_little_is_read_do_not_overflow(join):
+    x, y = keras.Input((6,), name="x"), keras.Input((6,), name="y")
+    function = lambda x, y: ops.hard_sigmoid(join()([x, y]))  # noqa: E731
+    data = normal((6,), 255.0), normal((6,), 255.0, 1)
+    assert outputs(keras.Model([x, y], function(x, y)), *data)[1] > rounded_db(function, *data) - 1
+
+
+def test_a_relu6_ends_at_6_whatever_the_step_in_front_of_it():
+    # 6 is 23.07 steps of x; a second reader keeps its range wide.
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, layers.ReLU(6.0)(x) + 0.001 * x)
+    data = normal((6,), 10.0) + np.float32(5.0)
+    assert outputs(model, data)[1] > 33
+
+
+@pytest.mark.parametrize("function", ["elu", "mish"])
+def test_a_table_in_front_of_a_join_is_read_on_the_grid_behind_that(function):
+    x = keras.Input((2, 6), name="x")
+    parts = [layers.Activation(function)(layers.Dense(4)(x[:, n])) for n in range(2)]
+    keras.utils.set_random_seed(0)
+    model = keras.Model(x, ops.stack([ops.reshape(part, (-1, 2, 2)) for part in parts], axis=1))
+    artifact, found = outputs(model, normal((2, 6), 2.0))
+    assert not artifact.float_ops
+    assert found > 30
+
+
+@pytest.mark.parametrize("function", [ops.sigmoid, ops.tanh, ops.relu6])
+def test_what_a_function_cuts_off_takes_no_integers(function):
+    # Squares of up to 10,000, of which the function reads those up to 6, moved before that.
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, function(layers.Reshape((3, 2))(x * x)))
+    data = normal((6,), 1.0) ** 3
+    possible = rounded_db(lambda x: function(x * x), data)
+    assert outputs(model, data)[1] > possible - 3
+
+
+def test_what_rounding_leaves_little_of_is_said_with_its_place():
+    # Steps of 8 between x and x + y, of which y is left: it is 0.5.
+    x, y = keras.Input((6,), name="x"), keras.Input((6,), name="y")
+    model = keras.Model([x, y], layers.Subtract(name="left")([layers.Add(name="sum")([x, y]), x]))
+    artifact = kc.convert(model, representative_dataset=[normal((6,), 255.0), normal((6,), 0.5, 1)])
+    (note,) = [note for note in artifact.notes if "keeps little" in note]
+    assert "'left'" in note
+    assert artifact.distance.outputs[0].varying_db < 10
+
+
+def test_where_rounding_leaves_enough_nothing_is_said():
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(4, name="dense")(x))
+    artifact = kc.convert(model, representative_dataset=normal((6,), 1.0))
+    assert not [note for note in artifact.notes if "keeps little" in note]
+    assert artifact.distance.outputs[0].varying_db > 30
+
+
+def test_messages_list_no_layers_of_this_library():
+    model = keras.Sequential([keras.Input((4, 4, 4, 1)), layers.Conv3D(1, 2)])
+    with pytest.raises(ValueError, match="Expected layers with integer kernels: (?!.*Operand)(?!.*Rows).*Conv3D"):
+        kc.convert(model, representative_dataset=normal((4, 4, 4, 1), 1.0))
