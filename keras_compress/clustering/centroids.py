@@ -107,7 +107,7 @@ class CentroidClusterer(WeightTransform):
 
     @property
     def _layout(self) -> kernels.Layout:
-        return kernels.Layout(self.weight_shape, self.channel_axes if self.cluster_per_channel else ())
+        return kernels.Layout(self.weight_shape, self.channel_axes) if self.cluster_per_channel else kernels.Layout(())
 
     def create_variables(self) -> None:
         self.centroids = self.add_weight(

@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_compress.core.kernels import Kernel, worth_compiling
+from keras_compress.core.ste import shared
 
 Tensor = Any
 # Up to here a chain of comparisons is faster than a binary search.
@@ -26,7 +27,7 @@ class Layout:
     """How a weight lies as a matrix with one row for each codebook.
 
     Attributes:
-        shape: Shape of the weight.
+        shape: Shape of the weight; empty where there is one codebook, so that all such weights have one layout.
         channel_axes: Axes whose every index has a codebook of its own; empty for one codebook.
     """
 
@@ -44,19 +45,22 @@ class Layout:
 
     def to_matrix(self, weight: Tensor) -> Tensor:
         """The weight as `(groups, n)`."""
-        if self.channel_axes:
-            weight = tf.transpose(weight, self._order)
+        if not self.channel_axes:
+            return tf.reshape(weight, [1, -1])
+        weight = tf.transpose(weight, self._order)
         return tf.reshape(weight, [self.groups, math.prod(self.shape) // self.groups])
 
-    def from_matrix(self, matrix: Tensor) -> Tensor:
-        """The weight in its own shape again."""
+    def from_matrix(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """The weight in its own shape again, that of the one given."""
         if not self.channel_axes:
-            return tf.reshape(matrix, self.shape)
+            known = weight.shape.is_fully_defined()
+            return tf.reshape(matrix, weight.shape if known else tf.shape(weight))
         order = self._order
         moved = tf.reshape(matrix, [self.shape[axis] for axis in order])
         return tf.transpose(moved, sorted(range(len(order)), key=order.__getitem__))
 
 
+@shared([tf.TensorSpec([None, None], tf.float32)])
 def _sorted_middles(centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The centroids in order, the middles between neighbours, and where in that order each centroid is.
 
@@ -74,9 +78,10 @@ def _chained(weight: Tensor, count: int) -> bool:
 
 def _rank(weight: Tensor, middles: Tensor) -> Tensor:
     """Position of the nearest centroid in the sorted row; a tie goes to the lower one."""
-    count = middles.shape[1]
+    count = middles.shape[1] or LONGEST_CHAIN + 1
     if not _chained(weight, count):
-        return tf.searchsorted(middles, weight, side="left")
+        # `tf.searchsorted` is this and a dozen nodes for shapes that do not occur here.
+        return tf.raw_ops.LowerBound(sorted_inputs=middles, values=weight)
     rank = tf.zeros(weight.shape, tf.int32)
     for j in range(count):
         rank += tf.cast(weight > middles[:, j : j + 1], tf.int32)
@@ -84,7 +89,7 @@ def _rank(weight: Tensor, middles: Tensor) -> Tensor:
 
 
 def _lookup(weight: Tensor, ordered: Tensor, middles: Tensor) -> Tensor:
-    count = middles.shape[1]
+    count = middles.shape[1] or LONGEST_CHAIN + 1
     if not _chained(weight, count):
         return tf.gather(ordered, _rank(weight, middles), batch_dims=1)
     value = tf.broadcast_to(ordered[:, :1], weight.shape)
@@ -93,11 +98,17 @@ def _lookup(weight: Tensor, ordered: Tensor, middles: Tensor) -> Tensor:
     return value
 
 
-def _sum_by_rank(upstream: Tensor, rank: Tensor, count: int) -> Tensor:
+def _sum_by_rank(upstream: Tensor, rank: Tensor, count: Tensor) -> Tensor:
     groups = rank.shape[0]
+    if groups == 1:
+        return tf.math.unsorted_segment_sum(upstream[0], rank[0], count)[None]
     flat = rank + tf.range(groups, dtype=tf.int32)[:, None] * count
     sums = tf.math.unsorted_segment_sum(tf.reshape(upstream, [-1]), tf.reshape(flat, [-1]), groups * count)
     return tf.reshape(sums, [groups, count])
+
+
+def _length(rows: Tensor) -> Any:
+    return tf.shape(rows)[1] if rows.shape[1] is None else int(rows.shape[1])
 
 
 def _with_zero(centroids: Tensor) -> Tensor:
@@ -113,20 +124,27 @@ def nearest_kernel(layout: Layout, keep_zeros: bool) -> Kernel:
     """
 
     def prepare(centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _sorted_middles(_with_zero(centroids) if keep_zeros else centroids)
+        table = _with_zero(centroids) if keep_zeros else centroids
+        ordered, middles, places = _sorted_middles(table)
+        rows, count = table.shape
+        for found, length in ((ordered, count), (middles, count - 1), (places, count)):
+            found.set_shape([rows, length])
+        return ordered, middles, places
 
     def forward(weight: Tensor, ordered: Tensor, middles: Tensor, places: Tensor) -> Tensor:
-        return layout.from_matrix(_lookup(layout.to_matrix(weight), ordered, middles))
+        return layout.from_matrix(_lookup(layout.to_matrix(weight), ordered, middles), weight)
 
     def state_gradients(
         upstream: Tensor, weight: Tensor, ordered: Tensor, middles: Tensor, places: Tensor
     ) -> tuple[Tensor]:
         rank = _rank(layout.to_matrix(weight), middles)
-        sums = _sum_by_rank(layout.to_matrix(upstream), rank, int(ordered.shape[1]))
+        sums = _sum_by_rank(layout.to_matrix(upstream), rank, _length(ordered))
         by_centroid = tf.gather(sums, places, batch_dims=1)
         return (by_centroid[:, :-1] if keep_zeros else by_centroid,)
 
-    return Kernel(forward, state_gradients=state_gradients, exact=True, prepare=prepare)
+    return Kernel(
+        forward, state_gradients=state_gradients, exact=True, any_shape=not layout.channel_axes, prepare=prepare
+    )
 
 
 @functools.cache
@@ -144,7 +162,7 @@ def codebook_kernel(layout: Layout, keep_zeros: bool) -> Kernel:
 
     def forward(weight: Tensor, assignments: Tensor, centroids: Tensor) -> Tensor:
         table = _with_zero(centroids)
-        return layout.from_matrix(tf.gather(table, index_of(weight, assignments, centroids), batch_dims=1))
+        return layout.from_matrix(tf.gather(table, index_of(weight, assignments, centroids), batch_dims=1), weight)
 
     def state_gradients(
         upstream: Tensor, weight: Tensor, assignments: Tensor, centroids: Tensor

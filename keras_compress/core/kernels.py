@@ -3,9 +3,9 @@
 A step of a small model spends its time on starting clusters and on passes over memory, not on arithmetic. So the
 wrapper compiles what follows one another in a list of transforms into one cluster forward and one backward.
 
-A program takes some 0.2 s to compile, for each shape anew. Of a small weight that is more than hundreds of steps win by
-it, and what runs once, outside of any graph, never wins: these are computed by TensorFlow's operators, wherever the bits
-are the same.
+A program takes some 0.2 s to compile, for each shape anew. Of a small weight that is more than hundreds of steps win
+by it, and what runs once, outside of any graph, never wins: these are computed by TensorFlow's operators, wherever the
+bits are the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_compress.core.ste import compiled
+from keras_compress.core.ste import compiled, shared
 
 Tensor = Any
 
@@ -33,10 +33,12 @@ class Kernel:
             that is not trained; `None` where none is.
         compile_alone: Whether to compile it where it has no neighbour. Not so for what is a single operation, which
             TensorFlow can do in place.
-        exact: Whether `forward` gives the same bits in a compiled program and outside one, as comparisons, divisions and
-            roundings do, and sums or exponentials do not. Else it is compiled always.
-        small: Up to so many elements an exact one is computed by TensorFlow's operators. Compiling takes as long as some
-            300 steps gain by it: `benchmarks/first_step.py --threshold` measures it.
+        exact: Whether `forward` gives the same bits in a compiled program and outside one, as comparisons, divisions
+            and roundings do, and sums or exponentials do not. Else it is compiled always.
+        any_shape: Whether the functions work on tensors of unknown dimensions: then one trace serves all weights that
+            are computed by TensorFlow's operators.
+        small: Up to so many elements an exact one is computed by TensorFlow's operators. A program for more is won
+            back in some 300 steps, one for less in more.
         prepare: `(*state) -> state` as the functions above take it: what is done to a few numbers once for both
             directions, and stays outside of the programs.
     """
@@ -46,6 +48,7 @@ class Kernel:
     state_gradients: Callable[..., tuple[Tensor | None, ...]] | None = None
     compile_alone: bool = True
     exact: bool = False
+    any_shape: bool = False
     small: int = 16_384
     prepare: Callable[..., tuple[Tensor, ...]] | None = None
 
@@ -75,19 +78,50 @@ def run(bound: Sequence[Bound], weight: Tensor) -> Tensor:
         for kernel, own in bound:
             mine, rest = rest[: len(own)], rest[len(own) :]
             prepared.append((kernel, kernel.prepare(*mine) if kernel.prepare else tuple(mine)))
-        forward, backward = _programs_for(prepared, inner)
         flat = [tensor for _, own in prepared for tensor in own]
+        forward, backward = _programs_for(prepared, inner, flat)
         return forward(inner, *flat), lambda upstream: _gradients(bound, backward, upstream, inner, flat)
 
     return apply(weight, *(tensor for _, state in bound for tensor in state))
 
 
-def _programs_for(bound: Sequence[Bound], weight: Tensor) -> tuple[Callable[..., Tensor], Callable[..., Any]]:
+def _programs_for(
+    bound: Sequence[Bound], weight: Tensor, state: Sequence[Tensor]
+) -> tuple[Callable[..., Tensor], Callable[..., Any]]:
     kernels = tuple(kernel for kernel, _ in bound)
-    alone = len(kernels) == 1 and not kernels[0].compile_alone
+    lengths = tuple(len(own) for _, own in bound)
+    if len(kernels) == 1 and not kernels[0].compile_alone:
+        return _programs(kernels, lengths)
     small = min(kernel.small for kernel in kernels)
-    plain = alone or (all(kernel.exact for kernel in kernels) and not worth_compiling(weight, small))
-    return _programs(kernels, tuple(len(own) for _, own in bound), plain)
+    if worth_compiling(weight, small) or not all(kernel.exact for kernel in kernels):
+        return _compiled(kernels, lengths)
+    if tf.executing_eagerly() or not all(kernel.any_shape for kernel in kernels):
+        return _programs(kernels, lengths)
+    return _shared(kernels, lengths, tuple((each.dtype, len(each.shape)) for each in (weight, *state)))
+
+
+@functools.cache
+def _compiled(
+    kernels: tuple[Kernel, ...], lengths: tuple[int, ...]
+) -> tuple[Callable[..., Tensor], Callable[..., list[Tensor | None]]]:
+    forward, backward = _programs(kernels, lengths)
+    return compiled(forward), compiled(backward)
+
+
+@functools.cache
+def _shared(
+    kernels: tuple[Kernel, ...], lengths: tuple[int, ...], tensors: tuple[tuple[Any, int], ...]
+) -> tuple[Callable[..., Tensor], Callable[..., list[Tensor | None]]]:
+    forward, backward = _programs(kernels, lengths)
+    signature = [tf.TensorSpec([None] * rank, dtype) for dtype, rank in tensors]
+    of_shape = shared(signature)(forward)
+
+    def forward_of_shape(weight: Tensor, *state: Tensor) -> Tensor:
+        found = of_shape(weight, *state)
+        found.set_shape(weight.shape)
+        return found
+
+    return forward_of_shape, shared([signature[0], *signature])(backward)
 
 
 def _gradients(
@@ -109,7 +143,7 @@ def _gradients(
 
 @functools.cache
 def _programs(
-    kernels: tuple[Kernel, ...], lengths: tuple[int, ...], plain: bool
+    kernels: tuple[Kernel, ...], lengths: tuple[int, ...]
 ) -> tuple[Callable[..., Tensor], Callable[..., list[Tensor | None]]]:
     """Forward and backward program of a chain. The backward one leaves out what needs no computation."""
     starts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
@@ -137,4 +171,4 @@ def _programs(
                 upstream = kernel.weight_gradient(upstream, inputs[i], *own)
         return [upstream, *of_states] if any(kernel.weight_gradient for kernel in kernels) else of_states
 
-    return (forward, backward) if plain else (compiled(forward), compiled(backward))
+    return forward, backward

@@ -30,8 +30,8 @@ def _masked_gradient(upstream: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
     return _masked(upstream, mask)
 
 
-MASK = Kernel(_masked, _masked_gradient, compile_alone=False, exact=True, small=2**31)
-MASK_WITH_DENSE_GRADIENT = Kernel(_masked, compile_alone=False, exact=True, small=2**31)
+MASK = Kernel(_masked, _masked_gradient, compile_alone=False, exact=True, any_shape=True, small=2**31)
+MASK_WITH_DENSE_GRADIENT = Kernel(_masked, compile_alone=False, exact=True, any_shape=True, small=2**31)
 
 
 class Pruner(WeightTransform):

@@ -35,7 +35,8 @@ def keep_highest_of_each(scores: Sequence[Tensor], sparsities: Sequence[Tensor])
         scores: Flat float32 tensors of known sizes.
         sparsities: A scalar in [0, 1) for each.
 
-    >>> [m.numpy().tolist() for m in keep_highest_of_each([tf.constant([1.0, 2.0]), tf.constant([3.0, 3.0])], [0.5] * 2)]
+    >>> masks = keep_highest_of_each([tf.constant([1.0, 2.0]), tf.constant([3.0, 3.0])], [0.5, 0.5])
+    >>> [mask.numpy().tolist() for mask in masks]
     [[False, True], [True, False]]
     """
     counts = np.array([each.shape[0] for each in scores])

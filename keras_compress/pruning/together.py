@@ -1,7 +1,7 @@
 """New masks for all magnitude pruners of a model in one condition and one search, each with a threshold of its own.
 
-A condition for each weight, with a program in it, costs seconds before the first step of a training. So the first pruner
-that asks in a call of the model has the masks of all made, and the others find theirs.
+A condition for each weight, with a program in it, costs seconds before the first step of a training. So the first
+pruner that asks in a call of the model has the masks of all made, and the others find theirs.
 """
 
 from __future__ import annotations

@@ -36,12 +36,14 @@ class IntegerGrid:
         exact: Whether `to_integers` is made of comparisons, divisions and roundings only, each of which gives the same
             bits in a compiled program and outside one. A sum, a product added to something, an exponential do not:
             freezing then runs the program as training compiled it.
+        any_shape: Whether the functions work on tensors of unknown dimensions.
     """
 
     to_integers: Callable[..., tuple[Tensor, Tensor]]
     weight_gradient: Callable[..., Tensor] | None = None
     state_gradients: Callable[..., tuple[Tensor | None, ...]] | None = None
     exact: bool = False
+    any_shape: bool = False
 
 
 @functools.cache
@@ -50,7 +52,8 @@ def _kernel(grid: IntegerGrid) -> Kernel:
         integers, scale = grid.to_integers(weight, *state)
         return affine.dequantize(integers, scale, 0.0)
 
-    return Kernel(forward, grid.weight_gradient, grid.state_gradients, exact=grid.exact, small=_SMALL)
+    directions = (forward, grid.weight_gradient, grid.state_gradients)
+    return Kernel(*directions, exact=grid.exact, any_shape=grid.any_shape, small=_SMALL)
 
 
 @functools.cache

@@ -82,9 +82,9 @@ def test_equal_centroids_and_ties(count: int) -> None:
 def test_no_distance_matrix() -> None:
     """2,000,000 weights and 100 centroids: a matrix of distances would take 800 MB."""
     clusterer = built(100, (2_000_000,), False, False)
-    program = clusterer.kernel()[0].forward
+    kernel, state = clusterer.kernel()
     weight = tf.constant(np.random.default_rng(0).normal(size=2_000_000).astype(np.float32))
-    graph = tf.function(lambda w: program(w, clusterer.centroids.value)).get_concrete_function(weight).graph
+    graph = tf.function(lambda w: kernel.forward(w, *kernel.prepare(*state))).get_concrete_function(weight).graph
     largest = max(int(np.prod(out.shape)) for op in graph.get_operations() for out in op.outputs)
     assert largest == 2_000_000
 

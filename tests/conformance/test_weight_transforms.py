@@ -76,3 +76,24 @@ def test_trains_compiled_and_in_float16(first_transform, bench, how: str) -> Non
     assert weight.dtype == tf.float32
     assert np.isfinite(np.array(weight)).all()
     assert np.abs(np.array(wrapper.latent("kernel")) - start).max() > 0
+
+
+def test_an_exact_kernel_gives_the_same_bits_compiled(transform, bench) -> None:
+    """So that it does not matter which of its programs training and freezing run."""
+    wrapper = bench.wrapper(bench.with_transforms(transform))
+    made = wrapper.transform_list[0]
+    bound = made.kernel() if type(made).call is kc.WeightTransform.call else None
+    if bound is None or not bound[0].exact:
+        pytest.skip("compiled always")
+    kernel, state = bound
+    state = kernel.prepare(*state) if kernel.prepare else state
+    for scale in (0.01, 1.0, 30.0):
+        shape = wrapper.latent("kernel").shape
+        weight = tf.constant(scale * np.random.default_rng(0).normal(size=shape).astype(np.float32))
+        plain = kernel.forward(weight, *state)
+        compiled = tf.function(kernel.forward, jit_compile=True)(weight, *state)
+        np.testing.assert_array_equal(np.array(plain), np.array(compiled))
+        if kernel.any_shape:
+            signature = [tf.TensorSpec([None] * len(each.shape), each.dtype) for each in (weight, *state)]
+            unknown = tf.function(kernel.forward, input_signature=signature)(weight, *state)
+            np.testing.assert_array_equal(np.array(plain), np.array(unknown))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -43,6 +44,43 @@ def test_keep_highest_equals_a_sort(kind: str, sparsity: float) -> None:
     }[kind].astype(np.float32)
     mask = np.array(keep_highest(tf.constant(scores), tf.constant(sparsity, tf.float32)))
     np.testing.assert_array_equal(mask, reference(scores, sparsity))
+
+
+def test_many_weights_in_one_search_equal_a_sort_of_each() -> None:
+    """Of all sizes around a row of the search, equal scores, pruned ones and infinite ones among them."""
+    random = np.random.default_rng(1)
+    scores = [np.abs(random.normal(size=n)) for n in (1, 2, 127, 128, 129, 256, 1000)]
+    scores += [random.integers(0, 3, 300) / 4, np.zeros(130), np.full(128, -1.0), np.array([np.inf, 1.0, np.inf, 2.0])]
+    scores = [each.astype(np.float32) for each in scores]
+    sparsities = random.uniform(0, 1, len(scores)).astype(np.float32)
+    masks = keep_highest_of_each([tf.constant(each) for each in scores], [tf.constant(s) for s in sparsities])
+    for each, sparsity, mask in zip(scores, sparsities, masks):
+        np.testing.assert_array_equal(np.array(mask), reference(each, sparsity))
+
+
+def test_a_model_s_masks_are_those_of_each_weight_alone() -> None:
+    """Schedules of their own, one that does not act, one that began later: by NumPy's sort of what is left."""
+    kernels = [np.random.default_rng(i).normal(size=(12, 12)).astype(np.float32) for i in range(3)]
+    schedules = [
+        kc.PolynomialDecay(0.25, 0.75, begin_step=0, end_step=4, frequency=1),
+        kc.ConstantSparsity(0.5, begin_step=1, frequency=1),
+        kc.ConstantSparsity(0.5, begin_step=9),
+    ]
+    inputs = x = layers.Input((12,))
+    wrappers = []
+    for kernel, schedule in zip(kernels, schedules):
+        wrappers.append(wrapped(kernel.tolist(), kc.MagnitudePruner(schedule)))
+        x = wrappers[-1](x)
+    model = keras.Model(inputs, x)
+    alive = [np.ones((12, 12), bool) for _ in kernels]
+    for step in range(5):
+        model(np.zeros((1, 12), np.float32), training=True)
+        for kernel, schedule, wrapper, kept in zip(kernels, schedules, wrappers, alive):
+            if bool(schedule.should_update(step)):
+                scores = np.where(kept, np.abs(kernel), -1.0).ravel()
+                kept &= reference(scores, float(schedule(step))).reshape(12, 12)
+            np.testing.assert_array_equal(np.array(wrapper.transform_list[0].mask), kept)
+    assert [int(kept.sum()) for kept in alive] == [36, 72, 144]
 
 
 def test_keep_highest_half_rounds_to_even() -> None:
