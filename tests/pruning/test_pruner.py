@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.pruning.search import keep_highest
+from keras_compress.pruning.search import keep_highest, keep_highest_of_each
 
 ALWAYS = kc.ConstantSparsity(0.5, begin_step=0, frequency=1)
 
