@@ -129,7 +129,8 @@ def _useless_range(trained: Trained, frozen: Frozen, kept: Kept) -> str | None:
         low, high = _ends(grid)
         cut = np.linalg.norm(values - np.clip(values, low, high)) / np.linalg.norm(values)
         used = np.abs(values).max() / max(-low, high)
-        if cut**2 > _CUT_OFF or used < _UNUSED:
+        as_fine_as_may_be = grid.scale <= 1.01 * FINEST_INTO_SOFTMAX
+        if cut**2 > _CUT_OFF or (used < _UNUSED and not as_fine_as_may_be):
             found = f"({float(values.min()):.4g}, {float(values.max()):.4g})"
             return f"the range ({low:.4g}, {high:.4g}) at {name!r}, where the values lie in {found}"
     return None

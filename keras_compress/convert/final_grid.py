@@ -10,6 +10,9 @@ from keras_compress.calibration.minmax import MeasuredRange
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange
 from keras_compress.quantizers.kinds import FIXED_GRID_16
 
+# LiteRT's kernels refuse a fused ReLU6 whose 6 is beyond int32 on its output's grid.
+SMALLEST_SCALE = 3e-9
+
 
 def final_grid(quantizer: Any, activation_bits: int) -> FixedGrid:
     """The grid of a point on the device: scale and zero point of an int8 or int16 tensor.
@@ -20,15 +23,15 @@ def final_grid(quantizer: Any, activation_bits: int) -> FixedGrid:
         if isinstance(quantizer, FixedGrid):
             return FixedGrid(*FIXED_GRID_16, bits=16)
         low, high = (float(end) for end in quantizer.range())
-        return FixedGrid(as_float32(max(abs(low), abs(high), 1e-9) / 32767), 0, bits=16)
+        return FixedGrid(as_float32(max(max(abs(low), abs(high)) / 32767, SMALLEST_SCALE)), 0, bits=16)
     if isinstance(quantizer, FixedGrid):
         return FixedGrid(quantizer.scale, quantizer.zero_point, quantizer.bits, quantizer.lowest, quantizer.rounding)
     scale, zero_point = (float(p) for p in quantizer.parameters())
     spec = quantizer.spec
     if quantizer.bits == 16:
-        return FixedGrid(as_float32(scale), 0, bits=16)
+        return FixedGrid(as_float32(max(scale, SMALLEST_SCALE)), 0, bits=16)
     shift = 127 - spec.maximum
-    return FixedGrid(as_float32(scale), int(zero_point) + shift, 8, spec.minimum + shift)
+    return FixedGrid(as_float32(max(scale, SMALLEST_SCALE)), int(zero_point) + shift, 8, spec.minimum + shift)
 
 
 def no_finer(grid: FixedGrid, step: float | None) -> FixedGrid:

@@ -134,3 +134,27 @@ def test_what_is_pooled_keeps_its_range_where_one_reader_takes_another():
     slopes = keras.initializers.RandomUniform(0.1, 0.3, seed=0)
     model = keras.Model(x, layers.PReLU(slopes)(layers.MaxPooling2D(1)(x)))
     assert outputs(model, normal((4, 4, 2), 1.0) - np.float32(1.0))[1] > 30
+
+
+@pytest.mark.parametrize("mode", ["int8", "16x8"])
+def test_values_that_are_nearly_nothing_make_a_file_that_runs(mode):
+    """An untrained network may shrink its values layer by layer; LiteRT's kernels want 6 within int32 on such a grid."""
+    conv = layers.Conv2D(4, 3, activation="relu6", name="conv")
+    model = keras.Sequential([keras.Input((6, 6, 2)), conv, layers.DepthwiseConv2D(3, activation="relu6")])
+    conv.kernel.assign(np.array(conv.kernel) * 1e-9)
+    x = normal((6, 6, 2), 1.0)
+    artifact = kc.convert(model, representative_dataset=x, mode=mode)
+    for kernel in ("xnnpack", "builtin", "reference"):
+        found = deployed.run(runner_of(kernel), artifact.content, [x], "model")[0]
+        assert np.abs(found - np.asarray(model(x))).max() < 1e-6
+
+
+def test_logits_that_are_nearly_nothing_make_a_softmax_that_runs():
+    dense = layers.Dense(5, activation="softmax")
+    model = keras.Sequential([keras.Input((6,)), dense])
+    dense.kernel.assign(np.array(dense.kernel) * 1e-8)
+    x = normal((6,), 1.0)
+    artifact = kc.convert(model, representative_dataset=x)
+    for kernel in ("xnnpack", "builtin", "reference"):
+        found = deployed.run(runner_of(kernel), artifact.content, [x], "model")[0]
+        assert np.abs(found - 0.2).max() < 1 / 256

@@ -20,11 +20,15 @@ from keras_compress.convert.fold import affine_of
 from keras_compress.core import keras_private
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
-from keras_compress.quantizers.kinds import Kind, kind_of
+from keras_compress.quantizers.kinds import Kind, activation_name, kind_of
 from keras_compress.tflite.lowering.constants import LARGEST_FACTOR
 
 # More would cost all values more than a third of a decibel, for what only means are told by.
 LARGEST_WIDENING = 1.04
+
+
+# The kernels' fixed point has 26 bits behind the point.
+FINEST_INTO_SOFTMAX = 2.0**-25
 
 
 def end_with_use(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
@@ -61,14 +65,19 @@ def _uses(node: Any, bits: int, model: keras.Model, table: dict[int, list[Any]])
 def coarse_enough(model: keras.Model, points: Sequence[QuantizeActivation]) -> None:
     """Widen the measured ranges of sums and products whose steps would be too fine for their inputs' ones.
 
+    Those in front of a softmax too: kernels stop the program where their factor into its fixed point is below 1.
+
     Args:
         model: Flat model, all of whose ranges are known.
         points: Points of it whose ranges were measured.
     """
-    wanted = {id(point) for point in points}
+    table, wanted = graph.consumers(model), {id(point) for point in points}
     for node in graph.nodes(model):
         if id(node.operation) not in wanted:
             continue
+        readers = [activation_name(reader.operation) for reader in table.get(id(node.outputs[0]), [])]
+        if "softmax" in readers or "log_softmax" in readers:
+            _widen(node.operation.quantizer, FINEST_INTO_SOFTMAX)
         producer = keras_private.maker(node.input_tensors[0])
         kind = type(producer).__name__
         if kind in ("Add", "Subtract", "Multiply"):
