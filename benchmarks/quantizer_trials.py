@@ -12,6 +12,7 @@ from keras_compress.core import registry
 from keras_compress.demo import datasets
 from keras_compress.runtime import integer_model
 from keras_compress.runtime.verify import runner_of
+from keras_compress.tflite import multiplier
 from keras_compress.tflite.segments import Segments
 
 # Target -> kernels that run its file.
@@ -146,5 +147,5 @@ def is_numpy_model(content: bytes, point: str, kernel: str) -> bool:
     shape = runner.describe(content, point).inputs[0].sample_shape
     integers = np.random.default_rng(0).integers(-128, 128, (100, *shape)).astype(np.int8)
     once = kernel == "reference" and "FULLY_CONNECTED" in kc.inspect_tflite(content).operators
-    expected = integer_model.run(content, integers, integer_model.round_once if once else integer_model.round_twice)
+    expected = integer_model.run(content, integers, multiplier.round_once if once else multiplier.round_twice)
     return bool(np.array_equal(runner.run(content, [integers], point)[0], expected))

@@ -86,12 +86,10 @@ def convert(
             step. The operator is small, and more exact (its cell has 16 bits); LiteRT runs it more slowly. `"auto"`
             fuses LSTMs on TFLite-Micro, on LiteRT those over more than 64 steps; `notes` say what was chosen. What has
             no operator (other modes, layers and activations, states that go in or out, weights quantized in training)
-            is unrolled. The operator keeps its states from run to run: who runs the file resets them before each
-            sequence (`reset_all_variables` of LiteRT, `Reset` of TFLite-Micro).
+            is unrolled. The operator keeps its states from run to run: reset them before each sequence.
         batch_size: Samples that the file takes at a time. A number; `None` for LiteRT: any, after
-            `resize_tensor_input` (1 without), where an operator that fixes their number is an error. `"auto"`: that of
-            the model's `Input(batch_size=...)`, or else any on LiteRT, where `notes` say what fixes it, and 1 on
-            TFLite-Micro.
+            `resize_tensor_input`, where an operator that fixes their number is an error. `"auto"`: that of the model's
+            `Input(batch_size=...)`, or else any on LiteRT (`notes` say what fixes it), and 1 on TFLite-Micro.
         strict: Raise where an operator would be left in float32 for an integer mode, a weight unpacked that
             `weights_storage` asks to be packed, or a recurrent layer unrolled that `recurrent` asks to be fused.
 
@@ -119,17 +117,9 @@ def convert(
     frozen, unpacked, lowered = _lowered(
         model, target, storage, mode, io, representative_dataset, recurrent, batch_size, strict
     )
-    final, costs = CompressedFile(lowered.content, ()), []
-    if mode in _INTEGER_MODES:
-        progress.step("compressing")
-        final = compressed(
-            lowered.content,
-            storage.wanted,
-            encode=storage.encodes,
-            max_arena_bytes=max_arena_bytes,
-            any_batch=is_free(frozen, batch_size, target) and not lowered.fixed_by,
-        )
-        costs = notes_of_cost(model, frozen, final.content, target)
+    any_batch = is_free(frozen, batch_size, target) and not lowered.fixed_by
+    final = _small(lowered.content, mode, storage, max_arena_bytes, any_batch)
+    costs = notes_of_cost(model, frozen, final.content, target) if mode in _INTEGER_MODES else []
     found = _distance(model, frozen, examples)
     made = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
     return Artifact(
@@ -144,6 +134,20 @@ def convert(
         storage,
         lowered.content if final.content != lowered.content else None,
         found,
+    )
+
+
+def _small(content: bytes, mode: str, storage: Storage, max_arena_bytes: int | None, any_batch: bool) -> CompressedFile:
+    """An integer file without what is of no use, stored as it is wanted; another one as it is."""
+    if mode not in _INTEGER_MODES:
+        return CompressedFile(content, ())
+    progress.step("compressing")
+    return compressed(
+        content,
+        storage.wanted,
+        encode=storage.encodes,
+        max_arena_bytes=max_arena_bytes,
+        any_batch=any_batch,
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_compress.convert.distance import Array, Distance, pairs_of
+from keras_compress.convert.expand.used_ranges import FINEST_INTO_SOFTMAX
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained
 from keras_compress.data.samples import fixed_batch
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation

@@ -21,6 +21,11 @@ def entry_layer() -> Any:
     return getattr(_call_context(), "entry_layer", None)
 
 
+def in_training() -> bool:
+    """Whether the running call is one of training; false outside a call."""
+    return bool(getattr(_call_context(), "training", False))
+
+
 def first_time_in_call(owner: object) -> bool:
     """True once for each outermost call, however often `owner` is used in it.
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core import affine, keras_private
+from keras_compress.core.context import in_training
 
 Tensor = Any
 
@@ -25,9 +26,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def shared(signature: Sequence[tf.TensorSpec]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Trace a pure function once, and leave it one node wherever it is called.
+    """Trace a pure function once, and leave it one node wherever it is called while a model trains.
 
-    Before a training begins, TensorFlow goes through every node of its graph a dozen times: some 0.8 ms for each.
+    Before a training begins, TensorFlow goes through every node of its graph a dozen times: some 0.8 ms for each. In
+    inference the operations stand in line: TensorFlow Lite's converter has no place for such a node.
 
     >>> twice = shared([tf.TensorSpec([None])])(lambda values: values + values)
     >>> twice(tf.constant([1.0])).numpy().tolist()
@@ -38,7 +40,12 @@ def shared(signature: Sequence[tf.TensorSpec]) -> Callable[[Callable[..., Any]],
         kept: Callable[..., Any] = tf.function(
             function, autograph=False, input_signature=signature, experimental_attributes={"_noinline": True}
         )
-        return kept
+
+        @functools.wraps(function)
+        def apply(*arguments: Tensor) -> Any:
+            return kept(*arguments) if in_training() else function(*arguments)
+
+        return apply
 
     return made
 

@@ -40,7 +40,7 @@ class SteTern(WeightQuantizer):
     >>> quantizer = SteTern()
     >>> quantizer.prepare((4,), ())
     >>> quantizer(tf.constant([-0.7, -0.05, 0.02, 0.06])).numpy().tolist()
-    [-1.0, 0.0, 0.0, 1.0]
+    [-1.0, -0.0, 0.0, 1.0]
 
     **Reference**: Li, Zhang and Liu, "Ternary Weight Networks" (2016), equation 3, with a threshold that is given.
     """

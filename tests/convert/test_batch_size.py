@@ -182,7 +182,7 @@ def of(*inner, shape=(4, 4, 3)):
 
 FIXED = {
     "TRANSPOSE_CONV at 'up_quantized'": lambda: of(layers.Conv2DTranspose(3, 3, strides=2, name="up")),
-    "UNIDIRECTIONAL_SEQUENCE_LSTM at 'lstm": lambda: of(layers.LSTM(5, name="lstm"), shape=(20, 4)),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM at 'lstm": lambda: of(layers.LSTM(5, name="lstm"), shape=(70, 4)),
     "CONCATENATION at 'token": lambda: of(Token(name="token"), layers.Dense(3), shape=(6, 4)),
 }
 

@@ -433,7 +433,9 @@ def test_nothing_is_inserted_that_does_not_pay(alive, rows):
 def test_estimated_costs_are_those_of_the_file():
     for alive, saved in ((BOX, 32 * 304 - 368), (SCATTERED, 32 * 391 - 256 - 4 * 9)):
         content = image_net(alive)
-        assert abs(len(content) - len(cut(content, bits_per_weight=8.0)[1]) - saved) < 48
+        assert (
+            abs(len(content) - len(cut(content, bits_per_weight=8.0)[1]) - saved) < 72
+        )  # of equal tables the file has one
 
 
 def test_ignored_channels_of_the_input_and_positions_of_a_flatten():

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
+from keras_compress.cli import commands as cli_commands
 from keras_compress.cli import main as cli
-from keras_compress.cli.main import commands as cli_commands
 from keras_compress.convert import files
 from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
 from keras_compress.convert.keras_file import load_keras

@@ -30,7 +30,7 @@ def rescaling(reader: Reader, layer: keras.layers.Rescaling, inputs: Tensor) -> 
     scale, offset = np.asarray(layer.scale, np.float32), np.asarray(layer.offset, np.float32)
     if inputs.dtype != "float32":
         return NotImplemented
-    made = reader.add("MUL", inputs, scale)
+    made = inputs if (scale == 1.0).all() else reader.add("MUL", inputs, scale)
     return reader.add("ADD", made, offset) if offset.any() else made
 
 
