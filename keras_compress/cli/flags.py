@@ -34,8 +34,8 @@ class Command:
         """New, unparsed flags of this sub-command."""
         values = flags.FlagValues()
         self.define(_Definer(values))
-        modules = "Python modules with methods of your own, which recipes and models may name: imported first."
-        flags.DEFINE_list("import", [], modules, flag_values=values)
+        modules = "A Python module with methods of your own, which recipes and models may name; may be repeated."
+        flags.DEFINE_multi_string("import", [], modules, flag_values=values)
         flags.DEFINE_boolean("debug", False, "Show where an error comes from.", flag_values=values)
         return values
 

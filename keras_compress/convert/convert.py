@@ -67,35 +67,30 @@ def convert(
 
     Args:
         model: Functional or Sequential model, plain, made by this library, or frozen.
-        target: `"litert"` (phones), `"tflm"` (microcontrollers), or `"ethos_u"`: the plain integer file that Arm's
-            compiler Vela takes; what its NPU has no operator for runs on TFLite-Micro. See `kc.estimate`.
+        target: `"litert"` (phones), `"tflm"` (microcontrollers), or `"ethos_u"`: the file that Arm's Vela takes.
         mode: `"int8"`, `"16x8"` (int16 activations, int8 weights), `"dynamic"` (int8 weights, float activations),
             `"float16"` or `"float32"`. By default int8, or 16x8 for a model trained with 16-bit activations.
-        representative_dataset: Data to calibrate activation ranges that training did not set: an array, a list or
-            mapping of arrays, a `tf.data.Dataset`, or a function that yields batches, as for the TFLite converter.
-        io: Type of the model's inputs and outputs: `"float32"`, `"int8"`, `"uint8"`, or `"int16"` for 16x8.
+        representative_dataset: Data to calibrate activation ranges that training did not set: arrays, a
+            `tf.data.Dataset`, or a function that yields batches, as for the TFLite converter.
+        io: Type of inputs and outputs: `"float32"`, `"int8"`, `"uint8"`, or `"int16"` for 16x8.
         weights_storage: For int8: `"int8"`; `"int4"` (-7 to 7) or `"int2"` (-1 to 1) packs each weight whose integers
             fit and whose operator takes it on the target, and notes the others with the reason. On TFLite-Micro
-            `"lut"`, `"prune"` and `"huffman"` (16x8 too) store weights and biases in that form where it makes the file
-            smaller, and the runtime decodes each into its arena right before it is used. `"auto"`: there the smallest
-            of the three for each tensor; on LiteRT INT4 where that costs neither time nor memory (dense layers). The
-            default costs neither anywhere: `"auto"` on LiteRT, `"int8"` on TFLite-Micro.
-        max_arena_bytes: For `"tflm"`: largest arena, in bytes, as the host's runtime measures it. Layers whose weights
-            take too much of it are split along their outputs into as few parts as that needs.
+            `"lut"`, `"prune"` and `"huffman"` (16x8 too) store weights so where it makes the file smaller; the runtime
+            decodes each right before it is used. `"auto"`: there the smallest of the three for each tensor; on LiteRT
+            INT4 where that costs neither time nor memory. Default: `"auto"` on LiteRT, `"int8"` on TFLite-Micro.
+        max_arena_bytes: For `"tflm"`: largest arena, in bytes, as the host measures it; layers are split to fit it.
         recurrent: For int8: `"fused"` makes an LSTM one operator over all steps, `"unrolled"` one small graph for each
-            step. The operator is small, and more exact (its cell has 16 bits); LiteRT runs it more slowly. `"auto"`
-            fuses LSTMs on TFLite-Micro, on LiteRT those over more than 64 steps; `notes` say what was chosen. What has
-            no operator (other modes, layers and activations, states that go in or out, weights quantized in training)
-            is unrolled. The operator keeps its states from run to run: reset them before each sequence.
+            step (what has no operator is). `"auto"` fuses LSTMs on TFLite-Micro, on LiteRT those over more than 64
+            steps; `notes` say what was chosen. The operator keeps its states from run to run: reset them before each
+            sequence. See `docs/recurrent.md`.
         batch_size: Samples that the file takes at a time. A number; `None` for LiteRT: any, after
             `resize_tensor_input`, where an operator that fixes their number is an error. `"auto"`: that of the model's
-            `Input(batch_size=...)`, or else any on LiteRT (`notes` say what fixes it), and 1 on TFLite-Micro.
-        strict: Raise where an operator would be left in float32 for an integer mode, a weight unpacked that
-            `weights_storage` asks to be packed, or a recurrent layer unrolled that `recurrent` asks to be fused.
+            `Input(batch_size=)`, or any on LiteRT (`notes` say what fixes it), and 1 on TFLite-Micro.
+        strict: Raise where an operator would stay in float32 in an integer mode, a weight unpacked or a recurrent layer
+            unrolled against what was asked for.
 
     Returns:
-        The file's bytes and its report, with the distance from the model to what the file computes on the first
-        samples of the representative data. Nothing is written.
+        The file's bytes and its report, with the distance from the model to it. Nothing is written.
 
     Raises:
         ValueError: For arguments out of range, unknown ranges, a layer that cannot be lowered (by name), or integers
@@ -132,7 +127,7 @@ def convert(
         tuple(lowered.float_ops),
         (*notes_of_distance(found), *made, *notes_of_fixed(lowered.fixed_by, batch_size)),
         storage,
-        lowered.content if final.content != lowered.content else None,
+        None if final.content == lowered.content else lowered.content,
         found,
     )
 

@@ -68,7 +68,8 @@ class SharingBuilder(flatbuffers.Builder):
         for place, _ in references:
             body[place : place + 4] = bytes(4)
         places: Any = self.current_vtable
-        fields = tuple(place and end - place for place in places)
+        # A field that was written last is 0 away, and there all the same.
+        fields = tuple(None if place == 0 else end - place for place in places)
         key = "table", fields, bytes(body), references
         return self._once(key, start, self._written.get(key) or int(super().EndObject()))
 

@@ -49,7 +49,13 @@ def words_and_numbers():
     return keras.Model([words, numbers], [layers.Dense(2)(y), layers.Dense(3)(y)])
 
 
-NETS = {net.__name__: net for net in (images, averages, attention, steps, words_and_numbers)}
+def rolled():
+    """TensorFlow's converter makes SLICE of it."""
+    inputs = keras.Input((4, 3), name="x")
+    return keras.Model(inputs, layers.Dense(2)(keras.ops.roll(inputs, 1, axis=1)))
+
+
+NETS = {net.__name__: net for net in (images, averages, attention, steps, words_and_numbers, rolled)}
 
 
 def data_of(model, count=SAMPLES):

@@ -434,7 +434,7 @@ def test_estimated_costs_are_those_of_the_file():
     for alive, saved in ((BOX, 32 * 304 - 368), (SCATTERED, 32 * 391 - 256 - 4 * 9)):
         content = image_net(alive)
         assert (
-            abs(len(content) - len(cut(content, bits_per_weight=8.0)[1]) - saved) < 72
+            abs(len(content) - len(cut(content, bits_per_weight=8.0)[1]) - saved) < 96
         )  # of equal tables the file has one
 
 

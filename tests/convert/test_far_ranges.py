@@ -138,7 +138,7 @@ def test_what_is_pooled_keeps_its_range_where_one_reader_takes_another():
 
 @pytest.mark.parametrize("mode", ["int8", "16x8"])
 def test_values_that_are_nearly_nothing_make_a_file_that_runs(mode):
-    """An untrained network may shrink its values layer by layer; LiteRT's kernels want 6 within int32 on such a grid."""
+    """An untrained network may shrink its values layer by layer; its kernels want 6 within int32."""
     conv = layers.Conv2D(4, 3, activation="relu6", name="conv")
     model = keras.Sequential([keras.Input((6, 6, 2)), conv, layers.DepthwiseConv2D(3, activation="relu6")])
     conv.kernel.assign(np.array(conv.kernel) * 1e-9)

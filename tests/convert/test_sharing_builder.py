@@ -8,11 +8,13 @@ import flatbuffers
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 import keras_compress as kc
 from keras_compress.runtime.litert import LiteRT
 from keras_compress.runtime.tflm import TFLM
 from keras_compress.tflite import flatbuffer
+from keras_compress.tflite.sharing_builder import SharingBuilder
 
 
 def values_of(found: Any) -> Any:
@@ -72,3 +74,36 @@ def test_vectors_of_other_elements_and_of_references_stay_apart():
     assert builder.CreateString("name") == name != other
     first = references(name)
     assert references(other) not in (first, references(name))
+
+
+@pytest.mark.parametrize("turned", [(True, False), (False, True), (True, True), (False, False)])
+def test_tables_that_differ_in_which_field_they_have(turned):
+    """Fields of one byte, alone in their tables: what differs is where the table says that they are."""
+    made = schema.ModelT()
+    made.subgraphs = [schema.SubGraphT()]
+    made.subgraphs[0].operators = []
+    for adj_x, adj_y in ((True, False), turned, (False, True)):
+        op = schema.OperatorT()
+        op.builtinOptionsType = schema.BuiltinOptions.BatchMatMulOptions
+        op.builtinOptions = schema.BatchMatMulOptionsT()
+        op.builtinOptions.adjX, op.builtinOptions.adjY = adj_x, adj_y
+        made.subgraphs[0].operators.append(op)
+    builder = SharingBuilder(1024)
+    builder.Finish(made.Pack(builder), file_identifier=b"TFL3")
+    again = schema.ModelT.InitFromPackedBuf(bytes(builder.Output()), 0)
+    found = [(op.builtinOptions.adjX, op.builtinOptions.adjY) for op in again.subgraphs[0].operators]
+    assert found == [(True, False), turned, (False, True)]
+
+
+@pytest.mark.parametrize("mode", ["float32", "int8"])
+def test_products_of_matrices_turned_in_two_ways(mode):
+    x, b = keras.Input((4, 6), name="x"), keras.Input((5, 6), name="b")
+    scores = keras.ops.relu(keras.ops.matmul(b, keras.ops.transpose(x, (0, 2, 1))))
+    model = keras.Model([x, b], keras.ops.matmul(keras.ops.transpose(scores, (0, 2, 1)), b))
+    data = [
+        np.random.default_rng(seed).normal(size=(16, *t.shape[1:])).astype(np.float32) for seed, t in enumerate((x, b))
+    ]
+    artifact = kc.convert(model, mode=mode, representative_dataset=data)
+    expected = np.asarray(model(data))
+    found = LiteRT().run(artifact.content, data)[0]
+    assert np.abs(found - expected).max() < (1e-5 if mode == "float32" else 0.05) * np.abs(expected).max()

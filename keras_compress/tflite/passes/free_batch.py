@@ -43,6 +43,9 @@ def free_batch(graph: Graph) -> str:
             op.builtinOptions.endMask |= 1
         elif kind == "SLICE":
             _set_first(graph, op, 2, -1)
+            # Its kernel takes the output's shape for final unless the signature leaves it open.
+            output = graph.tensors[op.outputs[0]]
+            output.shapeSignature = [-1, *graph.shape(op.outputs[0])[1:]]
     for tensor in (*graph.inputs, *graph.outputs):
         graph.tensors[tensor].shapeSignature = [-1, *graph.shape(tensor)[1:]]
     return ""
