@@ -17,7 +17,7 @@ from keras_compress.core import keras_private
 from keras_compress.data.batches import batches
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
-from keras_compress.quantizers.kinds import Kind, kind_of
+from keras_compress.quantizers.kinds import unmoved
 
 Array = NDArray[Any]
 SAMPLES = 32
@@ -192,9 +192,6 @@ def _steps(frozen: keras.Model) -> list[float | None]:
     """The scale of each output's integers, where a point makes it, or moves it there."""
     found: list[float | None] = []
     for tensor in frozen.outputs:
-        operation = keras_private.maker(tensor)
-        while kind_of(operation) is Kind.SAME and (read := keras_private.call_node(tensor).input_tensors):
-            tensor = read[0]
-            operation = keras_private.maker(tensor)
+        operation = keras_private.maker(unmoved(tensor))
         found.append(operation.quantizer.scale if isinstance(operation, QuantizeActivation) else None)
     return found

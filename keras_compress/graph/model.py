@@ -318,8 +318,7 @@ def add_transforms(
     check_model(model)
     check_no_lora(model)
     check_finite(model)
-    listed = candidates(model, strict)
-    settings = settings_by_path(listed, defaults, filters, rules)
+    settings = settings_by_path(candidates(model, strict), defaults, filters, rules)
     added: list[tuple[Compressed, WeightTransform]] = []
 
     def make(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -20,7 +20,7 @@ from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.model import add_transforms, by_message, check_model
 from keras_compress.pruning.columns import EMPTY, PackedColumns, group_columns, keep_largest
-from keras_compress.pruning.pruner import Pruner
+from keras_compress.pruning.pruner import HALF, Pruner
 from keras_compress.pruning.search import keep_highest
 
 Tensor = Any
@@ -172,7 +172,6 @@ def combine_columns(
         ValueError: For settings out of range, or a rule that matches nothing.
     """
     check_model(model)
-    default = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
     skipped: dict[str, str] = {}
 
     def make(path: str, before: Compressed, slot: Slot, settings: dict[str, Any]) -> list[WeightTransform]:
@@ -186,7 +185,7 @@ def combine_columns(
             )
         ]
 
-    schedule = default if pruning_schedule is None else pruning_schedule
+    schedule = HALF if pruning_schedule is None else pruning_schedule
     defaults = {"pruning_schedule": schedule, "alpha": alpha, "gamma": gamma}
     combined = add_transforms(model, make, defaults, filters=filters, rules=rules, strict=strict)
     if skipped:

@@ -23,7 +23,7 @@ from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.groups import decides_now, members_of, new_group
 from keras_compress.graph.model import add_transforms, check_model
 from keras_compress.pruning.n_m import NMPruner
-from keras_compress.pruning.pruner import Pruner
+from keras_compress.pruning.pruner import HALF, Pruner
 from keras_compress.pruning.search import keep_highest
 from keras_compress.pruning.together import mask_together
 
@@ -215,7 +215,6 @@ def prune_low_magnitude(
         )
     if scope == "global" and any("pruning_schedule" in rule for rule in rules or ()):
         raise ValueError("Expected one schedule for a global threshold. Received: a rule with its own pruning_schedule")
-    default = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
     check_model(model)
     group = new_group(model, "global") if scope == "global" else None
     lost: list[tuple[str, str]] = []
@@ -238,7 +237,7 @@ def prune_low_magnitude(
     pruned = add_transforms(
         model,
         make,
-        {"pruning_schedule": default if pruning_schedule is None else pruning_schedule},
+        {"pruning_schedule": HALF if pruning_schedule is None else pruning_schedule},
         filters=filters,
         rules=rules,
         strict=strict,

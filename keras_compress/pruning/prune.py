@@ -15,9 +15,7 @@ from keras_compress.core.slots import Slot
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.model import add_transforms, check_model
-from keras_compress.pruning.pruner import Pruner
-
-HALF = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
+from keras_compress.pruning.pruner import HALF, Pruner
 
 
 @register("entry_point")

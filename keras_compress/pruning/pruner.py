@@ -19,6 +19,8 @@ from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 
 Tensor = Any
+# The schedule where none is given.
+HALF = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
 
 
 def _masked(weight: Tensor, mask: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_compress.core import keras_private
 from keras_compress.graph.model import inner
 
 
@@ -133,6 +134,13 @@ def kind_of(operation: Any) -> Kind:
     if name in ("UpSampling2D", "Resizing"):
         return Kind.SAME if body.interpolation == "nearest" else Kind.AVERAGE
     return _KINDS.get(name, Kind.FREE)
+
+
+def unmoved(tensor: Any) -> Any:
+    """A symbolic tensor before calls that only move values: what made its integers, if they are any."""
+    while kind_of(keras_private.maker(tensor)) is Kind.SAME and (read := keras_private.call_node(tensor).input_tensors):
+        tensor = read[0]
+    return tensor
 
 
 def kind_of_call(operation: Any, shape: Sequence[int | None]) -> Kind:

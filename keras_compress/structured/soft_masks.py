@@ -29,6 +29,7 @@ from keras_compress.graph.model import (
     warn_of_pending,
 )
 from keras_compress.graph.parts import path_of, sub_layers
+from keras_compress.pruning.pruner import HALF
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Removed, WeightAxis
 from keras_compress.structured.channel_mask import NO_UNIT, ChannelMask, masks_in
 from keras_compress.structured.criteria.criterion import Criterion
@@ -88,8 +89,7 @@ def mask_channels(
     criterion = checked_criterion(criterion)
     _check_criterion(criterion)
     check_choice(scope, max_ratio, round_to)
-    default = {"class_name": "ConstantSparsity", "config": {"target_sparsity": 0.5, "begin_step": 0}}
-    schedule = resolve("schedule", default if pruning_schedule is None else pruning_schedule)
+    schedule = resolve("schedule", HALF if pruning_schedule is None else pruning_schedule)
     if not isinstance(schedule, Schedule):
         raise ValueError(
             "Expected a Schedule, such as PolynomialDecay(0.0, 0.5, begin_step=0, end_step=4000). "

@@ -20,7 +20,7 @@ from keras_compress.convert.fold import affine_of
 from keras_compress.core import keras_private
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
-from keras_compress.quantizers.kinds import Kind, activation_name, kind_of
+from keras_compress.quantizers.kinds import Kind, activation_name, kind_of, unmoved
 from keras_compress.tflite.lowering.constants import LARGEST_FACTOR
 
 # More would cost all values more than a third of a decibel, for what only means are told by.
@@ -106,7 +106,7 @@ def whole_offsets(model: keras.Model, points: Sequence[QuantizeActivation]) -> N
 
 def _offset(point: Any) -> float:
     """The number that a normalization of other integers adds to all of them, in front of a point; else 0."""
-    made = _unmoved(point.input_tensors[0])
+    made = unmoved(point.input_tensors[0])
     norm = keras_private.maker(made)
     if not isinstance(norm, keras.layers.BatchNormalization):
         return 0.0
@@ -123,15 +123,8 @@ def _inputs(point: Any) -> list[Any]:
 
 def _step(tensor: Any) -> float | None:
     """The scale of a tensor's integers; `None` where no point made it."""
-    operation = keras_private.maker(_unmoved(tensor))
+    operation = keras_private.maker(unmoved(tensor))
     return float(operation.quantizer.parameters()[0]) if isinstance(operation, QuantizeActivation) else None
-
-
-def _unmoved(tensor: Any) -> Any:
-    """A tensor before its values were moved."""
-    while kind_of(keras_private.maker(tensor)) is Kind.SAME and (read := keras_private.call_node(tensor).input_tensors):
-        tensor = read[0]
-    return tensor
 
 
 def _widen(quantizer: Any, step: float) -> None:

@@ -26,7 +26,6 @@ _OPERATORS = {
     "sin": "SIN",
     "cos": "COS",
 }
-_FUSABLE = ("relu", "relu6")
 # Functions of the device's tables that have an int8 kernel within one step of them. It is faster, and needs no int32
 # numbers of table entries in the arena.
 _NATIVE: dict[str, tuple[str, ...]] = {"litert": ("gelu", "hard_silu"), "tflm": ("hard_silu",)}
