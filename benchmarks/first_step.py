@@ -25,7 +25,7 @@ STEADY = {"prune": 1.05, "cluster": 1.1, "quantize": 1.2, "all": 1.3}
 MEMORY = 1.4
 _NETS = flags.DEFINE_list("nets", ["mobilenet", "resnet20", "lstm", "transformer"], "Networks.")
 _MODES = flags.DEFINE_list(
-    "modes", ["sgd", "adam", "auto"], "SGD and Adam without XLA, SGD with Keras's default of it."
+    "modes", ["sgd", "adam", "xla"], "SGD and Adam without XLA, SGD with the whole step compiled."
 )
 _METHODS = flags.DEFINE_list("methods", list(METHODS), "Methods; float is always measured.")
 _STEADY = flags.DEFINE_bool("steady", True, "Steps in turns too.")
@@ -102,7 +102,7 @@ def goals_of(rows: Sequence[Row]) -> list[Goal]:
             goals.append(at_most(f"{name}: step over the float step", row["ratio"], STEADY[method]))
         if "first_step" not in row or base is None or method == "float":
             continue
-        bound = (WAIT_COMPILED if row["mode"] == "auto" else WAIT).get(method)
+        bound = (WAIT_COMPILED if row["mode"] == "xla" else WAIT).get(method)
         if bound is not None:
             wait = (row["wrap"] + row["first_step"]) / base["first_step"]
             goals.append(at_most(f"{name}: wrap and first step over float's first step", wait, bound))

@@ -18,8 +18,9 @@ import keras_compress as kc
 from keras_compress import models
 
 Model = Any
-# Keras traces a step twice where the optimizer makes variables in it, as Adam does.
-MODES = {"sgd": ("sgd", False), "adam": ("adam", False), "auto": ("sgd", "auto")}
+# Keras traces a step twice where the optimizer makes variables in it, as Adam does. Its "auto" of XLA is False on a
+# machine without accelerators from Keras 3.15 on, so XLA is asked for.
+MODES = {"sgd": ("sgd", False), "adam": ("adam", False), "xla": ("sgd", True)}
 
 
 def _lstm() -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
+from tests_fast_loop import LONG_TESTS, Recorder, mark
 
 from keras_compress.demo import datasets
 
@@ -29,6 +31,24 @@ def seeded() -> None:
     random.seed(SEED)
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(SEED)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record_times", action="store_true", help=f"Write {LONG_TESTS.name} anew; run everything.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("record_times"):
+        whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS or hasattr(config, "workerinput")
+        if not whole or config.option.markexpr or config.option.keyword:
+            raise pytest.UsageError(f"Expected all tests to be recorded. Received: a choice, {config.args}")
+        config.pluginmanager.register(Recorder(writes=not hasattr(config, "workerinput")))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before pytest itself chooses by markers."""
+    mark(items, json.loads(LONG_TESTS.read_text()))
 
 
 @pytest.hookimpl(tryfirst=True)
