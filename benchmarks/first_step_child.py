@@ -18,8 +18,8 @@ import keras_compress as kc
 from keras_compress import models
 
 Model = Any
-# Keras traces a step twice where the optimizer makes variables in it, as Adam does. Its "auto" of XLA is False on a
-# machine without accelerators from Keras 3.15 on, so XLA is asked for.
+# Keras traces a step twice where the optimizer makes variables in it, as Adam does. XLA is asked for, as Keras 3.15
+# takes "auto" for False on a machine without accelerators.
 MODES = {"sgd": ("sgd", False), "adam": ("adam", False), "xla": ("sgd", True)}
 
 
