@@ -41,6 +41,11 @@ def flat_name(call: graph.Call) -> str:
     return call.path.replace("/", ".") + (f".call{call.index}" if call.index else "")
 
 
+def ends_of(grid: FixedGrid) -> tuple[float, float]:
+    """The lowest and the highest value of a grid."""
+    return (grid.lowest - grid.zero_point) * grid.scale, (grid.spec.maximum - grid.zero_point) * grid.scale
+
+
 @dataclass(frozen=True)
 class Values:
     """What one run gave.
@@ -197,6 +202,20 @@ class Frozen:
             noise: Moves each weight that was rounded, and each bias, by up to half a step.
         """
         return _Run(self._unrounded, watched, weights=self._noisy(noise), lstm=_lstm(noise)).of(self.model, inputs)
+
+    def cut_at(self, inputs: Sequence[Array], cut: str) -> Values:
+        """The same with the values at one point cut to its range.
+
+        Args:
+            inputs: One array for each input.
+            cut: Name of the point.
+        """
+
+        def at_point(name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
+            values = self._unrounded(name, point, values)
+            return keras.ops.clip(values, *ends_of(point.quantizer)) if name == cut else values
+
+        return _Run(at_point, lstm=_lstm(None)).of(self.model, inputs)
 
     def layer_by_layer(
         self, inputs: Sequence[Array], given: Mapping[str, Array], noise: np.random.Generator | None = None

@@ -41,6 +41,11 @@ def test_an_activation_leaves_its_layer_and_the_name_says_whose_it_is(bench):
     assert [layer.name for layer in flat.layers[1:]] == ["wide.linear", "wide.gelu.gelu"]
 
 
+def test_a_weighted_layer_takes_in_most_of_a_hard_sigmoid(bench):
+    model = bench.model(lambda x: layers.Dense(3, activation="hard_sigmoid")(x), (4,))
+    assert bench.kinds(bench.same(model)) == ["Dense", "BatchNormalization", "ReLU", "BatchNormalization"]
+
+
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [
@@ -110,7 +115,15 @@ def test_tflm_reads_functions_of_coarse_integers_from_a_table(function):
         (layers.ReLU(1.0), (0.0, 1.0)),
         (lambda x: ops.clip(x, -0.5, 2.0), (-0.5, 2.0)),
         (layers.Activation("hard_silu"), (-3.0, 60.0)),
-        (layers.Activation("gelu"), (-60.0, 60.0)),
+        # A quarter of a step of 60.2 / 255, which their results are rounded to: gelu(-1.85) = -0.059.
+        (layers.Activation("gelu"), (-1.85, 60.0)),
+        # Its factor, a sigmoid, is told from 0 up to there.
+        (layers.Activation("silu"), (-6.5, 60.0)),
+        # selu(-2.9) is as near to its lowest value, -1.758, with a step of 64.8 / 255.
+        (layers.Activation("selu"), (-3.3, 60.0)),
+        (lambda x: ops.maximum(x, -20.0), (-20.0, 60.0)),
+        (lambda x: ops.minimum(-10.0, x), (-60.0, 0.0)),
+        (lambda x: ops.relu6(ops.minimum(x, 30.0)), (0.0, 6.0)),
         (lambda x: layers.Add()([ops.clip(x, -0.5, 2.0), x]), (-60.0, 60.0)),
     ],
 )
