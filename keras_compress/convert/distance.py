@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.convert.side_by_side import Frozen, Kept, Trained, ends_of
+from keras_compress.convert.final_grid import ends_of
+from keras_compress.convert.side_by_side import Frozen, Kept, Trained
 from keras_compress.core import keras_private
 from keras_compress.data.batches import batches
 from keras_compress.graph import graph

@@ -18,7 +18,8 @@ import numpy as np
 
 from keras_compress.convert.distance import Array, Distance, pairs_of, sqnr_db
 from keras_compress.convert.expand.used_ranges import FINEST_INTO_SOFTMAX
-from keras_compress.convert.side_by_side import Frozen, Trained, Values, ends_of
+from keras_compress.convert.final_grid import ends_of
+from keras_compress.convert.side_by_side import Frozen, Trained, Values
 from keras_compress.data.samples import fixed_batch
 from keras_compress.quantizers.activation import QuantizeActivation
 

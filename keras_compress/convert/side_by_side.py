@@ -17,6 +17,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_compress.convert import fold
+from keras_compress.convert.final_grid import ends_of
 from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
@@ -39,11 +40,6 @@ AtPoint = Callable[[str, QuantizeActivation, Tensor], Tensor]
 def flat_name(call: graph.Call) -> str:
     """The name that a call has in a frozen model."""
     return call.path.replace("/", ".") + (f".call{call.index}" if call.index else "")
-
-
-def ends_of(grid: FixedGrid) -> tuple[float, float]:
-    """The lowest and the highest value of a grid."""
-    return (grid.lowest - grid.zero_point) * grid.scale, (grid.spec.maximum - grid.zero_point) * grid.scale
 
 
 @dataclass(frozen=True)
