@@ -18,17 +18,22 @@ import keras
 import numpy as np
 
 from keras_compress.convert.expand.activations import function_of, range_of_use, varies_between
+from keras_compress.convert.expand.lookups import Rows
+from keras_compress.convert.expand.weights import integer_weight
 from keras_compress.convert.fold import affine_of
 from keras_compress.core import keras_private
 from keras_compress.graph import graph
+from keras_compress.graph.model import inner
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, activation_name, kind_of, unmoved
 from keras_compress.tflite.lowering.constants import LARGEST_FACTOR
 
 # More would cost all values more than a third of a decibel, for what only means are told by.
 LARGEST_WIDENING = 1.04
-# Results that are off by less of their steps, for arguments beyond the end of a range, are off by less than rounding.
-MOST_CUT_STEPS = 0.25
+# Results may be off by so much of their steps for arguments beyond the end of a range: all alike, which means keep.
+MOST_CUT_STEPS = 1 / 16
+# A range that would lose less keeps its steps: they may be those of sums in front, which are not rounded then.
+MOST_LEFT = 0.75
 # Each of their values is one of an input's, or its negative.
 SELECTING = ("Maximum", "Minimum", "Absolute", "Relu", "ReLU")
 # Steps are float32 numbers.
@@ -85,12 +90,28 @@ def _use(
         # What is lower than any maximum is none of them; what is higher, is cut behind it.
         low, high = made.range()
         return float(low), float(high)
+    if isinstance(reader.operation, keras.layers.BatchNormalization):
+        return _before(affine_of(reader.operation), made)
     function = _silu if name == "Multiply" and _is_silu(reader, tensor) else function_of(reader.operation)
     if function is None or getattr(made, "weighs", False):
         # Factors count by what they are of themselves.
         return low, high
-    low, high = (float(end) for end in np.clip(quantizer.range(), low, high))
-    return varies_between(function, low, high, float(made.parameters()[0]) * MOST_CUT_STEPS)
+    lowest, highest = (float(end) for end in np.clip(quantizer.range(), low, high))
+    cut = varies_between(function, lowest, highest, float(made.parameters()[0]) * MOST_CUT_STEPS)
+    return cut if _length(*cut) < MOST_LEFT * _length(lowest, highest) else (low, high)
+
+
+def _before(affine: Any, made: Any) -> tuple[float, float]:
+    """Which values a factor and an offset for each channel bring into a range."""
+    if not affine.factor.all():
+        return -np.inf, np.inf
+    ends = [(float(end) - affine.offset) / affine.factor for end in made.range()]
+    return float(np.min(ends)), float(np.max(ends))
+
+
+def _length(low: float, high: float) -> float:
+    """Of a range, which holds 0."""
+    return max(high, 0.0) - min(low, 0.0)
 
 
 def _range_behind(node: Any, model: keras.Model, table: dict[int, list[Any]]) -> Any:
@@ -211,8 +232,15 @@ def _inputs(point: Any) -> list[Any]:
 
 def _step(tensor: Any) -> float | None:
     """The scale of a tensor's integers; `None` where no point made it."""
-    operation = keras_private.maker(unmoved(tensor))
-    return float(operation.quantizer.parameters()[0]) if isinstance(operation, QuantizeActivation) else None
+    made = unmoved(tensor)
+    point = keras_private.maker(made)
+    if not isinstance(point, QuantizeActivation):
+        return None
+    rows = keras_private.maker(unmoved(keras_private.call_node(made).input_tensors[0]))
+    if isinstance(rows, keras.layers.Layer) and isinstance(inner(rows), Rows):
+        # They stay on their table's grid.
+        return float(integer_weight(rows, "kernel").scale.item())
+    return float(point.quantizer.parameters()[0])
 
 
 def _widen(quantizer: Any, step: float) -> None:
