@@ -11,14 +11,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.core import affine, progress
+from keras_compress.core import affine, keras_private, progress
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.core.ste import finite_extremes
 from keras_compress.core.warn import warn
 from keras_compress.data.batches import batches
 from keras_compress.data.samples import Batch, cut, filled, fixed_batch
 from keras_compress.graph import graph
-from keras_compress.quantizers.activation import ActivationQuantizer, QuantizeActivation
+from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, QuantizeActivation
+from keras_compress.quantizers.kinds import activation_name
 
 LARGEST_VALUES_BYTES = 64_000_000
 # So many pieces of the data are run layer by layer: tracing a large network takes seconds, a piece a tenth of one.
@@ -197,6 +198,8 @@ def _extremes(
 
         def visit(call: graph.Call) -> Any:
             key = id(call.operation)
+            if _is_of_shares(call):
+                return call.args[0]
             if key not in measured:
                 made = call.run()
                 for factor in factors.get(key, ()):
@@ -212,6 +215,13 @@ def _extremes(
         return [found[id(point)] for point in points], kept
 
     return extremes
+
+
+def _is_of_shares(call: graph.Call) -> bool:
+    """Whether a call is a softmax's point, whose grid is the kernel's or, where that is too coarse, another one."""
+    if not isinstance(call.operation, QuantizeActivation) or not isinstance(call.operation.quantizer, FixedGrid):
+        return False
+    return activation_name(keras_private.maker(call.node.input_tensors[0])) == "softmax"
 
 
 def _traced(model: keras.Model, points: list[QuantizeActivation]) -> Callable[[list[tf.Tensor]], Any]:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.convert.final_grid import ends_of
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained
 from keras_compress.core import keras_private
 from keras_compress.data.batches import batches
@@ -160,8 +161,14 @@ def between(trained: Trained, frozen: Frozen, inputs: Sequence[Array]) -> Distan
     outputs = tuple(map(_output, names, found, simulated, steps, on_grids.outputs))
     far = [each.name for each in outputs if each.opens]
     pairs = pairs_of(frozen, in_frozen.kept, in_trained.kept, on_grids.kept) if far else iter(())
-    layers = (name for name, s, f, g in pairs if is_open(sqnr_db(f, s), sqnr_db(f, g)))
+    kept = ((name, s, _as_read(trained, frozen, name, f), g) for name, s, f, g in pairs)
+    layers = (name for name, s, f, g in kept if is_open(sqnr_db(f, s), sqnr_db(f, g)))
     return Distance(outputs, len(inputs[0]), next(itertools.chain(layers, far), None))
+
+
+def _as_read(trained: Trained, frozen: Frozen, name: str, values: Array) -> Array:
+    """Values at a point; a measured range cuts off only what nothing behind it tells from its ends."""
+    return values if trained.point(name) is not None else np.clip(values, *ends_of(frozen.grids[name]))
 
 
 def pairs_of(frozen: Frozen, simulated: Kept, *of_trained: Kept) -> Iterator[tuple[Any, ...]]:

@@ -6,7 +6,8 @@ half of its step. A difference more than four times as large (and more than 1 %,
 BatchNormalization folded wrongly, weights on other channels, a layer left out.
 
 Ranges, which that does not see, are held to those that were trained; where they were calibrated, to the data: one that
-cuts most of the values off, or spends all but six bits on values that do not occur, explains outputs below 10 dB.
+cuts off values that outputs depend on, or spends all but six bits on values that do not occur, explains outputs below
+10 dB.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_compress.convert.distance import Array, Distance, pairs_of
+from keras_compress.convert.distance import Array, Distance, pairs_of, sqnr_db
 from keras_compress.convert.expand.used_ranges import FINEST_INTO_SOFTMAX
-from keras_compress.convert.side_by_side import Frozen, Kept, Trained
+from keras_compress.convert.final_grid import ends_of
+from keras_compress.convert.side_by_side import Frozen, Trained, Values
 from keras_compress.data.samples import fixed_batch
-from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation import QuantizeActivation
 
 FACTOR, FLOOR, _FLOAT32 = 4.0, 0.01, 1e-5
 # Of one channel's noise less is known than of an output's: it is measured with many draws, on few samples.
@@ -57,7 +59,7 @@ def unexplained(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found
         where = "behind the last layer that both have" if first is None else f"first at {first!r}"
         return f"{_ANOTHER}, {where}"
     useless = any(each.sqnr_db < USELESS_DB for each in found.outputs)
-    return _useless_range(trained, frozen, of_frozen.kept) if useless else None
+    return _useless_range(trained, frozen, inputs, of_frozen) if useless else None
 
 
 def _changed_layer(trained: Trained, frozen: Frozen, inputs: Sequence[Array]) -> str | None:
@@ -104,10 +106,6 @@ def _differ(trained: Array, frozen: Array, moved: Array) -> bool:
     return not difference <= allowed
 
 
-def _ends(grid: FixedGrid) -> tuple[float, float]:
-    return (grid.lowest - grid.zero_point) * grid.scale, (grid.spec.maximum - grid.zero_point) * grid.scale
-
-
 def _wrong_trained_range(trained: Trained, frozen: Frozen) -> str | None:
     for name, grid in frozen.grids.items():
         point = trained.point(name)
@@ -115,23 +113,29 @@ def _wrong_trained_range(trained: Trained, frozen: Frozen) -> str | None:
             continue
         low, high = (float(end) for end in point.quantizer.range())
         low, high, slack = min(low, 0.0), max(high, 0.0), _INWARDS_STEPS * grid.scale
-        if isinstance(point, QuantizeActivation) and (_ends(grid)[0] > low + slack or _ends(grid)[1] < high - slack):
-            ends = ", ".join(f"{end:.4g}" for end in _ends(grid))
-            return f"the range ({ends}) at {name!r}, where ({low:.4g}, {high:.4g}) was trained"
+        lowest, highest = ends_of(grid)
+        if isinstance(point, QuantizeActivation) and (lowest > low + slack or highest < high - slack):
+            return f"the range ({lowest:.4g}, {highest:.4g}) at {name!r}, where ({low:.4g}, {high:.4g}) was trained"
     return None
 
 
-def _useless_range(trained: Trained, frozen: Frozen, kept: Kept) -> str | None:
+def _useless_range(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found: Values) -> str | None:
     """The first calibrated range that does not fit what is there."""
     for point, name in frozen.points.items():
-        values, grid = kept.get(point), frozen.grids[name]
+        values, grid = found.kept.get(point), frozen.grids[name]
         if values is None or trained.point(name) is not None or not np.any(values):
             continue
-        low, high = _ends(grid)
+        low, high = ends_of(grid)
         cut = np.linalg.norm(values - np.clip(values, low, high)) / np.linalg.norm(values)
         used = np.abs(values).max() / max(-low, high)
         as_fine_as_may_be = grid.scale <= 1.01 * FINEST_INTO_SOFTMAX
-        if cut**2 > _CUT_OFF or (used < _UNUSED and not as_fine_as_may_be):
-            found = f"({float(values.min()):.4g}, {float(values.max()):.4g})"
-            return f"the range ({low:.4g}, {high:.4g}) at {name!r}, where the values lie in {found}"
+        cuts = cut**2 > _CUT_OFF and _is_missed(found.outputs, frozen.cut_at(inputs, point).outputs)
+        if cuts or (used < _UNUSED and not as_fine_as_may_be):
+            ends = f"({float(values.min()):.4g}, {float(values.max()):.4g})"
+            return f"the range ({low:.4g}, {high:.4g}) at {name!r}, where the values lie in {ends}"
     return None
+
+
+def _is_missed(whole: Sequence[Array], cut: Sequence[Array]) -> bool:
+    """Whether an output tells values that were cut off from the range's end: a maximum does not, of low ones."""
+    return any(sqnr_db(one, other) < USELESS_DB for one, other in zip(whole, cut, strict=True))

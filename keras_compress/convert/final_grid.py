@@ -34,6 +34,11 @@ def final_grid(quantizer: Any, activation_bits: int) -> FixedGrid:
     return FixedGrid(as_float32(max(scale, SMALLEST_SCALE)), int(zero_point) + shift, 8, spec.minimum + shift)
 
 
+def ends_of(grid: FixedGrid) -> tuple[float, float]:
+    """The lowest and the highest value of a grid."""
+    return (grid.lowest - grid.zero_point) * grid.scale, (grid.spec.maximum - grid.zero_point) * grid.scale
+
+
 def no_finer(grid: FixedGrid, step: float | None) -> FixedGrid:
     """A grid that is not finer than the sums of a weighted layer are: beyond that there is nothing but noise.
 

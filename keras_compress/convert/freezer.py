@@ -16,12 +16,13 @@ from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.emitter import is_users
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import bias_of, integer_weight
-from keras_compress.convert.final_grid import as_float32, final_grid, no_finer, only_describes
+from keras_compress.convert.final_grid import as_float32, ends_of, final_grid, no_finer, only_describes
 from keras_compress.convert.kernel_shapes import as_image, as_local_pooling, check_sizes
 from keras_compress.convert.known import KnownTensors
 from keras_compress.convert.lstm.freezing import cells_behind, frozen_lstm, shared_point
 from keras_compress.convert.lstm.layers import LstmCells, LstmOutput
 from keras_compress.convert.slopes import SlopedParts, slopes_of
+from keras_compress.convert.softmax_parts import LOWEST_LOGARITHM, SoftmaxParts, is_even
 from keras_compress.convert.written_grid import written_grid
 from keras_compress.core import batch_norm
 from keras_compress.core.frozen import FrozenGrid
@@ -32,7 +33,7 @@ from keras_compress.graph.configuration import configuration
 from keras_compress.graph.model import inner, slots_in
 from keras_compress.ir.layouts import layout_of
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
-from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of
+from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of, unmoved
 from keras_compress.quantizers.placement import point_behind, reader_of
 from keras_compress.tflite.storage import INT8, Storage
 
@@ -96,6 +97,9 @@ class Freezer:
             return self._lstm(call)
         if isinstance(layer, LstmCells):
             self._sequences[layer] = call.args[0]
+        parts = self._off_grid(call)
+        if parts is not None:
+            return parts
         # The flat graph is a private copy: its layers can be used as they are.
         outputs = call.run()
         self._fix(call, kind, outputs)
@@ -284,6 +288,34 @@ class Freezer:
         name = call.operation.name
         outputs = SlopedParts(slopes, grid, written, name, self._on_grid, per_channel)(tensor)
         self._of[outputs].ahead = written or self._of[outputs].ahead
+        return outputs
+
+    def _off_grid(self, call: graph.Call) -> Any:
+        """A softmax or its logarithm in parts, where its kernel's grid tells too little of its values; else `None`."""
+        name = activation_name(call.operation) if call.args and self.activation_bits == 8 else None
+        grid = self._of[call.args[0]].grid if name in ("softmax", "log_softmax") else None
+        point = None if grid is None else point_behind(call.node, self.flat, self._table)
+        if grid is None or point is None:
+            return None
+        parts = SoftmaxParts(grid, call.operation.name, self._on_grid, self._dense)
+        if name == "log_softmax":
+            lowest = ends_of(self.known.get(point.operation.name) or final_grid(point.operation.quantizer, 8))[0]
+            return parts.logarithms(call.args[0], call.run()) if lowest < LOWEST_LOGARITHM else None
+        # Whoever reads the shares of classes knows the kernel's grid.
+        is_output = any(unmoved(out) is point.outputs[0] for out in graph.functional(self.flat).outputs)
+        if is_output or not is_even(grid, call.args[0].shape[-1]):
+            return None
+        outputs = parts.shares(call.args[0])
+        self._of[outputs].ahead = self._of[outputs].grid
+        return outputs
+
+    def _dense(self, tensor: Any, weight: IntegerWeight, name: str) -> Any:
+        """A Dense layer without a bias."""
+        layer = keras.layers.Dense(weight.integers.shape[-1], name=name)
+        layer.build(tensor.shape)
+        frozen = self._frozen_layer(layer, weight, np.zeros(layer.units), self._of[tensor].grid, (-1,))
+        outputs = frozen(tensor)
+        self._remember_sums(outputs, tensor, frozen)
         return outputs
 
     def _remember_sums(self, outputs: Any, inputs: Any, layer: Compressed) -> None:

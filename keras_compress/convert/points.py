@@ -12,7 +12,7 @@ from keras_compress.calibration.minmax import MeasuredRange, calibrate, untraine
 from keras_compress.calibration.scale import mismatch
 from keras_compress.calibration.used import FactorRange
 from keras_compress.convert.expand.cell_ranges import fit_cells, is_cell
-from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use, whole_offsets
+from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use, whole_offsets, whole_steps
 from keras_compress.convert.flatten import Flat, factors_of
 from keras_compress.core.warn import warn
 from keras_compress.quantizers.activation import Place
@@ -70,6 +70,7 @@ def set_ranges(flat: keras.Model, model: keras.Model, representative_dataset: An
     fit_cells(flat)
     coarse_enough(flat, unknown)
     whole_offsets(flat, unknown)
+    whole_steps(flat, unknown)
     message = mismatch(model, first[0])
     if message is not None:
         warn(message)

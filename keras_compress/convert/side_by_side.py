@@ -17,6 +17,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_compress.convert import fold
+from keras_compress.convert.final_grid import ends_of
 from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
@@ -197,6 +198,20 @@ class Frozen:
             noise: Moves each weight that was rounded, and each bias, by up to half a step.
         """
         return _Run(self._unrounded, watched, weights=self._noisy(noise), lstm=_lstm(noise)).of(self.model, inputs)
+
+    def cut_at(self, inputs: Sequence[Array], cut: str) -> Values:
+        """The same with the values at one point cut to its range.
+
+        Args:
+            inputs: One array for each input.
+            cut: Name of the point.
+        """
+
+        def at_point(name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
+            values = self._unrounded(name, point, values)
+            return keras.ops.clip(values, *ends_of(point.quantizer)) if name == cut else values
+
+        return _Run(at_point, lstm=_lstm(None)).of(self.model, inputs)
 
     def layer_by_layer(
         self, inputs: Sequence[Array], given: Mapping[str, Array], noise: np.random.Generator | None = None

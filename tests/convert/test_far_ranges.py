@@ -136,6 +136,28 @@ def test_what_is_pooled_keeps_its_range_where_one_reader_takes_another():
     assert outputs(model, normal((4, 4, 2), 1.0) - np.float32(1.0))[1] > 30
 
 
+def test_what_a_maximum_never_takes_needs_no_integers():
+    """A step of 3.4 / 255 is all the noise there is: 43 dB; over both signs of x it is twice that, 6 dB less."""
+    x, y = keras.Input((16,), name="x"), keras.Input((16,), name="y")
+    data = np.clip(normal((16,), 1.0), -3.4, 3.4), np.abs(normal((16,), 0.05, 1))
+    assert outputs(keras.Model([x, y], ops.maximum(x, y)), *data)[1] > 42
+
+
+def test_what_is_selected_is_not_rounded_again():
+    """A magnitude in steps that are no part of its argument's loses 1 dB."""
+    x = keras.Input((16,), name="x")
+    data = np.clip(normal((16,), 1.0), -3.0, 3.2)
+    assert outputs(keras.Model(x, ops.abs(x)), data)[1] > rounded_db(ops.abs, data) - 0.1
+
+
+def test_a_hard_sigmoid_in_its_straight_part_is_rounded_once():
+    """The layer's integers are the result's: 37.2 dB. Arguments that are rounded before that cost 1.5 dB."""
+    x = keras.Input((6,), name="x")
+    keras.utils.set_random_seed(0)
+    model = keras.Model(x, layers.Dense(8, activation="hard_sigmoid")(x))
+    assert outputs(model, normal((6,), 0.5))[1] > 36.8
+
+
 @pytest.mark.parametrize("mode", ["int8", "16x8"])
 def test_values_that_are_nearly_nothing_make_a_file_that_runs(mode):
     """An untrained network may shrink its values layer by layer; its kernels want 6 within int32."""

@@ -189,3 +189,15 @@ def test_sigmoid_and_tanh_of_16_bits_are_computed_bit_for_bit(kernel):
     rows = kc.verify(artifact, model, x, kernels=[kernel], op_samples=512).rows
     assert all(row.unexplained_lsb == 0 for row in rows)
     assert max(row.max_lsb for row in rows) > 0
+
+
+def test_values_that_a_minimum_never_takes_may_be_cut_off_in_front_of_it():
+    """Half of x's energy is; that little is left of y has another reason, steps of 3 in the sum."""
+    x, y = keras.Input((6,), name="x"), keras.Input((6,), name="y")
+    lower = keras.ops.minimum(x, 1.0)
+    model = keras.Model([x, y], (lower + y) - lower)
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=(32, 6)).astype(np.float32) * np.float32(scale) for scale in (255, 0.5)]
+    artifact = kc.convert(model, representative_dataset=data)
+    assert artifact.distance.outputs[0].sqnr_db < 10
+    assert kc.verify(artifact, model, data).ok

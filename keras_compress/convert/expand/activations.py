@@ -13,9 +13,10 @@ from keras import ops
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.weights import frozen
+from keras_compress.core import keras_private
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import slots_of
-from keras_compress.graph.model import copy_layer
+from keras_compress.graph.model import copy_layer, slots_in
 from keras_compress.graph.remade import first_line
 from keras_compress.quantizers.kinds import activation_name, known_activation, splits
 
@@ -64,6 +65,8 @@ _VARIES_BETWEEN = {
 }
 # Those that do so only by less than half a step of their 8 bits on the device.
 _VARIES_ON_8_BITS = {"sigmoid": (-6.5, 6.5), "tanh": (-3.25, 3.25)}
+# At which a function is tried.
+_ARGUMENTS = 2049
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -115,6 +118,28 @@ def range_of_use(operation: Any, bits: int = 8) -> tuple[float, float]:
     return low, high if highest is None else highest
 
 
+def function_of(operation: Any) -> Callable[[Any], Any] | None:
+    """The function of each number that a table holds; `None` for any other operation of a flat model."""
+    return operation.call if isinstance(operation, PointwiseFunction) else None
+
+
+def varies_between(function: Callable[[Any], Any], low: float, high: float, most: float) -> tuple[float, float]:
+    """Between which arguments a function varies: beyond them it is what it is at the end, but for `most` at the most.
+
+    Args:
+        function: Of each number of a tensor.
+        low: Lowest argument.
+        high: Highest one.
+        most: A change that does not count.
+    """
+    x = np.linspace(low, high, _ARGUMENTS, dtype=np.float32)
+    y = np.asarray(function(ops.convert_to_tensor(x)))
+    below, above = (np.flatnonzero(~(np.abs(y - end) <= most)) for end in (y[0], y[-1]))
+    if not np.isfinite(y).all() or not len(below) or not len(above):
+        return low, high
+    return float(x[below[0] - 1]), float(x[above[-1] + 1])
+
+
 def _function_of(operation: Any) -> tuple[str, dict[str, Any]]:
     """Name and arguments of a function, `""` for anything else."""
     if isinstance(operation, PointwiseFunction):
@@ -146,8 +171,30 @@ class SplitActivation(Expansion):
         slot = slots_of(operation)[0]
         weight = emit.weight(slot.variable(operation), slot.channel_axes)
         linear = frozen(copy_layer(operation, activation=None), weight)
-        activation = keras.layers.Activation(operation.activation, name=activation_name(operation))
-        return emit(activation, emit(linear, *args, name="linear", **kwargs))
+        return with_activation(emit, operation.activation, emit(linear, *args, name="linear", **kwargs))
+
+
+def with_activation(emit: Emitter, activation: Any, tensor: Tensor) -> Tensor:
+    """A tensor behind a layer's activation function, as a call of its own."""
+    if activation in (None, keras.activations.linear):
+        return tensor
+    layer = keras.layers.Activation(activation)
+    name = str(activation_name(layer)).removeprefix("custom_")
+    if name == "hard_sigmoid" and slots_in(keras_private.maker(tensor)):
+        with emit.inside(name):
+            return _hard_sigmoid_of_sums(emit, tensor)
+    layer.name = name
+    return emit(layer, tensor)
+
+
+def _hard_sigmoid_of_sums(emit: Emitter, sums: Tensor) -> Tensor:
+    """`relu6(x + 3) / 6`, of which the weighted layer before it takes in all but the factor.
+
+    A table's arguments would be rounded first: its values are apart by more than a sixth of their steps, as their range
+    holds 0.
+    """
+    capped = emit.new(keras.layers.ReLU(6.0, name="capped"), emit.affine(sums, offset=np.array([3.0]), name="shifted"))
+    return emit.affine(capped, np.array([1 / 6]), name="share")
 
 
 class ActivationLayer(Expansion):

@@ -11,10 +11,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_compress.convert.expand.activations import with_activation
 from keras_compress.convert.expand.arithmetic import as_array, combine
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
-from keras_compress.convert.expand.products import batched_product, einsum_dense, reshaped, with_activation
+from keras_compress.convert.expand.products import batched_product, einsum_dense, reshaped
 from keras_compress.convert.expand.weights import default_integers
 from keras_compress.core import keras_private
 

@@ -11,9 +11,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_compress.convert.expand.activations import with_activation
 from keras_compress.convert.expand.arithmetic import as_array, combine
 from keras_compress.convert.expand.emitter import Emitter
-from keras_compress.convert.expand.products import with_activation
 from keras_compress.convert.expand.weights import arranged
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.quantizers.kinds import known_activation

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 import keras
 
+from keras_compress.convert.expand.activations import with_activation
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
-from keras_compress.convert.expand.products import reshaped, with_activation
+from keras_compress.convert.expand.products import reshaped
 from keras_compress.convert.expand.weights import frozen
 from keras_compress.core.transform import IntegerWeight
 

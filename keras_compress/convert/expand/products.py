@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_compress.convert.expand.activations import with_activation
 from keras_compress.convert.expand.arithmetic import as_array, is_constant
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
@@ -126,14 +127,6 @@ class EinsumDense(Expansion):
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = einsum_dense(emit, operation, args[0])
         return with_activation(emit, operation.activation, outputs)
-
-
-def with_activation(emit: Emitter, activation: Any, tensor: Tensor) -> Tensor:
-    """A tensor behind an activation function, as a call of its own."""
-    if activation in (None, keras.activations.linear):
-        return tensor
-    name = getattr(activation, "__name__", "activation")
-    return emit.new(keras.layers.Activation(activation, name=name), tensor)
 
 
 class Matmul(Expansion):

@@ -41,6 +41,11 @@ def test_an_activation_leaves_its_layer_and_the_name_says_whose_it_is(bench):
     assert [layer.name for layer in flat.layers[1:]] == ["wide.linear", "wide.gelu.gelu"]
 
 
+def test_a_weighted_layer_takes_in_most_of_a_hard_sigmoid(bench):
+    model = bench.model(lambda x: layers.Dense(3, activation="hard_sigmoid")(x), (4,))
+    assert bench.kinds(bench.same(model)) == ["Dense", "BatchNormalization", "ReLU", "BatchNormalization"]
+
+
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [
@@ -110,7 +115,15 @@ def test_tflm_reads_functions_of_coarse_integers_from_a_table(function):
         (layers.ReLU(1.0), (0.0, 1.0)),
         (lambda x: ops.clip(x, -0.5, 2.0), (-0.5, 2.0)),
         (layers.Activation("hard_silu"), (-3.0, 60.0)),
-        (layers.Activation("gelu"), (-60.0, 60.0)),
+        # A sixteenth of a step of 60.2 / 255, which their results are rounded to: gelu(-2.52) = -0.0148.
+        (layers.Activation("gelu"), (-2.52, 60.0)),
+        # Its factor, a sigmoid, is told from 0 up to there.
+        (layers.Activation("silu"), (-6.5, 60.0)),
+        # selu(-4.7) is as near to its lowest value, -1.758, with a step of 64.8 / 255.
+        (layers.Activation("selu"), (-4.7, 60.0)),
+        (lambda x: ops.maximum(x, -20.0), (-20.0, 60.0)),
+        (lambda x: ops.minimum(-10.0, x), (-60.0, 0.0)),
+        (lambda x: ops.relu6(ops.minimum(x, 30.0)), (0.0, 6.0)),
         (lambda x: layers.Add()([ops.clip(x, -0.5, 2.0), x]), (-60.0, 60.0)),
     ],
 )
@@ -123,3 +136,12 @@ def test_the_range_in_front_of_a_function_ends_where_the_function_becomes_consta
     grid = kc.freeze(model, x).get_layer("linear_quantized").quantizer
     ends = [(integer - grid.zero_point) * grid.scale for integer in (-128, 127)]
     np.testing.assert_allclose(ends, used, atol=grid.scale)
+
+
+def test_a_factor_and_an_offset_in_front_of_a_function_bring_its_ends_to_their_own_argument():
+    x = keras.Input((2,), name="x")
+    model = keras.Model(x, ops.clip(layers.Rescaling(0.5, 1.0)(x), -0.5, 2.0))
+    data = np.linspace(-60, 60, 128, dtype=np.float32).reshape(64, 2)
+    grid = kc.freeze(model, data).get_layer("x_quantized").quantizer
+    ends = [(integer - grid.zero_point) * grid.scale for integer in (-128, 127)]
+    np.testing.assert_allclose(ends, (-3.0, 2.0), atol=0.05)
