@@ -40,6 +40,7 @@ def _is_the_command() -> bool:
 if TYPE_CHECKING or not _is_the_command():
     # The methods are imported here, so that Keras's loader and recipes know them.
     from keras_compress.clustering.centroids import CentroidClusterer, cluster_weights
+    from keras_compress.core.budget import Budget, Cost
     from keras_compress.core.schedule import ConstantSparsity, CosineDecay, PolynomialDecay, Schedule
     from keras_compress.core.transform import WeightTransform
     from keras_compress.core.wrapper import Compressed
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from keras_compress.recipes.recipe import Recipe, compress
     from keras_compress.report.summary import summary
     from keras_compress.report.tensorboard import TensorBoardSummaries
+    from keras_compress.runtime.arena import Arena
     from keras_compress.runtime.c_export import export_c
     from keras_compress.runtime.estimate import Estimate, estimate
     from keras_compress.runtime.latency import Latency
@@ -98,13 +100,16 @@ if TYPE_CHECKING:
 # Converting, running and reporting load what they need when they are first used: importing the package stays quick.
 _LAZY = {
     "ActivationQuantizer": "quantizers.activation",
+    "Arena": "runtime.arena",
     "Artifact": "convert.artifact",
     "BinaryConv2D": "quantizers.layers",
     "BinaryDense": "quantizers.layers",
+    "Budget": "core.budget",
     "CentroidClusterer": "clustering.centroids",
     "ColumnCombining": "pruning.column_combining",
     "Compressed": "core.wrapper",
     "ConstantSparsity": "core.schedule",
+    "Cost": "core.budget",
     "CosineDecay": "core.schedule",
     "Criterion": "structured.criteria.criterion",
     "DeepCompression": "pipelines.deep_compression",
@@ -171,7 +176,7 @@ _LAZY = {
 
 # What layers below look up in the registry without knowing where it is.
 for _kind, _modules in {
-    "cost": ("convert.file_bytes", "runtime.latency"),
+    "cost": ("convert.file_bytes", "runtime.arena", "runtime.latency", "structured.cost"),
     "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
     "probe": ("runtime.arena_probe",),
     "report": ("report.sensitivity_plot",),
@@ -185,14 +190,17 @@ importlib.import_module(f"{__name__}.convert")
 __version__ = "0.1.0"
 __all__ = [
     "ActivationQuantizer",
+    "Arena",
     "Artifact",
     "BinaryConv2D",
     "BinaryDense",
+    "Budget",
     "CentroidClusterer",
     "ColumnCombining",
     "Compressed",
     "ConstantSparsity",
     "CosineDecay",
+    "Cost",
     "Criterion",
     "DeepCompression",
     "Estimate",
