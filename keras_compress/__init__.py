@@ -44,6 +44,7 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.core.schedule import ConstantSparsity, CosineDecay, PolynomialDecay, Schedule
     from keras_compress.core.transform import WeightTransform
     from keras_compress.core.wrapper import Compressed
+    from keras_compress.data.training import Training
     from keras_compress.graph.model import strip
     from keras_compress.pruning.column_combining import ColumnCombining, combine_columns
     from keras_compress.pruning.magnitude import MagnitudePruner, prune_low_magnitude
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from keras_compress.convert.freeze import freeze
     from keras_compress.pipelines.deep_compression import DeepCompression, deep_compression
     from keras_compress.pipelines.sensitivity import sensitivity, weight_sensitivity
+    from keras_compress.pipelines.steps import Clustering, Conversion, Pruning
     from keras_compress.pipelines.weight_sensitivity import WeightSensitivity
     from keras_compress.recipes.recipe import Recipe, compress
     from keras_compress.report.summary import summary
@@ -106,10 +108,12 @@ _LAZY = {
     "BinaryDense": "quantizers.layers",
     "Budget": "core.budget",
     "CentroidClusterer": "clustering.centroids",
+    "Clustering": "pipelines.steps",
     "ColumnCombining": "pruning.column_combining",
     "Compressed": "core.wrapper",
     "ConstantSparsity": "core.schedule",
     "Cost": "core.budget",
+    "Conversion": "pipelines.steps",
     "CosineDecay": "core.schedule",
     "Criterion": "structured.criteria.criterion",
     "DeepCompression": "pipelines.deep_compression",
@@ -125,6 +129,7 @@ _LAZY = {
     "NMPruner": "pruning.n_m",
     "PolynomialDecay": "core.schedule",
     "Pruner": "pruning.pruner",
+    "Pruning": "pipelines.steps",
     "QuantConv2D": "quantizers.layers",
     "QuantDense": "quantizers.layers",
     "QuantDepthwiseConv2D": "quantizers.layers",
@@ -135,6 +140,7 @@ _LAZY = {
     "TensorBoardSummaries": "report.tensorboard",
     "TernaryConv2D": "quantizers.layers",
     "TernaryDense": "quantizers.layers",
+    "Training": "data.training",
     "UniformQuantizer": "quantizers.uniform",
     "Verification": "runtime.verify",
     "VerificationError": "runtime.operators",
@@ -196,9 +202,11 @@ __all__ = [
     "BinaryDense",
     "Budget",
     "CentroidClusterer",
+    "Clustering",
     "ColumnCombining",
     "Compressed",
     "ConstantSparsity",
+    "Conversion",
     "CosineDecay",
     "Cost",
     "Criterion",
@@ -215,6 +223,7 @@ __all__ = [
     "NMPruner",
     "PolynomialDecay",
     "Pruner",
+    "Pruning",
     "QuantConv2D",
     "QuantDense",
     "QuantDepthwiseConv2D",
@@ -225,6 +234,7 @@ __all__ = [
     "TensorBoardSummaries",
     "TernaryConv2D",
     "TernaryDense",
+    "Training",
     "UniformQuantizer",
     "Verification",
     "VerificationError",
