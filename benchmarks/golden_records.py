@@ -114,7 +114,7 @@ def _fill(found: Record, artifact: Any, inputs: Any) -> None:
     """Take over what the conversion made, and what each kernel makes of it."""
     from keras_compress.convert.compressed import expanded
     from keras_compress.runtime import deployed
-    from keras_compress.runtime.verify import runner_of
+    from keras_compress.runtime.kernels import runner_of
 
     found.content, found.notes = artifact.content, [stable(note) for note in artifact.notes]
     found.float_ops = [[op.op, op.tensor, stable(op.reason)] for op in artifact.float_ops]

@@ -96,7 +96,8 @@ if TYPE_CHECKING:
     from keras_compress.runtime.latency import Latency
     from keras_compress.runtime.measure import Measurement, measure, measure_all
     from keras_compress.runtime.operators import VerificationError
-    from keras_compress.runtime.verify import Verification, verify
+    from keras_compress.runtime.verification import Verification
+    from keras_compress.runtime.verify import verify
     from keras_compress.tflite.inspection import inspect_tflite
 
 # Converting, running and reporting load what they need when they are first used: importing the package stays quick.
@@ -142,7 +143,7 @@ _LAZY = {
     "TernaryDense": "quantizers.layers",
     "Training": "data.training",
     "UniformQuantizer": "quantizers.uniform",
-    "Verification": "runtime.verify",
+    "Verification": "runtime.verification",
     "VerificationError": "runtime.operators",
     "WeightCriterion": "structured.criteria.criterion",
     "WeightQuantizer": "quantizers.weight_quantizer",

@@ -29,7 +29,7 @@ from keras_compress.report.summary import summary
 from keras_compress.report.tables import file_line, measurement_table, storage_table, tensor_table
 from keras_compress.runtime.c_export import export_c
 from keras_compress.runtime.estimate import estimate as estimate_model
-from keras_compress.runtime.verify import KERNELS
+from keras_compress.runtime.kernels import KERNELS
 from keras_compress.runtime.measure import Measurement, measure_all
 from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.target import target

@@ -27,7 +27,7 @@ from keras_compress.runtime import deployed
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.measure import Measurement, Metric, accuracy, measure_all
 from keras_compress.runtime.target import cpu_name, machine_name, target
-from keras_compress.runtime.verify import Verification
+from keras_compress.runtime.verification import Verification
 from keras_compress.tflite.inspection import inspect_tflite
 
 FILE_NAME = "report.json"

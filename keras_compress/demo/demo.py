@@ -21,7 +21,8 @@ from keras_compress.convert.files import make_folder, save_keras_atomic
 from keras_compress.data.training import Training
 from keras_compress.demo import datasets, models
 from keras_compress.recipes.recipe import Recipe
-from keras_compress.runtime.verify import Verification, verify
+from keras_compress.runtime.verification import Verification
+from keras_compress.runtime.verify import verify
 
 RECIPE = "pcqat"
 LEARNING_RATE = 0.001
