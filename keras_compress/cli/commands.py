@@ -16,7 +16,7 @@ from keras_compress.cli.data import Array, Data, Task, as_input, content_check, 
 from keras_compress.cli.progress import CommandLine
 from keras_compress.cli.report import Deployed
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.compressed import expanded
+from keras_compress.convert.compressed import expand_content
 from keras_compress.convert.convert import convert as convert_model
 from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
 from keras_compress.convert.freeze import has_points
@@ -222,7 +222,7 @@ def expand(values: flags.FlagValues) -> None:
     content = Path(values.model).read_bytes()
     make_folder(path.parent)
     try:
-        plain = expanded(content)
+        plain = expand_content(content)
     except ValueError as error:
         raise ValueError(f"{values.model}: {error}") from error
     write_atomic(path, plain)

@@ -226,16 +226,14 @@ class _Run:
 
     def _channels(self, model: keras.Model, ratio: float) -> keras.Model:
         def make() -> tuple[keras.Model, dict[str, Any]]:
-            made = self.train(prune_channels(model, ratio=ratio), "channels", "channels")
-            return made, {}
+            return self.train(prune_channels(model, ratio=ratio), "channels", "channels"), {}
 
         self.kept.step("channels", make)
         return self.kept.model("channels")
 
     def _sensitivity(self, model: keras.Model) -> WeightSensitivity:
         def make() -> tuple[None, dict[str, Any]]:
-            found = weight_sensitivity(model, self.judge.of_model, filters=self.filters)
-            return None, {"json": found.to_json()}
+            return None, {"json": weight_sensitivity(model, self.judge.of_model, filters=self.filters).to_json()}
 
         return WeightSensitivity.from_json(self.kept.step("sensitivity", make)["json"])
 
@@ -272,9 +270,9 @@ class _Run:
             ]
             # Weights that share values lose them here, and are clustered anew once they are pruned.
             with ignored_warnings("Training will lose the few values"):
-                made = prune_low_magnitude(before, filters=self.filters, rules=rules)
-            made = self.train(made, "prune", _round(sparsity))
-            return made, {"metric": self.judge.of_model(made)}
+                masked = prune_low_magnitude(before, filters=self.filters, rules=rules)
+            trained = self.train(masked, "prune", _round(sparsity))
+            return trained, {"metric": self.judge.of_model(trained)}
 
         return make
 
@@ -284,18 +282,18 @@ class _Run:
 
         def clustered() -> tuple[keras.Model, dict[str, Any]]:
             how = self.how.clustering
-            made = cluster_weights(
+            sharing = cluster_weights(
                 self.kept.model(name),
                 how.number_of_clusters,
                 rules=how.rules,
                 filters=self.filters,
                 seed=self.how.training.seed or 0,
             )
-            return self.train(made, "cluster", f"{name}_cluster"), {}
+            return self.train(sharing, "cluster", f"{name}_cluster"), {}
 
         def quantized() -> tuple[keras.Model, dict[str, Any]]:
-            made = quantize_model(self.kept.model(f"{name}_cluster"))
-            return self.train(made, "quantize", f"{name}_quantize"), {}
+            model = quantize_model(self.kept.model(f"{name}_cluster"))
+            return self.train(model, "quantize", f"{name}_quantize"), {}
 
         self.kept.step(f"{name}_cluster", clustered)
         self.kept.step(f"{name}_quantize", quantized)

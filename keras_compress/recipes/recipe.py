@@ -145,7 +145,7 @@ def compress(
     """A copy of the model with all stages of a recipe applied.
 
     Args:
-        model: Built Functional or Sequential model.
+        model: Built model; a subclassed one too, as far as the methods of the stages take it.
         recipe: Name, path or mapping; see `Recipe.load`.
         steps_per_epoch: Training batches in an epoch; needed where the recipe gives steps as fractions.
         fit: `kc.Training(...).on(x, y)`, or a function `fit(model, stage)` that compiles and trains for

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.compressed import expanded
+from keras_compress.convert.compressed import expand_content
 from keras_compress.core import progress
 from keras_compress.runtime import deployed
 from keras_compress.runtime.operators import VerificationError
@@ -57,7 +57,7 @@ class Kernels:
             **limits: As in `ProcessTarget`.
         """
         names = names or KERNELS[artifact.runtime]
-        plain = artifact.content if set(names) <= {"tflm"} else expanded(artifact.content)
+        plain = artifact.content if set(names) <= {"tflm"} else expand_content(artifact.content)
         contents = {kernel: artifact.content if kernel == "tflm" else plain for kernel in names}
         runners, skipped = {}, {}
         for kernel, content in contents.items():
