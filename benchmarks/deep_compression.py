@@ -141,16 +141,17 @@ def compressed_row(net: str, point: Point, seed: int, data: datasets.Dataset, wo
         data.y_train,
         # What the sensitivity of the layers is taken on; no budget, so that nothing is chosen by it.
         validation_data=(data.x_train[few], data.y_train[few]),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         max_drop=None,
-        channels=point.channels,
-        sparsities=[share * point.sparsity for share in ROUNDS],
-        cluster_rules=[{"layers": LARGEST[net], "number_of_clusters": point.clusters}],
-        epochs=dict.fromkeys(point.epochs, 1) if _QUICK.value else point.epochs,
-        learning_rates={**dict.fromkeys(point.epochs, RATE), "quantize": QUANTIZATION_RATE},
-        batch_size=BATCH_SIZE,
-        io="int8",
-        seed=seed,
+        pruning=kc.Pruning([share * point.sparsity for share in ROUNDS], point.channels),
+        clustering=kc.Clustering(rules=[{"layers": LARGEST[net], "number_of_clusters": point.clusters}]),
+        training=kc.Training(
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            dict.fromkeys(point.epochs, 1) if _QUICK.value else point.epochs,
+            {**dict.fromkeys(point.epochs, RATE), "quantize": QUANTIZATION_RATE},
+            batch_size=BATCH_SIZE,
+            seed=seed,
+        ),
+        conversion=kc.Conversion(io="int8"),
         folder=work / f"{net}_{point.ratio}_{seed}",
     )
     artifact = found.artifact

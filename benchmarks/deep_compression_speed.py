@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 import keras_compress as kc
-from keras_compress.convert.compressed import compressed
+from keras_compress.convert.compressed import compress_content
 from keras_compress.runtime.target import target
 
 SIZE, ALPHA, SPARSITY, CLUSTERS = 96, 0.25, 0.8, 16
@@ -90,7 +90,7 @@ def encoding_row() -> dict[str, Any]:
             _dense(kernel), "tflm", representative_dataset=np.ones((1, DENSE_UNITS), np.float32)
         ).content
         begin = time.perf_counter()
-        encoded = compressed(content, "auto", encode=True).content
+        encoded = compress_content(content, "auto", encode=True).content
         found[name] = {
             "seconds": time.perf_counter() - begin,
             "bytes": len(content),

@@ -21,7 +21,7 @@ from common import RESULTS, Goal, at_least, at_most, fashion_mnist, once, print_
 import keras_compress as kc
 from keras_compress.demo import datasets, models
 from keras_compress.runtime import deployed
-from keras_compress.runtime.verify import runner_of
+from keras_compress.runtime.kernels import runner_of
 
 KERNELS = ("xnnpack", "reference", "tflm")
 BATCH_SIZE = 128

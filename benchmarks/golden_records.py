@@ -112,15 +112,15 @@ def made(name: str) -> Record:
 
 def _fill(found: Record, artifact: Any, inputs: Any) -> None:
     """Take over what the conversion made, and what each kernel makes of it."""
-    from keras_compress.convert.compressed import expanded
+    from keras_compress.convert.compressed import expand_content
     from keras_compress.runtime import deployed
-    from keras_compress.runtime.verify import runner_of
+    from keras_compress.runtime.kernels import runner_of
 
     found.content, found.notes = artifact.content, [stable(note) for note in artifact.notes]
     found.float_ops = [[op.op, op.tensor, stable(op.reason)] for op in artifact.float_ops]
     found.points = dict(artifact.points)
     for kernel in (*KERNELS, *(("tflm",) if artifact.runtime == "tflm" else ())):
-        content = found.content if kernel == "tflm" else expanded(found.content)
+        content = found.content if kernel == "tflm" else expand_content(found.content)
         try:
             found.outputs[kernel] = deployed.run(runner_of(kernel), content, inputs, found.name)
         except (ValueError, RuntimeError) as error:

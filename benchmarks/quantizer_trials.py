@@ -11,7 +11,7 @@ import keras_compress as kc
 from keras_compress.core import registry
 from keras_compress.demo import datasets
 from keras_compress.runtime import integer_model
-from keras_compress.runtime.verify import runner_of
+from keras_compress.runtime.kernels import runner_of
 from keras_compress.tflite import multiplier
 from keras_compress.tflite.segments import Segments
 

@@ -28,7 +28,7 @@ import keras_compress as kc
 from keras_compress.core import registry
 from keras_compress.demo import datasets, models
 from keras_compress.runtime import deployed
-from keras_compress.runtime.verify import runner_of
+from keras_compress.runtime.kernels import runner_of
 
 FLOAT_BATCH_SIZE = STEP_BATCH_SIZE = 128
 ROW_BATCH_SIZE = 64

@@ -33,7 +33,7 @@ def speed_row(network: Network, quick: bool) -> list[dict[str, Any]]:
     keras.utils.set_random_seed(0)
     build = getattr(keras.applications, network.name)
     model = build(weights=None, input_shape=(size, size, 3), classes=1000)
-    pruned = kc.prune_channels(model, target={"macs": 0.5}, round_to=8)
+    pruned = kc.prune_channels(model, target=kc.Budget(macs=0.5), round_to=8)
     data = np.random.default_rng(0).normal(0, 1, (2, size, size, 3)).astype(np.float32)
     shared = {"network": network.name, "size": size, "goal": network.goal, **_sizes(model, pruned)}
     rows = []

@@ -27,8 +27,8 @@ ConvNeXt the width of the MLPs shrinks.
 """
 _SPEED = """## Latency at half the multiply-accumulates
 
-`prune_channels(model, target={{"macs": 0.5}})`, random weights, 224x224, LiteRT with XNNPACK, {threads} thread, both
-files in turns in one run; median (10 % to 90 % of the invocations), on {cpu} ({architecture}).
+`prune_channels(model, target=kc.Budget(macs=0.5))`, random weights, 224x224, LiteRT with XNNPACK, {threads} thread,
+both files in turns in one run; median (10 % to 90 % of the invocations), on {cpu} ({architecture}).
 """
 _ACCURACY = """## Accuracy
 

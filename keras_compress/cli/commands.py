@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,23 @@ from keras_compress.cli.data import Array, Data, Task, as_input, content_check, 
 from keras_compress.cli.progress import CommandLine
 from keras_compress.cli.report import Deployed
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.compressed import expanded
+from keras_compress.convert.compressed import expand_content
 from keras_compress.convert.convert import convert as convert_model
 from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
 from keras_compress.convert.freeze import has_points
 from keras_compress.core.global_state import set_seeds
 from keras_compress.core.outputs import check_not_read, check_output
+from keras_compress.data.training import Training
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
 from keras_compress.report.summary import summary
 from keras_compress.report.tables import file_line, measurement_table, storage_table, tensor_table
 from keras_compress.runtime.c_export import export_c
 from keras_compress.runtime.estimate import estimate as estimate_model
+from keras_compress.runtime.kernels import KERNELS
 from keras_compress.runtime.measure import Measurement, measure_all
 from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.target import target
-from keras_compress.runtime.verify import KERNELS
 from keras_compress.runtime.verify import verify as verify_model
 from keras_compress.tflite.inspection import inspect_tflite
 from keras_compress.tflite.storage import ENCODINGS
@@ -110,16 +112,16 @@ def _other_than(taken: str, name: str) -> str:
 
 
 def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues) -> keras.Model:
-    steps_per_epoch = -(-len(x) // values.batch_size)
+    training = Training(decay=False, batch_size=values.batch_size, seed=None, jit_compile="auto")
+    steps_per_epoch = training.on(x, y).steps_per_epoch
     set_seeds(values.seed, model)
     with CommandLine(sum(stage.epochs for stage in recipe.stages) * steps_per_epoch) as line:
 
         def fit(stage_model: keras.Model, stage: Stage) -> None:
             what = f"training stage {stage.name}"
             line.begin(what)
-            stage_model.compile(keras.optimizers.Adam(stage.learning_rate), task.new_loss())
-            callbacks = [line.callback(what, stage.epochs)]
-            stage_model.fit(x, y, batch_size=values.batch_size, epochs=stage.epochs, verbose=0, callbacks=callbacks)
+            shown = replace(training, loss=task.new_loss(), callbacks=[line.callback(what, stage.epochs)])
+            shown.on(x, y)(stage_model, stage)
 
         return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit)
 
@@ -220,7 +222,7 @@ def expand(values: flags.FlagValues) -> None:
     content = Path(values.model).read_bytes()
     make_folder(path.parent)
     try:
-        plain = expanded(content)
+        plain = expand_content(content)
     except ValueError as error:
         raise ValueError(f"{values.model}: {error}") from error
     write_atomic(path, plain)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from keras_compress.convert.compressed import expanded
+from keras_compress.convert.compressed import expand_content
 from keras_compress.convert.files import write_atomic
 from keras_compress.core.printable import printable
 from keras_compress.report.tables import measurement_table
@@ -27,7 +27,7 @@ from keras_compress.runtime import deployed
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.measure import Measurement, Metric, accuracy, measure_all
 from keras_compress.runtime.target import cpu_name, machine_name, target
-from keras_compress.runtime.verify import Verification
+from keras_compress.runtime.verification import Verification
 from keras_compress.tflite.inspection import inspect_tflite
 
 FILE_NAME = "report.json"
@@ -67,7 +67,7 @@ def stage_rows(
     Returns:
         One row for each stage, as in report.json, and what is to be said of them.
     """
-    plain = {name: expanded(stage.content) for name, stage in stages.items()}
+    plain = {name: expand_content(stage.content) for name, stage in stages.items()}
     measured = measure_all(plain, x, y, metric=metric)
     arenas, notes = _arenas(stages)
     rows = []

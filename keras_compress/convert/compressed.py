@@ -35,7 +35,7 @@ class CompressedFile:
     notes: tuple[str, ...]
 
 
-def compressed(
+def compress_content(
     plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int | None = None, any_batch: bool = False
 ) -> CompressedFile:
     """Cut dead units out of a plain integer file, split what does not fit the arena, and encode the weights.
@@ -82,7 +82,7 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
         found = encode_weights(graph, storage)
         encoded = write_model(graph.model)
         # The runtime checks nothing: what it is given must be the plain file when read by our own decoders.
-        if expanded(encoded) == canonical:
+        if expand_content(encoded) == canonical:
             break
         # A bias of two layers has the scales of one of them, and `expanded` cannot know of which.
     else:
@@ -94,7 +94,7 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
     return encoded
 
 
-def expanded(content: bytes) -> bytes:
+def expand_content(content: bytes) -> bytes:
     """The plain file; one without encoded weights as it is.
 
     Raises:
@@ -131,13 +131,13 @@ def compress_tflite(
             f"Expected `weights_storage` out of {('auto', *ENCODINGS)}. Received: weights_storage={weights_storage!r}"
         )
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    plain = expanded(content)
+    plain = expand_content(content)
     if not any(weight.dtype.startswith("INT") for weight in inspect_tflite(plain).weights):
         raise ValueError("Expected a file with integer weights. Received: none in it; convert the model in int8 first")
     reason = unfit_for_tflm(plain)
     if reason is not None:
         raise ValueError(f"Expected a file that TFLite-Micro runs. Received: one not for it: {reason}")
-    found = compressed(plain, weights_storage, encode=True, max_arena_bytes=max_arena_bytes)
+    found = compress_content(plain, weights_storage, encode=True, max_arena_bytes=max_arena_bytes)
     _check_runs(found.content)
     if len(found.content) >= len(content):
         said = "; ".join(found.notes) or "its weights are in this form already"
@@ -174,5 +174,5 @@ def expand(model: Artifact | bytes | str | os.PathLike[str]) -> Artifact | bytes
         OSError: The file cannot be read.
     """
     if isinstance(model, Artifact):
-        return replace(model, content=expanded(model.content))
-    return expanded(model if isinstance(model, bytes) else Path(model).read_bytes())
+        return replace(model, content=expand_content(model.content))
+    return expand_content(model if isinstance(model, bytes) else Path(model).read_bytes())

@@ -8,7 +8,7 @@ import keras
 
 from keras_compress.convert.artifact import Artifact, runtime_of
 from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_batch_size, is_free, notes_of_fixed
-from keras_compress.convert.compressed import CompressedFile, compressed
+from keras_compress.convert.compressed import CompressedFile, compress_content
 from keras_compress.convert.costs import notes_of_cost
 from keras_compress.convert.distance import Distance, distance, notes_of_distance
 from keras_compress.convert.export import export
@@ -66,7 +66,7 @@ def convert(
     """Convert a model to `.tflite`.
 
     Args:
-        model: Functional or Sequential model, plain, made by this library, or frozen.
+        model: Built model, a subclassed one too: plain, made by this library, or frozen.
         target: `"litert"` (phones), `"tflm"` (microcontrollers), or `"ethos_u"`: the file that Arm's Vela takes.
         mode: `"int8"`, `"16x8"` (int16 activations, int8 weights), `"dynamic"` (int8 weights, float activations),
             `"float16"` or `"float32"`. By default int8, or 16x8 for a model trained with 16-bit activations.
@@ -137,7 +137,7 @@ def _small(content: bytes, mode: str, storage: Storage, max_arena_bytes: int | N
     if mode not in _INTEGER_MODES:
         return CompressedFile(content, ())
     progress.step("compressing")
-    return compressed(
+    return compress_content(
         content,
         storage.wanted,
         encode=storage.encodes,

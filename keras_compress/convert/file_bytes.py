@@ -1,19 +1,19 @@
-"""Bytes of the converted file, as a cost for channel pruning."""
+"""Bytes of the converted file, as a cost."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import keras
+
 from keras_compress.convert.convert import convert
+from keras_compress.core.budget import Cost
 from keras_compress.core.registry import register
-from keras_compress.structured.channel_graph import ChannelGraph, Removed
-from keras_compress.structured.cost import Cost
-from keras_compress.structured.surgery import cut
 
 
 @register("cost", "Bytes")
 class FileBytes(Cost):
-    """Size of the `.tflite` file, read from the file: each candidate is cut and converted.
+    """Size of the `.tflite` file, read from the file: each candidate is converted.
 
     A conversion takes seconds. The size is nearly a straight line over the number of weights, so that two or three
     conversions find the ratio.
@@ -24,20 +24,18 @@ class FileBytes(Cost):
         target: `"litert"` or `"tflm"`.
     """
 
-    evaluations = 6
     tolerance = 0.005
-    unit = "bytes"
+    noun = "bytes"
 
     def __init__(self, mode: str = "float32", representative_dataset: Any = None, target: str = "litert") -> None:
         self.mode = mode
         self.representative_dataset = representative_dataset
         self.target = target
 
-    def value(self, graph: ChannelGraph, removed: Removed) -> float:
-        return float(len(self.content(graph, removed)))
+    def of(self, model: keras.Model) -> float:
+        return float(len(self.content(model)))
 
-    def content(self, graph: ChannelGraph, removed: Removed) -> bytes:
-        """The file of the model without the removed channels."""
-        model = cut(graph, removed)
+    def content(self, model: keras.Model) -> bytes:
+        """The file of a model."""
         artifact = convert(model, self.target, mode=self.mode, representative_dataset=self.representative_dataset)
         return artifact.content

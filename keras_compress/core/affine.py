@@ -1,7 +1,8 @@
 """Affine quantization: `real = scale * (integer - zero_point)`.
 
-The only place where rounding to a grid is written. Training, freezing and converting all call it, so they cannot
-disagree. Every function takes tensors, NumPy arrays or symbolic Keras tensors.
+Training, freezing and converting round activations and evenly spaced weights by these functions, so they cannot
+disagree; what the integers of a device's own arithmetic are (tables, biases, fixed point) is written where that is.
+Every function takes tensors, NumPy arrays or symbolic Keras tensors.
 """
 
 from __future__ import annotations

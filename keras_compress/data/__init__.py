@@ -1,1 +1,1 @@
-"""What users hand over: samples and targets in any form that Keras or the TFLite converter takes."""
+"""What users hand over: samples and targets in any form that Keras or TensorFlow takes, and training on them."""

@@ -18,9 +18,11 @@ from keras_compress.cli.report import Deployed
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import convert
 from keras_compress.convert.files import make_folder, save_keras_atomic
+from keras_compress.data.training import Training
 from keras_compress.demo import datasets, models
 from keras_compress.recipes.recipe import Recipe
-from keras_compress.runtime.verify import Verification, verify
+from keras_compress.runtime.verification import Verification
+from keras_compress.runtime.verify import verify
 
 RECIPE = "pcqat"
 LEARNING_RATE = 0.001
@@ -180,16 +182,18 @@ class Demo:
 
     def _fit(self, model: keras.Model, what: str, epochs: int, learning_rate: float, line: CommandLine) -> None:
         line.begin(what)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
-        model.fit(
-            self.data.x_train,
-            self.data.y_train,
+        training = Training(
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            epochs,
+            learning_rate,
+            decay=False,
             batch_size=self.settings.batch_size,
-            epochs=epochs,
-            verbose=0,
+            seed=None,
+            metrics=["accuracy"],
             callbacks=[line.callback(what, epochs)],
+            jit_compile="auto",
         )
+        training.on(self.data.x_train, self.data.y_train)(model)
 
     def _convert(self, line: CommandLine) -> None:
         examples = self.data.x_train[:CALIBRATION_IMAGES]

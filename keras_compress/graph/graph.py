@@ -1,4 +1,4 @@
-"""Walk and rebuild Keras graphs. The only file that reads the nodes of a Functional model."""
+"""Walk and rebuild Keras graphs. The only file that lists the nodes of a Functional model."""
 
 from __future__ import annotations
 

@@ -8,35 +8,32 @@ float32 centroids; indices are not relative; the code is decoded by the runtime,
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 
-from keras_compress.clustering.centroids import CentroidClusterer, cluster_weights
+from keras_compress.clustering.centroids import cluster_weights
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.convert import check_arguments, convert
+from keras_compress.convert.convert import convert
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.quiet import ignored_warnings
+from keras_compress.core.renamed import with_earlier
 from keras_compress.core.schedule import ConstantSparsity
 from keras_compress.core.shown import Shown
 from keras_compress.core.warn import warn
+from keras_compress.data.training import Training
 from keras_compress.graph.model import check_model, strip
 from keras_compress.pipelines.checkpoints import Checkpoints
-from keras_compress.pipelines.training import Judge, Settings, Trainer
+from keras_compress.pipelines.steps import Clustering, Conversion, Pruning
+from keras_compress.pipelines.training import Judge, Trainer
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
 from keras_compress.pruning.magnitude import prune_low_magnitude
 from keras_compress.quantizers.model import quantize_model
-from keras_compress.recipes.recipe import Fit
 from keras_compress.runtime.measure import Metric, accuracy
 from keras_compress.structured.prune import prune_channels
-
-SPARSITIES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95)
-EPOCHS = {"channels": 4, "prune": 3, "cluster": 3, "quantize": 2}
-LEARNING_RATES = {"channels": 1e-3, "prune": 1e-3, "cluster": 5e-4, "quantize": 2e-4}
 
 
 @dataclass(frozen=True)
@@ -103,6 +100,17 @@ class DeepCompression(Shown):
         }
 
 
+# What was an argument of its own -> the argument that it is a part of, and its name there.
+_EARLIER = {
+    **{name: ("pruning", name) for name in ("sparsities", "channels")},
+    "number_of_clusters": ("clustering", "number_of_clusters"),
+    "cluster_rules": ("clustering", "rules"),
+    **{name: ("training", name) for name in ("loss", "epochs", "batch_size", "fit", "seed")},
+    "learning_rates": ("training", "learning_rate"),
+    **{name: ("conversion", name) for name in ("target", "weights_storage", "io")},
+}
+
+
 @global_state_kept()
 def deep_compression(
     model: keras.Model,
@@ -110,23 +118,15 @@ def deep_compression(
     y: Any = None,
     *,
     validation_data: tuple[Any, Any],
-    loss: Any = None,
     max_drop: float | None = 0.002,
-    channels: float | None = None,
-    sparsities: Sequence[float] = SPARSITIES,
-    number_of_clusters: int = 16,
-    cluster_rules: Sequence[Mapping[str, Any]] | None = None,
-    epochs: Mapping[str, int] | None = None,
-    learning_rates: Mapping[str, float] | None = None,
-    batch_size: int = 128,
-    fit: Fit | None = None,
     metric: Metric = accuracy,
+    pruning: Pruning = Pruning(),  # noqa: B008 - a constant
+    clustering: Clustering = Clustering(),  # noqa: B008
+    training: Training = Training(),  # noqa: B008
+    conversion: Conversion = Conversion(),  # noqa: B008
     filters: Any = None,
-    target: str = "tflm",
-    weights_storage: str = "auto",
-    io: str = "float32",
-    seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
+    **earlier: Any,
 ) -> DeepCompression:
     """Prune in rounds with retraining between them, share the weights, quantize, and encode what is left.
 
@@ -142,24 +142,19 @@ def deep_compression(
         x: Inputs to train on, as for `fit`: arrays, or a `tf.data.Dataset` of batches with their targets.
         y: Targets.
         validation_data: `(x, y)` arrays that the budget is about: inputs and labels for `metric`.
-        loss: Loss to train with; the model's compiled one by default.
         max_drop: Most that the metric may fall below that of `model`, >= 0: 0.002 is 0.2 points of accuracy. `None`:
             no budget, all rounds are done.
-        channels: Share of the channels (neurons) of each layer to cut out first, by L1, with training; none by default.
-        sparsities: Of all weights together after each round, ascending, in (0, 0.98].
-        number_of_clusters: Different values of each weight tensor, zero counted.
-        cluster_rules: Exceptions, as for `cluster_weights`: fewer values for a large layer, say.
-        epochs: Epochs of training after `"channels"`, each `"prune"` round, `"cluster"` and `"quantize"`; by default
-            4, 3, 3, 2.
-        learning_rates: Of the same, falling to 0 as a cosine; by default 0.001, 0.001, 0.0005, 0.0002.
-        batch_size: For arrays.
-        fit: `fit(model, stage)` in place of the training here; see `compress`.
         metric: `(outputs, y) -> float`, the higher the better; the accuracy by default.
+        pruning: `kc.Pruning`: the rounds.
+        clustering: `kc.Clustering`: how many values each weight has.
+        training: `kc.Training`, with epochs and rates for `"channels"`, each `"prune"` round, `"cluster"` and
+            `"quantize"`; by default 4, 3, 3, 2 epochs with rates of 0.001, 0.001, 0.0005, 0.0002. Its `seed` is that of
+            the centroids' start too.
+        conversion: `kc.Conversion`: what the file is made for.
         filters: Layers to prune and to cluster; all by default.
-        target, weights_storage, io: As for `convert`.
-        seed: Of shuffling and of the centroids' start.
         folder: Where finished steps are kept: a killed run called again goes on behind its last one, to the same file.
             It is not noticed if what `fit` works with, or the content of a `tf.data.Dataset`, has become another.
+        **earlier: Names of the last release, `sparsities=` and others, with a warning that says the new one.
 
     Returns:
         The model, the file, and what each step did. A budget that no round met is said: `met` is false, and a warning.
@@ -168,37 +163,32 @@ def deep_compression(
         ValueError: For arguments out of range, or a folder that holds other work, or models of yours.
     """
     check_model(model)
-    settings = Settings(
-        {**EPOCHS, **(epochs or {})}, {**LEARNING_RATES, **(learning_rates or {})}, batch_size, loss, seed, fit
-    )
-    _check(max_drop, channels, sparsities, settings)
-    # What is used at the end only, so that a slip is told before hours of training.
-    CentroidClusterer(number_of_clusters)
-    check_arguments(target, "int8", io, weights_storage)
-    trainer = Trainer(settings, x, y, model)
-    decisive = {"model": model, "x": x, "y": y, "validation_data": list(validation_data), "metric": metric}
-    decisive |= {"channels": channels, "sparsities": sorted(sparsities), "number_of_clusters": number_of_clusters}
-    decisive |= {"cluster_rules": cluster_rules, "filters": filters, **trainer.decisive()}
-    conversion = {"target": target, "weights_storage": weights_storage, "io": io}
-    clustering = {"number_of_clusters": number_of_clusters, "rules": cluster_rules, "filters": filters, "seed": seed}
+    parts = {"pruning": pruning, "clustering": clustering, "training": training, "conversion": conversion}
+    how = _Parts(**with_earlier("deep_compression", parts, earlier, _EARLIER))
     judge = Judge(*validation_data, metric, max_drop)
-    with Checkpoints(folder, decisive) as kept:
-        return _Run(model, trainer, judge, kept, conversion, clustering, filters).result(channels, sorted(sparsities))
+    trainer = Trainer(how.training, x, y, model)
+    data = {"model": model, "x": x, "y": y, "validation_data": list(validation_data), "metric": metric}
+    with Checkpoints(folder, {**data, "filters": filters, **how.decisive(), **trainer.decisive()}) as kept:
+        return _Run(model, trainer, judge, kept, how, filters).result()
 
 
-def _check(max_drop: float | None, channels: float | None, sparsities: Sequence[float], settings: Settings) -> None:
-    if max_drop is not None and not 0 <= max_drop < math.inf:
-        raise ValueError(f"Expected `max_drop` >= 0, or None. Received: max_drop={max_drop}")
-    if channels is not None and not 0 < channels < 1:
-        raise ValueError(f"Expected `channels` in (0, 1), or None. Received: channels={channels}")
-    if not sparsities or not all(0 < each <= 0.98 for each in sparsities):
-        raise ValueError(f"Expected `sparsities` in (0, 0.98], at least one. Received: {tuple(sparsities)}")
-    for name, given, known in (
-        ("epochs", settings.epochs, EPOCHS),
-        ("learning_rates", settings.learning_rates, LEARNING_RATES),
-    ):
-        if set(given) - set(known) or not all(0 < value < math.inf for value in given.values()):
-            raise ValueError(f"Expected `{name}` > 0 for stages out of {sorted(known)}. Received: {given}")
+@dataclass(frozen=True)
+class _Parts:
+    """What each step does."""
+
+    pruning: Pruning
+    clustering: Clustering
+    training: Training
+    conversion: Conversion
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the trained models, but for the training and the data."""
+        return {
+            "channels": self.pruning.channels,
+            "sparsities": sorted(self.pruning.sparsities),
+            "number_of_clusters": self.clustering.number_of_clusters,
+            "cluster_rules": self.clustering.rules,
+        }
 
 
 @dataclass(frozen=True)
@@ -209,18 +199,18 @@ class _Run:
     train: Trainer
     judge: Judge
     kept: Checkpoints
-    conversion: dict[str, Any]
-    clustering: dict[str, Any]
+    how: _Parts
     filters: Any
 
-    def result(self, channels: float | None, sparsities: Sequence[float]) -> DeepCompression:
+    def result(self) -> DeepCompression:
+        channels = self.how.pruning.channels
         baseline = self.judge.of_model(self.model)
         # Without the masks, centroids and quantizers of a model that has some: their order would not be this one.
         plain = strip(self.model)
         start = plain if channels is None else self._channels(plain, channels)
         sensitivity = self._sensitivity(start)
         steps: list[Step] = []
-        rounds = self._rounds(start, sensitivity, sparsities, baseline, steps)
+        rounds = self._rounds(start, sensitivity, sorted(self.how.pruning.sparsities), baseline, steps)
         for sparsity in reversed(rounds):
             model, artifact, value = self._finished(sparsity)
             met = self.judge.within(value, baseline)
@@ -230,22 +220,20 @@ class _Run:
         else:
             warn(
                 f"No round is within the budget: the file has {value:.4g}, the model given {baseline:.4g}. "
-                "Give lower `sparsities`, more `epochs`, or a larger `max_drop`."
+                "Give lower `sparsities` (kc.Pruning), more `epochs` (kc.Training), or a larger `max_drop`."
             )
         return DeepCompression(model, artifact, baseline, value, met, sparsity, tuple(steps), sensitivity)
 
     def _channels(self, model: keras.Model, ratio: float) -> keras.Model:
         def make() -> tuple[keras.Model, dict[str, Any]]:
-            made = self.train(prune_channels(model, ratio=ratio), "channels", "channels")
-            return made, {}
+            return self.train(prune_channels(model, ratio=ratio), "channels", "channels"), {}
 
         self.kept.step("channels", make)
         return self.kept.model("channels")
 
     def _sensitivity(self, model: keras.Model) -> WeightSensitivity:
         def make() -> tuple[None, dict[str, Any]]:
-            found = weight_sensitivity(model, self.judge.of_model, filters=self.filters)
-            return None, {"json": found.to_json()}
+            return None, {"json": weight_sensitivity(model, self.judge.of_model, filters=self.filters).to_json()}
 
         return WeightSensitivity.from_json(self.kept.step("sensitivity", make)["json"])
 
@@ -282,9 +270,9 @@ class _Run:
             ]
             # Weights that share values lose them here, and are clustered anew once they are pruned.
             with ignored_warnings("Training will lose the few values"):
-                made = prune_low_magnitude(before, filters=self.filters, rules=rules)
-            made = self.train(made, "prune", _round(sparsity))
-            return made, {"metric": self.judge.of_model(made)}
+                masked = prune_low_magnitude(before, filters=self.filters, rules=rules)
+            trained = self.train(masked, "prune", _round(sparsity))
+            return trained, {"metric": self.judge.of_model(trained)}
 
         return make
 
@@ -293,17 +281,24 @@ class _Run:
         name = _round(sparsity)
 
         def clustered() -> tuple[keras.Model, dict[str, Any]]:
-            made = cluster_weights(self.kept.model(name), **self.clustering)
-            return self.train(made, "cluster", f"{name}_cluster"), {}
+            how = self.how.clustering
+            sharing = cluster_weights(
+                self.kept.model(name),
+                how.number_of_clusters,
+                rules=how.rules,
+                filters=self.filters,
+                seed=self.how.training.seed or 0,
+            )
+            return self.train(sharing, "cluster", f"{name}_cluster"), {}
 
         def quantized() -> tuple[keras.Model, dict[str, Any]]:
-            made = quantize_model(self.kept.model(f"{name}_cluster"))
-            return self.train(made, "quantize", f"{name}_quantize"), {}
+            model = quantize_model(self.kept.model(f"{name}_cluster"))
+            return self.train(model, "quantize", f"{name}_quantize"), {}
 
         self.kept.step(f"{name}_cluster", clustered)
         self.kept.step(f"{name}_quantize", quantized)
         model = self.kept.model(f"{name}_quantize")
-        artifact = convert(model, **self.conversion)
+        artifact = convert(model, **asdict(self.how.conversion))
         return model, artifact, self.judge.of_file(artifact)
 
 

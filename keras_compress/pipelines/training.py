@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.core.global_state import set_seeds
+from keras_compress.data.training import Training
 from keras_compress.graph.finite import finite_training
 from keras_compress.pipelines.fingerprints import fingerprint
-from keras_compress.recipes.recipe import Fit, Stage
+from keras_compress.recipes.recipe import Stage
 from keras_compress.runtime import deployed
 from keras_compress.runtime.measure import Metric
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import target
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How steps are trained: by kind of step, epochs and the learning rate at their start."""
-
-    epochs: dict[str, int]
-    learning_rates: dict[str, float]
-    batch_size: int
-    loss: Any
-    seed: int
-    fit: Fit | None
+EPOCHS = {"channels": 4, "prune": 3, "cluster": 3, "quantize": 2}
+LEARNING_RATES = {"channels": 1e-3, "prune": 1e-3, "cluster": 5e-4, "quantize": 2e-4}
 
 
-@dataclass(frozen=True)
 class Trainer:
-    """Trains a model for one stage.
+    """Trains a model for one stage of a pipeline.
+
+    Args:
+        training: How; epochs and rates by kind of step.
+        x: Inputs.
+        y: Targets.
+        source: The model given, whose loss counts where `training` has none.
 
     Raises:
-        ValueError: Where there is nothing to train with.
+        ValueError: Where there is nothing to train with, or for a kind of step that there is not.
     """
 
-    settings: Settings
-    x: Any
-    y: Any
-    source: keras.Model
-
-    def __post_init__(self) -> None:
-        if self.settings.fit is None and self.loss is None:
+    def __init__(self, training: Training, x: Any, y: Any, source: keras.Model) -> None:
+        for name, given in (("epochs", training.epochs), ("learning_rate", training.learning_rate)):
+            if isinstance(given, Mapping) and set(given) - set(EPOCHS):
+                raise ValueError(f"Expected `{name}` > 0 for stages out of {sorted(EPOCHS)}. Received: {given}")
+        loss = training.loss if training.loss is not None else getattr(source, "loss", None)
+        if training.fit is None and loss is None:
             raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
+        self._training = replace(training, loss=loss)
+        self._fit = self._training.on(x, y)
 
     def __call__(self, model: keras.Model, kind: str, name: str) -> keras.Model:
         """The model, trained.
@@ -54,35 +53,28 @@ class Trainer:
             ValueError: Where NaN or infinity came of it.
         """
         with finite_training(model, name):
-            self._train(model, kind, name)
+            # Seeds are set before each stage, so that a run that goes on ends as one that was never stopped.
+            self._fit(model, Stage(name, kind, epochs=self._epochs()[kind], learning_rate=self._rates()[kind]))
         return model
 
-    def _train(self, model: keras.Model, kind: str, name: str) -> None:
-        epochs, rate = self.settings.epochs[kind], self.settings.learning_rates[kind]
-        stage = Stage(name, kind, epochs=epochs, learning_rate=rate)
-        # Set before each stage, so that a run that goes on ends as one that was never stopped.
-        set_seeds(self.settings.seed, model)
-        if self.settings.fit is not None:
-            self.settings.fit(model, stage)
-            return
-        arrays = self.y is not None
-        batch_size = self.settings.batch_size if arrays else None
-        steps = -(-len(keras.tree.flatten(self.x)[0]) // self.settings.batch_size) if arrays else len(self.x)
-        schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
-        model.compile(keras.optimizers.Adam(schedule), self.loss, jit_compile=False)
-        model.fit(self.x, self.y, batch_size=batch_size, epochs=epochs, verbose=0)
+    def _epochs(self) -> dict[str, int]:
+        return {kind: self._training.epochs_of(kind, default) for kind, default in EPOCHS.items()}
+
+    def _rates(self) -> dict[str, float]:
+        return {kind: self._training.rate_of(kind, default) for kind, default in LEARNING_RATES.items()}
 
     def decisive(self) -> dict[str, Any]:
         """What decides how a model is trained, but for the data."""
-        kept = self.settings
-        found = {"loss": self.loss, "epochs": kept.epochs, "learning_rates": kept.learning_rates}
+        kept = self._training
+        by_kind = {"epochs": self._epochs(), "learning_rates": self._rates(), "decay": kept.decay}
         # A `fit` may count what it does, in a list of its own say.
-        return found | {"batch_size": kept.batch_size, "seed": kept.seed, "fit": fingerprint(kept.fit, state=False)}
-
-    @property
-    def loss(self) -> Any:
-        """What is trained with: the loss given, or the one that the model was compiled with."""
-        return self.settings.loss if self.settings.loss is not None else getattr(self.source, "loss", None)
+        return {
+            **by_kind,
+            "loss": kept.loss,
+            "batch_size": kept.batch_size,
+            "seed": kept.seed,
+            "fit": fingerprint(kept.fit, state=False),
+        }
 
 
 class Judge:
@@ -92,10 +84,15 @@ class Judge:
         x: Inputs: one array, or a list of them.
         y: Labels for the metric.
         metric: `(outputs, y) -> float`, the higher the better.
-        max_drop: Most that a value may fall below the baseline; `None` for no limit.
+        max_drop: Most that a value may fall below the baseline, >= 0; `None` for no limit.
+
+    Raises:
+        ValueError: For a limit below 0.
     """
 
     def __init__(self, x: Any, y: Any, metric: Metric, max_drop: float | None) -> None:
+        if max_drop is not None and not 0 <= max_drop < math.inf:
+            raise ValueError(f"Expected `max_drop` >= 0, or None. Received: max_drop={max_drop}")
         self.x = x
         self.y = y
         self.metric = metric

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_compress.core import affine
 from keras_compress.core.registry import register
-from keras_compress.quantizers.signs import clipped_identity, sign
+from keras_compress.quantizers.formulas import clipped_identity, sign
 from keras_compress.quantizers.weight_quantizer import IntegerGrid, WeightQuantizer
 
 Tensor = Any

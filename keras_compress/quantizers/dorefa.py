@@ -8,6 +8,7 @@ from typing import Any
 from keras import ops
 
 from keras_compress.core.registry import register
+from keras_compress.quantizers.formulas import dorefa_intervals, sign
 from keras_compress.quantizers.weight_quantizer import IntegerGrid, WeightQuantizer
 
 Tensor = Any
@@ -16,8 +17,7 @@ Tensor = Any
 def _scaled_sign(weight: Tensor) -> tuple[Tensor, Tensor]:
     mean = ops.mean(ops.abs(weight), keepdims=True)
     # A weight of zeros only gets integers of 0 and scale 1: a scale is never 0.
-    signs = ops.where(weight >= 0, ops.ones_like(weight), -ops.ones_like(weight))
-    return ops.where(mean > 0, signs, ops.zeros_like(weight)), ops.where(mean > 0, mean, ops.ones_like(mean))
+    return ops.where(mean > 0, sign(weight), ops.zeros_like(weight)), ops.where(mean > 0, mean, ops.ones_like(mean))
 
 
 def _largest(weight: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def _largest(weight: Tensor) -> Tensor:
 def _grid(bits: int) -> IntegerGrid:
     if bits == 1:
         return IntegerGrid(_scaled_sign)
-    count = float(2**bits - 1)
+    count = float(dorefa_intervals(bits))
 
     def to_integers(weight: Tensor) -> tuple[Tensor, Tensor]:
         between_0_and_1 = ops.tanh(weight) / (2.0 * _largest(weight)) + 0.5

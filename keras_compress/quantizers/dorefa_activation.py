@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_compress.core.registry import register
 from keras_compress.core.ste import compiled
 from keras_compress.quantizers.fixed_step import FixedStep
+from keras_compress.quantizers.formulas import dorefa_intervals
 
 Tensor = Any
 
@@ -49,7 +50,7 @@ class DoReFaActivation(FixedStep):
 
     @property
     def step(self) -> float:
-        return 1.0 / float(2**self.bits - 1)
+        return 1.0 / dorefa_intervals(self.bits)
 
     def passes(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         found: Callable[[Tensor, Tensor, Tensor], Tensor] = _passes

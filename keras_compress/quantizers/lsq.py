@@ -11,6 +11,7 @@ from keras import ops
 from keras_compress.core import affine
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
+from keras_compress.quantizers.formulas import lsq_first_step, lsq_gradients
 from keras_compress.quantizers.weight_quantizer import IntegerGrid
 from keras_compress.quantizers.weight_scale import TrainedScaleQuantizer, group_size, positive, sum_of_groups
 
@@ -19,23 +20,17 @@ Tensor = Any
 
 @functools.cache
 def _grid(spec: affine.QuantSpec) -> IntegerGrid:
-    low, high = float(spec.minimum), float(spec.maximum)
-
-    def inside(steps: Tensor) -> Tensor:
-        return ops.logical_and(steps > low, steps < high)
-
     def to_integers(weight: Tensor, relative: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
         scale = positive(relative * first)
         return affine.quantize_to_int(weight, scale, 0.0, spec), scale
 
     def weight_gradient(upstream: Tensor, weight: Tensor, relative: Tensor, first: Tensor) -> Tensor:
-        return ops.where(inside(weight / positive(relative * first)), upstream, ops.zeros_like(upstream))
+        return lsq_gradients(upstream, weight, positive(relative * first), spec)[0]
 
     def state_gradients(upstream: Tensor, weight: Tensor, relative: Tensor, first: Tensor) -> tuple[Tensor, None]:
-        steps = weight / positive(relative * first)
-        of_each = ops.where(inside(steps), ops.round(steps) - steps, ops.clip(steps, low, high))
-        gradient_scale = 1.0 / math.sqrt(group_size(weight, first) * high)
-        return sum_of_groups(upstream * of_each, first) * gradient_scale / first, None
+        of_each = lsq_gradients(upstream, weight, positive(relative * first), spec)[1]
+        gradient_scale = 1.0 / math.sqrt(group_size(weight, first) * spec.maximum)
+        return sum_of_groups(of_each, first) * gradient_scale / first, None
 
     return IntegerGrid(to_integers, weight_gradient, state_gradients, exact=True)
 
@@ -104,7 +99,7 @@ class LSQ(TrainedScaleQuantizer):
 
     def first_value(self, weight: Tensor) -> Tensor:
         mean = ops.mean(ops.abs(weight), axis=self.reduced_axes, keepdims=True)
-        return 2.0 / math.sqrt(self.spec.maximum) * mean
+        return lsq_first_step(mean, self.spec.maximum)
 
     def summary_values(self) -> dict[str, float]:
         step = ops.convert_to_numpy(self.step)

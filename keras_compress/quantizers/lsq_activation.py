@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_compress.core import affine
 from keras_compress.core.registry import register
 from keras_compress.core.ste import compiled
+from keras_compress.quantizers.formulas import lsq_first_step, lsq_gradients
 from keras_compress.quantizers.learned_scale import LearnedScale, scale_of
 
 Tensor = Any
@@ -19,23 +20,16 @@ Tensor = Any
 @functools.cache
 def _first_step(highest: int) -> Callable[[Tensor], Tensor]:
     def first(values: Tensor) -> Tensor:
-        return 2.0 * tf.reduce_mean(tf.abs(values)) * highest**-0.5
+        return lsq_first_step(tf.reduce_mean(tf.abs(values)), highest)
 
     return compiled(first)
 
 
 @functools.cache
 def _backward(spec: affine.QuantSpec, zero_point: int) -> Callable[..., tuple[Tensor, Tensor]]:
-    lowest, highest = float(spec.minimum - zero_point), float(spec.maximum - zero_point)
-
     def gradients(values: Tensor, step: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
-        scale = scale_of(step, 1)
-        in_steps = values / scale
-        inside = (in_steps > lowest) & (in_steps < highest)
-        zeros = tf.zeros_like(upstream)
-        integers = affine.quantize_to_int(values, scale, float(zero_point), spec) - float(zero_point)
-        to_step = tf.reduce_sum(upstream * (integers - tf.where(inside, in_steps, zeros)))
-        return tf.where(inside, upstream, zeros), to_step * _gradient_scale(values, highest)
+        of_values, of_each = lsq_gradients(upstream, values, scale_of(step, 1), spec, zero_point)
+        return of_values, tf.reduce_sum(of_each) * _gradient_scale(values, float(spec.maximum - zero_point))
 
     return compiled(gradients)
 

@@ -11,19 +11,15 @@ from keras import ops
 from keras_compress.core import affine
 from keras_compress.core.registry import register
 from keras_compress.core.ste import compiled, in_float32
-from keras_compress.quantizers import signs
+from keras_compress.quantizers import formulas
 from keras_compress.quantizers.activation import ActivationQuantizer, Surrogate
 
 Tensor = Any
 
 
-def _sign(values: Tensor) -> Tensor:
-    return ops.where(values >= 0.0, 1.0, -1.0)
-
-
 @compiled
 def _sign_program(values: Tensor) -> Tensor:
-    return _sign(values)
+    return formulas.sign(values)
 
 
 class SignActivation(ActivationQuantizer):
@@ -55,10 +51,10 @@ class SignActivation(ActivationQuantizer):
         return lambda values, upstream: (passes(values, upstream),), ()
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        return self.inferred(_sign_program if training else _sign, inputs)
+        return self.inferred(_sign_program if training else formulas.sign, inputs)
 
     def plain(self, inputs: Any) -> Any:
-        return in_float32(_sign, inputs)
+        return in_float32(formulas.sign, inputs)
 
     def unrounded(self, inputs: Any) -> Any:
         # Nothing is left of a sign without the rounding.
@@ -70,21 +66,17 @@ class SignActivation(ActivationQuantizer):
 
 @compiled
 def _clipped_slope(values: Tensor, upstream: Tensor) -> Tensor:
-    return upstream * signs.clipped_identity(values)
+    return upstream * formulas.clipped_identity(values)
 
 
 @compiled
 def _triangular_slope(values: Tensor, upstream: Tensor) -> Tensor:
-    return upstream * signs.approx_sign_slope(values)
+    return upstream * formulas.approx_sign_slope(values)
 
 
 @compiled
 def _swish_slope(values: Tensor, upstream: Tensor, beta: Tensor) -> Tensor:
-    # Not the form of `signs.swish_sign_slope`: activations are not clipped, and far out this one is exactly 0.
-    # 1 + cosh(z) = 2 cosh(z/2)^2, and 1 / cosh^2 = 1 - tanh^2, which cannot overflow.
-    z = beta * values
-    tanh = tf.tanh(0.5 * z)
-    return upstream * beta * (2.0 - z * tanh) * 0.5 * (1.0 - tf.square(tanh))
+    return upstream * formulas.swish_sign_slope(values, beta)
 
 
 @register("activation_quantizer")

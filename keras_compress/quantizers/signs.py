@@ -9,36 +9,10 @@ from typing import Any
 import tensorflow as tf
 
 from keras_compress.core.registry import register
+from keras_compress.quantizers.formulas import approx_sign_slope, clipped_identity, sign, swish_sign_slope
 from keras_compress.quantizers.weight_quantizer import IntegerGrid, WeightQuantizer
 
 Tensor = Any
-
-
-def sign(values: Tensor) -> Tensor:
-    """+1 where a value is 0 or more, else -1.
-
-    >>> sign(tf.constant([-0.5, -0.0, 2.0])).numpy().tolist()
-    [-1.0, 1.0, 1.0]
-    """
-    return tf.where(values >= 0.0, tf.ones_like(values), -tf.ones_like(values))
-
-
-def clipped_identity(values: Tensor) -> Tensor:
-    """Gradient of the hard tanh: 1 between -1 and 1, the ends included, else 0."""
-    return tf.cast(tf.abs(values) <= 1.0, values.dtype)
-
-
-def approx_sign_slope(values: Tensor) -> Tensor:
-    """Gradient of the piecewise quadratic approximation of the sign: a triangle of height 2."""
-    return tf.maximum(2.0 - 2.0 * tf.abs(values), 0.0)
-
-
-def swish_sign_slope(values: Tensor, beta: float) -> Tensor:
-    """Gradient of SS_beta, `2 sigmoid(b x) (1 + b x (1 - sigmoid(b x))) - 1`."""
-    scaled = beta * values
-    # cosh overflows beyond 89; the gradient is 0 in float32 long before.
-    inside = tf.clip_by_value(scaled, -80.0, 80.0)
-    return beta * (2.0 - inside * tf.tanh(0.5 * inside)) / (1.0 + tf.cosh(inside))
 
 
 def _to_integers(weight: Tensor) -> tuple[Tensor, Tensor]:

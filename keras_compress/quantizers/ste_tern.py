@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_compress.core.registry import register
-from keras_compress.quantizers.signs import clipped_identity
+from keras_compress.quantizers.formulas import clipped_identity
 from keras_compress.quantizers.weight_quantizer import IntegerGrid, WeightQuantizer
 
 Tensor = Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ import keras
 from keras_compress.core.printable import printable
 from keras_compress.core.registry import lookup
 from keras_compress.core.shown import Shown
+from keras_compress.data.training import Fit
 from keras_compress.graph.finite import finite_training
 from keras_compress.recipes import schema
 from keras_compress.recipes.arguments import check_config, resolve_fractions, uses_fractions
 
 FOLDER = Path(__file__).parent
-Fit = Callable[[keras.Model, "Stage"], None]
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,12 @@ def compress(
     """A copy of the model with all stages of a recipe applied.
 
     Args:
-        model: Built Functional or Sequential model.
+        model: Built model; a subclassed one too, as far as the methods of the stages take it.
         recipe: Name, path or mapping; see `Recipe.load`.
         steps_per_epoch: Training batches in an epoch; needed where the recipe gives steps as fractions.
-        fit: `fit(model, stage)` compiles and trains for `stage.epochs`; called after each stage that has epochs. This
-            is how stages were meant: one is trained before the next begins. Without it all are applied at once, to be
-            trained together.
+        fit: `kc.Training(...).on(x, y)`, or a function `fit(model, stage)` that compiles and trains for
+            `stage.epochs`; called after each stage that has epochs. This is how stages were meant: one is trained
+            before the next begins. Without it all are applied at once, to be trained together.
 
     Returns:
         A new model: trained with `fit`, to be compiled and trained without.

@@ -308,7 +308,7 @@ def _activation_bits(model: keras.Model, outside: int = FLOAT_BITS) -> dict[int,
     """`id(layer)` -> bits of the first activation point behind the layer, before another weight.
 
     Args:
-        model: Functional or Sequential model.
+        model: Any model; of one without a graph, nothing is known.
         outside: Bits of what the model's outputs become.
     """
     found: dict[int, int] = {}

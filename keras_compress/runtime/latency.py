@@ -1,22 +1,23 @@
-"""Measured latency, as a cost for channel pruning."""
+"""Measured latency, as a cost."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import keras
+
 from keras_compress.convert.file_bytes import FileBytes
+from keras_compress.core.budget import Cost
 from keras_compress.core.registry import register
 from keras_compress.runtime.target import Target, target_names
 from keras_compress.runtime.target import target as target_of
-from keras_compress.structured.channel_graph import ChannelGraph, Removed
-from keras_compress.structured.cost import Cost
 
 
 @register("cost")
 class Latency(Cost):
     """Median time of one invocation on this machine, as a runtime shows it.
 
-    The candidate and the unpruned model take turns in one process, so that a noisy moment hits both, and the fraction
+    The candidate and the model given take turns in one process, so that a noisy moment hits both, and the fraction
     is the ratio of their medians in that run. It still scatters, by a few percent on a quiet machine: a candidate just
     over its goal may be taken for one within it. Measure the result again with `kc.measure(..., baseline=...)`.
 
@@ -33,9 +34,11 @@ class Latency(Cost):
         ValueError: For an unknown target, or threads of one that has none.
     """
 
-    evaluations = 6
     tolerance = 0.02
-    unit = "latency"
+    noun = "latency"
+    unit = "ms"
+    figure_name = "latency_ms"
+    predicted_by = "macs"
 
     def __init__(
         self,
@@ -57,24 +60,21 @@ class Latency(Cost):
         self.file = FileBytes(mode, representative_dataset, target)
         self.runs, self.warmup = runs, warmup
 
-    def whole(self, graph: ChannelGraph) -> bytes:
-        """The file of the unpruned model."""
+    def whole(self, model: keras.Model) -> bytes:
+        """The file of the model given."""
         reason = self.runner.available()
         if reason is not None:
             raise RuntimeError(f"Target {self.runner.name!r} cannot be measured here: {reason}")
-        return self.file.content(graph, graph.none_removed())
+        return self.file.content(model)
 
-    def value(self, graph: ChannelGraph, removed: Removed) -> float:
+    def of(self, model: keras.Model) -> float:
         """Milliseconds."""
-        return self._medians({"candidate": self.file.content(graph, removed)})["candidate"]
+        return self._medians({"candidate": self.whole(model)})["candidate"]
 
-    def fraction(self, graph: ChannelGraph, removed: Removed, whole: bytes) -> float:
-        found = self._medians({"candidate": self.file.content(graph, removed), "unpruned": whole})
-        return found["candidate"] / found["unpruned"]
+    def fraction(self, model: keras.Model, whole: bytes) -> float:
+        found = self._medians({"candidate": self.file.content(model), "given": whole})
+        return found["candidate"] / found["given"]
 
     def _medians(self, contents: dict[str, bytes]) -> dict[str, float]:
         times = self.runner.latency(contents, runs=self.runs, warmup=self.warmup)
         return {label: each.median_ms for label, each in times.items()}
-
-    def predictor(self, graph: ChannelGraph, removed: Removed) -> float:
-        return float(graph.macs(removed))

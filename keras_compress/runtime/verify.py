@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -12,84 +11,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
-from keras_compress.convert.compressed import expanded
-from keras_compress.convert.distance import Distance, argmax_agreement
+from keras_compress.convert.distance import argmax_agreement
 from keras_compress.convert.float_flatbuffer import input_names
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.convert.points import UnknownRangesError
 from keras_compress.core import progress
 from keras_compress.core.garbage import older_objects_apart
 from keras_compress.core.global_state import global_state_kept
-from keras_compress.core.shown import Shown
 from keras_compress.data.samples import filled, fixed_batch, input_specs, samples
 from keras_compress.graph.graph import output_names
 from keras_compress.quantizers.activation import QuantizeActivation
-from keras_compress.runtime import deployed
 from keras_compress.runtime.against_trained import Beside, decision_notes
-from keras_compress.runtime.operators import OpRow, Tally, VerificationError, segments_of, shaped, simulated
+from keras_compress.runtime.kernels import Kernels
+from keras_compress.runtime.operators import (
+    OpRow,
+    Segment,
+    Tally,
+    VerificationError,
+    segments_of,
+    shaped,
+    simulated,
+)
 from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.simulation import simulation
-from keras_compress.runtime.target import Target, target
+from keras_compress.runtime.target import Target
 from keras_compress.runtime.variation import check_varies
-from keras_compress.runtime.verdict import verdict
+from keras_compress.runtime.verification import OutputRow, Verification
 from keras_compress.tflite.inspection import check_structure
 
 Array = NDArray[Any]
-KERNELS = {"litert": ("xnnpack", "reference"), "tflm": ("tflm",)}
-
-
-@dataclass(frozen=True)
-class OutputRow:
-    """One output of the whole model on one runtime, beside the frozen model's.
-
-    Attributes:
-        name: The output.
-        kernel: Runtime.
-        max_difference: Largest absolute difference of the real values.
-        fraction_differing: Share of values that differ.
-        argmax_agreement: Share of samples with the same largest entry; `None` for an output without classes.
-    """
-
-    name: str
-    kernel: str
-    max_difference: float
-    fraction_differing: float
-    argmax_agreement: float | None
-
-
-@dataclass(frozen=True, repr=False)
-class Verification(Shown):
-    """Result of `verify`.
-
-    Attributes:
-        rows: One for each operator and kernel, in the order of the model.
-        outputs: One for each output and kernel.
-        skipped: Kernel -> why it was not run.
-        distance: From the trained model to the frozen one; `None` where no trained model was given.
-        unexplained: What else than rounding stands between these two, and at which layer; `None` for nothing.
-        notes: Where outputs are far from the trained model's, and decisions differ by more than near ties.
-    """
-
-    rows: tuple[OpRow, ...]
-    outputs: tuple[OutputRow, ...]
-    skipped: dict[str, str] = field(default_factory=dict)
-    distance: Distance | None = None
-    unexplained: str | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def first_failure(self) -> OpRow | None:
-        """The first operator beyond its bound."""
-        return next((row for row in self.rows if not row.ok), None)
-
-    def shown(self) -> tuple[str, list[tuple[str, str]]]:
-        """A prompt's few lines: the verdict on each kernel."""
-        return verdict(self)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every operator is within its bound, and the frozen model is the trained one but for rounding."""
-        return self.first_failure is None and self.unexplained is None
 
 
 @progress.shown("verifying")
@@ -145,138 +95,28 @@ def verify(
         artifact = shipped(artifact, model, x, kernels)
     _check_file(artifact)
     frozen = _frozen(artifact, model)
-    # A file made for more than one sample at a time runs whole batches of them.
-    batch = fixed_batch(frozen) or 1
-    inputs = filled(samples(x, input_specs(frozen)), batch)
-    _check_finite(inputs, frozen)
-    _check_inputs(model, frozen)
+    inputs = _inputs(x, model, frozen)
     limits = {"time_limit_s": time_limit_s, "memory_limit_bytes": memory_limit_bytes}
-    contents = _contents(artifact, kernels or KERNELS[artifact.runtime])
-    runners, skipped = _runners(contents, limits)
-    _check_compressed(artifact, contents, runners, inputs)
+    loaded = Kernels.loaded(artifact, kernels, **limits)
+    loaded.check_compressed(artifact, inputs)
     segments = segments_of(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})
     against = _against_trained(model, frozen, inputs, strict)
-    few = [a[: max(batch, op_samples - op_samples % batch)] for a in inputs]
-    progress.step("simulating")
-    expected_outputs = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
-    check_varies(frozen, expected_outputs, inputs)
-    names = tuple(input_names(frozen))
-    tallies = {kernel: [Tally(segment, kernel, names, batch) for segment in segments] for kernel in runners}
-    _run_alone(frozen, few, runners, tallies)
-    found: list[OpRow] = []
-    outputs: list[OutputRow] = []
-    for kernel, runner in runners.items():
-        progress.step(f"running the whole model on {kernel}")
-        found += [tally.row(max_lsb, max_fraction) for tally in tallies[kernel]]
-        outputs += _compare_outputs(contents[kernel], frozen, expected_outputs, inputs, runner, kernel)
-    agreements = [*against.agreements(expected_outputs), *_agreements(outputs)]
+    expected = _simulated(frozen, inputs)
+    tallies = _run_alone(frozen, inputs, op_samples, segments, loaded.runners)
+    rows = [tally.row(max_lsb, max_fraction) for tally in tallies]
+    outputs = _whole_models(loaded, frozen, expected, inputs)
+    agreements = [*against.agreements(expected), *_agreements(outputs)]
     notes = (*against.notes, *decision_notes(agreements, len(inputs[0])))
-    result = Verification(tuple(found), tuple(outputs), skipped, against.distance, against.unexplained, notes)
-    if strict and result.first_failure is not None:
-        raise VerificationError(_failure(result.first_failure, max_lsb))
-    return result
+    found = Verification(tuple(rows), tuple(outputs), loaded.skipped, against.distance, against.unexplained, notes)
+    if strict and found.first_failure is not None:
+        raise VerificationError(_failure(found.first_failure, max_lsb))
+    return found
 
 
 def _check_file(artifact: Artifact) -> None:
     if artifact.mode not in ("int8", "16x8"):
         raise ValueError(f"Expected an artifact in mode 'int8' or '16x8'. Received: mode={artifact.mode!r}")
     check_structure(artifact.content)
-
-
-def _run_alone(
-    frozen: keras.Model, few: list[Array], runners: Mapping[str, Target], tallies: Mapping[str, list[Tally]]
-) -> None:
-    """Each operator on each runtime, with the integers that the frozen model has there."""
-    progress.step("running operators alone", len(few[0]) * sum(map(len, tallies.values())))
-    for points, exact, part in simulated(frozen, few):
-        for kernel, runner in runners.items():
-            for tally in tallies[kernel]:
-                tally.add(runner, points, exact[tally.segment.point], part)
-                progress.advance(len(part[0]))
-
-
-def _failure(row: OpRow, max_lsb: int) -> str:
-    return (
-        f"Expected at most {max_lsb} step and {row.bound:.2%} of the values to differ from the frozen model by more "
-        f"than the kernel's own arithmetic. Received: {row.unexplained_lsb} steps, {row.fraction_unexplained:.2%}, "
-        f"first at {row.name!r} on {row.kernel}"
-    )
-
-
-def _against_trained(model: keras.Model | None, frozen: keras.Model, inputs: list[Array], strict: bool) -> Beside:
-    """The first step, from the trained model to the frozen one.
-
-    Raises:
-        VerificationError: With `strict`, where more than rounding stands between the two.
-    """
-    progress.step("comparing with the trained model")
-    against = Beside.of(model, frozen, inputs)
-    if strict and against.unexplained is not None:
-        raise VerificationError(
-            f"Expected a frozen model that is the trained one but for rounding. Received: {against.unexplained}"
-        )
-    return against
-
-
-def _check_finite(inputs: list[Array], frozen: keras.Model) -> None:
-    """Raises for data that no two models agree on."""
-    for array, name in zip(inputs, input_names(frozen), strict=True):
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"Expected finite data. Received: NaN or infinity in input {name!r}")
-
-
-def _check_inputs(model: keras.Model | None, frozen: keras.Model) -> None:
-    """Raises for a model that cannot take the data of the file."""
-    if model is None or getattr(model, "inputs", None) is None:
-        return
-    given, wanted = ([tuple(tensor.shape[1:]) for tensor in each.inputs] for each in (model, frozen))
-    if given != wanted:
-        raise ValueError(
-            f"Expected the model that was converted, with inputs of shape {wanted} for each sample. "
-            f"Received: {model.name!r} with {given}"
-        )
-
-
-def _agreements(rows: Sequence[OutputRow]) -> list[tuple[str, str, float]]:
-    return [
-        (row.name, f"frozen model and {row.kernel}", row.argmax_agreement)
-        for row in rows
-        if row.argmax_agreement is not None
-    ]
-
-
-def runner_of(kernel: str, **limits: Any) -> Target:
-    """The runtime behind a kernel's name, with limits as in `ProcessTarget`.
-
-    Raises:
-        ValueError: For another name.
-    """
-    if kernel == "tflm":
-        return target("tflm", **limits)
-    if kernel not in KERNELS["litert"] and kernel != "builtin":
-        raise ValueError(f"Expected kernels out of 'xnnpack', 'builtin', 'reference', 'tflm'. Received: {kernel!r}")
-    return target("litert", kernels=kernel, **limits)
-
-
-def _contents(artifact: Artifact, kernels: Sequence[str]) -> dict[str, bytes]:
-    """Kernel -> the file it runs: LiteRT's decode no weights."""
-    plain = artifact.content if set(kernels) <= {"tflm"} else expanded(artifact.content)
-    return {kernel: artifact.content if kernel == "tflm" else plain for kernel in kernels}
-
-
-def _runners(contents: Mapping[str, bytes], limits: dict[str, Any]) -> tuple[dict[str, Target], dict[str, str]]:
-    """Kernel -> its runtime, where that has loaded the file, and kernel -> why there is none here."""
-    runners, skipped = {}, {}
-    for kernel, content in contents.items():
-        runner = runner_of(kernel, **limits)
-        reason = runner.available()
-        if reason is None:
-            # Before the simulation, which takes longer: a file that cannot be loaded is refused at once.
-            runner.describe(content, "the converted model")
-            runners[kernel] = runner
-        else:
-            skipped[kernel] = reason
-    return runners, skipped
 
 
 def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
@@ -298,31 +138,86 @@ def _frozen(artifact: Artifact, model: keras.Model | None) -> keras.Model:
         return remembered
 
 
-def _check_compressed(
-    artifact: Artifact, contents: Mapping[str, bytes], runners: Mapping[str, Target], inputs: list[Array]
-) -> None:
-    """A file whose dead units went, or whose weights are encoded, must give the plain file's integers on each kernel.
+def _inputs(x: Any, model: keras.Model | None, frozen: keras.Model) -> list[Array]:
+    """One array for each input, in whole batches of a file that is made for several samples at a time."""
+    inputs = filled(samples(x, input_specs(frozen)), fixed_batch(frozen) or 1)
+    _check_finite(inputs, frozen)
+    _check_inputs(model, frozen)
+    return inputs
+
+
+def _check_finite(inputs: list[Array], frozen: keras.Model) -> None:
+    """Raises for data that no two models agree on."""
+    for array, name in zip(inputs, input_names(frozen), strict=True):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"Expected finite data. Received: NaN or infinity in input {name!r}")
+
+
+def _check_inputs(model: keras.Model | None, frozen: keras.Model) -> None:
+    """Raises for a model that cannot take the data of the file."""
+    if model is None or getattr(model, "inputs", None) is None:
+        return
+    given, wanted = ([tuple(tensor.shape[1:]) for tensor in each.inputs] for each in (model, frozen))
+    if given != wanted:
+        raise ValueError(
+            f"Expected the model that was converted, with inputs of shape {wanted} for each sample. "
+            f"Received: {model.name!r} with {given}"
+        )
+
+
+def _against_trained(model: keras.Model | None, frozen: keras.Model, inputs: list[Array], strict: bool) -> Beside:
+    """The first step, from the trained model to the frozen one.
 
     Raises:
-        VerificationError: If one output differs.
+        VerificationError: With `strict`, where more than rounding stands between the two.
     """
-    if artifact.lowered is None:
-        return
-    for kernel, runner in runners.items():
-        progress.step(f"comparing the compressed file with the plain one on {kernel}")
-        got, wanted = (deployed.run(runner, c, inputs, artifact.mode) for c in (contents[kernel], artifact.plain))
-        differing = sum(int(np.count_nonzero(a != b)) for a, b in zip(got, wanted, strict=True))
-        if differing:
-            raise VerificationError(
-                "Expected the compressed file to give the outputs of the plain one, bit for bit. "
-                f"Received: {differing:,} other values on {kernel}"
-            )
+    progress.step("comparing with the trained model")
+    against = Beside.of(model, frozen, inputs)
+    if strict and against.unexplained is not None:
+        raise VerificationError(
+            f"Expected a frozen model that is the trained one but for rounding. Received: {against.unexplained}"
+        )
+    return against
 
 
-def _compare_outputs(
-    content: bytes, frozen: keras.Model, expected: list[Array], inputs: list[Array], runner: Target, kernel: str
-) -> list[OutputRow]:
-    got = deployed.run(runner, content, inputs, kernel)
+def _simulated(frozen: keras.Model, inputs: list[Array]) -> list[Array]:
+    """What the frozen model gives for all samples."""
+    progress.step("simulating")
+    outputs = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
+    check_varies(frozen, outputs, inputs)
+    return outputs
+
+
+def _run_alone(
+    frozen: keras.Model,
+    inputs: list[Array],
+    op_samples: int,
+    segments: Sequence[Segment],
+    runners: Mapping[str, Target],
+) -> list[Tally]:
+    """Each operator on each runtime, with the integers that the frozen model has there; kernel by kernel."""
+    batch = fixed_batch(frozen) or 1
+    names = tuple(input_names(frozen))
+    few = [array[: max(batch, op_samples - op_samples % batch)] for array in inputs]
+    tallies = [(kernel, Tally(segment, kernel, names, batch)) for kernel in runners for segment in segments]
+    progress.step("running operators alone", len(few[0]) * len(tallies))
+    for points, exact, part in simulated(frozen, few):
+        for kernel, tally in tallies:
+            tally.add(runners[kernel], points, exact[tally.segment.point], part)
+            progress.advance(len(part[0]))
+    return [tally for _, tally in tallies]
+
+
+def _whole_models(loaded: Kernels, frozen: keras.Model, expected: list[Array], inputs: list[Array]) -> list[OutputRow]:
+    """The outputs of the whole file on each runtime, beside the frozen model's."""
+    rows: list[OutputRow] = []
+    for kernel in loaded.runners:
+        progress.step(f"running the whole model on {kernel}")
+        rows += _compare_outputs(loaded.outputs(kernel, inputs), frozen, expected, kernel)
+    return rows
+
+
+def _compare_outputs(got: list[Array], frozen: keras.Model, expected: list[Array], kernel: str) -> list[OutputRow]:
     rows = []
     for name, values, reference in zip(output_names(frozen), got, expected, strict=True):
         values = shaped(values, reference.shape, name)
@@ -332,3 +227,19 @@ def _compare_outputs(
         differing = difference > 1e-5 * np.maximum(np.abs(reference), 1e-3)
         rows.append(OutputRow(name, kernel, float(difference.max()), float(differing.mean()), agreement))
     return rows
+
+
+def _agreements(rows: Sequence[OutputRow]) -> list[tuple[str, str, float]]:
+    return [
+        (row.name, f"frozen model and {row.kernel}", row.argmax_agreement)
+        for row in rows
+        if row.argmax_agreement is not None
+    ]
+
+
+def _failure(row: OpRow, max_lsb: int) -> str:
+    return (
+        f"Expected at most {max_lsb} step and {row.bound:.2%} of the values to differ from the frozen model by more "
+        f"than the kernel's own arithmetic. Received: {row.unexplained_lsb} steps, {row.fraction_unexplained:.2%}, "
+        f"first at {row.name!r} on {row.kernel}"
+    )

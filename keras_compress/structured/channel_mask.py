@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -20,11 +21,10 @@ from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.groups import decides_now, members_of
 from keras_compress.structured.channel_graph import ROLES
 from keras_compress.structured.criteria.criterion import Criterion
-from keras_compress.structured.ranking import Ranking
+from keras_compress.structured.ranking import Pool, Ranking
 
 Tensor = Any
 NO_UNIT = -1
-DEFAULT_MAX_RATIO = 0.9
 
 
 @register("weight_transform")
@@ -40,8 +40,8 @@ class ChannelMask(WeightTransform):
         units: For each index of the axis the number of its channel in the group, -1 for one that stays; by default
             they are channels of this weight alone.
         axis: The axis.
-        pools: For each set of channels that compete: number of the first, how many they are, largest share that is
-            masked. By default all channels of this weight, 0.9.
+        pools: Sets of channels that compete: `Pool(start, width, max_ratio)`, or mappings with these keys. By default
+            all channels of this weight, of which at most 0.9 are masked.
         role: What the axis has to do with the channels, see `channel_graph.ROLES`.
         scored: Whether scores are computed from this weight.
         criterion: Criterion with `tensor_scores`.
@@ -65,7 +65,7 @@ class ChannelMask(WeightTransform):
         pruning_schedule: Schedule | Mapping[str, Any],
         *,
         units: Sequence[int] | None = None,
-        pools: Sequence[Sequence[float]] | None = None,
+        pools: Sequence[Pool | Mapping[str, float]] | None = None,
         axis: int = -1,
         role: str = "out",
         scored: bool = True,
@@ -84,7 +84,7 @@ class ChannelMask(WeightTransform):
         self.pruning_schedule: Schedule = resolve("schedule", pruning_schedule)
         self.criterion: Criterion = resolve("channel_criterion", criterion)
         self.units = None if units is None else [int(unit) for unit in units]
-        self.pools = None if pools is None else [[int(start), int(width), float(top)] for start, width, top in pools]
+        self.pools = None if pools is None else [Pool.of(pool) for pool in pools]
         self.axis, self.role, self.scored = int(axis), role, bool(scored)
         self.group, self.scope, self.regrow = group, scope, bool(regrow)
         self.round_to = int(round_to)
@@ -166,7 +166,7 @@ class ChannelMask(WeightTransform):
             **super().get_config(),
             "pruning_schedule": _as_config(self.pruning_schedule),
             "units": self.units,
-            "pools": self.pools,
+            "pools": None if self.pools is None else [asdict(pool) for pool in self.pools],
             "axis": self.axis,
             "role": self.role,
             "scored": self.scored,
@@ -245,10 +245,9 @@ def _numbers(mask: ChannelMask) -> NDArray[np.int64]:
 
 
 def _ranking(masks: Sequence[ChannelMask]) -> Ranking:
-    alone = [[0, len(masks[0].unit_numbers), DEFAULT_MAX_RATIO]]
-    pools = {int(pool[0]): pool for mask in masks for pool in mask.pools or alone}
-    _, widths, max_ratios = zip(*(pools[start] for start in sorted(pools)), strict=True)
-    return Ranking(widths, max_ratios, masks[0].round_to)
+    alone = [Pool(0, len(masks[0].unit_numbers))]
+    pools = {pool.start: pool for mask in masks for pool in mask.pools or alone}
+    return Ranking([pools[start] for start in sorted(pools)], masks[0].round_to)
 
 
 def _units_now(masks: Sequence[ChannelMask]) -> Tensor:

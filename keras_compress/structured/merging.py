@@ -50,7 +50,8 @@ def merge_channels(
     from the inputs on, and compared as they are after the merges before them.
 
     Args:
-        model: Built Functional or Sequential model without transforms in training.
+        model: Built model without transforms in training; a subclassed one becomes a Functional model of what its
+            `call` runs.
         tolerance: Largest distance, >= 0, in which unrelated channels are about 1.4 apart. 0 merges equal channels,
             without any loss.
         filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_compress.core.budget import Budget
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register, resolve
@@ -17,9 +18,9 @@ from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.warn import warn
 from keras_compress.data.examples import Examples
 from keras_compress.graph.model import by_message, check_model
+from keras_compress.structured.channel_budget import ChannelBudget
 from keras_compress.structured.channel_graph import OUTPUT, ChannelGraph, ChannelGroup, Removed
 from keras_compress.structured.channel_ids import Ids
-from keras_compress.structured.cost import Budget
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.filling import Filling
@@ -39,7 +40,7 @@ def prune_channels(
     ratio: float | None = None,
     *,
     criterion: Criterion | str | Mapping[str, Any] = "l1",
-    target: Mapping[Any, float] | None = None,
+    target: Budget | Mapping[Any, float] | None = None,
     data: Any = None,
     loss: Any = None,
     scope: str = "local",
@@ -61,8 +62,8 @@ def prune_channels(
         model: Built model; a subclassed one becomes a Functional model of what its `call` runs.
         ratio: Share of the channels to remove, in (0, 1); 0.5 by default, where there is no `target`.
         criterion: What channels are ranked by: `"l1"`, `"l2"`, `"taylor"`, ... or an object.
-        target: Instead of `ratio`: a cost and the fraction of it to keep, `{"macs": 0.5}`, `"params"`, `"bytes"`,
-            `"latency"`.
+        target: Instead of `ratio`: what the result may cost, `kc.Budget(macs=0.5, bytes=200_000)` or the same as a
+            mapping, `{"macs": 0.5}`.
         data: `(x, y)` or batches of them, for criteria that need data.
         loss: Loss for criteria that need gradients; the model's compiled one by default.
         scope: `"local"`: the share of each group of channels; `"global"`: of all together, by one ranking.
@@ -72,7 +73,8 @@ def prune_channels(
         iterations: In how many steps to prune, each followed by `fine_tune`.
         pruning_schedule: Iteration, from 1 on -> how far to go in it, relative to the value at the last one; equal
             steps by default. Without `ratio` and `target`, the value at the last one is the ratio.
-        fine_tune: `fine_tune(model)` trains a model in place; called after each step but the last one is yours.
+        fine_tune: `kc.Training(...).on(x, y)`, or a function `fine_tune(model)` that trains a model in place; called
+            after each step but the last one is yours.
         filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
         rules: Exceptions: `{"layers": selector, "skip": True}`, or with `"ratio"` or `"max_ratio"`.
         allow_inexact: Prune channels over which a normalization takes its statistics too.
@@ -86,13 +88,14 @@ def prune_channels(
     """
     criterion = checked_criterion(criterion)
     _check_settings(ratio, target, scope, max_ratio, round_to, iterations, fine_tune, rules)
+    wanted = None if target is None else Budget.of(target)
     check_model(model)
     examples = Examples.for_model(model, data, loss, criterion.needs, f"criterion {type(criterion).__name__}")
     graph = channel_graph(model, allow_inexact=allow_inexact)
     limits = limits_of(graph, {"ratio": None, "max_ratio": max_ratio}, filters, rules)
     warn_of_frozen(graph)
     shares, last = _shares(pruning_schedule, iterations)
-    budget = None if target is None else Budget(target, graph)
+    budget = None if wanted is None else ChannelBudget(wanted, graph)
     with ProgressLine("pruning channels") as line:
         for step, share in enumerate(shares, start=1):
             line.step(f"step {step} of {iterations}")

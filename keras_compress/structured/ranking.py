@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,58 @@ from keras_compress.structured.selection import step_of
 Tensor = Any
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Units that compete: so many of them go.
+
+    Attributes:
+        start: Number of the first.
+        width: How many they are.
+        max_ratio: Largest share of them that goes, in [0, 1].
+    """
+
+    start: int
+    width: int
+    max_ratio: float = 0.9
+
+    @classmethod
+    def of(cls, given: Pool | Mapping[str, float] | Sequence[float]) -> Pool:
+        """A pool from a configuration: a mapping, or a list as files of the first release have it.
+
+        Raises:
+            ValueError: For anything else.
+
+        >>> Pool.of({"start": 0, "width": 8}) == Pool.of([0, 8, 0.9]) == Pool(0, 8)
+        True
+        """
+        if isinstance(given, Pool):
+            return given
+        named = given if isinstance(given, Mapping) else dict(zip(("start", "width", "max_ratio"), given, strict=False))
+        if not {"start", "width"} <= set(named) <= {"start", "width", "max_ratio"}:
+            raise ValueError(f"Expected a pool as {{'start': 0, 'width': 8, 'max_ratio': 0.9}}. Received: {given}")
+        return cls(int(named["start"]), int(named["width"]), float(named.get("max_ratio", cls.max_ratio)))
+
+    def holds(self, units: Any) -> Any:
+        """For each number of a unit, whether it is of this pool."""
+        return (units >= self.start) & (units < self.start + self.width)
+
+
 class Ranking:
     """Which of some units stay: the lowest scores go, in each pool of units that compete, or of all pools together.
 
     It gives what `Selection` gives for the same scores and ratio.
 
     Args:
-        widths: Number of units in each pool. Units are numbered pool by pool.
-        max_ratios: Largest share of each pool that may go.
+        pools: The pools. Units are numbered pool by pool.
         round_to: Numbers of units that stay are multiples of it; see `step_of` for narrow pools.
     """
 
-    def __init__(self, widths: Sequence[int], max_ratios: Sequence[float], round_to: int = 1) -> None:
-        self._widths = np.asarray(widths, np.int32)
-        self._max_ratios = np.asarray(max_ratios, np.float64)
+    def __init__(self, pools: Sequence[Pool], round_to: int = 1) -> None:
+        self._widths = np.array([pool.width for pool in pools], np.int32)
+        self._max_ratios = np.array([pool.max_ratio for pool in pools], np.float64)
         least = np.maximum(1, np.ceil(self._widths * (1.0 - self._max_ratios) - 1e-9))
         self._most = np.maximum(self._widths - least, 0).astype(np.int32)
-        self._steps = np.array([step_of(width, round_to) for width in widths], np.float64)
+        self._steps = np.array([step_of(pool.width, round_to) for pool in pools], np.float64)
         self._pool_of = np.repeat(np.arange(len(self._widths), dtype=np.int32), self._widths)
         # Of units sorted by score in each pool, which places then have the same pools: their rank.
         starts = np.cumsum(self._widths) - self._widths

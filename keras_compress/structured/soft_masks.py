@@ -36,6 +36,7 @@ from keras_compress.structured.criteria.criterion import Criterion
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.gates import opened_to_masks, without_gates
 from keras_compress.structured.prune import check_choice, checked_criterion, limits_of, warn_of_frozen
+from keras_compress.structured.ranking import Pool
 from keras_compress.structured.selection import GroupLimits
 from keras_compress.structured.surgery import cut, refuse_transforms
 
@@ -144,11 +145,11 @@ class _Masks:
         groups = [group for group in graph.prunable if group.name in limits]
         # Numbers of the channels, group by group, and for each the group it competes in.
         self._numbers = np.full(graph.unit_count, NO_UNIT, np.int64)
-        self._pools: list[list[float]] = []
+        self._pools: list[Pool] = []
         for group in groups:
-            start = sum(int(pool[1]) for pool in self._pools)
+            start = sum(pool.width for pool in self._pools)
             self._numbers[group.units] = start + np.arange(len(group))
-            self._pools.append([start, len(group), limits[group.name].max_ratio])
+            self._pools.append(Pool(start, len(group), limits[group.name].max_ratio))
         for each in graph.weights:
             if each.role in MASKED_ROLES and (self._units(each) != NO_UNIT).any():
                 self._axes.setdefault(id(each.layer), []).append(each)
@@ -191,7 +192,7 @@ class _Masks:
             axis=axis.axis,
             role=axis.role,
             scored=self._criterion.reads(axis),
-            pools=[pool for pool in self._pools if ((units >= pool[0]) & (units < pool[0] + pool[1])).any()],
+            pools=[pool for pool in self._pools if pool.holds(units).any()],
             **self._settings,
         )
 

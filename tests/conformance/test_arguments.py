@@ -30,7 +30,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "ChannelMask": {
         "pruning_schedule": SCHEDULE,
         "units": [0, -1, 1, 2, 3, 4, 5, 6],
-        "pools": [[0, 7, 0.5]],
+        "pools": [{"start": 0, "width": 7, "max_ratio": 0.5}],
         "role": "in",
         "scored": False,
         "group": "one",

@@ -39,3 +39,31 @@ def test_no_layer_imports_another_by_a_string():
 def test_each_provider_registers_an_object(kind):
     found = {made.__module__ for made in registry.entries(kind).values()}
     assert set(providers.providers(kind)) <= found
+
+
+def files_with(module: str, attribute: str) -> set[str]:
+    """Files that name an attribute of a module."""
+    return {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == f"{module}.{attribute}"
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "attribute", "where"),
+    [
+        ("keras_private", "nodes_by_depth", "graph/graph.py"),  # "lists the nodes of a Functional model"
+        ("keras", "optimizers", "data/training.py"),  # "compiles and fits"
+    ],
+)
+def test_what_is_said_to_be_in_one_file_is_in_no_other(module: str, attribute: str, where: str) -> None:
+    # The checks of methods train their samples as a user would.
+    assert files_with(module, attribute) - {"testing/sample.py"} == {where}
+
+
+def test_the_call_context_is_read_in_one_file() -> None:
+    named = {str(p.relative_to(ROOT)) for p in ROOT.rglob("*.py") if '"current_call_ctx"' in p.read_text("utf-8")}
+    # The second keeps it as it is, and does not look into it.
+    assert named == {"core/context.py", "core/global_state.py"}

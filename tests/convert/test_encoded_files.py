@@ -12,7 +12,7 @@ from keras import layers
 from tests_integer_nets import IntegerNet
 
 import keras_compress as kc
-from keras_compress.convert.compressed import compressed
+from keras_compress.convert.compressed import compress_content
 from keras_compress.runtime.target import target
 from keras_compress.tflite import inspection
 from keras_compress.tflite.encoding.codec import Form
@@ -205,7 +205,7 @@ def test_verify_notices_a_file_that_is_another(artifacts, model, x):
     graph = Graph(read_model(artifacts["int8"].content))
     bias = next(op.inputs[2] for op in graph.operators if graph.kind(op) == "FULLY_CONNECTED")
     graph.set_constant(bias, graph.constant(bias) + 1000)
-    other = compressed(write_model(graph.model), "auto", encode=True).content
+    other = compress_content(write_model(graph.model), "auto", encode=True).content
     wrong = replace(artifacts["auto"], content=other)
     with pytest.raises(kc.VerificationError, match="Expected the compressed file to give the outputs of the plain one"):
         kc.verify(wrong, None, x[:20])

@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import keras_compress as kc
 from keras_compress.runtime import deployed
-from keras_compress.runtime.verify import runner_of
+from keras_compress.runtime.kernels import runner_of
 
 
 def sqnr_db(reference, values):

@@ -6,7 +6,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.convert.read_back import check_integers
-from keras_compress.runtime.verify import runner_of
+from keras_compress.runtime.kernels import runner_of
 from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 from keras_compress.tflite.grids import ConstantGrid
 from keras_compress.tflite.packing import bits_needed, pack, spare_bits, unpack

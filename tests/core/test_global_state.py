@@ -100,7 +100,9 @@ def test_a_pipeline_that_is_interrupted_gives_the_seeds_back() -> None:
 
     model = net()
     with unchanged(), pytest.raises(KeyboardInterrupt):
-        kc.deep_compression(model, X, Y, validation_data=(X, Y), fit=interrupt, sparsities=(0.5,))
+        kc.deep_compression(
+            model, X, Y, validation_data=(X, Y), training=kc.Training(fit=interrupt), pruning=kc.Pruning((0.5,))
+        )
 
 
 def test_a_failed_conversion_leaves_no_scope_open() -> None:

@@ -17,7 +17,7 @@ from keras_compress.runtime.estimate import Estimate
 from keras_compress.runtime.measure import Measurement
 from keras_compress.runtime.operators import OpRow
 from keras_compress.runtime.target import Latency
-from keras_compress.runtime.verify import OutputRow, Verification
+from keras_compress.runtime.verification import OutputRow, Verification
 from keras_compress.structured.sensitivity import GroupSensitivity
 
 # Clears the screen, turns the direction of writing, and is a script for a browser.

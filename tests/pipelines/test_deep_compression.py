@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -13,7 +13,7 @@ import tensorflow as tf
 import keras_compress as kc
 from keras_compress.demo.datasets import Dataset
 from keras_compress.pipelines.checkpoints import Checkpoints
-from keras_compress.pipelines.training import Settings, Trainer
+from keras_compress.pipelines.training import Trainer
 from keras_compress.recipes.recipe import Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not apply to tf.data functions:UserWarning")
@@ -48,7 +48,12 @@ def model(digits: Dataset) -> keras.Model:
 
 
 def compressed(model: keras.Model, digits: Dataset, **arguments: object) -> kc.DeepCompression:
-    settings = {"epochs": EPOCHS, "batch_size": 32, "sparsities": (0.4, 0.7), "max_drop": 0.1, **arguments}
+    settings = {
+        "training": kc.Training(epochs=EPOCHS, batch_size=32),
+        "pruning": kc.Pruning((0.4, 0.7)),
+        "max_drop": 0.1,
+        **arguments,
+    }
     held_out = (digits.x_test, digits.y_test)
     few = slice(0, 480)
     return kc.deep_compression(model, digits.x_train[few], digits.y_train[few], validation_data=held_out, **settings)
@@ -75,14 +80,16 @@ def test_a_file_within_the_budget_that_holds_all_three_promises(model: keras.Mod
 
 def test_a_budget_that_no_round_meets_is_said(model: keras.Model, digits: Dataset) -> None:
     # Centroids that the model has already are taken off.
+    clustered = kc.cluster_weights(model, 32)
+    training = kc.Training(LOSS, EPOCHS, batch_size=32)
     with pytest.warns(UserWarning, match="No round is within the budget: the file has"):
-        found = compressed(kc.cluster_weights(model, 32), digits, sparsities=(0.97,), max_drop=0.0, loss=LOSS)
+        found = compressed(clustered, digits, pruning=kc.Pruning((0.97,)), max_drop=0.0, training=training)
     assert not found.met
     assert [step.within_budget for step in found.steps] == [False, False]
 
 
 def test_a_round_beyond_the_budget_ends_the_rounds(model: keras.Model, digits: Dataset) -> None:
-    found = compressed(model, digits, channels=0.25, sparsities=(0.5, 0.97, 0.98), max_drop=0.1)
+    found = compressed(model, digits, pruning=kc.Pruning((0.5, 0.97, 0.98), channels=0.25))
     assert found.model.get_layer("hidden").layer.units == 48
     assert [step.name for step in found.steps] == ["prune_0.5", "prune_0.97", "prune_0.5_quantize"]
     assert found.sparsity == 0.5
@@ -103,7 +110,7 @@ def test_a_killed_run_goes_on_to_the_same_file(model: keras.Model, digits: Datas
         tried.compile("adam", LOSS)
         tried.fit(digits.x_train[:160], digits.y_train[:160], epochs=1, verbose=0)
 
-    few = {"sparsities": (0.5,), "max_drop": None, "fit": fit}
+    few = {"pruning": kc.Pruning((0.5,)), "max_drop": None, "training": kc.Training(fit=fit)}
     with pytest.raises(Killed):
         compressed(model, digits, folder=tmp_path, **few)
     resumed = compressed(model, digits, folder=tmp_path, **few)
@@ -117,16 +124,12 @@ def test_a_killed_run_goes_on_to_the_same_file(model: keras.Model, digits: Datas
 def test_bad_input(model: keras.Model, digits: Dataset, tmp_path: Path) -> None:
     for arguments, message in (
         ({"max_drop": -0.1}, "Expected `max_drop` >= 0"),
-        ({"sparsities": ()}, "Expected `sparsities` in"),
-        ({"sparsities": (0.99,)}, "Expected `sparsities` in"),
-        ({"channels": 1.0}, "Expected `channels` in"),
-        ({"epochs": {"tune": 1}}, "Expected `epochs` > 0 for stages out of"),
-        ({"number_of_clusters": 1}, "Expected `number_of_clusters` to be an integer from 2"),
-        ({"io": "int3"}, "Expected `io` out of"),
-        ({"target": "litert", "weights_storage": "huffman"}, "Expected target='tflm'"),
+        ({"training": kc.Training(epochs={"tune": 1})}, "Expected `epochs` > 0 for stages out of"),
     ):
         with pytest.raises(ValueError, match=message):
             compressed(model, digits, **arguments)
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'sparsity' \(did you mean 'sparsities'\?\)"):
+        compressed(model, digits, sparsity=0.5)
     with pytest.raises(ValueError, match="Expected `loss`, `fit`, or a compiled model"):
         compressed(keras.Model(model.inputs, model.outputs), digits)
     folder = tmp_path / "other"
@@ -148,25 +151,76 @@ def test_bad_input(model: keras.Model, digits: Dataset, tmp_path: Path) -> None:
     assert (folder / "prune_0.5.keras").read_bytes() == b"trained for a week"
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: kc.Pruning(()), "Expected `sparsities` in"),
+        (lambda: kc.Pruning((0.99,)), "Expected `sparsities` in"),
+        (lambda: kc.Pruning(channels=1.0), "Expected `channels` in"),
+        (lambda: kc.Clustering(1), "Expected `number_of_clusters` to be an integer from 2"),
+        (lambda: kc.Conversion(io="int3"), "Expected `io` out of"),
+        (lambda: kc.Conversion("litert", "huffman"), "Expected target='tflm'"),
+        (lambda: kc.Training(batch_size=0), "Expected `batch_size` > 0"),
+        (lambda: kc.Training(epochs={"prune": 0}), "Expected `epochs` > 0"),
+    ],
+)
+def test_a_part_is_checked_when_it_is_made(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_names_of_the_last_release_do_the_same_and_say_the_new_one(model: keras.Model, digits: Dataset) -> None:
+    with pytest.warns(DeprecationWarning, match="now") as told:
+        earlier = compressed(
+            model,
+            digits,
+            pruning=kc.Pruning(),
+            training=kc.Training(),
+            sparsities=(0.6,),
+            channels=0.25,
+            seed=3,
+            epochs=EPOCHS,
+            learning_rates={"prune": 2e-3},
+            batch_size=32,
+            number_of_clusters=8,
+            io="int8",
+            loss=LOSS,
+        )
+    assert {str(each.message).split(" now.")[0] for each in told} >= {
+        "deep_compression(sparsities=...) is pruning=kc.Pruning(sparsities=...)",
+        "deep_compression(learning_rates=...) is training=kc.Training(learning_rate=...)",
+        "deep_compression(io=...) is conversion=kc.Conversion(io=...)",
+    }
+    now = compressed(
+        model,
+        digits,
+        pruning=kc.Pruning((0.6,), channels=0.25),
+        clustering=kc.Clustering(8),
+        training=kc.Training(LOSS, EPOCHS, {"prune": 2e-3}, batch_size=32, seed=3),
+        conversion=kc.Conversion(io="int8"),
+    )
+    assert now.artifact.content == earlier.artifact.content
+
+
 def test_a_folder_of_other_rounds_or_another_metric_is_refused(
     model: keras.Model, digits: Dataset, tmp_path: Path
 ) -> None:
     def fit(tried: keras.Model, stage: Stage) -> None:
         raise Killed
 
-    few = {"sparsities": (0.5,), "fit": fit, "folder": tmp_path}
+    few = {"pruning": kc.Pruning((0.5,)), "training": kc.Training(fit=fit), "folder": tmp_path}
     with pytest.raises(Killed):
         compressed(model, digits, **few)
     with pytest.raises(Killed):
-        compressed(model, digits, **few | {"max_drop": None, "io": "int8"})
+        compressed(model, digits, **few | {"max_drop": None, "conversion": kc.Conversion(io="int8")})
     other_loss = keras.models.clone_model(model)
     other_loss.set_weights(model.get_weights())
     other_loss.compile("adam", "mse")
     for other, name in (
-        ({"sparsities": (0.3, 0.5)}, "sparsities"),
+        ({"pruning": kc.Pruning((0.3, 0.5))}, "sparsities"),
         ({"metric": lambda outputs, y: -1.0}, "metric"),
-        ({"epochs": {"prune": 2}}, "epochs"),
-        ({"fit": lambda tried, stage: None}, "fit"),
+        ({"training": kc.Training(epochs={"prune": 2}, fit=fit)}, "epochs"),
+        ({"training": kc.Training(fit=lambda tried, stage: None)}, "fit"),
         ({"model": other_loss}, "loss"),
     ):
         with pytest.raises(ValueError, match=f"which holds other work: {name}$"):
@@ -178,7 +232,6 @@ def test_a_training_that_ends_in_nan_is_an_error() -> None:
         trained.layers[-1].kernel.assign(np.full(trained.layers[-1].kernel.shape, np.inf))
 
     spoilt = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="out")])
-    settings = Settings({"prune": 1}, {"prune": 0.1}, 8, None, 0, fit)
-    train = Trainer(settings, np.zeros((2, 2)), np.zeros((2, 1)), spoilt)
+    train = Trainer(kc.Training(fit=fit), np.zeros((2, 2)), np.zeros((2, 1)), spoilt)
     with pytest.raises(ValueError, match=r"NaN or infinity after stage 'prune_0.5', at \['out'\]"):
         train(spoilt, "prune", "prune_0.5")

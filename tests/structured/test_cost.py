@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.structured import cost
+from keras_compress.structured import channel_budget, cost
 from keras_compress.structured.dependency import channel_graph
 
 
@@ -25,9 +25,9 @@ def share_of_hundred(ratio: float) -> np.ndarray:
 
 
 def test_within_budget_takes_the_smallest_ratio() -> None:
-    removed = cost.within_budget(share_of_hundred, lambda removed: float((~removed).sum()), 37.0)
+    removed = channel_budget.within_budget(share_of_hundred, lambda removed: float((~removed).sum()), 37.0)
     assert removed.sum() == 63
-    assert cost.within_budget(share_of_hundred, lambda removed: 1.0, 0.5).sum() == 100
+    assert channel_budget.within_budget(share_of_hundred, lambda removed: 1.0, 0.5).sum() == 100
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,11 @@ def test_search_finds_the_largest_that_meets_the_goal(of_left: Any, most_evaluat
         tried.append(int((~removed).sum()))
         return of_left(tried[-1])
 
-    search = cost._Search(share_of_hundred, measured, lambda removed: float((~removed).sum()), 0.5, 0.0)
-    over = cost._Candidate(share_of_hundred(0.0), 100.0, 1.0)
-    found = search.run(over, cost._Candidate(share_of_hundred(0.9), 10.0, of_left(10)), most_evaluations).removed
+    search = channel_budget._Search(share_of_hundred, measured, lambda removed: float((~removed).sum()), 0.5, 0.0)
+    over = channel_budget._Candidate(share_of_hundred(0.0), 100.0, 1.0)
+    found = search.run(
+        over, channel_budget._Candidate(share_of_hundred(0.9), 10.0, of_left(10)), most_evaluations
+    ).removed
     best = max(left for left in range(101) if of_left(left) <= 0.5)
     assert (~found).sum() == best
     assert len(tried) <= most_evaluations
@@ -56,7 +58,7 @@ def test_search_finds_the_largest_that_meets_the_goal(of_left: Any, most_evaluat
 
 def test_a_measured_cost_stops_within_its_tolerance() -> None:
     @dataclass
-    class Squares(cost.Cost):
+    class Squares(cost.ChannelCost):
         evaluations = 6
         tolerance = 0.05
         tried: list[float] = field(default_factory=list)
@@ -147,7 +149,8 @@ def test_the_group_whose_next_channels_matter_most_gets_a_step_back_first(loud: 
 def test_a_budget_that_no_width_comes_near_is_said() -> None:
     wide = keras.Sequential([keras.Input((16,)), layers.Dense(32, name="a"), layers.Dense(3)])
     with pytest.warns(
-        UserWarning, match=r"0\.\d+ of the parameters are left, where the target is 0\.7: .*`round_to=1`"
+        UserWarning,
+        match=r"0\.\d+ of the parameters are left, where the target is 0\.7 of the parameters: .*`round_to=1`",
     ):
         pruned = kc.prune_channels(wide, target={"params": 0.7})
     assert pruned.get_layer("a").units == 16
@@ -155,7 +158,7 @@ def test_a_budget_that_no_width_comes_near_is_said() -> None:
 
 
 def test_a_measured_budget_is_filled_in_single_steps() -> None:
-    class Counted(cost.Cost):
+    class Counted(cost.ChannelCost):
         evaluations = 6
 
         def value(self, graph: Any, removed: Any) -> float:
@@ -167,18 +170,56 @@ def test_a_measured_budget_is_filled_in_single_steps() -> None:
     assert 0.47 <= share <= 0.5
 
 
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        ({"joules": 0.5}, "Expected a cost out of"),
-        ({"macs": 0.5, "bytes": 0.5}, "Expected `target` as one cost"),
-        ({"macs": 1.0}, r"Expected a fraction in \(0, 1\) of the macs"),
-        ({3: 0.5}, "Expected a cost such as 'macs'"),
-    ],
-)
-def test_bad_targets(target: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        cost.cost_of(target)
+def test_a_figure_is_kept_as_a_fraction_is() -> None:
+    model = net()
+    most = model.count_params() // 2
+    by_figure, by_fraction = (
+        kc.prune_channels(model, target=kc.Budget(params=value), round_to=1) for value in (most, most / (2 * most))
+    )
+    assert most - 100 <= by_figure.count_params() <= most
+    assert by_figure.count_params() == by_fraction.count_params()
+
+
+@pytest.mark.parametrize(("macs", "params"), [(0.9, 0.3), (0.3, 0.9), (0.4, 0.4)])
+def test_all_limits_of_a_budget_are_kept_and_the_tightest_is_used(macs: float, params: float) -> None:
+    model = images((16, 16, 32, 32, 64))
+    pruned = kc.prune_channels(model, target=kc.Budget(macs=macs, params=params), round_to=1)
+    before, after = ((channel_graph(each).macs(), each.count_params()) for each in (model, pruned))
+    left = [new / old for old, new in zip(before, after, strict=True)]
+    assert left[0] <= macs
+    assert left[1] <= params
+    assert max(left[0] - macs, left[1] - params) > -0.03
+
+
+def test_a_counted_and_a_measured_limit_together() -> None:
+    model = net()
+    size = len(kc.convert(model, mode="float32").content)
+    pruned = kc.prune_channels(model, target=kc.Budget(bytes=size // 2, macs=0.9), round_to=1)
+    assert 0.45 * size <= len(kc.convert(pruned, mode="float32").content) <= size // 2
+
+
+def test_what_is_within_its_budget_stays_and_is_said() -> None:
+    model = net()
+    count = model.count_params()
+    with pytest.warns(UserWarning, match=rf"costs {count:,} parameters, within its budget of {count + 1:,} parameters"):
+        same = kc.prune_channels(model, target={"params": count + 1})
+    assert same.count_params() == count
+
+
+def test_a_figure_out_of_reach_is_told_in_its_unit() -> None:
+    least = kc.prune_channels(net(), 0.5, round_to=1).count_params()
+    with pytest.raises(ValueError, match=rf"Received: 100 parameters to keep; the nearest is {least:,} parameters"):
+        kc.prune_channels(net(), target=kc.Budget(params=100), max_ratio=0.5, round_to=1)
+
+
+def test_the_arena_is_that_of_the_runtime() -> None:
+    model = images((16, 16))
+    whole = kc.Arena().of(model)
+    x = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype(np.float32)
+    artifact = kc.convert(model, "tflm", mode="float32")
+    assert whole == kc.measure(artifact, x, target="tflm").memory["arena_minimum_bytes"]
+    pruned = kc.prune_channels(model, target=kc.Budget(arena=0.6), round_to=1)
+    assert 0.5 * whole <= kc.Arena().of(pruned) <= 0.6 * whole
 
 
 def test_bytes_are_those_of_the_file() -> None:
@@ -191,7 +232,7 @@ def test_bytes_are_those_of_the_file() -> None:
 def test_int8_bytes_need_data() -> None:
     graph = channel_graph(net())
     data = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
-    whole = kc.FileBytes("int8", data).whole(graph)
+    whole = kc.FileBytes("int8", data).whole(graph.model)
     assert whole == len(kc.convert(graph.model, mode="int8", representative_dataset=data).content)
     with pytest.raises(ValueError, match="representative_dataset"):
         kc.prune_channels(graph.model, target={kc.FileBytes("int8"): 0.5})
@@ -209,15 +250,15 @@ def test_latency_times_candidate_and_unpruned_model_in_one_run(monkeypatch: pyte
     monkeypatch.setattr(latency.runner, "latency", lambda contents, runs, warmup: by_size(contents, runs))
     pruned = kc.prune_channels(net(), target={latency: 0.5}, round_to=1)
     assert len(kc.convert(pruned, mode="float32").content) in {run["candidate"] for run in runs}
-    assert {run["unpruned"] for run in runs} == {len(kc.convert(net(), mode="float32").content)}
-    assert 0.45 <= len(kc.convert(pruned, mode="float32").content) / runs[0]["unpruned"] <= 0.5
+    assert {run["given"] for run in runs} == {len(kc.convert(net(), mode="float32").content)}
+    assert 0.45 <= len(kc.convert(pruned, mode="float32").content) / runs[0]["given"] <= 0.5
 
 
 def test_latency_on_a_runtime() -> None:
-    graph = channel_graph(net())
+    model = net()
     latency = kc.Latency("litert", runs=20, warmup=2)
-    assert latency.value(graph, graph.none_removed()) > 0
-    assert latency.fraction(graph, graph.none_removed(), latency.whole(graph)) > 0
+    assert latency.of(model) > 0
+    assert latency.fraction(model, latency.whole(model)) > 0
 
 
 def test_latency_refuses_what_no_runtime_offers() -> None:

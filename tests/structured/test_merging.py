@@ -194,3 +194,24 @@ def test_hash_weights_then_merge() -> None:
     assert kc.merge_channels(made).get_layer("hidden").units == levels
     with pytest.raises(ValueError, match=r"Expected `max_error` in \(0, 1\). Received: max_error=1.0"):
         kc.hash_weights(model, 1.0)
+
+
+def test_a_subclassed_model_becomes_a_functional_one() -> None:
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = keras.layers.Dense(8, "relu", name="hidden")
+            self.out = keras.layers.Dense(3, name="out")
+
+        def call(self, inputs):
+            return self.out(self.hidden(inputs))
+
+    model, x = Net(), np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    model(x)
+    kernel = model.hidden.kernel.numpy()
+    kernel[:, 1] = kernel[:, 0]
+    model.hidden.kernel.assign(kernel)
+    expected = np.array(model(x))
+    merged = kc.merge_channels(model, 0.0)
+    assert merged.get_layer("hidden").units == 7
+    np.testing.assert_allclose(np.array(merged(x)), expected, rtol=1e-5, atol=1e-6)

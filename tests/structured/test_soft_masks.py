@@ -15,7 +15,7 @@ import keras_compress as kc
 from keras_compress.core.registry import resolve
 from keras_compress.graph.model import compressed_layers
 from keras_compress.structured.channel_mask import ChannelMask, masks_in
-from keras_compress.structured.ranking import Ranking
+from keras_compress.structured.ranking import Pool, Ranking
 from keras_compress.structured.selection import GroupLimits, Selection
 from keras_compress.structured.surgery import largest_difference
 
@@ -173,7 +173,7 @@ def test_a_training_step_chooses_what_prune_channels_would(scope: str, round_to:
     limits = {group.name: GroupLimits(len(group), None, max_ratio) for group in graph.prunable}
     selection = Selection(graph, scores, limits, round_to)
     units = np.concatenate([group.units for group in graph.prunable])
-    ranking = Ranking([len(group) for group in graph.prunable], [max_ratio] * len(graph.prunable), round_to)
+    ranking = Ranking([Pool(0, len(group), max_ratio) for group in graph.prunable], round_to)
     for ratio in (0.1, 0.45, 0.8):
         removed = selection.together(ratio) if scope == "global" else selection.local(ratio)
         kept = ranking.kept(scores[units], tf.constant(ratio), together=scope == "global", comparable=False, live=None)
@@ -292,3 +292,11 @@ def test_models_with_other_transforms_are_refused() -> None:
 def test_a_mask_by_itself_cannot_let_channels_come_back() -> None:
     with pytest.raises(ValueError, match="Expected a `group` where channels may come back"):
         ChannelMask(kc.ConstantSparsity(0.5, 0), regrow=True)
+
+
+def test_pools_as_lists_are_those_of_files_of_the_first_release() -> None:
+    mask = ChannelMask(kc.ConstantSparsity(0.5, 0), units=[0, 1, 2, 3], pools=[[0, 4, 0.5]])
+    assert mask.pools == [Pool(0, 4, 0.5)]
+    assert mask.get_config()["pools"] == [{"start": 0, "width": 4, "max_ratio": 0.5}]
+    with pytest.raises(ValueError, match="Expected a pool as"):
+        ChannelMask(kc.ConstantSparsity(0.5, 0), pools=[{"first": 0, "width": 4}])

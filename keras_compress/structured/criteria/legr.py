@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from keras_compress.core.registry import register
 from keras_compress.data.examples import Examples
+from keras_compress.structured.channel_budget import within_budget
 from keras_compress.structured.channel_graph import ChannelGraph, Removed
-from keras_compress.structured.cost import within_budget
 from keras_compress.structured.criteria.criterion import Criterion, Scores, WeightCriterion
 from keras_compress.structured.criteria.gradients import Readers
 from keras_compress.structured.selection import GroupLimits, Selection

@@ -18,8 +18,8 @@ from keras_compress.convert.lstm.layers import FusedLSTM
 from keras_compress.demo import datasets
 from keras_compress.ir.json import from_json, to_json
 from keras_compress.runtime.litert import LiteRT
+from keras_compress.runtime.operators import VerificationError
 from keras_compress.runtime.tflm import TFLM
-from keras_compress.runtime.verify import VerificationError
 from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 from keras_compress.tflite.lstm.integers import LstmIntegers
 from keras_compress.tflite.lstm.operator import KIND

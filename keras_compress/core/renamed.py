@@ -1,0 +1,37 @@
+"""Arguments that have moved into a value class: their old names work for one release, and say the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from keras_compress.core.suggest import did_you_mean
+from keras_compress.core.warn import warn
+
+
+def with_earlier(
+    function: str, parts: Mapping[str, Any], earlier: Mapping[str, Any], places: Mapping[str, tuple[str, str]]
+) -> dict[str, Any]:
+    """The parts of a call, with what was given by an old name put into them.
+
+    Args:
+        function: Name of the function, for messages.
+        parts: Argument -> dataclass.
+        earlier: What was given by old names.
+        places: Old name -> argument, and the name in its class.
+
+    Raises:
+        TypeError: For a name that never was one.
+    """
+    made = dict(parts)
+    for name, value in earlier.items():
+        if name not in places:
+            near = did_you_mean(name, [*parts, *places])
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{near}")
+        part, field = places[name]
+        # As a default: the fields that were not given keep theirs.
+        made[part] = replace(made[part], **{field: value})
+        kind = type(made[part]).__name__
+        warn(f"{function}({name}=...) is {part}=kc.{kind}({field}=...) now.", DeprecationWarning)
+    return made

@@ -1,0 +1,150 @@
+"""How models are trained between the steps of a compression: the only place in the library that compiles and fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_compress.core.global_state import set_seeds
+
+# `fit(model, stage)`: compiles and trains for `stage.epochs`, in place.
+Fit = Callable[[keras.Model, Any], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained: Adam, for some epochs.
+
+    Attributes:
+        loss: Loss; the model's compiled one by default.
+        epochs: Epochs, > 0; of a pipeline with several kinds of step also kind -> epochs. `None`: what the step says.
+        learning_rate: Of the first batch, > 0, or kind of step -> rate. `None`: what the step says, 0.001 without one.
+        decay: Whether the rate falls to 0 as a cosine.
+        batch_size: Samples in a batch, for arrays.
+        seed: Of shuffling and dropout, set before each training; `None`: not set.
+        metrics: As for `compile`.
+        callbacks: As for `fit`.
+        jit_compile: As for `compile`; `False` starts sooner and is a little slower.
+        fit: `fit(model, stage)` in place of all this: a function that compiles and trains a model.
+
+    Raises:
+        ValueError: For epochs, rates or a batch size that are not above 0.
+
+    >>> Training(epochs=2, learning_rate={"prune": 1e-3}).rate_of("prune", 1e-4)
+    0.001
+    """
+
+    loss: Any = None
+    epochs: int | Mapping[str, int] | None = None
+    learning_rate: float | Mapping[str, float] | None = None
+    decay: bool = True
+    batch_size: int = 128
+    seed: int | None = 0
+    metrics: Sequence[Any] = ()
+    callbacks: Sequence[Any] = ()
+    jit_compile: bool | str = False
+    fit: Fit | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "batch_size"):
+            given = getattr(self, name)
+            values = given.values() if isinstance(given, Mapping) else () if given is None else [given]
+            if not all(0 < value < math.inf for value in values):
+                raise ValueError(f"Expected `{name}` > 0. Received: {name}={given}")
+
+    def epochs_of(self, kind: str, default: int) -> int:
+        """Epochs of one kind of step."""
+        return int(_of_kind(self.epochs, kind, default))
+
+    def rate_of(self, kind: str, default: float) -> float:
+        """The learning rate that one kind of step begins with."""
+        return float(_of_kind(self.learning_rate, kind, default))
+
+    def on(self, x: Any, y: Any = None) -> Fitting:
+        """This training with data: what `compress(fit=)` and `prune_channels(fine_tune=)` take.
+
+        Args:
+            x: Inputs as for `fit`: arrays, or a `tf.data.Dataset` of batches with their targets.
+            y: Targets.
+        """
+        return Fitting(self, x, y)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A training with its data. Called with a model, it trains it in place.
+
+    Attributes:
+        training: How.
+        x: Inputs.
+        y: Targets; `None` where `x` has them.
+    """
+
+    training: Training
+    x: Any
+    y: Any = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training batches in an epoch."""
+        if self.y is None:
+            return len(self.x)
+        return -(-len(keras.tree.flatten(self.x)[0]) // self.training.batch_size)
+
+    def __call__(self, model: keras.Model, stage: Any = None) -> None:
+        """Compile the model and train it.
+
+        Args:
+            model: The model.
+            stage: What it is trained for, with `method`, `epochs` and `learning_rate`: a `Stage` of a recipe.
+
+        Raises:
+            ValueError: Without a loss.
+        """
+        training = self.training
+        if training.seed is not None:
+            set_seeds(training.seed, model)
+        if training.fit is not None:
+            training.fit(model, stage)
+            return
+        kind = getattr(stage, "method", "")
+        epochs = training.epochs_of(kind, getattr(stage, "epochs", 1))
+        rate = training.rate_of(kind, getattr(stage, "learning_rate", 1e-3))
+        model.compile(
+            self._optimizer(rate, epochs),
+            self._loss(model),
+            metrics=list(training.metrics) or None,
+            jit_compile=training.jit_compile,
+        )
+        model.fit(
+            self.x,
+            self.y,
+            batch_size=None if self.y is None else training.batch_size,
+            epochs=epochs,
+            verbose=0,
+            callbacks=list(training.callbacks) or None,
+            # Datasets are shuffled by themselves, and Keras warns where it is asked to.
+            shuffle=not isinstance(self.x, tf.data.Dataset),
+        )
+
+    def _optimizer(self, rate: float, epochs: int) -> keras.optimizers.Optimizer:
+        if not self.training.decay:
+            return keras.optimizers.Adam(rate)
+        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * self.steps_per_epoch))
+
+    def _loss(self, model: keras.Model) -> Any:
+        loss = self.training.loss if self.training.loss is not None else getattr(model, "loss", None)
+        if loss is None:
+            raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
+        return loss
+
+
+def _of_kind(given: Any, kind: str, default: Any) -> Any:
+    if isinstance(given, Mapping):
+        return given.get(kind, default)
+    return default if given is None else given

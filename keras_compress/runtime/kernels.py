@@ -1,0 +1,94 @@
+"""The kernels that a file is verified on, by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.compressed import expand_content
+from keras_compress.core import progress
+from keras_compress.runtime import deployed
+from keras_compress.runtime.operators import VerificationError
+from keras_compress.runtime.target import Target, target
+
+Array = NDArray[Any]
+KERNELS = {"litert": ("xnnpack", "reference"), "tflm": ("tflm",)}
+
+
+def runner_of(kernel: str, **limits: Any) -> Target:
+    """The runtime behind a kernel's name, with limits as in `ProcessTarget`.
+
+    Raises:
+        ValueError: For another name.
+    """
+    if kernel == "tflm":
+        return target("tflm", **limits)
+    if kernel not in KERNELS["litert"] and kernel != "builtin":
+        raise ValueError(f"Expected kernels out of 'xnnpack', 'builtin', 'reference', 'tflm'. Received: {kernel!r}")
+    return target("litert", kernels=kernel, **limits)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Runtimes that have loaded a file.
+
+    Attributes:
+        contents: Kernel -> the file it runs: LiteRT's decode no weights.
+        runners: Kernel -> its runtime.
+        skipped: Kernel -> why there is none here.
+    """
+
+    contents: dict[str, bytes]
+    runners: dict[str, Target]
+    skipped: dict[str, str]
+
+    @classmethod
+    def loaded(cls, artifact: Artifact, names: Sequence[str] | None = None, **limits: Any) -> Kernels:
+        """Load a file, at once: one that cannot be is refused before the work that takes long.
+
+        Args:
+            artifact: The file.
+            names: Kernels; by default those of the artifact's target.
+            **limits: As in `ProcessTarget`.
+        """
+        names = names or KERNELS[artifact.runtime]
+        plain = artifact.content if set(names) <= {"tflm"} else expand_content(artifact.content)
+        contents = {kernel: artifact.content if kernel == "tflm" else plain for kernel in names}
+        runners, skipped = {}, {}
+        for kernel, content in contents.items():
+            runner = runner_of(kernel, **limits)
+            reason = runner.available()
+            if reason is None:
+                runner.describe(content, "the converted model")
+                runners[kernel] = runner
+            else:
+                skipped[kernel] = reason
+        return cls(contents, runners, skipped)
+
+    def outputs(self, kernel: str, inputs: list[Array]) -> list[Array]:
+        """Real outputs of the whole file on one kernel."""
+        return deployed.run(self.runners[kernel], self.contents[kernel], inputs, kernel)
+
+    def check_compressed(self, artifact: Artifact, inputs: list[Array]) -> None:
+        """A file whose dead units went, or whose weights are encoded, must give the plain file's integers.
+
+        Raises:
+            VerificationError: If one output differs.
+        """
+        if artifact.lowered is None:
+            return
+        for kernel, runner in self.runners.items():
+            progress.step(f"comparing the compressed file with the plain one on {kernel}")
+            files = (self.contents[kernel], artifact.plain)
+            got, wanted = (deployed.run(runner, content, inputs, artifact.mode) for content in files)
+            differing = sum(int(np.count_nonzero(a != b)) for a, b in zip(got, wanted, strict=True))
+            if differing:
+                raise VerificationError(
+                    "Expected the compressed file to give the outputs of the plain one, bit for bit. "
+                    f"Received: {differing:,} other values on {kernel}"
+                )
