@@ -35,10 +35,6 @@ KNOWN: tuple[Known, ...] = (
         "TensorFlow's converter moves the lower bound of a square root behind it, where rows of zeros are NaN by then",
     ),
     Known(
-        r"loss: .*AveragePooling3D.*",
-        "no kernel averages volumes: two of images do, and both keep their input's steps, as these kernels must",
-    ),
-    Known(
         r"verify: VerificationError: .* N steps, N, first at <(rnn|gru|lstm|bidirectional)> on (xnnpack|reference)",
         "gates that are saturated take few values: equal sums meet one tie, which kernels and frozen model round apart",
         _saturated_recurrence,
