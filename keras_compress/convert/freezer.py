@@ -62,11 +62,15 @@ class Freezer:
         return outputs if self._of[outputs].step is None else self._rounded_ahead(call, outputs)
 
     def _rounded_ahead(self, call: graph.Call, outputs: Any) -> Any:
-        """Sums and means that are moved before they reach their point: kernels round where they compute."""
+        """Sums, products and means that are moved or joined before their point: kernels round where they compute."""
         point = point_behind(call.node, self.flat, self._table)
+        joined = point is None
+        if joined:
+            point = point_behind(call.node, self.flat, self._table, joined=True)
         if not self.activations or point is None or point is graph.sole_consumer(call.node, self.flat, self._table):
             return outputs
-        grid = self._grid_at(point.operation, outputs)
+        # What is joined takes the one grid of all.
+        grid = self._grid_at(point.operation, None if joined else outputs)
         rounded = self._on_grid(outputs, grid, f"{call.operation.name}.ahead")
         self._of[rounded].ahead = grid
         return rounded
@@ -109,6 +113,8 @@ class Freezer:
             self._of[outputs].sums = source.sums
         if type(layer).__name__ == "Mean":
             self._remember_mean(call.args[0], outputs)
+        if type(layer).__name__ == "Multiply":
+            self._remember_product(call, outputs)
         self._add(call, outputs)
         return outputs
 
@@ -292,10 +298,24 @@ class Freezer:
             scale = np.broadcast_to(integer_weight(layer, "kernel").scale.reshape(-1), outputs.shape[-1:])
             self._of[outputs].sums = grid.scale, scale
 
+    def _remember_product(self, call: graph.Call, outputs: Any) -> None:
+        """A product of two tensors is a sum of one term, whose weight is the other's integer."""
+        factors = keras.tree.flatten(call.args)
+        grids = [self._of[tensor].grid for tensor in factors]
+        if len(grids) == 2 and grids[0] is not None and grids[1] is not None:
+            self._of[outputs].sums = grids[0].scale, np.array([grids[1].scale], np.float32)
+
+    def _operand(self, call: graph.Call) -> Any:
+        """Arithmetic with a constant of integers."""
+        outputs, grid = call.run(), self._of[call.args[0]].grid
+        if grid is not None and inner(call.operation).operation == "multiply":
+            self._of[outputs].sums = grid.scale, integer_weight(call.operation, "kernel").scale.reshape(-1)
+        return outputs
+
     def _weighted(self, call: graph.Call) -> Any:
         layer = call.operation
         if isinstance(inner(layer), Operand):
-            return call.run()
+            return self._operand(call)
         if isinstance(inner(layer), Rows):
             return self._rows(call)
         layout_of(inner(layer), layer.name)

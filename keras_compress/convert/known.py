@@ -22,7 +22,7 @@ class Known:
         ahead: Grid of the point that it is only moved to, which it is on already.
         fixed: Grid that its kernel writes on, whatever range training saw behind it.
         table: Grid of the table whose rows it holds.
-        sums: Of a layer with weights: input scale, and weight scale of each channel.
+        sums: Of a layer with weights: input scale, and weight scale of each channel. Of a product: the factors' scales.
         mean: Over positions: input scale, and how many values each is the mean of.
         steps: Lowest and highest multiple of its grid's scale that it holds.
         lattice: Of a sum of tensors on one scale: that scale, lowest and highest multiple.
