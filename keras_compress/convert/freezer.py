@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,6 +38,7 @@ from keras_compress.quantizers.placement import point_behind, reader_of
 from keras_compress.tflite.storage import INT8, Storage
 
 Grid = FixedGrid
+_OF_TWO_TENSORS = ("Multiply", "BatchedMatmul", "Matmul")
 
 
 @dataclass
@@ -100,6 +102,8 @@ class Freezer:
             return self._lstm(call)
         if isinstance(layer, LstmCells):
             self._sequences[layer] = call.args[0]
+        if kind is Kind.JOIN and self.storage.target == "tflm":
+            call = self._with_moved_parts(call)
         # The flat graph is a private copy: its layers can be used as they are.
         outputs = call.run()
         self._fix(call, kind, outputs)
@@ -113,10 +117,25 @@ class Freezer:
             self._of[outputs].sums = source.sums
         if type(layer).__name__ == "Mean":
             self._remember_mean(call.args[0], outputs)
-        if type(layer).__name__ == "Multiply":
+        if type(layer).__name__ in _OF_TWO_TENSORS:
             self._remember_product(call, outputs)
         self._add(call, outputs)
         return outputs
+
+    def _with_moved_parts(self, call: graph.Call) -> graph.Call:
+        """A call that joins tensors, with those on other grids moved to that of the point behind it."""
+        point = point_behind(call.node, self.flat, self._table, joined=True)
+        if not self.activations or point is None:
+            return call
+        grid, numbers = self._grid_at(point.operation, None), itertools.count()
+
+        def moved(tensor: Any) -> Any:
+            number, own = next(numbers), self._of[tensor].grid
+            if own is None or own.scale == grid.scale:
+                return tensor
+            return self._on_grid(tensor, grid, f"{call.operation.name}.part{number}")
+
+        return replace(call, args=keras.tree.map_structure(moved, call.args))
 
     def _lstm(self, call: graph.Call) -> Any:
         """The LSTM as its kernel computes it; the parts before it, in which its cells were measured, drop out."""
@@ -299,9 +318,8 @@ class Freezer:
             self._of[outputs].sums = grid.scale, scale
 
     def _remember_product(self, call: graph.Call, outputs: Any) -> None:
-        """A product of two tensors is a sum of one term, whose weight is the other's integer."""
-        factors = keras.tree.flatten(call.args)
-        grids = [self._of[tensor].grid for tensor in factors]
+        """Products of two tensors are sums like those of a layer, whose weights are the other's integers."""
+        grids = [self._of[tensor].grid for tensor in keras.tree.flatten(call.args)]
         if len(grids) == 2 and grids[0] is not None and grids[1] is not None:
             self._of[outputs].sums = grids[0].scale, np.array([grids[1].scale], np.float32)
 

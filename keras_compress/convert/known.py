@@ -62,11 +62,13 @@ class Known:
         target.ahead = self.ahead or target.ahead
 
     def on_tflm(self, grid: FixedGrid) -> FixedGrid:
-        """A grid as TFLite-Micro rounds to it, which is twice behind sums and means."""
+        """A grid as TFLite-Micro rounds to it, which is twice behind sums and means, and from one grid to another."""
         if grid.bits == 8 and self.sums is not None:
             return TwiceRoundedGrid.behind(grid, *self.sums)
         if grid.bits == 8 and self.mean is not None:
             return TwiceRoundedGrid.behind_mean(grid, *self.mean)
+        if grid.bits == 8 and self.grid is not None and self.grid.bits == 8 and self.grid.scale != grid.scale:
+            return TwiceRoundedGrid.behind(grid, self.grid.scale, np.ones(1))
         return grid
 
 

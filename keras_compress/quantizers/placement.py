@@ -85,9 +85,7 @@ def _channels_kept(first: Node, last: Node) -> bool:
     return reshapes and len({t.shape[-1] for t in tensors}) == 1
 
 
-def point_behind(
-    node: Node, model: keras.Model, table: dict[int, list[Node]], *, joined: bool = False
-) -> Node | None:
+def point_behind(node: Node, model: keras.Model, table: dict[int, list[Node]], *, joined: bool = False) -> Node | None:
     """The point that all a call makes goes to, through nothing but calls that move values; `None` where there is none.
 
     Args:
