@@ -37,6 +37,20 @@ def test_one_product_for_all_inputs_and_one_weight_for_all_steps(layer, steps):
     assert len({op.inputs[2] for op in products if len(op.inputs) > 2 and op.inputs[2] >= 0}) <= 2
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("layer", ["LSTM", "GRU", "SimpleRNN"])
+def test_sixteen_bits(layer, target):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, INPUTS), name="x")
+    model = keras.Model(inputs, layers.Dense(3, name="d")(getattr(layers, layer)(UNITS, name="layer")(inputs)))
+    x = data()[:, :4]
+    made = kc.convert(model, target, mode="16x8", representative_dataset=x)
+    (outputs,) = TARGETS[target].run(made.content, [x])
+    assert sqnr_db(model.predict(x, verbose=0), outputs) > 40
+    found = kc.verify(made, model, x[:16])
+    assert found, str(found)
+
+
 def counting() -> tuple[keras.Model, np.ndarray]:
     """An LSTM of which some cells grow by up to 1 at each of 40 steps, and others forget."""
     keras.utils.set_random_seed(0)

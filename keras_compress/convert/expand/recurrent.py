@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_compress.convert.expand.arithmetic import combine
-from keras_compress.convert.expand.cells import rule_of
+from keras_compress.convert.expand.cells import count_of_states, rule_of
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.fused_lstm import backwards, fused, last_step, run_fused
@@ -22,9 +22,9 @@ States = list[Any]  # tensors, or `None` for a state that is still zero
 
 
 class Recurrent(Expansion):
-    """LSTM, GRU, SimpleRNN, and RNN around a cell of the user's or a stack of cells."""
+    """LSTM, GRU, SimpleRNN, LSTMs over images, and RNN around a cell of the user's or a stack of cells."""
 
-    handles: ClassVar[tuple[str, ...]] = ("RNN", "LSTM", "GRU", "SimpleRNN")
+    handles: ClassVar[tuple[str, ...]] = ("RNN", "LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D")
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(("sequences", "initial_state", "mask"), args, strict=False)), **kwargs}
@@ -61,10 +61,11 @@ def unroll(emit: Emitter, layer: Any, sequence: Tensor, states: States | None) -
     """Outputs of all steps, in the order in which they are computed, and the last states."""
     steps = list(range(sequence.shape[1]))
     rule = rule_of(layer.cell)
-    # What does not wait for the state is one product for all steps.
-    inputs = _rows(emit, sequence if rule is None else rule.moved(emit, layer.cell, sequence))
-    step_of = cell_step if rule is None else rule.step
-    current: States = states if states is not None else [None] * len(keras.tree.flatten(layer.cell.state_size))
+    # What does not wait for the state is one product for all steps, where it can be.
+    by_step = rule is None or rule.by_step
+    inputs = _rows(emit, sequence if by_step else rule.moved(emit, layer.cell, sequence))
+    step_of = cell_step if by_step else rule.step
+    current: States = states if states is not None else [None] * count_of_states(layer.cell)
     outputs = []
     for step in reversed(steps) if layer.go_backwards else steps:
         with emit.inside(f"step{step}"):
@@ -101,7 +102,7 @@ def cell_step(emit: Emitter, cell: Any, inputs: Tensor, states: States) -> tuple
 def _stack_step(emit: Emitter, stack: Any, inputs: Tensor, states: States) -> tuple[Tensor, States]:
     made: States = []
     for number, cell in enumerate(stack.cells):
-        count = len(keras.tree.flatten(cell.state_size))
+        count = count_of_states(cell)
         with emit.inside(f"cell{number}"):
             inputs, new = cell_step(emit, cell, inputs, states[len(made) : len(made) + count])
         made += new
