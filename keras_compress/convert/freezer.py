@@ -16,6 +16,7 @@ from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.emitter import is_users
 from keras_compress.convert.expand.lookups import Rows
+from keras_compress.convert.expand.masks import Either, Gate, Present, PresentToken
 from keras_compress.convert.expand.weights import bias_of, integer_weight
 from keras_compress.convert.final_grid import as_float32, final_grid, no_finer, only_describes
 from keras_compress.convert.kernel_shapes import as_image, as_local_pooling, check_sizes
@@ -39,6 +40,16 @@ from keras_compress.tflite.storage import INT8, Storage
 
 Grid = FixedGrid
 _OF_TWO_TENSORS = ("Multiply", "BatchedMatmul", "Matmul")
+
+
+def _table_of_16_bits(layer: Present) -> FixedGrid:
+    """The grid of 0 and 1 as rows of a table, which are int8 there too."""
+    if not isinstance(layer, PresentToken):
+        raise ValueError(
+            "Expected mode='int8' for the mask of a Masking layer: integers of 16 bits have no table of all values. "
+            f"Received: {layer.name!r} with 16-bit activations; an Embedding with mask_zero=True has both modes."
+        )
+    return FixedGrid(as_float32(1 / 127), 0)
 
 
 @dataclass
@@ -168,6 +179,10 @@ class Freezer:
             self._of[outputs].fixed = FixedGrid(*FIXED_GRID_16, bits=16)
         elif self.activation_bits == 8 and name in FIXED_GRIDS_8:
             self._of[outputs].fixed = FixedGrid(*FIXED_GRIDS_8[name])
+        elif isinstance(call.operation, Present) and self.activation_bits == 16:
+            self._of[outputs].table = _table_of_16_bits(call.operation)
+        elif isinstance(call.operation, (Present, Gate, Either)):
+            self._of[outputs].fixed = self._masked_grid(call)
         elif (
             self.activations
             and kind is Kind.FREE
@@ -175,6 +190,16 @@ class Freezer:
             and is_users(call.operation)
         ):
             self._of[outputs].fixed = written_grid(call, lambda t: self._of[t].grid, self.activation_bits)
+
+    def _masked_grid(self, call: graph.Call) -> FixedGrid | None:
+        """The grid of 0 and 1, of what they are multiplied with, or that of both terms of a sum."""
+        if isinstance(call.operation, Present):
+            return FixedGrid(as_float32(1 / 255), -128)
+        grids = [self._of[tensor].grid for tensor in call.args[0]]
+        if isinstance(call.operation, Gate) or grids[0] is None or grids[1] is None:
+            return grids[0]
+        same = (grids[0].scale, grids[0].zero_point) == (grids[1].scale, grids[1].zero_point)
+        return grids[0] if same else None
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:

@@ -281,7 +281,11 @@ def _has_point(readers: list[Node]) -> bool:
 def _reads_numbers(node: Node) -> bool:
     """Whether a call takes its input for the numbers of rows, which no range may touch."""
     layer = node.operation
-    return type(inner(layer) if isinstance(layer, keras.layers.Layer) else layer).__name__ in ("Embedding", "Rows")
+    return type(inner(layer) if isinstance(layer, keras.layers.Layer) else layer).__name__ in (
+        "Embedding",
+        "Rows",
+        "PresentToken",
+    )
 
 
 def _moved(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from keras_compress.convert.expand.cells import count_of_states, rule_of
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.fused_lstm import backwards, fused, last_step, run_fused
+from keras_compress.convert.expand.masks import StepMask, step_masks
 from keras_compress.convert.expand.products import reshaped
 from keras_compress.core.transform import IntegerWeight
 
@@ -34,7 +36,7 @@ class Recurrent(Expansion):
             made = run_fused(emit, operation, sequence)
             return made if operation.return_sequences else last_step(emit, made)
         states = None if first is None else keras.tree.flatten(first)
-        outputs, states = unroll(emit, operation, sequence, states)
+        outputs, states = unroll(emit, operation, sequence, states, given.get("mask"))
         made = _stacked(emit, outputs) if operation.return_sequences else outputs[-1]
         return (made, *states) if operation.return_state else made
 
@@ -42,12 +44,7 @@ class Recurrent(Expansion):
 def _refuse(emit: Emitter, layer: Any, given: dict[str, Any]) -> None:
     steps = given["sequences"].shape[1]
     problem = None
-    if given.get("mask") is not None:
-        problem = (
-            "a mask (an Embedding with `mask_zero=True`, or Masking), which integer operators do not follow: train on "
-            "sequences that are padded in front, without a mask, or convert with mode='float32' for LiteRT"
-        )
-    elif layer.stateful:
+    if layer.stateful:
         problem = "stateful=True: return the states and feed them back instead"
     elif steps is None:
         problem = "a sequence of unknown length: give the Input a fixed number of steps, as unrolling needs"
@@ -57,7 +54,9 @@ def _refuse(emit: Emitter, layer: Any, given: dict[str, Any]) -> None:
         )
 
 
-def unroll(emit: Emitter, layer: Any, sequence: Tensor, states: States | None) -> tuple[list[Tensor], list[Tensor]]:
+def unroll(
+    emit: Emitter, layer: Any, sequence: Tensor, states: States | None, mask: Tensor | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs of all steps, in the order in which they are computed, and the last states."""
     steps = list(range(sequence.shape[1]))
     rule = rule_of(layer.cell)
@@ -66,12 +65,33 @@ def unroll(emit: Emitter, layer: Any, sequence: Tensor, states: States | None) -
     inputs = _rows(emit, sequence if by_step else rule.moved(emit, layer.cell, sequence))
     step_of = cell_step if by_step else rule.step
     current: States = states if states is not None else [None] * count_of_states(layer.cell)
-    outputs = []
+    masks = None if mask is None else step_masks(emit, mask)
+    outputs: list[Tensor] = []
     for step in reversed(steps) if layer.go_backwards else steps:
         with emit.inside(f"step{step}"):
-            output, current = step_of(emit, layer.cell, inputs[step], current)
+            output, new = step_of(emit, layer.cell, inputs[step], current)
+            if masks is not None:
+                before = outputs[-1] if outputs else None
+                output, new = _masked(emit, layer, masks[step], output, before, new, current)
+        current = new
         outputs.append(output)
     return outputs, current
+
+
+def _masked(
+    emit: Emitter, layer: Any, mask: StepMask, output: Tensor, before: Tensor | None, new: States, old: States
+) -> tuple[Tensor, States]:
+    """A step that leaves its states, and the output before it, where its mask says so."""
+    names = ["carry" if number else "output" for number in range(len(new))]
+    if count_of_states(layer.cell) > 2 or rule_of(layer.cell) is None:
+        names = [f"state{number}" for number in range(len(new))]
+    states = [mask.held(emit, *pair, name) for *pair, name in zip(new, old, names, strict=True)]
+    if layer.zero_output_for_mask:
+        return mask.gated(emit, output, "masked_output"), states
+    # What was given out is the state but where the first states were given.
+    if output is new[0] and before is old[0]:
+        return states[0], states
+    return mask.held(emit, output, before, "given_output"), states
 
 
 def _rows(emit: Emitter, sequence: Tensor) -> list[Tensor]:
@@ -143,10 +163,10 @@ class Bidirectional(Expansion):
         ):
             _refuse(emit, layer, given)
             with emit.inside(name):
-                if fused(emit, layer, {"sequences": sequence, "initial_state": half}):
+                if fused(emit, layer, {**given, "initial_state": half}):
                     made.append(_half(emit, layer, sequence, operation.return_sequences))
                     continue
-                outputs, last = unroll(emit, layer, sequence, half)
+                outputs, last = unroll(emit, layer, sequence, half, given.get("mask"))
                 if operation.return_sequences:
                     # Both in the order of the sequence.
                     made.append(_stacked(emit, outputs[::-1] if layer.go_backwards else outputs))
@@ -184,10 +204,12 @@ class TimeDistributed(Expansion):
     handles = ("TimeDistributed",)
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("mask") is not None:
+        # A layer that takes no mask is given none, whatever the steps.
+        if kwargs.get("mask") is not None and "mask" in inspect.signature(operation.layer.call).parameters:
             raise ValueError(
-                f"Expected no mask in int8. Received: one at {emit.name('')!r}; pad in front of sequences without a "
-                "mask, or convert with mode='float32' for LiteRT."
+                f"Expected a layer that takes no mask in TimeDistributed. Received: {type(operation.layer).__name__} "
+                f"with one at {emit.name('')!r}; put the layer there without a mask, or convert with mode='float32' "
+                "for LiteRT."
             )
         if isinstance(operation.layer, keras.layers.Dense):
             return emit(operation.layer, args[0])  # on the last axis in any case

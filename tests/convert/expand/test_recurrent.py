@@ -109,8 +109,6 @@ def test_a_layer_for_each_step(bench):
     [
         (lambda x: layers.LSTM(2, stateful=True)(x), SEQUENCE, "stateful=True: return the states"),
         (lambda x: layers.LSTM(2)(x), (None, 4), "unknown length: give the Input a fixed number of steps"),
-        (lambda x: layers.GRU(2)(layers.Masking()(x)), SEQUENCE, "a mask .*padded in front"),
-        (lambda x: layers.Bidirectional(layers.GRU(2))(layers.Masking()(x)), SEQUENCE, "a mask"),
     ],
 )
 def test_refused_by_name(bench, build, shape, message):
