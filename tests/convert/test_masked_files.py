@@ -73,6 +73,12 @@ def test_tokens(mode, target):
     check(made, model, tokens, target, 25 if mode == "int8" else 35)
 
 
+def test_a_frozen_model_is_saved(tmp_path):
+    frozen, x = kc.freeze(model_of(lambda x: layers.GRU(3, name="gru")(x)), padded("behind")), padded("in front")
+    frozen.save(tmp_path / "frozen.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "frozen.keras")(x), frozen(x))
+
+
 def test_with_ranges_of_training():
     model, x = model_of(lambda x: layers.SimpleRNN(8, name="rnn")(x)), padded("behind")
     model = kc.quantize_model(model)

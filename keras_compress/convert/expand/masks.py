@@ -1,7 +1,7 @@
 """Masks of padded steps on integers: numbers that are 0 or 1, and products with them, which round nothing.
 
-A mask of `Masking` or `Embedding(mask_zero=True)` says where numbers are not 0. The device reads that from a table, as 0
-or 1 on a grid that has both. A state is `m new + (1 - m) old` then: a product with 1 or 0 on the grid of its other
+A mask of `Masking` or `Embedding(mask_zero=True)` says where numbers are not 0. The device reads that from a table, as
+0 or 1 on a grid that has both. A state is `m new + (1 - m) old` then: a product with 1 or 0 on the grid of its other
 factor is that factor or 0, and a sum of the two on one grid is one of them.
 """
 

@@ -61,9 +61,10 @@ def unroll(
     steps = list(range(sequence.shape[1]))
     rule = rule_of(layer.cell)
     # What does not wait for the state is one product for all steps, where it can be.
-    by_step = rule is None or rule.by_step
-    inputs = _rows(emit, sequence if by_step else rule.moved(emit, layer.cell, sequence))
-    step_of = cell_step if by_step else rule.step
+    if rule is None or rule.by_step:
+        inputs, step_of = _rows(emit, sequence), cell_step
+    else:
+        inputs, step_of = _rows(emit, rule.moved(emit, layer.cell, sequence)), rule.step
     current: States = states if states is not None else [None] * count_of_states(layer.cell)
     masks = None if mask is None else step_masks(emit, mask)
     outputs: list[Tensor] = []
@@ -85,7 +86,7 @@ def _masked(
     names = ["carry" if number else "output" for number in range(len(new))]
     if count_of_states(layer.cell) > 2 or rule_of(layer.cell) is None:
         names = [f"state{number}" for number in range(len(new))]
-    states = [mask.held(emit, *pair, name) for *pair, name in zip(new, old, names, strict=True)]
+    states = [mask.held(emit, made, kept, name) for made, kept, name in zip(new, old, names, strict=True)]
     if layer.zero_output_for_mask:
         return mask.gated(emit, output, "masked_output"), states
     # What was given out is the state but where the first states were given.

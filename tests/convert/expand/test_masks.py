@@ -66,7 +66,7 @@ def test_first_states_are_no_outputs_of_steps_before_them(bench):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda x: layers.GRU(2)(layers.Masking(mask_value=-1.0)(x)), "another mask at 'gru.*'; give padded steps zeros"),
+        (lambda x: layers.GRU(2)(layers.Masking(mask_value=-1.0)(x)), "another mask at 'gru.*'; give padded"),
         (lambda x: layers.GRU(2)(x, mask=x[:, :, 0] > 0), "another mask at 'gru"),
         (
             lambda x: layers.TimeDistributed(layers.GRU(2))(
