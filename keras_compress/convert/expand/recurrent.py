@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -45,7 +45,11 @@ def _refuse(emit: Emitter, layer: Any, given: dict[str, Any]) -> None:
     steps = given["sequences"].shape[1]
     problem = None
     if layer.stateful:
-        problem = "stateful=True: return the states and feed them back instead"
+        problem = (
+            "stateful=True, and a file keeps no states of unrolled steps: make them inputs and outputs with "
+            "`initial_state` and `return_state=True`, and feed them back, or convert an LSTM without stateful=True by "
+            "recurrent='fused', whose operator keeps its states from run to run"
+        )
     elif steps is None:
         problem = "a sequence of unknown length: give the Input a fixed number of steps, as unrolling needs"
     if problem:
@@ -61,6 +65,7 @@ def unroll(
     steps = list(range(sequence.shape[1]))
     rule = rule_of(layer.cell)
     # What does not wait for the state is one product for all steps, where it can be.
+    step_of: Callable[..., tuple[Tensor, States]]
     if rule is None or rule.by_step:
         inputs, step_of = _rows(emit, sequence), cell_step
     else:
