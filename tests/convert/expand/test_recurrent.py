@@ -107,7 +107,7 @@ def test_a_layer_for_each_step(bench):
 @pytest.mark.parametrize(
     ("build", "shape", "message"),
     [
-        (lambda x: layers.LSTM(2, stateful=True)(x), SEQUENCE, "stateful=True, and .* inputs and outputs with `initial_state` and `return_state=True`"),
+        (lambda x: layers.LSTM(2, stateful=True)(x), SEQUENCE, "stateful=True, and .* make them inputs and outputs"),
         (lambda x: layers.LSTM(2)(x), (None, 4), "unknown length: give the Input a fixed number of steps"),
     ],
 )
