@@ -121,6 +121,10 @@ def _masked(x: Tensor) -> Tensor:
     return layers.LSTM(4)(layers.Masking()(x))
 
 
+def _masked_tokens(x: Tensor) -> Tensor:
+    return layers.GRU(4)(layers.Embedding(10, 4, mask_zero=True)(x))
+
+
 def _pair(make: Callable[[], Any]) -> Callable[[Tensor], Tensor]:
     return lambda x: make()([layers.Conv2D(4, 3)(x), layers.Conv2D(4, 3)(x)])
 
@@ -185,6 +189,8 @@ RECURRENT = [
     *[_bidirectional(mode) for mode in ("concat", "sum", "mul", "ave", None)],
     Row("LSTM, stateful", "Recurrent", lambda x: layers.LSTM(3, stateful=True)(x), SEQUENCE, True, batch=64),
     Row("Masking + LSTM", "Recurrent", _masked, SEQUENCE, own=True),
+    Row("Embedding(mask_zero=True) + GRU", "Recurrent", _masked_tokens, (6,), own=True, dtype="int32"),
+    Row("ConvLSTM1D", "Recurrent", lambda x: layers.ConvLSTM1D(2, 2)(x), (3, 6, 2), own=True),
     Row("ConvLSTM2D", "Recurrent", lambda x: layers.ConvLSTM2D(2, 2)(x), VOLUME, own=True),
     Row("TimeDistributed(Conv2D)", "Recurrent", lambda x: layers.TimeDistributed(layers.Conv2D(4, 3))(x),
         (2, 6, 6, 3), own=True),

@@ -23,7 +23,7 @@ kc.convert(model, target="litert", representative_dataset=x, recurrent="auto")  
 | what | `UNIDIRECTIONAL_SEQUENCE_LSTM`: int8 inputs and outputs, int8 weights with one scale for each gate's matrix, \
 int16 cell | one product for the inputs of all steps, then the operators of each step, on the same weights |
 | for | `LSTM`, `RNN(LSTMCell)`, stacks of them, `Bidirectional`, `go_backwards`; last step or all | these, `GRU`, \
-`SimpleRNN`, cells of your own, states in and out, weights quantized in training |
+`SimpleRNN`, `ConvLSTM1D`, `ConvLSTM2D`, cells of your own, masks, states in and out, weights quantized in training |
 | by `auto` | on TFLite-Micro and Ethos-U, and on LiteRT over more than 64 steps | else |
 
 The frozen model computes the operator's integers as each runtime does, and `verify` allows no difference. The operator
@@ -41,8 +41,29 @@ Errors still add up: in 56 steps of half a row 0.3 points are lost (80.1 % of 80
 of 75.2 %; the operator has 75.0 %), see `--rows=56,112`. So on LiteRT, where the operator takes 20 to 30 times as long,
 `auto` takes it over more than 64 steps only.
 
-**Masks and `stateful=True`** are refused in integers. Which steps are padding would have to be compared on the device;
-train on sequences that are padded in front, without `Masking` or `mask_zero`, or use `mode="float32"` on LiteRT.
+**On TFLite-Micro both forms give the frozen model's integers**, all of them: products, moves between grids and sums
+are rounded there as its kernels do.
+
+**LSTMs over images** (`ConvLSTM1D`, `ConvLSTM2D`) are unrolled, with a convolution for the inputs of each step and
+one for its state: strides, dilation and padding of the inputs, all steps or the last, backwards, states in and out.
+`ConvLSTM3D` is refused in integers: no runtime has CONV_3D in int8.
+
+**Masks.** `Masking()` and `Embedding(mask_zero=True)` go into `LSTM`, `GRU`, `SimpleRNN`, stacks and cells of your
+own, `Bidirectional` and `TimeDistributed`, padded in front, behind or between, unrolled: the operator has no mask,
+and with one `auto` and `fused` are `unrolled` (noted; refused with `strict=True`). The device tells padding by a
+table of the input's 256 values, or of an embedding's numbers, and takes or leaves the new state by products with 1
+and 0, which round nothing: a sequence of padding only gives what Keras gives, exactly. Three operators a step and
+state more. A step of which all numbers round to 0 is padding on the device. What is refused, with the cure: a mask in
+integers of 16 bits unless it is an embedding's; `mask_value` other than 0 (give padded steps zeros); masks into
+attention (a masked score is a large negative number, which would take the range of the others) and into
+`GlobalAveragePooling1D` (take the last state of a recurrent layer, or average where all steps are there); these in
+`mode="float32"` on LiteRT.
+
+**`stateful=True`** is refused in integers: make the states inputs and outputs as below, or use the operator, which
+keeps its states from run to run. A file of some steps of an `LSTM`, converted without `stateful` by
+`recurrent="fused"` and run without a reset in between, goes on where it ended, as a stateful layer does (8 units, 3
+runs of 4 steps: 33 dB from Keras's stateful layer on both runtimes). Ranges of its cells are measured from zero
+states on: in long streams cells that grow on saturate.
 
 ## Step by step on a stream
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,7 @@ from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.emitter import is_users
 from keras_compress.convert.expand.lookups import Rows
+from keras_compress.convert.expand.masks import Either, Gate, Present, PresentToken
 from keras_compress.convert.expand.weights import bias_of, integer_weight
 from keras_compress.convert.final_grid import as_float32, ends_of, final_grid, no_finer, only_describes
 from keras_compress.convert.kernel_shapes import as_image, as_local_pooling, check_sizes
@@ -38,6 +40,17 @@ from keras_compress.quantizers.placement import point_behind, reader_of
 from keras_compress.tflite.storage import INT8, Storage
 
 Grid = FixedGrid
+_OF_TWO_TENSORS = ("Multiply", "BatchedMatmul", "Matmul")
+
+
+def _table_of_16_bits(layer: Present) -> FixedGrid:
+    """The grid of 0 and 1 as rows of a table, which are int8 there too."""
+    if not isinstance(layer, PresentToken):
+        raise ValueError(
+            "Expected mode='int8' for the mask of a Masking layer: integers of 16 bits have no table of all values. "
+            f"Received: {layer.name!r} with 16-bit activations; an Embedding with mask_zero=True has both modes."
+        )
+    return FixedGrid(as_float32(1 / 127), 0)
 
 
 @dataclass
@@ -63,11 +76,15 @@ class Freezer:
         return outputs if self._of[outputs].step is None else self._rounded_ahead(call, outputs)
 
     def _rounded_ahead(self, call: graph.Call, outputs: Any) -> Any:
-        """Sums and means that are moved before they reach their point: kernels round where they compute."""
+        """Sums, products and means that are moved or joined before their point: kernels round where they compute."""
         point = point_behind(call.node, self.flat, self._table)
+        joined = point is None
+        if joined:
+            point = point_behind(call.node, self.flat, self._table, joined=True)
         if not self.activations or point is None or point is graph.sole_consumer(call.node, self.flat, self._table):
             return outputs
-        grid = self._grid_at(point.operation, outputs)
+        # What is joined takes the one grid of all.
+        grid = self._grid_at(point.operation, None if joined else outputs)
         rounded = self._on_grid(outputs, grid, f"{call.operation.name}.ahead")
         self._of[rounded].ahead = grid
         return rounded
@@ -100,6 +117,8 @@ class Freezer:
         parts = self._off_grid(call)
         if parts is not None:
             return parts
+        if kind is Kind.JOIN and self.storage.target == "tflm":
+            call = self._with_moved_parts(call)
         # The flat graph is a private copy: its layers can be used as they are.
         outputs = call.run()
         self._fix(call, kind, outputs)
@@ -113,8 +132,25 @@ class Freezer:
             self._of[outputs].sums = source.sums
         if type(layer).__name__ == "Mean":
             self._remember_mean(call.args[0], outputs)
+        if type(layer).__name__ in _OF_TWO_TENSORS:
+            self._remember_product(call, outputs)
         self._add(call, outputs)
         return outputs
+
+    def _with_moved_parts(self, call: graph.Call) -> graph.Call:
+        """A call that joins tensors, with those on other grids moved to that of the point behind it."""
+        point = point_behind(call.node, self.flat, self._table, joined=True)
+        if not self.activations or point is None:
+            return call
+        grid, numbers = self._grid_at(point.operation, None), itertools.count()
+
+        def moved(tensor: Any) -> Any:
+            number, own = next(numbers), self._of[tensor].grid
+            if own is None or own.scale == grid.scale:
+                return tensor
+            return self._on_grid(tensor, grid, f"{call.operation.name}.part{number}")
+
+        return replace(call, args=keras.tree.map_structure(moved, call.args))
 
     def _lstm(self, call: graph.Call) -> Any:
         """The LSTM as its kernel computes it; the parts before it, in which its cells were measured, drop out."""
@@ -147,6 +183,10 @@ class Freezer:
             self._of[outputs].fixed = FixedGrid(*FIXED_GRID_16, bits=16)
         elif self.activation_bits == 8 and name in FIXED_GRIDS_8:
             self._of[outputs].fixed = FixedGrid(*FIXED_GRIDS_8[name])
+        elif isinstance(call.operation, Present) and self.activation_bits == 16:
+            self._of[outputs].table = _table_of_16_bits(call.operation)
+        elif isinstance(call.operation, (Present, Gate, Either)):
+            self._of[outputs].fixed = self._masked_grid(call)
         elif (
             self.activations
             and kind is Kind.FREE
@@ -154,6 +194,16 @@ class Freezer:
             and is_users(call.operation)
         ):
             self._of[outputs].fixed = written_grid(call, lambda t: self._of[t].grid, self.activation_bits)
+
+    def _masked_grid(self, call: graph.Call) -> FixedGrid | None:
+        """The grid of 0 and 1, of what they are multiplied with, or that of both terms of a sum."""
+        if isinstance(call.operation, Present):
+            return FixedGrid(as_float32(1 / 255), -128)
+        grids = [self._of[tensor].grid for tensor in call.args[0]]
+        if isinstance(call.operation, Gate) or grids[0] is None or grids[1] is None:
+            return grids[0]
+        same = (grids[0].scale, grids[0].zero_point) == (grids[1].scale, grids[1].zero_point)
+        return grids[0] if same else None
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
@@ -324,10 +374,23 @@ class Freezer:
             scale = np.broadcast_to(integer_weight(layer, "kernel").scale.reshape(-1), outputs.shape[-1:])
             self._of[outputs].sums = grid.scale, scale
 
+    def _remember_product(self, call: graph.Call, outputs: Any) -> None:
+        """Products of two tensors are sums like those of a layer, whose weights are the other's integers."""
+        grids = [self._of[tensor].grid for tensor in keras.tree.flatten(call.args)]
+        if len(grids) == 2 and grids[0] is not None and grids[1] is not None:
+            self._of[outputs].sums = grids[0].scale, np.array([grids[1].scale], np.float32)
+
+    def _operand(self, call: graph.Call) -> Any:
+        """Arithmetic with a constant of integers."""
+        outputs, grid = call.run(), self._of[call.args[0]].grid
+        if grid is not None and inner(call.operation).operation == "multiply":
+            self._of[outputs].sums = grid.scale, integer_weight(call.operation, "kernel").scale.reshape(-1)
+        return outputs
+
     def _weighted(self, call: graph.Call) -> Any:
         layer = call.operation
         if isinstance(inner(layer), Operand):
-            return call.run()
+            return self._operand(call)
         if isinstance(inner(layer), Rows):
             return self._rows(call)
         layout_of(inner(layer), layer.name)

@@ -22,7 +22,7 @@ class Known:
         ahead: Grid of the point that it is only moved to, which it is on already.
         fixed: Grid that its kernel writes on, whatever range training saw behind it.
         table: Grid of the table whose rows it holds.
-        sums: Of a layer with weights: input scale, and weight scale of each channel.
+        sums: Of a layer with weights: input scale, and weight scale of each channel. Of a product: the factors' scales.
         mean: Over positions: input scale, and how many values each is the mean of.
         steps: Lowest and highest multiple of its grid's scale that it holds.
         lattice: Of a sum of tensors on one scale: that scale, lowest and highest multiple.
@@ -62,11 +62,13 @@ class Known:
         target.ahead = self.ahead or target.ahead
 
     def on_tflm(self, grid: FixedGrid) -> FixedGrid:
-        """A grid as TFLite-Micro rounds to it, which is twice behind sums and means."""
+        """A grid as TFLite-Micro rounds to it, which is twice behind sums and means, and from one grid to another."""
         if grid.bits == 8 and self.sums is not None:
             return TwiceRoundedGrid.behind(grid, *self.sums)
         if grid.bits == 8 and self.mean is not None:
             return TwiceRoundedGrid.behind_mean(grid, *self.mean)
+        if grid.bits == 8 and self.grid is not None and self.grid.bits == 8 and self.grid.scale != grid.scale:
+            return TwiceRoundedGrid.behind(grid, self.grid.scale, np.ones(1))
         return grid
 
 

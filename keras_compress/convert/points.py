@@ -12,6 +12,7 @@ from keras_compress.calibration.minmax import MeasuredRange, calibrate, untraine
 from keras_compress.calibration.scale import mismatch
 from keras_compress.calibration.used import FactorRange
 from keras_compress.convert.expand.cell_ranges import fit_cells, is_cell
+from keras_compress.convert.expand.masks import HELD
 from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use, whole_offsets, whole_steps
 from keras_compress.convert.flatten import Flat, factors_of
 from keras_compress.core.warn import warn
@@ -45,8 +46,9 @@ def with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> kera
         if is_cell(path):
             # They grow from step to step.
             return CellRange(bits) if bits == 8 else MeasuredRange(bits)
-        # All else in the steps of a recurrent layer shares its ranges, and so its integers.
-        shared = re.sub(r"\.step\d+\b", ".step", path)
+        # All else in the steps of a recurrent layer shares its ranges, and so its integers; what a masked step holds
+        # has the range of what it may give.
+        shared = re.sub(r"\.step\d+\b", ".step", path).replace(f".{HELD}", ".")
         if shared == path:
             return measured(path)
         return quantizers.setdefault(shared, measured(path))

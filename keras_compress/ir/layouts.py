@@ -71,7 +71,7 @@ _OF_THIS_LIBRARY = ("Operand", "Rows")
 _REFUSED = {
     "Conv3D": "for CONV_3D has no int8 kernel",
     "Conv3DTranspose": "for CONV_3D_TRANSPOSE has no int8 kernel",
-    "ConvLSTM": "for its WHILE loop has no int8 kernel, and it is not unrolled",
+    "ConvLSTM3D": "for CONV_3D, which each of its steps would be made of, has no int8 kernel",
 }
 
 

@@ -85,16 +85,18 @@ def _channels_kept(first: Node, last: Node) -> bool:
     return reshapes and len({t.shape[-1] for t in tensors}) == 1
 
 
-def point_behind(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> Node | None:
+def point_behind(node: Node, model: keras.Model, table: dict[int, list[Node]], *, joined: bool = False) -> Node | None:
     """The point that all a call makes goes to, through nothing but calls that move values; `None` where there is none.
 
     Args:
         node: The call.
         model: The graph it is in.
         table: What `graph.consumers` gives for it.
+        joined: Whether calls that put it together with other tensors are looked through too.
     """
+    kinds = (Kind.SAME, Kind.JOIN) if joined else (Kind.SAME,)
     reader = graph.sole_consumer(node, model, table)
-    while reader is not None and kind_of(reader.operation) is Kind.SAME and not graph.is_graph(reader.operation):
+    while reader is not None and kind_of(reader.operation) in kinds and not graph.is_graph(reader.operation):
         reader = graph.sole_consumer(reader, model, table)
     point = None if reader is None else reader.operation
     return reader if isinstance(point, QuantizeActivation) and not point.quantizer.replaces_relu else None
@@ -279,7 +281,11 @@ def _has_point(readers: list[Node]) -> bool:
 def _reads_numbers(node: Node) -> bool:
     """Whether a call takes its input for the numbers of rows, which no range may touch."""
     layer = node.operation
-    return type(inner(layer) if isinstance(layer, keras.layers.Layer) else layer).__name__ in ("Embedding", "Rows")
+    return type(inner(layer) if isinstance(layer, keras.layers.Layer) else layer).__name__ in (
+        "Embedding",
+        "Rows",
+        "PresentToken",
+    )
 
 
 def _moved(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:

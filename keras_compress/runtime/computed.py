@@ -35,12 +35,16 @@ def computed(graph: Graph, kernel: str) -> Function | None:
     """
     steps: list[Function] = []
     tensor = graph.inputs[0] if len(graph.inputs) == 1 else -1
+    read = {*graph.outputs, *(tensor for op in graph.operators for tensor in op.inputs)}
     for op in graph.operators:
-        step = _kernel(graph, op) if is_computed(graph, op, kernel) else _mover(graph, op)
-        if step is None or op.inputs[0] != tensor:
+        kept = [each for each in op.outputs if each in read]
+        if len(kept) != 1 or op.inputs[graph.kind(op) == "SPLIT"] != tensor:
+            return None
+        tensor = kept[0]
+        step = _kernel(graph, op) if is_computed(graph, op, kernel) else _mover(graph, op, tensor)
+        if step is None:
             return None
         steps.append(step)
-        tensor = op.outputs[0]
     if not any(is_computed(graph, op, kernel) for op in graph.operators):
         return None
     shape = graph.shape(graph.inputs[0])
@@ -68,14 +72,19 @@ def _resized(values: Array, shape: tuple[int, ...]) -> Array:
     return kernel_functions.resized_in_fixed_point(images, *shape[1:3]).reshape(-1, *shape)
 
 
-def _mover(graph: Graph, op: Any) -> Function | None:
-    """What moves or clamps values, none of which it rounds."""
-    kind, shape = graph.kind(op), graph.shape(op.outputs[0])
+def _mover(graph: Graph, op: Any, output: int) -> Function | None:
+    """What moves or clamps values, none of which it rounds, on their way to one of its outputs."""
+    kind, shape, number = graph.kind(op), graph.shape(output), list(op.outputs).index(output)
     if kind in _RESHAPES:
         return lambda values: values.reshape(-1, *shape)
-    constants = [graph.constant(tensor) for tensor in op.inputs[1:] if graph.is_constant(tensor)]
+    if kind == "UNPACK":
+        return lambda values: np.take(values, number, op.builtinOptions.axis + 1)
+    constants = [graph.constant(tensor) for tensor in op.inputs if graph.is_constant(tensor)]
     if not constants or any(constant is None for constant in constants):
         return None
+    if kind == "SPLIT":
+        axis = int(np.asarray(constants[0]).item()) % len(shape) + 1
+        return lambda values: np.split(values, len(op.outputs), axis)[number]
     if kind == "TRANSPOSE":
         return lambda values: values.transpose(0, *(int(axis) + 1 for axis in np.asarray(constants[0])))
     if kind == "STRIDED_SLICE" and len(constants) == 3:

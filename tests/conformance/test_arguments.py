@@ -71,6 +71,8 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "PointwiseFunction": {"function": "threshold", "arguments": {"threshold": 0.5, "default_value": 0.25}},
     "PolynomialDecay": {"initial_sparsity": 0.1, "final_sparsity": 0.6, "begin_step": 2, "end_step": 8, "power": 2},
     "Random": {"seed": 3},
+    "Present": {"inverted": True},
+    "PresentToken": {"inverted": True},
     "RoundAverage": {"stands_for": "pool"},
     "Rows": {"rows": 5, "size": 3},
     "SInGE": {"steps": 2, "mu": 0.25},
@@ -223,6 +225,8 @@ def held(layer: layers.Layer, cls: type) -> Any:
 # Layers of a graph that is never saved by itself, and one with two inputs.
 NOT_ALONE = {
     "BatchedMatmul",
+    "Either",
+    "Gate",
     "Operand",
     "PerSample",
     "PointwiseFunction",

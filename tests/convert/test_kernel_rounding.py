@@ -1,9 +1,15 @@
-"""Sums brought to the grid of the output as TFLite-Micro's kernels do it, worked out by hand."""
+"""Sums brought to the grid of the output as TFLite-Micro's kernels do it: by hand, and on the kernels."""
 
+from collections.abc import Callable
+from typing import Any
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
+import keras_compress as kc
 from keras_compress.convert.kernel_rounding import round_twice
 from keras_compress.tflite.multiplier import multiplier_of
 
@@ -37,3 +43,37 @@ def test_ties_of_the_shift_go_away_from_zero() -> None:
 def test_factors_of_one_and_more_shift_first() -> None:
     assert rounded([-7, 5], 1.0) == [-7, 5]
     assert rounded([-7, 5], 6.0) == [-42, 30]
+
+
+def gate(x: Any) -> Any:
+    made = layers.Dense(8)(x)
+    return layers.Dense(3)(layers.Reshape((-1,))(layers.ReLU()(layers.Multiply()([made, layers.Dense(8)(x)]))))
+
+
+def joined(x: Any) -> Any:
+    one, other = layers.Dense(8)(x), layers.Dense(8)(x)
+    return layers.Concatenate()([one, layers.Multiply()([one, other]), other * 0.3])
+
+
+@pytest.mark.parametrize(
+    ("build", "recurrent"),
+    [
+        (lambda x: layers.Dense(3)(layers.LSTM(12, return_sequences=True)(x)), "unrolled"),
+        (lambda x: layers.Dense(3)(layers.LSTM(12, return_sequences=True)(x)), "fused"),
+        (lambda x: layers.GRU(5)(x), "unrolled"),
+        (lambda x: layers.Dense(3)(layers.MultiHeadAttention(2, 4)(x, x)), "auto"),
+        (gate, "auto"),
+        (joined, "auto"),
+    ],
+    ids=["lstm", "fused_lstm", "gru", "attention", "gate", "joined"],
+)
+def test_the_kernels_give_the_frozen_models_integers(build: Callable[[Any], Any], recurrent: str) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6))
+    model = keras.Model(inputs, build(inputs))
+    x = np.random.default_rng(0).normal(size=(100, 6, 6)).astype(np.float32)
+    made = kc.convert(model, "tflm", representative_dataset=x, recurrent=recurrent, io="int8")
+    found = kc.verify(made, model, x)
+    assert {row.name: row.fraction_differing for row in found.rows if row.max_lsb} == {}
+    assert [row.fraction_differing for row in found.outputs] == [0.0]
+    assert len(np.unique(np.asarray(made.frozen(x)))) > 50

@@ -7,7 +7,9 @@ from collections import Counter
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
+from tflite_micro import runtime
 
 import keras_compress as kc
 from keras_compress.convert.distance import sqnr_db
@@ -35,6 +37,20 @@ def test_one_product_for_all_inputs_and_one_weight_for_all_steps(layer, steps):
     products = [op for op in graph.operators if graph.kind(op) == "FULLY_CONNECTED"]
     assert len({op.inputs[1] for op in products}) == 2
     assert len({op.inputs[2] for op in products if len(op.inputs) > 2 and op.inputs[2] >= 0}) <= 2
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("layer", ["LSTM", "GRU", "SimpleRNN"])
+def test_sixteen_bits(layer, target):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, INPUTS), name="x")
+    model = keras.Model(inputs, layers.Dense(3, name="d")(getattr(layers, layer)(UNITS, name="layer")(inputs)))
+    x = data()[:, :4]
+    made = kc.convert(model, target, mode="16x8", representative_dataset=x)
+    (outputs,) = TARGETS[target].run(made.content, [x])
+    assert sqnr_db(model.predict(x, verbose=0), outputs) > 40
+    found = kc.verify(made, model, x[:16])
+    assert found, str(found)
 
 
 def counting() -> tuple[keras.Model, np.ndarray]:
@@ -92,3 +108,41 @@ def test_a_stream_step_by_step(layer, target):
     outputs, _ = streamed(lambda arrays: TARGETS[target].run(made.content, arrays), x, count)
     assert sqnr_db(np.asarray(whole(x)), outputs) > 25
     assert kc.verify(made, step, seen)
+
+
+def runs_without_reset(content: bytes, chunks: list[np.ndarray], target: str) -> np.ndarray:
+    """What a file gives for one part of a sequence after the other."""
+    if target == "tflm":
+        micro = runtime.Interpreter.from_bytes(content, arena_size=100_000)
+        outputs = []
+        for chunk in chunks:
+            micro.set_input(chunk, 0)
+            micro.invoke()
+            outputs.append(np.array(micro.get_output(0)))
+        return np.concatenate(outputs, 1)
+    runner = Interpreter(model_content=content)
+    runner.allocate_tensors()
+    (given,), (made,) = runner.get_input_details(), runner.get_output_details()
+    outputs = []
+    for chunk in chunks:
+        runner.set_tensor(given["index"], chunk)
+        runner.invoke()
+        outputs.append(runner.get_tensor(made["index"]))
+    return np.concatenate(outputs, 1)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_operator_goes_on_as_a_stateful_layer_does(target):
+    keras.utils.set_random_seed(0)
+    inputs, batch = keras.Input((4, INPUTS)), keras.Input(batch_shape=(1, 4, INPUTS))
+    model = keras.Model(inputs, layers.Dense(3)(layers.LSTM(UNITS, return_sequences=True)(inputs)))
+    stateful = keras.Model(batch, layers.Dense(3)(layers.LSTM(UNITS, return_sequences=True, stateful=True)(batch)))
+    stateful.set_weights(model.get_weights())
+    x = data()
+    chunks = [x[:1, start : start + 4] for start in range(0, STEPS, 4)]
+    real = np.concatenate([np.asarray(stateful(chunk)) for chunk in chunks], 1)
+    fresh = np.concatenate([np.asarray(model(chunk)) for chunk in chunks], 1)
+    assert sqnr_db(real, fresh) < 20, "the test needs states that matter"
+    parts = x.reshape(-1, 4, INPUTS)
+    content = kc.convert(model, target, representative_dataset=parts, recurrent="fused").content
+    assert sqnr_db(real, runs_without_reset(content, chunks, target)) > 28

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.expand.activations import with_activation
 from keras_compress.convert.expand.arithmetic import as_array, combine
 from keras_compress.convert.expand.emitter import Emitter
-from keras_compress.convert.expand.weights import arranged
+from keras_compress.convert.expand.weights import arranged, frozen
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.quantizers.kinds import known_activation
 
@@ -29,16 +29,26 @@ class CellRule:
     Attributes:
         moved: The part of the sums that does not wait for the state: of `(steps, inputs)` for all steps, or of one.
         step: From a row of that, and the states, to the output and the new states.
+        states: How many states it has.
+        by_step: Whether `moved` takes one step only.
     """
 
     moved: Callable[[Emitter, Any, Tensor], Tensor]
     step: Callable[[Emitter, Any, Tensor, States], tuple[Tensor, States]]
+    states: int = 1
+    by_step: bool = False
 
 
 def rule_of(cell: Any) -> CellRule | None:
     """How a cell of Keras's is computed, or one that inherits what it computes; `None` for another."""
     rule = next((_CELLS[cls.__name__] for cls in type(cell).__mro__ if _is_keras_cell(cls)), None)
     return rule if rule is not None and _inherits_call(cell) else None
+
+
+def count_of_states(cell: Any) -> int:
+    """How many states a cell, or a stack of them, has."""
+    rule = rule_of(cell)
+    return len(keras.tree.flatten(cell.state_size)) if rule is None else rule.states
 
 
 def _is_keras_cell(cls: type) -> bool:
@@ -56,12 +66,15 @@ def _lstm_moved(emit: Emitter, cell: Any, inputs: Tensor) -> Tensor:
 
 
 def _lstm(emit: Emitter, cell: Any, moved: Tensor, states: States) -> tuple[Tensor, States]:
-    """`c' = f c + i g`, `h' = o act(c')` with the gates i, f, g, o."""
-    hidden, carry = states
     gates = moved
-    if hidden is not None:
-        recurrent = emit.dense(hidden, emit.weight(cell.recurrent_kernel), name="state_gates")
+    if states[0] is not None:
+        recurrent = emit.dense(states[0], emit.weight(cell.recurrent_kernel), name="state_gates")
         gates = emit(keras.layers.Add(name="gates"), [gates, recurrent])
+    return _gated(emit, cell, gates, states[1])
+
+
+def _gated(emit: Emitter, cell: Any, gates: Tensor, carry: Tensor | None) -> tuple[Tensor, States]:
+    """`c' = f c + i g`, `h' = o act(c')` with the gates i, f, g, o."""
     i, f, g, o = _lstm_gates(emit, cell, gates)
     new = emit(keras.layers.Multiply(name="new"), [i, g])
     if carry is not None:
@@ -73,7 +86,7 @@ def _lstm(emit: Emitter, cell: Any, moved: Tensor, states: States) -> tuple[Tens
 
 def _lstm_gates(emit: Emitter, cell: Any, gates: Tensor) -> list[Tensor]:
     """The gates i, f, g, o behind their activations."""
-    units, gate = cell.units, cell.recurrent_activation
+    units, gate = gates.shape[-1] // 4, cell.recurrent_activation
     if emit.recurrent.target == "litert" and known_activation(gate) == "sigmoid":
         # A call costs more there than values do: one for all four, of which nobody reads the third.
         i, f, _, o = _parts(emit, _activated(emit, gate, gates, "ifo"), 4, "gate")
@@ -82,6 +95,38 @@ def _lstm_gates(emit: Emitter, cell: Any, gates: Tensor) -> list[Tensor]:
         i, f, g, o = _parts(emit, gates, 4, "gate")
         i, f, o = (_activated(emit, gate, x, name) for x, name in ((i, "i"), (f, "f"), (o, "o")))
     return [i, f, _activated(emit, cell.activation, g, "g"), o]
+
+
+def _conv_lstm_moved(emit: Emitter, cell: Any, image: Tensor) -> Tensor:
+    settings = {"strides": cell.strides, "padding": cell.padding, "dilation_rate": cell.dilation_rate}
+    return _convolved(emit, cell, image, cell.kernel, "input_gates", cell.bias if cell.use_bias else None, **settings)
+
+
+def _conv_lstm(emit: Emitter, cell: Any, moved: Tensor, states: States) -> tuple[Tensor, States]:
+    """An LSTM over images, with convolutions in place of products."""
+    gates = moved
+    if states[0] is not None:
+        recurrent = _convolved(emit, cell, states[0], cell.recurrent_kernel, "state_gates", padding="same")
+        gates = emit(keras.layers.Add(name="gates"), [gates, recurrent])
+    return _gated(emit, cell, gates, states[1])
+
+
+def _convolved(
+    emit: Emitter, cell: Any, image: Tensor, kernel: keras.Variable, name: str, bias: Any = None, **settings: Any
+) -> Tensor:
+    layer_class = keras.layers.Conv1D if cell.rank == 1 else keras.layers.Conv2D
+    layer = layer_class(
+        4 * cell.filters,
+        cell.kernel_size,
+        use_bias=bias is not None,
+        kernel_initializer="zeros",
+        name=name,
+        **settings,
+    )
+    layer.build(image.shape)
+    if bias is not None:
+        layer.bias.assign(bias)
+    return emit.new(frozen(layer, emit.weight(kernel)), image, name=name)
 
 
 def _gru_bias(cell: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -162,7 +207,8 @@ def _simple(emit: Emitter, cell: Any, moved: Tensor, states: States) -> tuple[Te
 
 
 _CELLS = {
-    "LSTMCell": CellRule(_lstm_moved, _lstm),
+    "LSTMCell": CellRule(_lstm_moved, _lstm, states=2),
+    "ConvLSTMCell": CellRule(_conv_lstm_moved, _conv_lstm, states=2, by_step=True),
     "GRUCell": CellRule(_gru_moved, _gru),
     "SimpleRNNCell": CellRule(_simple_moved, _simple),
 }

@@ -37,6 +37,8 @@ def _note(emit: Emitter, name: str, layer: Any, sequence: Tensor, chosen: bool) 
 
 def _unlike_the_kernel(emit: Emitter, layer: Any, given: dict[str, Any]) -> str | None:
     """Why an LSTM kernel does not compute what a layer does; `None` where it does."""
+    if given.get("mask") is not None:
+        return "with a mask"
     if given.get("initial_state") is not None:
         return "whose first states are given"
     if layer.return_state:

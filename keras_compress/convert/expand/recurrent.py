@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -10,10 +11,11 @@ import numpy as np
 from keras import ops
 
 from keras_compress.convert.expand.arithmetic import combine
-from keras_compress.convert.expand.cells import rule_of
+from keras_compress.convert.expand.cells import count_of_states, rule_of
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.fused_lstm import backwards, fused, last_step, run_fused
+from keras_compress.convert.expand.masks import StepMask, step_masks
 from keras_compress.convert.expand.products import reshaped
 from keras_compress.core.transform import IntegerWeight
 
@@ -22,9 +24,9 @@ States = list[Any]  # tensors, or `None` for a state that is still zero
 
 
 class Recurrent(Expansion):
-    """LSTM, GRU, SimpleRNN, and RNN around a cell of the user's or a stack of cells."""
+    """LSTM, GRU, SimpleRNN, LSTMs over images, and RNN around a cell of the user's or a stack of cells."""
 
-    handles: ClassVar[tuple[str, ...]] = ("RNN", "LSTM", "GRU", "SimpleRNN")
+    handles: ClassVar[tuple[str, ...]] = ("RNN", "LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D")
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(("sequences", "initial_state", "mask"), args, strict=False)), **kwargs}
@@ -34,7 +36,7 @@ class Recurrent(Expansion):
             made = run_fused(emit, operation, sequence)
             return made if operation.return_sequences else last_step(emit, made)
         states = None if first is None else keras.tree.flatten(first)
-        outputs, states = unroll(emit, operation, sequence, states)
+        outputs, states = unroll(emit, operation, sequence, states, given.get("mask"))
         made = _stacked(emit, outputs) if operation.return_sequences else outputs[-1]
         return (made, *states) if operation.return_state else made
 
@@ -42,13 +44,12 @@ class Recurrent(Expansion):
 def _refuse(emit: Emitter, layer: Any, given: dict[str, Any]) -> None:
     steps = given["sequences"].shape[1]
     problem = None
-    if given.get("mask") is not None:
+    if layer.stateful:
         problem = (
-            "a mask (an Embedding with `mask_zero=True`, or Masking), which integer operators do not follow: train on "
-            "sequences that are padded in front, without a mask, or convert with mode='float32' for LiteRT"
+            "stateful=True, and a file keeps no states of unrolled steps: make them inputs and outputs with "
+            "`initial_state` and `return_state=True`, and feed them back, or convert an LSTM without stateful=True by "
+            "recurrent='fused', whose operator keeps its states from run to run"
         )
-    elif layer.stateful:
-        problem = "stateful=True: return the states and feed them back instead"
     elif steps is None:
         problem = "a sequence of unknown length: give the Input a fixed number of steps, as unrolling needs"
     if problem:
@@ -57,20 +58,46 @@ def _refuse(emit: Emitter, layer: Any, given: dict[str, Any]) -> None:
         )
 
 
-def unroll(emit: Emitter, layer: Any, sequence: Tensor, states: States | None) -> tuple[list[Tensor], list[Tensor]]:
+def unroll(
+    emit: Emitter, layer: Any, sequence: Tensor, states: States | None, mask: Tensor | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs of all steps, in the order in which they are computed, and the last states."""
     steps = list(range(sequence.shape[1]))
     rule = rule_of(layer.cell)
-    # What does not wait for the state is one product for all steps.
-    inputs = _rows(emit, sequence if rule is None else rule.moved(emit, layer.cell, sequence))
-    step_of = cell_step if rule is None else rule.step
-    current: States = states if states is not None else [None] * len(keras.tree.flatten(layer.cell.state_size))
-    outputs = []
+    # What does not wait for the state is one product for all steps, where it can be.
+    step_of: Callable[..., tuple[Tensor, States]]
+    if rule is None or rule.by_step:
+        inputs, step_of = _rows(emit, sequence), cell_step
+    else:
+        inputs, step_of = _rows(emit, rule.moved(emit, layer.cell, sequence)), rule.step
+    current: States = states if states is not None else [None] * count_of_states(layer.cell)
+    masks = None if mask is None else step_masks(emit, mask)
+    outputs: list[Tensor] = []
     for step in reversed(steps) if layer.go_backwards else steps:
         with emit.inside(f"step{step}"):
-            output, current = step_of(emit, layer.cell, inputs[step], current)
+            output, new = step_of(emit, layer.cell, inputs[step], current)
+            if masks is not None:
+                before = outputs[-1] if outputs else None
+                output, new = _masked(emit, layer, masks[step], output, before, new, current)
+        current = new
         outputs.append(output)
     return outputs, current
+
+
+def _masked(
+    emit: Emitter, layer: Any, mask: StepMask, output: Tensor, before: Tensor | None, new: States, old: States
+) -> tuple[Tensor, States]:
+    """A step that leaves its states, and the output before it, where its mask says so."""
+    names = ["carry" if number else "output" for number in range(len(new))]
+    if count_of_states(layer.cell) > 2 or rule_of(layer.cell) is None:
+        names = [f"state{number}" for number in range(len(new))]
+    states = [mask.held(emit, made, kept, name) for made, kept, name in zip(new, old, names, strict=True)]
+    if layer.zero_output_for_mask:
+        return mask.gated(emit, output, "masked_output"), states
+    # What was given out is the state but where the first states were given.
+    if output is new[0] and before is old[0]:
+        return states[0], states
+    return mask.held(emit, output, before, "given_output"), states
 
 
 def _rows(emit: Emitter, sequence: Tensor) -> list[Tensor]:
@@ -101,7 +128,7 @@ def cell_step(emit: Emitter, cell: Any, inputs: Tensor, states: States) -> tuple
 def _stack_step(emit: Emitter, stack: Any, inputs: Tensor, states: States) -> tuple[Tensor, States]:
     made: States = []
     for number, cell in enumerate(stack.cells):
-        count = len(keras.tree.flatten(cell.state_size))
+        count = count_of_states(cell)
         with emit.inside(f"cell{number}"):
             inputs, new = cell_step(emit, cell, inputs, states[len(made) : len(made) + count])
         made += new
@@ -142,10 +169,10 @@ class Bidirectional(Expansion):
         ):
             _refuse(emit, layer, given)
             with emit.inside(name):
-                if fused(emit, layer, {"sequences": sequence, "initial_state": half}):
+                if fused(emit, layer, {**given, "initial_state": half}):
                     made.append(_half(emit, layer, sequence, operation.return_sequences))
                     continue
-                outputs, last = unroll(emit, layer, sequence, half)
+                outputs, last = unroll(emit, layer, sequence, half, given.get("mask"))
                 if operation.return_sequences:
                     # Both in the order of the sequence.
                     made.append(_stacked(emit, outputs[::-1] if layer.go_backwards else outputs))
@@ -183,10 +210,12 @@ class TimeDistributed(Expansion):
     handles = ("TimeDistributed",)
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("mask") is not None:
+        # A layer that takes no mask is given none, whatever the steps.
+        if kwargs.get("mask") is not None and "mask" in inspect.signature(operation.layer.call).parameters:
             raise ValueError(
-                f"Expected no mask in int8. Received: one at {emit.name('')!r}; pad in front of sequences without a "
-                "mask, or convert with mode='float32' for LiteRT."
+                f"Expected a layer that takes no mask in TimeDistributed. Received: {type(operation.layer).__name__} "
+                f"with one at {emit.name('')!r}; put the layer there without a mask, or convert with mode='float32' "
+                "for LiteRT."
             )
         if isinstance(operation.layer, keras.layers.Dense):
             return emit(operation.layer, args[0])  # on the last axis in any case

@@ -22,6 +22,23 @@ def rows(reader: Reader, layer: Any, inputs: Tensor) -> Any:
     return reader.add("GATHER", reader.kernel(layer), numbers)
 
 
+@reads("Present")
+def present(reader: Reader, layer: Any, inputs: Tensor) -> Any:
+    """A look-up in the 256 values of an int8 tensor."""
+    grid = reader.grid(inputs)
+    return looked_up(reader, layer, inputs) if grid is not None and grid.bits == 8 else NotImplemented
+
+
+@reads("PresentToken")
+def present_token(reader: Reader, layer: Any, inputs: Tensor) -> Any:
+    """0 stays 0, and greater numbers become 1: rows of a table of two."""
+    numbers = inputs
+    if inputs.dtype != "int32":
+        numbers = reader.add("CAST", inputs, dtype="int32", in_data_type=inputs.dtype, out_data_type="int32")
+    table = np.array([1.0, 0.0] if layer.inverted else [0.0, 1.0], np.float32)
+    return reader.add("GATHER", table, reader.add("MINIMUM", numbers, np.array(1, np.int32)))
+
+
 def looked_up(reader: Reader, layer: Any, inputs: Tensor) -> Tensor:
     """A function of an int8 tensor, as the values that the point behind it takes.
 

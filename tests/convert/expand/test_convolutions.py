@@ -51,7 +51,6 @@ def test_one_filter_with_a_bias_has_an_integer_kernel():
     [
         (lambda: layers.Conv3D(2, 2), "CONV_3D has no int8 kernel"),
         (lambda: layers.Conv3DTranspose(2, 2), "CONV_3D_TRANSPOSE has no int8 kernel"),
-        (lambda: layers.ConvLSTM2D(2, 2), "WHILE loop has no int8 kernel"),
     ],
 )
 def test_refused_by_the_operator(bench, layer, op):

@@ -52,6 +52,31 @@ def test_the_same_function(bench, layer):
     assert not {"LSTM", "GRU", "SimpleRNN", "RNN", "TimeDistributed"} & set(bench.kinds(flat))
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: layers.ConvLSTM2D(2, 2), (3, 4, 5, 2)),
+        (lambda: layers.ConvLSTM2D(2, (2, 3), padding="same", return_sequences=True, use_bias=False), (2, 4, 4, 1)),
+        (lambda: layers.ConvLSTM2D(2, 3, strides=2, go_backwards=True, dropout=0.5), (3, 7, 7, 2)),
+        (lambda: layers.ConvLSTM1D(3, 2, dilation_rate=2, recurrent_dropout=0.5), (3, 6, 2)),
+        (lambda: layers.Bidirectional(layers.ConvLSTM1D(2, 2, return_sequences=True)), (2, 5, 1)),
+    ],
+)
+def test_convolutions_in_place_of_products(bench, layer, shape):
+    flat = bench.same(bench.model(lambda x: layer()(x), shape))
+    assert not {"ConvLSTM1D", "ConvLSTM2D", "Bidirectional"} & set(bench.kinds(flat))
+    # One for the inputs of each step, and for the state of each but the first.
+    halves = 2 if "Bidirectional" in type(layer()).__name__ else 1
+    assert sum(kind in ("Conv1D", "Conv2D") for kind in bench.kinds(flat)) == halves * (2 * shape[0] - 1)
+
+
+def test_states_of_images_go_in_and_out(bench):
+    def build(x, h, c):
+        return layers.ConvLSTM1D(3, 2, padding="same", return_state=True)(x, initial_state=[h, c])
+
+    bench.same(bench.model(build, (2, 5, 2), (5, 3), (5, 3)))
+
+
 @pytest.mark.parametrize("mode", ["concat", "sum", "mul", "ave", None])
 @pytest.mark.parametrize("sequences", [False, True])
 def test_bidirectional(bench, mode, sequences):
@@ -82,10 +107,8 @@ def test_a_layer_for_each_step(bench):
 @pytest.mark.parametrize(
     ("build", "shape", "message"),
     [
-        (lambda x: layers.LSTM(2, stateful=True)(x), SEQUENCE, "stateful=True: return the states"),
+        (lambda x: layers.LSTM(2, stateful=True)(x), SEQUENCE, "stateful=True, and .* make them inputs and outputs"),
         (lambda x: layers.LSTM(2)(x), (None, 4), "unknown length: give the Input a fixed number of steps"),
-        (lambda x: layers.GRU(2)(layers.Masking()(x)), SEQUENCE, "a mask .*padded in front"),
-        (lambda x: layers.Bidirectional(layers.GRU(2))(layers.Masking()(x)), SEQUENCE, "a mask"),
     ],
 )
 def test_refused_by_name(bench, build, shape, message):
