@@ -15,7 +15,7 @@ from keras_compress.convert.expand.cell_ranges import fit_cells, is_cell
 from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use, whole_offsets
 from keras_compress.convert.flatten import Flat, factors_of
 from keras_compress.core.warn import warn
-from keras_compress.quantizers.activation import Place
+from keras_compress.quantizers.kinds import Place
 from keras_compress.quantizers.placement import PlacePoints
 
 
@@ -49,7 +49,9 @@ def with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> kera
         shared = re.sub(r"\.step\d+\b", ".step", path)
         if shared == path:
             return measured(path)
-        return quantizers.setdefault(shared, measured(path))
+        if shared not in quantizers:
+            quantizers[shared] = measured(path)
+        return quantizers[shared]
 
     return PlacePoints(quantizer, private=True).place(flat.model)
 

@@ -145,9 +145,9 @@ class SplitActivation(Expansion):
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         slot = slots_of(operation)[0]
         weight = emit.weight(slot.variable(operation), slot.channel_axes)
-        linear = frozen(copy_layer(operation, activation=None), weight)
+        linear = frozen(copy_layer(operation, activation=None, dtype="float32"), weight)
         activation = keras.layers.Activation(operation.activation, name=activation_name(operation))
-        return emit(activation, emit(linear, *args, name="linear", **kwargs))
+        return emit.new(activation, emit.new(linear, *args, name="linear", **kwargs))
 
 
 class ActivationLayer(Expansion):
