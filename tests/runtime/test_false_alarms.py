@@ -197,7 +197,7 @@ def test_each_value_has_the_error_of_its_channel():
     exact = rng.normal(size=(50, 3)) * 40
     got = np.rint(exact + rng.uniform(-0.2, 0.2, exact.shape)).astype(np.int32)
     places, channel = np.arange(150)[::2], np.arange(150)[::2] % 3
-    for error in (KernelError(steps=np.array([0.0, 0.1, 0.4])), KernelError(relative=2.0**-5), KernelError(0.05)):
+    for error in (KernelError(steps=np.array([0.0, 0.1, 0.4])), KernelError(relative=2.0**-9), KernelError(0.05)):
         whole = error.allows(got, exact, 3)
         assert 0 < np.count_nonzero(whole) < whole.size
         picked = error.at(channel, 3).allows(got.reshape(-1)[places], exact.reshape(-1)[places], 3)
