@@ -10,16 +10,15 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from common import at_least, fashion_mnist, print_goals, write_results
 from keras import layers
 from numpy.typing import NDArray
+from tensorflow_int8 import tensorflow_int8
 
 import keras_compress as kc
 from keras_compress.convert.distance import sqnr_db
-from keras_compress.convert.native_log import quiet_native_logs
 
 Array = NDArray[Any]
 FILTERS, EPOCHS, TESTED = (32, 48, 64), 2, 512
@@ -57,13 +56,8 @@ def trained(seed: int, data: Any) -> keras.Model:
 
 def files_of(model: keras.Model, samples: Array) -> dict[str, bytes]:
     """int8 files of both converters, calibrated on the same samples."""
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([row[None]] for row in samples)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    with quiet_native_logs():
-        theirs = bytes(converter.convert())
-    return {"keras_compress": kc.convert(model, representative_dataset=samples).content, "tensorflow": theirs}
+    ours = kc.convert(model, representative_dataset=samples).content
+    return {"keras_compress": ours, "tensorflow": tensorflow_int8(model, samples)}
 
 
 def tensors_of(content: bytes, x: Array) -> list[Array]:

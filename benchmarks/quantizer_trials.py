@@ -134,7 +134,7 @@ def pieces(artifact: kc.Artifact) -> dict[str, bytes]:
         names = file.inputs_of(tensor, tensors)
         if len(names) != 1 or names == [tensor] or names[0] not in tensors:
             continue
-        content = file.extract(names, [tensor])
+        content, _ = file.extract(names, [tensor])
         kinds = set(kc.inspect_tflite(content).operators)
         if len(kinds & set(integer_model.KERNELS)) == 1 and kinds <= {*integer_model.KERNELS, "RESHAPE"}:
             found[point] = content

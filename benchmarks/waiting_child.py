@@ -12,8 +12,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from common import REPOSITORY  # noqa: F401  (the package beside the benchmarks is what is imported)
+from tensorflow_int8 import tensorflow_int8
 from waiting_models import built, samples
 from zoo_stages import Stages
 
@@ -43,11 +43,7 @@ def tensorflow(model: keras.Model, x: Array, stages: Stages) -> None:
     inputs = keras.Input(batch_shape=(1, *x.shape[1:]))
     single = keras.Model(inputs, model(inputs))
     with stages.stage("convert"):
-        converter = tf.lite.TFLiteConverter.from_keras_model(single)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([sample[None]] for sample in x)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        content = converter.convert()
+        content = tensorflow_int8(single, x)
     stages.save(file_bytes=len(content))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 from common import REPOSITORY  # noqa: F401  (the package beside the benchmarks is what is imported)
+from tensorflow_int8 import tensorflow_int8
 from zoo_members import Member, member
 from zoo_models import build, data, multiplications
 from zoo_stages import Parts, Stages
@@ -127,11 +128,7 @@ def converter(which: Member, stages: Stages, seed: int, samples: int) -> None:
     model = _built(which, stages, seed)
     x = data(model, samples, seed + 1)
     with stages.stage("ptq"):
-        quantizing = tf.lite.TFLiteConverter.from_keras_model(model)
-        quantizing.optimizations = [tf.lite.Optimize.DEFAULT]
-        quantizing.representative_dataset = lambda: ([sample[None]] for sample in x)
-        quantizing.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        content = quantizing.convert()
+        content = tensorflow_int8(model, x)
     stages.save(file_bytes=len(content))
     with stages.stage("float"):
         content = tf.lite.TFLiteConverter.from_keras_model(model).convert()

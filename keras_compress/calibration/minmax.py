@@ -41,6 +41,7 @@ class MeasuredRange(ActivationQuantizer):
 
     def __init__(self, bits: int = 8, **kwargs: Any) -> None:
         self._ends: tuple[np.float32, np.float32] | None = None
+        self._parameters: tuple[Any, Any] | None = None
         super().__init__(bits, **kwargs)
 
     def trained(self) -> bool:
@@ -49,6 +50,7 @@ class MeasuredRange(ActivationQuantizer):
     def set_range(self, low: float, high: float) -> None:
         """Set the range exactly."""
         self._ends = (np.float32(low), np.float32(high))
+        self._parameters = None
 
     def range(self) -> tuple[Any, Any]:
         """`(low, high)`, before 0.0 is included.
@@ -69,7 +71,10 @@ class MeasuredRange(ActivationQuantizer):
         """
 
     def parameters(self) -> tuple[Any, Any]:
-        return affine.affine_parameters(*self.range(), self.spec)
+        # Recurrent layers share a range at all steps, and ask for it at each.
+        if self._parameters is None:
+            self._parameters = affine.affine_parameters(*self.range(), self.spec)
+        return self._parameters
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not self.trained():
@@ -201,7 +206,8 @@ def _extremes(
             if _is_of_shares(call):
                 return call.args[0]
             if key not in measured:
-                made = call.run()
+                point = call.operation
+                made = point.values(call.args[0]) if isinstance(point, QuantizeActivation) else call.run()
                 for factor in factors.get(key, ()):
                     squares[factor] = squares.get(factor, 0.0) + _mean_squares(made, values[factor])
                 return made

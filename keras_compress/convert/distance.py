@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.final_grid import ends_of
-from keras_compress.convert.side_by_side import Frozen, Kept, Trained
+from keras_compress.convert.side_by_side import Frozen, Kept, Trained, Values
 from keras_compress.core import keras_private
 from keras_compress.data.batches import batches
 from keras_compress.graph import graph
@@ -135,9 +135,10 @@ def distance(model: keras.Model, frozen: keras.Model, data: Any) -> Distance:
     Raises:
         ValueError: For data that does not fit the model.
     """
-    first = next(batches(data, frozen))
+    first = [array[: samples_of(frozen)] for array in next(batches(data, frozen))]
     trained = Trained(model, data)
-    return between(trained, Frozen(frozen, trained), [array[: samples_of(frozen)] for array in first])
+    after = Frozen(frozen, trained)
+    return between(trained, after, first, trained.run(first, after.calls))
 
 
 def samples_of(frozen: keras.Model) -> int:
@@ -147,17 +148,16 @@ def samples_of(frozen: keras.Model) -> int:
     return int(np.clip(LARGEST_VALUES_BYTES // max(largest, 1), 1, SAMPLES))
 
 
-def between(trained: Trained, frozen: Frozen, inputs: Sequence[Array]) -> Distance:
-    """The distance on these samples."""
+def between(trained: Trained, frozen: Frozen, inputs: Sequence[Array], in_trained: Values) -> Distance:
+    """The distance on these samples, of which the trained model gives `in_trained` at `frozen.calls`."""
     names, steps = graph.output_names(frozen.model), _steps(frozen.model)
-    calls = frozenset(frozen.points.values())
-    in_trained, in_frozen = trained.run(inputs, calls), frozen.run(inputs, frozenset(frozen.points))
+    in_frozen = frozen.run(inputs, frozenset(frozen.points))
     found, simulated = in_trained.outputs, in_frozen.outputs
     close = all(sqnr_db(f, s.reshape(f.shape)) >= GOOD_DB - FALL_DB for f, s in zip(found, simulated, strict=True))
     if close:
         outputs = tuple(map(_output, names, found, simulated, steps, [None] * len(names)))
         return Distance(outputs, len(inputs[0]), None)
-    on_grids = trained.on_grids(inputs, frozen, calls)
+    on_grids = trained.on_grids(inputs, frozen, frozen.calls)
     outputs = tuple(map(_output, names, found, simulated, steps, on_grids.outputs))
     far = [each.name for each in outputs if each.opens]
     pairs = pairs_of(frozen, in_frozen.kept, in_trained.kept, on_grids.kept) if far else iter(())

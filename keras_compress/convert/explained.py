@@ -12,14 +12,14 @@ cuts off values that outputs depend on, or spends all but six bits on values tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from keras_compress.convert.distance import Array, Distance, pairs_of, sqnr_db
 from keras_compress.convert.expand.used_ranges import FINEST_INTO_SOFTMAX
 from keras_compress.convert.final_grid import ends_of
-from keras_compress.convert.side_by_side import Frozen, Trained, Values
+from keras_compress.convert.side_by_side import Frozen, Kept, Trained, Values
 from keras_compress.data.samples import fixed_batch
 from keras_compress.quantizers.activation import QuantizeActivation
 
@@ -46,11 +46,14 @@ def unexplained(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found
     if wrong is not None or any(point.quantizer.replaces_relu for point in trained.points.values()):
         # Signs of sums that are not whole numbers are no signs: without rounding those models mean nothing.
         return wrong
-    changed = _changed_layer(trained, frozen, inputs)
+    of_trained = trained.unrounded(inputs, frozen.calls)
+    few = [array[: max(LAYER_SAMPLES, fixed_batch(frozen.model) or 1)] for array in inputs]
+    of_few = of_trained if len(few[0]) == len(inputs[0]) else trained.unrounded(few, frozen.calls)
+    changed = _changed_layer(frozen, few, of_few.kept)
     if changed is not None:
         return f"{_ANOTHER}, first at {changed!r}"
-    calls, points = frozenset(frozen.points.values()), frozenset(frozen.points)
-    of_trained, of_frozen = trained.unrounded(inputs, calls), frozen.unrounded(inputs, points)
+    points = frozenset(frozen.points)
+    of_frozen = frozen.unrounded(inputs, points)
     moved = frozen.unrounded(inputs, points, np.random.default_rng(0))
     if any(map(_differ, of_trained.outputs, of_frozen.outputs, moved.outputs)):
         pairs = pairs_of(frozen, of_frozen.kept, of_trained.kept)
@@ -62,21 +65,26 @@ def unexplained(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found
     return _useless_range(trained, frozen, inputs, of_frozen) if useless else None
 
 
-def _changed_layer(trained: Trained, frozen: Frozen, inputs: Sequence[Array]) -> str | None:
+def _changed_layer(frozen: Frozen, inputs: Sequence[Array], of_trained: Kept) -> str | None:
     """The first layer that makes something else of the trained model's own values, in one channel."""
-    few = [array[: max(LAYER_SAMPLES, fixed_batch(frozen.model) or 1)] for array in inputs]
-    of_trained = trained.unrounded(few, frozenset(frozen.points.values())).kept
     given = {point: of_trained[name] for point, name in frozen.points.items() if name in of_trained}
-    made, rng = frozen.layer_by_layer(few, given), np.random.default_rng(0)
+    made, rng = frozen.layer_by_layer(inputs, given), np.random.default_rng(0)
+    off = {point: np.sqrt(_squares(given[point] - values)) for point, values in made.items()}
+    floor = {point: _floor(given[point]) for point in made}
     noise = {point: np.zeros(values.shape[-1:]) for point, values in made.items()}
+
+    def still_beyond(points: Iterable[str]) -> list[str]:
+        return [p for p in points if not (off[p] <= LAYER_FACTOR * np.sqrt(noise[p]) + floor[p]).all()]
+
+    beyond = still_beyond(made)
     for _ in range(DRAWS):
-        for point, values in frozen.layer_by_layer(few, given, rng).items():
-            noise[point] += _squares(values - made[point]) / DRAWS
-    for point, values in made.items():
-        allowed = LAYER_FACTOR * np.sqrt(noise[point]) + _floor(given[point])
-        if not (np.sqrt(_squares(given[point] - values)) <= allowed).all():
-            return frozen.points[point]
-    return None
+        if not beyond:
+            break  # what is allowed only grows
+        drawn = frozen.layer_by_layer(inputs, given, rng)
+        for point in beyond:
+            noise[point] += _squares(drawn[point] - made[point]) / DRAWS
+        beyond = still_beyond(beyond)
+    return frozen.points[beyond[0]] if beyond else None
 
 
 def _squares(values: Array) -> Array:

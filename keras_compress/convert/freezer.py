@@ -120,7 +120,7 @@ class Freezer:
         if kind is Kind.JOIN and self.storage.target == "tflm":
             call = self._with_moved_parts(call)
         # The flat graph is a private copy: its layers can be used as they are.
-        outputs = call.run()
+        outputs = call.again()
         self._fix(call, kind, outputs)
         if kind is Kind.SAME:
             for output in keras.tree.flatten(outputs):
@@ -236,7 +236,7 @@ class Freezer:
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
         if self.storage.target == "tflm":
             grid = self._of[tensor].on_tflm(grid)
-        outputs = QuantizeActivation(grid, stands_for=stands_for, name=name)(tensor)
+        outputs = QuantizeActivation(grid, stands_for=stands_for, name=name).behind(tensor)
         self._of[outputs].grid = grid
         if grid.bits == 8:
             self._of[outputs].steps = grid.lowest - grid.zero_point, 127 - grid.zero_point
@@ -276,7 +276,7 @@ class Freezer:
         if call.operation in self._folded:
             return call.args[0]
         if not self.activations:
-            return call.run()
+            return call.again()
         return self._standalone_norm(call)
 
     def _standalone_norm(self, call: graph.Call) -> Any:
@@ -402,17 +402,11 @@ class Freezer:
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
             self._folded.add(reader.operation)
             signs = self._gives_signs(reader)
-        body = inner(layer)
-        with configuration(body) as config:
-            config = {**config, "use_bias": True, "name": layer.name}
-            # The values follow: nothing is gained by drawing random ones first.
-            config.update((key, "zeros") for key in config if key.endswith("_initializer"))
-            made = type(body).from_config(config)
-        made.build(call.args[0].shape)
+        made = _with_bias(inner(layer), layer.name, call.args[0].shape)
         grid = self._of[call.args[0]].grid
         signs = signs and grid is not None
         wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes, signs)
-        outputs = call.run(wrapper)
+        outputs = call.again(wrapper)
         if signs:
             return self._sums_to_signs(layer.name, outputs, weight)
         self._remember_sums(outputs, call.args[0], wrapper)
@@ -427,7 +421,7 @@ class Freezer:
 
     def _rows(self, call: graph.Call) -> Any:
         """Rows of a table of integers are on the table's grid, whatever range training saw behind them."""
-        outputs = call.run()
+        outputs = call.again()
         weight = integer_weight(call.operation, "kernel")
         self._of[outputs].table = FixedGrid(as_float32(weight.scale.item()), 0)
         return outputs
@@ -468,7 +462,7 @@ class Freezer:
         """A mean over all positions, which its kernel rounds to the grid of the point behind it."""
         tensor = call.args[0]
         check_sizes(call.operation, tensor)
-        outputs = call.run()
+        outputs = call.again()
         self._remember_mean(tensor, outputs)
         return outputs
 
@@ -492,3 +486,16 @@ class Freezer:
             outputs = flat
         self._of[outputs].is_average = True
         return outputs
+
+
+def _with_bias(layer: keras.layers.Layer, name: str, shape: tuple[int | None, ...]) -> keras.layers.Layer:
+    """A layer of the flat graph, which is nobody else's, or one that has a bias in its place; the values follow."""
+    if layer.bias is not None and layer.name == name:
+        return layer
+    with configuration(layer) as config:
+        config = {**config, "use_bias": True, "name": name}
+        # Nothing is gained by drawing random values first.
+        config.update((key, "zeros") for key in config if key.endswith("_initializer"))
+        made: keras.layers.Layer = type(layer).from_config(config)
+    made.build(shape)
+    return made

@@ -16,7 +16,7 @@ from keras_compress.convert.expand.masks import HELD
 from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use, whole_offsets, whole_steps
 from keras_compress.convert.flatten import Flat, factors_of
 from keras_compress.core.warn import warn
-from keras_compress.quantizers.activation import Place
+from keras_compress.quantizers.kinds import Place
 from keras_compress.quantizers.placement import PlacePoints
 
 
@@ -51,7 +51,9 @@ def with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> kera
         shared = re.sub(r"\.step\d+\b", ".step", path).replace(f".{HELD}", ".")
         if shared == path:
             return measured(path)
-        return quantizers.setdefault(shared, measured(path))
+        if shared not in quantizers:
+            quantizers[shared] = measured(path)
+        return quantizers[shared]
 
     return PlacePoints(quantizer, private=True).place(flat.model)
 

@@ -179,6 +179,11 @@ class Frozen:
         self.points: dict[str, str] = {layer.name: _counterpart(layer, trained) for layer in layers}
         self._layers = layers
 
+    @property
+    def calls(self) -> frozenset[str]:
+        """Names of the calls of the trained model beside the points."""
+        return frozenset(self.points.values())
+
     @functools.cached_property
     def grids(self) -> dict[str, FixedGrid]:
         return {self.points[layer.name]: _rounded_once(layer.quantizer) for layer in self._layers}

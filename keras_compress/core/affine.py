@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -130,20 +131,21 @@ def affine_parameters(minimum: Tensor, maximum: Tensor, spec: QuantSpec) -> tupl
     """Scale and zero point of a range, widened so that 0.0 has an integer of its own.
 
     Args:
-        minimum: Lower end of the range, scalar.
-        maximum: Upper end of the range, scalar.
+        minimum: Lower end of the range, scalar. Of NumPy's float32, NumPy computes: the same numbers, and sooner.
+        maximum: Upper end of the range, likewise.
         spec: Target integers. For a symmetric spec the zero point is 0.
 
     Returns:
         `(scale, zero_point)`, float scalars; `zero_point` holds a whole number.
     """
-    low = ops.minimum(minimum, 0.0)
-    high = ops.maximum(maximum, 0.0)
+    xp: Any = np if isinstance(minimum, np.floating) else ops
+    low = xp.minimum(minimum, 0.0)
+    high = xp.maximum(maximum, 0.0)
     if spec.symmetric:
-        scale = ops.maximum(-low, high) * (1.0 / spec.maximum)
-        scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-        return scale, ops.zeros_like(scale)
+        scale = xp.maximum(-low, high) * (1.0 / spec.maximum)
+        scale = xp.where(scale > 0, scale, xp.ones_like(scale))
+        return scale, xp.zeros_like(scale)
     scale = (high - low) * (1.0 / (spec.maximum - spec.minimum))
-    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-    zero_point = ops.clip(ops.round(spec.minimum - low / scale), float(spec.minimum), float(spec.maximum))
+    scale = xp.where(scale > 0, scale, xp.ones_like(scale))
+    zero_point = xp.clip(xp.round(spec.minimum - low / scale), float(spec.minimum), float(spec.maximum))
     return scale, zero_point

@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 from keras.src.backend.common import global_state
+from keras.src.backend.common.masking import get_keras_mask
+from keras.src.ops.node import Node
 from tensorflow.python.eager import context
 
 Functional: Any = keras.src.models.functional.Functional
@@ -28,6 +30,27 @@ def call_node(tensor: keras.KerasTensor) -> Any:
     """The node of the call that makes a symbolic tensor."""
     operation, call, _ = tensor._keras_history
     return operation._inbound_nodes[call]
+
+
+def recorded(
+    operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], like: list[keras.KerasTensor]
+) -> list[keras.KerasTensor]:
+    """A call on symbolic tensors, written into the graph as Keras does when it has inferred what comes out.
+
+    Args:
+        operation: Layer, built, or operation.
+        args: Its arguments.
+        kwargs: Its arguments.
+        like: Tensors of the shapes and dtypes that it gives.
+    """
+    outputs = [keras.KerasTensor(tensor.shape, tensor.dtype) for tensor in like]
+    Node(operation=operation, call_args=args, call_kwargs=kwargs, outputs=outputs)
+    return outputs
+
+
+def is_plain(tensor: keras.KerasTensor) -> bool:
+    """Whether a symbolic tensor is its shape and dtype and nothing else: dense, without a mask."""
+    return not (tensor.sparse or tensor.ragged) and get_keras_mask(tensor) is None
 
 
 def made_by(tensor: Any) -> tuple[Any, list[Any]] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ Node = Any
 KerasTensor = Any
 # What a user's model class may have of its own beside its graph.
 OWN_METHODS = ("train_step", "test_step", "predict_step", "compute_loss", "call")
+# Operations that give a list of one tensor, too.
+_GIVING_LISTS = ("Split", "Unstack")
 # Keras's warning of a dict whose keys are not the inputs' names, which the user has seen.
 _ANY_KEYS = "When providing `inputs` as a dict"
 
@@ -55,6 +57,26 @@ class Call:
         if is_user_written(self.operation) and not any(t.sparse for t in self.node.input_tensors):
             args = tree.map_structure(_dense, args)
         return (operation or self.operation)(*args, **self.kwargs)
+
+    def again(self, operation: Operation | None = None) -> Any:
+        """`run` of the operation itself, or of a copy of the same configuration, in a graph that is nobody else's.
+
+        What it gives is known from the old graph where the shapes are the same: to infer it anew takes Keras ten times
+        longer than to write the call down.
+        """
+        operation = operation or self.operation
+        given = [t for t in tree.flatten((self.args, self.kwargs)) if isinstance(t, keras.KerasTensor)]
+        if not getattr(operation, "built", True) or not _alike(given, self.node.input_tensors):
+            return self.run(operation)
+        if not all(map(keras_private.is_plain, (*given, *self.node.outputs))):
+            return self.run(operation)
+        made = keras_private.recorded(operation, self.args, self.kwargs, self.node.outputs)
+        return made if len(made) > 1 or type(operation).__name__ in _GIVING_LISTS else made[0]
+
+
+def _alike(tensors: Sequence[KerasTensor], others: Sequence[KerasTensor]) -> bool:
+    """Whether symbolic tensors have the same shapes and dtypes."""
+    return [(t.shape, t.dtype) for t in tensors] == [(t.shape, t.dtype) for t in others]
 
 
 def _dense(tensor: Any) -> Any:

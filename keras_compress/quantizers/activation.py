@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import Any
 
 import keras
@@ -26,21 +25,13 @@ from keras_compress.core.ste import (
 )
 from keras_compress.core.warn import warn
 from keras_compress.quantizers.averaging import averaging_program, corrected, count_on
+from keras_compress.quantizers.kinds import Place
 
 Tensor = Any
 # `(values, upstream, *numbers) -> gradients of the values and of each number`, and the numbers now.
 Surrogate = tuple[Callable[..., Sequence[Tensor]], Sequence[Tensor]]
 # Under this the warning of an untrained range is marked as given: one for a model, not one for each point.
 _UNTRAINED = object()
-
-
-class Place(Enum):
-    """What is known of the values at a point of a graph."""
-
-    RELU = "just behind a ReLU"
-    NON_NEGATIVE = "not negative: ReLUs, pooled or joined"
-    MEAN = "means over all positions: small beside what they are means of, and few"
-    ANYWHERE = "may be negative"
 
 
 class ActivationQuantizer(keras.layers.Layer):
@@ -477,8 +468,17 @@ class QuantizeActivation(TellsOfExport, keras.layers.Layer):
         self.supports_masking = True
         self.built = True
 
+    def behind(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
+        """This point behind a symbolic tensor: a call whose result Keras need not infer."""
+        plain = keras_private.is_plain(tensor)
+        return keras_private.recorded(self, (tensor,), {}, [tensor])[0] if plain else self(tensor)
+
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return self.quantizer(inputs, training=bool(training))
+
+    def values(self, inputs: Tensor) -> Tensor:
+        """What it makes of values, where no gradient is wanted."""
+        return self.quantizer.plain(inputs) if isinstance(self.quantizer, FixedGrid) else self(inputs)
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         return keras.KerasTensor(inputs.shape, inputs.dtype)

@@ -30,6 +30,15 @@ class Kind(Enum):
     FREE = "own output range"
 
 
+class Place(Enum):
+    """What is known of the values at a point of a graph."""
+
+    RELU = "just behind a ReLU"
+    NON_NEGATIVE = "not negative: ReLUs, pooled or joined"
+    MEAN = "means over all positions: small beside what they are means of, and few"
+    ANYWHERE = "may be negative"
+
+
 # Layers that do nothing in inference; called without a word of training, augmentations would begin.
 _INFERENCE_IDENTITY = (
     "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout "

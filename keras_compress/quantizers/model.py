@@ -26,7 +26,8 @@ from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph, parts
 from keras_compress.graph.input_points import input_points_apart
 from keras_compress.graph.model import add_transforms, candidates, check_phases_ended
-from keras_compress.quantizers.activation import ActivationQuantizer, Place
+from keras_compress.quantizers.activation import ActivationQuantizer
+from keras_compress.quantizers.kinds import Place
 from keras_compress.quantizers.placement import PlacePoints
 from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 

@@ -14,12 +14,13 @@ from keras_compress.core.printable import scope_name
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
 from keras_compress.graph.model import LayerCopies, copy_layer, inner
-from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, Place, QuantizeActivation
+from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import (
     FIXED_GRID_16,
     FIXED_GRIDS,
     FUSED_ACTIVATIONS,
     Kind,
+    Place,
     activation_name,
     kind_of,
     kind_of_call,
@@ -204,21 +205,28 @@ class PlacePoints:
         root = self._root(call)
         activation = splits(call.operation)
         if activation is not None:
-            outputs = self._point(call, self._copies(call), "_linear", self.quantizer(root, Place.ANYWHERE))
+            outputs = self._point(call, self._copied(call), "_linear", self.quantizer(root, Place.ANYWHERE))
             outputs = self._activation(call.operation, activation)(outputs)
         if id(call.node) not in self._points:
             return self._unpointed(call) if activation is None else outputs
         made = self.quantizer(root, Place.MEAN if kind_of_node(call.node) is Kind.MEAN else _place_of(call.node))
         if activation is None:
-            outputs = self._without_relu(call) if made is not None and made.replaces_relu else self._copies(call)
+            outputs = self._without_relu(call) if made is not None and made.replaces_relu else self._copied(call)
         fixed = activation or (activation_name(call.operation) if kind_of(call.operation) is Kind.FIXED else None)
         if made is not None and fixed in FIXED_GRIDS:
             made = FixedGrid(*FIXED_GRID_16, bits=16) if made.bits == 16 else FixedGrid(*FIXED_GRIDS[fixed])
         return self._point(call, outputs, "", made)
 
+    def _copied(self, call: graph.Call) -> Any:
+        """The call in the new model."""
+        if not self.private:
+            return self._copies(call)
+        is_layer = isinstance(call.operation, keras.layers.Layer)
+        return call.again(self._copies.of(call.path, call.operation) if is_layer else call.operation)
+
     def _unpointed(self, call: graph.Call) -> Any:
         """A call behind which there is no point; means that stay on a grid are rounded to it on the device."""
-        outputs = self._copies(call)
+        outputs = self._copied(call)
         averages = kind_of_node(call.node) is Kind.AVERAGE and isinstance(outputs, keras.KerasTensor)
         if self.private or not averages or grid_of(outputs) is None:
             return outputs
@@ -256,15 +264,14 @@ class PlacePoints:
             return tensor
         again = f"_{call.index}" if call.index else ""
         name = f"{call.operation.name}{suffix}_quantized{again}"
-        return QuantizeActivation(made, stands_for=call.operation.name, name=name)(tensor)
+        return QuantizeActivation(made, stands_for=call.operation.name, name=name).behind(tensor)
 
     def _input_point(self, tensor: Any) -> Any:
         made = self.quantizer(tensor.name, Place.ANYWHERE) if is_float(tensor) else None
-        return (
-            tensor
-            if made is None
-            else QuantizeActivation(made, stands_for=tensor.name, name=f"{scope_name(tensor.name)}_quantized")(tensor)
-        )
+        if made is None:
+            return tensor
+        name = f"{scope_name(tensor.name)}_quantized"
+        return QuantizeActivation(made, stands_for=tensor.name, name=name).behind(tensor)
 
 
 def _input_readers(model: keras.Model) -> list[tuple[Any, list[Node]]]:

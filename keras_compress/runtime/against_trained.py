@@ -54,14 +54,16 @@ class Beside:
         trained = Trained(model, inputs)
         after = Frozen(frozen, trained)
         few = [array[: samples_of(frozen)] for array in inputs]
-        found = between(trained, after, few)
+        in_trained = trained.run(few, after.calls)
+        found = between(trained, after, few, in_trained)
         far = tuple(
             f"output {each.name!r}: {each.sqnr_db:.1f} dB from the trained model, first at {found.opens_at!r}"
             for each in found.outputs
             if each.opens
         )
         why = unexplained(trained, after, few, found)
-        return cls(tuple(output_names(frozen)), trained.simulated(inputs), found, why, far)
+        outputs = tuple(in_trained.outputs) if len(few[0]) == len(inputs[0]) else trained.simulated(inputs)
+        return cls(tuple(output_names(frozen)), outputs, found, why, far)
 
     def agreements(self, frozen: Sequence[Array]) -> list[tuple[str, str, float]]:
         """`(output, what is compared, share of samples with the same largest entry)` of outputs with classes."""

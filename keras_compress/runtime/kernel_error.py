@@ -23,7 +23,7 @@ Inference" (2018), section 2.2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,19 @@ class KernelError:
         steps, relative = (float(sum(np.max(error[i]) for error in map(_pair, errors))) for i in (0, 1))
         return cls(steps, relative, known=bool(errors) and all(error.known for error in errors))
 
+    def at(self, channel: Array, channels: int) -> KernelError:
+        """The same for single values.
+
+        Args:
+            channel: Entry of the output's last axis that each value is in.
+            channels: How many the last axis has.
+        """
+
+        def of_each(found: Array | float) -> Array | float:
+            return np.asarray(found)[channel] if np.size(found) == channels > 1 else np.max(found)
+
+        return replace(self, steps=of_each(self.steps), relative=of_each(self.relative))
+
     def allows(self, got: Array, exact: Array, zero_point: int) -> Array:
         """Where the kernel's integers are as near to the exact value as its arithmetic can bring them.
 
@@ -81,11 +94,7 @@ class KernelError:
             exact: Real numbers on the same scale, before they are rounded and clipped.
             zero_point: Integer of 0.0.
         """
-        steps, relative = (
-            np.max(found) if np.ndim(found) and np.size(found) != exact.shape[-1] else found
-            for found in (self.steps, self.relative)
-        )
-        error = _NOISE + steps + (_RELATIVE + relative) * np.abs(exact - zero_point)
+        error = _NOISE + self.steps + (_RELATIVE + self.relative) * np.abs(exact - zero_point)
         near: Array = np.abs(got - exact) <= 0.5 + error
         return near
 

@@ -19,7 +19,7 @@ from keras_compress.runtime.kernel_error import KernelError
 from keras_compress.runtime.rounding import expected_share, is_copied
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target
-from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.segments import Segments
 
 Array = NDArray[Any]
@@ -62,27 +62,40 @@ class OpRow:
     ok: bool
 
 
-def simulated(
-    frozen: keras.Model, inputs: list[Array]
-) -> Iterator[tuple[dict[str, Array], dict[str, Exact], list[Array]]]:
-    """Integers at every activation point of the frozen model, what they were rounded from, and the inputs' samples.
+@dataclass(frozen=True)
+class Simulated:
+    """The frozen model on some samples.
 
-    A few samples at a time: the points of a large network hold some hundred megabytes for each.
+    Attributes:
+        inputs: The samples, one array for each input.
+        outputs: Its outputs.
+        points: Integers at every activation point.
+        exact: What they were rounded from.
     """
+
+    inputs: list[Array]
+    outputs: list[Array]
+    points: dict[str, Array]
+    exact: dict[str, Exact]
+
+
+def simulated(frozen: keras.Model, inputs: list[Array]) -> Iterator[Simulated]:
+    """A few samples at a time: the points of a large network hold some hundred megabytes for each."""
     layers = [layer for layer in frozen.layers if isinstance(layer, QuantizeActivation)]
-    simulate = simulation(frozen, [layer.output for layer in layers] + [layer.input for layer in layers])
+    after, before = [layer.output for layer in layers], [layer.input for layer in layers]
+    simulate = simulation(frozen, [*after, *before, *keras.tree.flatten(frozen.outputs)])
     per_sample = 8 * sum(math.prod(n or 1 for n in layer.output.shape[1:]) for layer in layers)
     size = max(1, LARGEST_POINTS_BYTES // max(per_sample, 1))
     batch = fixed_batch(frozen) or 1
     for part in cut(inputs, max(1, size // batch) * batch):
         found = simulate(part)
         points, exact = {}, {}
-        for layer, real, before in zip(layers, found[: len(layers)], found[len(layers) :], strict=True):
+        for layer, real, unrounded in zip(layers, found, found[len(layers) :], strict=False):
             grid = layer.quantizer
             integers = np.rint(real.astype(np.float64) / grid.scale) + grid.zero_point
             points[layer.name] = integers.astype(np.int16 if grid.bits == 16 else np.int8)
-            exact[layer.name] = Exact(before, grid.scale, grid.zero_point)
-        yield points, exact, part
+            exact[layer.name] = Exact(unrounded, grid.scale, grid.zero_point)
+        yield Simulated(part, found[2 * len(layers) :], points, exact)
 
 
 @dataclass(frozen=True)
@@ -93,9 +106,9 @@ class Exact:
     scale: float
     zero_point: int
 
-    def steps(self) -> Array:
-        """On the grid's scale, neither rounded nor clipped."""
-        steps: Array = self.real.astype(np.float64) / self.scale + self.zero_point
+    def steps(self, real: Array) -> Array:
+        """Some of it on the grid's scale, neither rounded nor clipped."""
+        steps: Array = real.astype(np.float64) / self.scale + self.zero_point
         return steps
 
 
@@ -121,8 +134,7 @@ def segments_of(artifact: Artifact, points: Set[str]) -> list[Segment]:
         if point not in points or names in ([], [tensor]):
             continue  # a constant, or an input of integer type: nothing is computed
         sources = tuple(point_of.get(name, f"input:{name}") for name in names)
-        content = file.extract(names, [tensor])
-        found.append(Segment(point, content, Graph(read_model(content)), sources))
+        found.append(Segment(point, *file.extract(names, [tensor]), sources))
     return found
 
 
@@ -140,42 +152,49 @@ class Tally:
     differing: int = 0
     largest_unexplained: int = 0
     unexplained: int = 0
-    # Of 8-bit outputs: how often each integer occurs, `(channels, 256)`.
+    # Of 8-bit outputs of which a share must be off: how often each integer occurs, `(channels, 256)`.
     counts: Any = 0
 
     def __post_init__(self) -> None:
         self.error = KernelError.of(self.segment.graph, self.kernel)
+        # Of the values, what the kernel must put one step off, where its error is not known.
+        self.share = 0.0 if self.error.known else expected_share(self.segment.graph, self.kernel)
 
-    def add(self, runner: Target, points: dict[str, Array], exact: Exact, inputs: list[Array]) -> None:
+    def add(self, runner: Target, simulated: Simulated) -> None:
         """Run the operator on some samples and count."""
         segment = self.segment
+        points, exact = simulated.points, simulated.exact[segment.point]
         signature = runner.describe(segment.content, segment.point)
         # Of a file made for several samples at a time, one call runs as many.
         batch = self.batch
         fed = []
         for source, spec in zip(segment.inputs, signature.inputs, strict=True):
-            values = points[source] if source in points else deployed.as_input(self._model_input(source, inputs), spec)
+            values = (
+                points[source]
+                if source in points
+                else deployed.as_input(self._model_input(source, simulated.inputs), spec)
+            )
             calls = len(values) // batch
             fed.append(shaped(values, (calls, *spec.sample_shape), source))
         got = runner.run(segment.content, fed, segment.point)[0]
         expected = shaped(points[segment.point], got.shape, segment.point)
-        difference = np.abs(got.astype(np.int32) - expected.astype(np.int32))
-        unexplained = self._unexplained(got, difference, exact, fed)
-        self.values += difference.size
+        places = np.flatnonzero(got != expected)
+        difference = np.abs(_at(places, got) - _at(places, expected))
+        unexplained = self._unexplained(got, places, difference, exact, fed)
+        self.values += got.size
         self.largest, self.differing = _added(difference, self.largest, self.differing)
         self.largest_unexplained, self.unexplained = _added(unexplained, self.largest_unexplained, self.unexplained)
-        if expected.dtype == np.int8:
+        if expected.dtype == np.int8 and self.share > 0:
             self.counts = self.counts + _counts(expected)
 
-    def _unexplained(self, got: Array, difference: Array, exact: Exact, fed: list[Array]) -> Array:
-        """Steps that the kernel's arithmetic does not explain."""
-        found: Array = difference.copy()
+    def _unexplained(self, got: Array, places: Array, difference: Array, exact: Exact, fed: list[Array]) -> Array:
+        """Steps that the kernel's arithmetic does not explain, at the places where there is a difference."""
+        found, given, channels = difference, _at(places, got), got.shape[-1]
         if self.error.computed is not None:
-            computed = self.error.computed(fed[0]).reshape(got.shape).astype(np.int32)
-            found = np.minimum(found, np.abs(got - computed))
-        steps = shaped(exact.steps(), got.shape, self.segment.point)
-        found[self.error.allows(got, steps, exact.zero_point)] = 0
-        return found
+            found = np.minimum(found, np.abs(given - _at(places, self.error.computed(fed[0]))))
+        steps = exact.steps(shaped(exact.real, got.shape, self.segment.point).reshape(-1)[places])
+        allowed = self.error.at(places % channels, channels).allows(given, steps, exact.zero_point)
+        return np.where(allowed, 0, found)
 
     def _model_input(self, source: str, inputs: list[Array]) -> Array:
         """Data of a model input, from its tensor's name."""
@@ -190,9 +209,8 @@ class Tally:
 
     def row(self, max_lsb: int, max_fraction: float) -> OpRow:
         """The finding, beside its bound."""
-        of_kernel = 0.0 if self.error.known else expected_share(self.segment.graph, self.kernel)
-        share = min(max_fraction, _BEYOND_KNOWN) if self.error.known else max(max_fraction, of_kernel)
-        expected = of_kernel / 2
+        share = min(max_fraction, _BEYOND_KNOWN) if self.error.known else max(max_fraction, self.share)
+        expected = self.share / 2
         # Equal sums meet the same tie: of few different ones, each is one throw of the dice.
         of_ties = expected + 3 * float(np.sqrt(expected / min(self.values, _different(self.counts))))
         bound = min(1.0, max(share + 3 * float(np.sqrt(share / self.values)), of_ties))
@@ -210,8 +228,12 @@ class Tally:
         )
 
 
+def _at(places: Array, values: Array) -> Array:
+    return values.reshape(-1)[places].astype(np.int32)
+
+
 def _added(difference: Array, largest: int, count: int) -> tuple[int, int]:
-    return max(largest, int(difference.max())), count + int(np.count_nonzero(difference))
+    return max(largest, int(difference.max(initial=0))), count + int(np.count_nonzero(difference))
 
 
 def _counts(values: Array) -> Array:

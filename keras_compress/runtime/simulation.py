@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_compress.data.samples import cut, filled, fixed_batch
 from keras_compress.graph import graph
+from keras_compress.quantizers.activation import QuantizeActivation
 
 Array = NDArray[Any]
 BATCH_SIZE = 64
@@ -40,7 +41,7 @@ def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
 
     def run(inputs: list[tf.Tensor]) -> Any:
-        return tf.nest.flatten(graph.Rebuild(graph.Call.run, flat=True).run(watched, inputs, "", 0))
+        return tf.nest.flatten(graph.Rebuild(_computed, flat=True).run(watched, inputs, "", 0))
 
     # Called itself, it would be counted among all that were traced here before, and TensorFlow would warn.
     traced = functools.cache(tf.function(run, input_signature=[signature], autograph=False).get_concrete_function)
@@ -53,6 +54,11 @@ def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence
             program = run if next(done) < BATCHES_UNTRACED else traced()
             found = program([tf.convert_to_tensor(array, spec.dtype) for array, spec in fed])
             batches.append([np.asarray(values)[: len(batch[0])] for values in found])
-        return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        return [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*batches, strict=True)]
 
     return simulate
+
+
+def _computed(call: graph.Call) -> Any:
+    point = call.operation
+    return point.values(call.args[0]) if isinstance(point, QuantizeActivation) else call.run()

@@ -101,8 +101,7 @@ def verify(
     loaded.check_compressed(artifact, inputs)
     segments = segments_of(artifact, {layer.name for layer in frozen.layers if isinstance(layer, QuantizeActivation)})
     against = _against_trained(model, frozen, inputs, strict)
-    expected = _simulated(frozen, inputs)
-    tallies = _run_alone(frozen, inputs, op_samples, segments, loaded.runners)
+    tallies, expected = _run_alone(frozen, inputs, op_samples, segments, loaded.runners)
     rows = [tally.row(max_lsb, max_fraction) for tally in tallies]
     outputs = _whole_models(loaded, frozen, expected, inputs)
     agreements = [*against.agreements(expected), *_agreements(outputs)]
@@ -180,32 +179,34 @@ def _against_trained(model: keras.Model | None, frozen: keras.Model, inputs: lis
     return against
 
 
-def _simulated(frozen: keras.Model, inputs: list[Array]) -> list[Array]:
-    """What the frozen model gives for all samples."""
-    progress.step("simulating")
-    outputs = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
-    check_varies(frozen, outputs, inputs)
-    return outputs
-
-
 def _run_alone(
     frozen: keras.Model,
     inputs: list[Array],
     op_samples: int,
     segments: Sequence[Segment],
     runners: Mapping[str, Target],
-) -> list[Tally]:
-    """Each operator on each runtime, with the integers that the frozen model has there; kernel by kernel."""
+) -> tuple[list[Tally], list[Array]]:
+    """Each operator on each runtime, with the integers that the frozen model has there; kernel by kernel.
+
+    Also what the frozen model gives for all samples: where the operators run on all of them, that is known already.
+    """
     batch = fixed_batch(frozen) or 1
     names = tuple(input_names(frozen))
     few = [array[: max(batch, op_samples - op_samples % batch)] for array in inputs]
     tallies = [(kernel, Tally(segment, kernel, names, batch)) for kernel in runners for segment in segments]
     progress.step("running operators alone", len(few[0]) * len(tallies))
-    for points, exact, part in simulated(frozen, few):
+    outputs = []
+    for part in simulated(frozen, few):
         for kernel, tally in tallies:
-            tally.add(runners[kernel], points, exact[tally.segment.point], part)
-            progress.advance(len(part[0]))
-    return [tally for _, tally in tallies]
+            tally.add(runners[kernel], part)
+            progress.advance(len(part.inputs[0]))
+        outputs.append(part.outputs)
+    expected = [np.concatenate(each) for each in zip(*outputs, strict=True)]
+    if len(few[0]) < len(inputs[0]):
+        progress.step("simulating")
+        expected = simulation(frozen, keras.tree.flatten(frozen.outputs))(inputs)
+    check_varies(frozen, expected, inputs)
+    return [tally for _, tally in tallies], expected
 
 
 def _whole_models(loaded: Kernels, frozen: keras.Model, expected: list[Array], inputs: list[Array]) -> list[OutputRow]:

@@ -24,8 +24,8 @@ class Segments:
         self._producers: dict[int, Any] = self._graph.producers()
         self._places = {id(op): place for place, op in enumerate(self._graph.operators)}
 
-    def extract(self, input_tensors: Sequence[str], output_tensors: Sequence[str]) -> bytes:
-        """A `.tflite` file that computes some tensors from others.
+    def extract(self, input_tensors: Sequence[str], output_tensors: Sequence[str]) -> tuple[bytes, Graph]:
+        """A `.tflite` file that computes some tensors from others, and its graph.
 
         Args:
             input_tensors: Names of the tensors to feed, in the order of the new file's inputs.
@@ -46,7 +46,8 @@ class Segments:
         unused = [self._graph.name(t) for t in inputs if t not in ends]
         if unused:
             raise ValueError(f"Expected inputs that the outputs depend on. Received: {unused}")
-        return write_model(self._piece(needed, inputs, outputs))
+        piece = self._piece(needed, inputs, outputs)
+        return write_model(piece), Graph(piece)
 
     def inputs_of(self, output_tensor: str, stop_at: Set[str]) -> list[str]:
         """Nearest tensors of `stop_at` that `output_tensor` is computed from, in the order of the file.
@@ -114,7 +115,7 @@ def _renumbered(op: Any, numbers: dict[int, int]) -> Any:
 
 def extract_segment(content: bytes, input_tensors: list[str], output_tensors: list[str]) -> bytes:
     """One cut out of a file; see `Segments.extract`."""
-    return Segments(content).extract(input_tensors, output_tensors)
+    return Segments(content).extract(input_tensors, output_tensors)[0]
 
 
 def segment_inputs(content: bytes, output_tensor: str, stop_at: Set[str]) -> list[str]:

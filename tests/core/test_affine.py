@@ -138,3 +138,13 @@ def test_integers_survive_the_way_to_reals_and_back() -> None:
         real = affine.dequantize(integers, np.float32(scale), 0.0)
         again = affine.quantize_to_int(real, np.float32(scale), 0.0, QuantSpec(bits=8))
         assert np.asarray(again).tolist() == integers.tolist()
+
+
+@pytest.mark.parametrize("spec", [ACTIVATION_INT8, QuantSpec(bits=4, symmetric=False), QuantSpec(bits=16)])
+def test_numpy_finds_the_parameters_of_a_range_that_tensorflow_finds(spec) -> None:
+    ends = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32) * np.float32([[1.0, 30.0]])
+    for low, high in [*np.sort(ends), np.float32([0.0, 0.0])]:
+        found = affine.affine_parameters(low, high, spec)
+        wanted = affine.affine_parameters(ops.convert_to_tensor(low), ops.convert_to_tensor(high), spec)
+        assert [n.dtype for n in found] == [np.float32] * 2
+        assert [float(n) for n in found] == [float(n) for n in wanted]

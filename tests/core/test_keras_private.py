@@ -204,6 +204,30 @@ def test_scopes() -> None:
     assert spec.shape == (None,)
 
 
+def test_a_recorded_call_is_what_keras_records() -> None:
+    inputs = keras.Input((4, 6))
+    layer, split = layers.Dense(3), keras.ops.split(inputs, 2, axis=-1)
+    wanted = [layer(inputs), *split]
+    operation = keras_private.maker(split[0])
+    found = keras_private.recorded(layer, (inputs,), {}, wanted[:1])
+    found += keras_private.recorded(operation, (inputs,), {}, wanted[1:])
+    for ours, keras_own in zip(found, wanted, strict=True):
+        assert (ours.shape, ours.dtype) == (keras_own.shape, keras_own.dtype)
+        assert keras_private.maker(ours) is keras_private.maker(keras_own)
+        assert keras_private.call_node(ours) is not keras_private.call_node(keras_own)
+        assert keras_private.call_node(ours).input_tensors == keras_private.call_node(keras_own).input_tensors
+    x = np.random.default_rng(0).normal(size=(2, 4, 6)).astype(np.float32)
+    for ours, keras_own in zip(keras.Model(inputs, found)(x), keras.Model(inputs, wanted)(x), strict=True):
+        np.testing.assert_array_equal(ours, keras_own)
+
+
+def test_a_plain_tensor_is_dense_and_has_no_mask() -> None:
+    numbers = keras.Input((4,), dtype="int32")
+    assert keras_private.is_plain(layers.Embedding(5, 2)(numbers))
+    assert not keras_private.is_plain(layers.Embedding(5, 2, mask_zero=True)(numbers))
+    assert not keras_private.is_plain(keras.Input((4,), sparse=True))
+
+
 def private_names(path: Path) -> set[str]:
     """Attributes with one underscore in front, read from what is not `self`, and modules of Keras's insides."""
     found = set()

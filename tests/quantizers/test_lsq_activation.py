@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import keras_compress as kc
 from keras_compress.convert.final_grid import final_grid
-from keras_compress.quantizers.activation import Place
+from keras_compress.quantizers.kinds import Place
 
 
 def started(bits: int, step: float, signed: bool = False):

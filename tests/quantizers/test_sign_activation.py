@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_compress as kc
-from keras_compress.quantizers.activation import Place
+from keras_compress.quantizers.kinds import Place
 from keras_compress.quantizers.model import activation_quantizer
 
 SIGNS = [kc.SteSignActivation, kc.ApproxSignActivation, kc.SwishSignActivation]

@@ -201,3 +201,18 @@ def test_values_that_a_minimum_never_takes_may_be_cut_off_in_front_of_it():
     artifact = kc.convert(model, representative_dataset=data)
     assert artifact.distance.outputs[0].sqnr_db < 10
     assert kc.verify(artifact, model, data).ok
+
+
+def test_each_value_has_the_error_of_its_channel():
+    """Values picked out of a tensor, beside the whole tensor, whose last axis NumPy lines up with the errors."""
+    rng = np.random.default_rng(0)
+    exact = rng.normal(size=(50, 3)) * 40
+    got = np.rint(exact + rng.uniform(-0.2, 0.2, exact.shape)).astype(np.int32)
+    places, channel = np.arange(150)[::2], np.arange(150)[::2] % 3
+    for error in (KernelError(steps=np.array([0.0, 0.1, 0.4])), KernelError(relative=2.0**-9), KernelError(0.05)):
+        whole = error.allows(got, exact, 3)
+        assert 0 < np.count_nonzero(whole) < whole.size
+        picked = error.at(channel, 3).allows(got.reshape(-1)[places], exact.reshape(-1)[places], 3)
+        assert picked.tolist() == whole.reshape(-1)[places].tolist()
+    several = KernelError(steps=np.array([0.0, 0.1]))
+    assert several.at(channel, 3).steps == 0.1  # channels that were moved to another axis: the largest

@@ -21,7 +21,7 @@ def pieces(artifact: kc.Artifact) -> dict[str, bytes]:
     for point, tensor in artifact.points.items():
         names = file.inputs_of(tensor, tensors)
         if len(names) == 1 and names != [tensor] and names[0] in tensors:
-            found[point] = file.extract(names, [tensor])
+            found[point], _ = file.extract(names, [tensor])
     return found
 
 

@@ -45,7 +45,7 @@ def judged(model, data, **settings):
     frozen = kc.freeze(model, data, **settings)
     before = Trained(model)
     after = Frozen(frozen, before)
-    found = between(before, after, [data])
+    found = between(before, after, [data], before.run([data], after.calls))
     return found, unexplained(before, after, [data], found)
 
 
@@ -147,7 +147,7 @@ def test_two_bits_are_far_and_no_failure(plain, data):
     coarse = kc.quantize_model(plain, weights="int2", activations=None)
     before = Trained(plain)
     after = Frozen(kc.freeze(coarse, data), before)
-    found = between(before, after, [data])
+    found = between(before, after, [data], before.run([data], after.calls))
     assert found.outputs[0].sqnr_db < 25
     assert found.opens_at == "relu"
     assert 30 < found.outputs[0].activations_only_db < 60

@@ -170,8 +170,8 @@ class SplitActivation(Expansion):
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         slot = slots_of(operation)[0]
         weight = emit.weight(slot.variable(operation), slot.channel_axes)
-        linear = frozen(copy_layer(operation, activation=None), weight)
-        return with_activation(emit, operation.activation, emit(linear, *args, name="linear", **kwargs))
+        linear = frozen(copy_layer(operation, activation=None, dtype="float32"), weight)
+        return with_activation(emit, operation.activation, emit.new(linear, *args, name="linear", **kwargs))
 
 
 def with_activation(emit: Emitter, activation: Any, tensor: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def with_activation(emit: Emitter, activation: Any, tensor: Tensor) -> Tensor:
         with emit.inside(name):
             return _hard_sigmoid_of_sums(emit, tensor)
     layer.name = name
-    return emit(layer, tensor)
+    return emit.new(layer, tensor)
 
 
 def _hard_sigmoid_of_sums(emit: Emitter, sums: Tensor) -> Tensor:

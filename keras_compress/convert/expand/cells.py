@@ -69,18 +69,18 @@ def _lstm(emit: Emitter, cell: Any, moved: Tensor, states: States) -> tuple[Tens
     gates = moved
     if states[0] is not None:
         recurrent = emit.dense(states[0], emit.weight(cell.recurrent_kernel), name="state_gates")
-        gates = emit(keras.layers.Add(name="gates"), [gates, recurrent])
+        gates = emit.new(keras.layers.Add(name="gates"), [gates, recurrent])
     return _gated(emit, cell, gates, states[1])
 
 
 def _gated(emit: Emitter, cell: Any, gates: Tensor, carry: Tensor | None) -> tuple[Tensor, States]:
     """`c' = f c + i g`, `h' = o act(c')` with the gates i, f, g, o."""
     i, f, g, o = _lstm_gates(emit, cell, gates)
-    new = emit(keras.layers.Multiply(name="new"), [i, g])
+    new = emit.new(keras.layers.Multiply(name="new"), [i, g])
     if carry is not None:
-        kept = emit(keras.layers.Multiply(name="kept_carry"), [f, carry])
-        new = emit(keras.layers.Add(name="carry"), [kept, new])
-    output = emit(keras.layers.Multiply(name="output"), [o, _activated(emit, cell.activation, new, "c")])
+        kept = emit.new(keras.layers.Multiply(name="kept_carry"), [f, carry])
+        new = emit.new(keras.layers.Add(name="carry"), [kept, new])
+    output = emit.new(keras.layers.Multiply(name="output"), [o, _activated(emit, cell.activation, new, "c")])
     return output, [output, new]
 
 
@@ -107,7 +107,7 @@ def _conv_lstm(emit: Emitter, cell: Any, moved: Tensor, states: States) -> tuple
     gates = moved
     if states[0] is not None:
         recurrent = _convolved(emit, cell, states[0], cell.recurrent_kernel, "state_gates", padding="same")
-        gates = emit(keras.layers.Add(name="gates"), [gates, recurrent])
+        gates = emit.new(keras.layers.Add(name="gates"), [gates, recurrent])
     return _gated(emit, cell, gates, states[1])
 
 
@@ -150,19 +150,19 @@ def _gru(emit: Emitter, cell: Any, moved: Tensor, states: States) -> tuple[Tenso
     recurrent = None
     if hidden is not None:
         recurrent = _gru_recurrent(emit, cell, hidden)
-        gates = emit(keras.layers.Add(name="gates"), [gates, recurrent[0]])
+        gates = emit.new(keras.layers.Add(name="gates"), [gates, recurrent[0]])
     z, r = _parts(emit, _activated(emit, cell.recurrent_activation, gates, "zr"), 2, "gate")
     reset = _gru_reset(emit, cell, r, hidden, recurrent)
     if reset is not None:
-        candidate = emit(keras.layers.Add(name="candidate"), [candidate, reset])
+        candidate = emit.new(keras.layers.Add(name="candidate"), [candidate, reset])
     new = _activated(emit, cell.activation, candidate, "hh")
     if hidden is None:
-        less = emit(keras.layers.Multiply(name="less"), [z, new])
-        output = emit(keras.layers.Subtract(name="output"), [new, less])
+        less = emit.new(keras.layers.Multiply(name="less"), [z, new])
+        output = emit.new(keras.layers.Subtract(name="output"), [new, less])
     else:
-        change = emit(keras.layers.Subtract(name="change"), [hidden, new])
-        kept = emit(keras.layers.Multiply(name="kept"), [z, change])
-        output = emit(keras.layers.Add(name="output"), [new, kept])
+        change = emit.new(keras.layers.Subtract(name="change"), [hidden, new])
+        kept = emit.new(keras.layers.Multiply(name="kept"), [z, change])
+        output = emit.new(keras.layers.Add(name="output"), [new, kept])
     return output, [output]
 
 
@@ -181,14 +181,14 @@ def _gru_reset(
 ) -> Tensor | None:
     """What the reset gate lets through of the state, on its way to the candidate; `None` for nothing."""
     if cell.reset_after and recurrent is not None:
-        return emit(keras.layers.Multiply(name="reset"), [r, recurrent[1]])
+        return emit.new(keras.layers.Multiply(name="reset"), [r, recurrent[1]])
     if cell.reset_after:
         bias = _gru_bias(cell)[1]
         return combine(emit, "multiply", r, bias) if np.any(bias) else None
     if hidden is None:
         return None
     weight = _columns(emit.weight(cell.recurrent_kernel), 2 * cell.units, 3 * cell.units)
-    gated = emit(keras.layers.Multiply(name="reset"), [r, hidden])
+    gated = emit.new(keras.layers.Multiply(name="reset"), [r, hidden])
     return emit.dense(gated, weight, name="reset_state")
 
 
@@ -201,7 +201,7 @@ def _simple(emit: Emitter, cell: Any, moved: Tensor, states: States) -> tuple[Te
     hidden = states[0]
     if hidden is not None:
         recurrent = emit.dense(hidden, emit.weight(cell.recurrent_kernel), name="state")
-        moved = emit(keras.layers.Add(name="sum"), [moved, recurrent])
+        moved = emit.new(keras.layers.Add(name="sum"), [moved, recurrent])
     output = _activated(emit, cell.activation, moved, "output")
     return output, [output]
 

@@ -68,15 +68,16 @@ class Emitter:
         """
         return self._emit(operation, args, kwargs, self.name(name or operation.name))
 
-    def new(self, layer: keras.layers.Layer, *args: Any, name: str = "") -> Any:
+    def new(self, layer: keras.layers.Layer, *args: Any, name: str = "", **kwargs: Any) -> Any:
         """The same with a layer that was made for this place, in float32: it is called itself, where others are copied.
 
         Args:
             layer: Nobody else's.
             args: Its arguments.
             name: As above.
+            kwargs: Its arguments.
         """
-        return self._emit(layer, args, {}, self.name(name or layer.name), new=True)
+        return self._emit(layer, args, kwargs, self.name(name or layer.name), new=True)
 
     def name(self, name: str) -> str:
         """Path of something with this name inside the layer that is being expanded."""

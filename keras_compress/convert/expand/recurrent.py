@@ -197,10 +197,10 @@ def _merged(emit: Emitter, mode: str | None, made: list[Tensor]) -> Any:
     if mode is None:
         return tuple(made)
     if mode == "concat":
-        return emit(keras.layers.Concatenate(name="merged"), made)
+        return emit.new(keras.layers.Concatenate(name="merged"), made)
     if mode == "mul":
-        return emit(keras.layers.Multiply(name="merged"), made)
-    total = emit(keras.layers.Add(name="merged"), made)
+        return emit.new(keras.layers.Multiply(name="merged"), made)
+    total = emit.new(keras.layers.Add(name="merged"), made)
     return combine(emit, "multiply", total, np.float32(0.5)) if mode == "ave" else total
 
 
