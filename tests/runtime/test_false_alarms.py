@@ -189,3 +189,18 @@ def test_sigmoid_and_tanh_of_16_bits_are_computed_bit_for_bit(kernel):
     rows = kc.verify(artifact, model, x, kernels=[kernel], op_samples=512).rows
     assert all(row.unexplained_lsb == 0 for row in rows)
     assert max(row.max_lsb for row in rows) > 0
+
+
+@pytest.mark.parametrize(("kernel_size", "strides"), [(1, 2), (2, 3), (2, 2)])
+def test_no_alarm_where_xnnpack_leaves_a_transposed_convolution_to_the_kernel_that_rounds_twice(kernel_size, strides):
+    """Gaps between the kernels, with SAME padding: it refuses the first two."""
+    inputs = keras.Input((5, 5, 3))
+    layer = keras.layers.Conv2DTranspose(6, kernel_size, strides, padding="same")
+    model = keras.Model(inputs, layer(inputs))
+    rng = np.random.default_rng(0)
+    layer.set_weights([rng.normal(size=weight.shape) for weight in layer.weights])
+    x = rng.normal(size=(64, 5, 5, 3)).astype(np.float32)
+    result = kc.verify(kc.convert(model, representative_dataset=x), model, x, kernels=KERNELS)
+    assert max(row.fraction_unexplained for row in result.rows) == 0.0
+    shares = {row.kernel: row.fraction_differing for row in result.rows if row.fraction_differing}
+    assert ("xnnpack" in shares) is (strides > kernel_size)

@@ -13,11 +13,12 @@ from keras import ops
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.weights import frozen
+from keras_compress.core import keras_private
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import slots_of
 from keras_compress.graph.model import copy_layer
 from keras_compress.graph.remade import first_line
-from keras_compress.quantizers.kinds import activation_name, known_activation, splits
+from keras_compress.quantizers.kinds import Kind, activation_name, kind_of, known_activation, splits, unmoved
 
 Tensor = Any
 
@@ -185,6 +186,11 @@ def _function(emit: Emitter, name: str, inputs: Tensor, arguments: dict[str, Any
     if name == "silu":
         gate = emit.new(keras.layers.Activation("sigmoid", name="sigmoid"), inputs)
         return emit.new(keras.layers.Multiply(name="product"), [inputs, gate])
+    if name == "hard_sigmoid" and kind_of(keras_private.maker(unmoved(inputs))) in (Kind.LINEAR, Kind.NORM):
+        # The layer before takes the slope and the offset in, and its integers end where the clip does: they are rounded
+        # once. In front of a table they would be rounded too, on a grid that lies half a step off that of the outputs.
+        sloped = emit.affine(inputs, np.float32(1 / 6), np.float32(0.5), name="sloped")
+        return emit.new(PointwiseFunction("relu_between", {"low": 0.0, "high": 1.0}, name=name), sloped)
     return emit.new(PointwiseFunction(name, arguments, name=name), inputs)
 
 
