@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import keras
 from keras_compress.calibration.minmax import untrained_points
 from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_frozen_batch
 from keras_compress.convert.flatten import flatten
+from keras_compress.convert.fold_ahead import fold_ahead
 from keras_compress.convert.freezer import Freezer, Grid
 from keras_compress.convert.lstm.form import RecurrentForm
 from keras_compress.convert.lstm.layers import FusedLSTM
@@ -98,6 +100,7 @@ def freeze(
     made, known, seen = flat.model, {}, 0
     if activations:
         has_data = representative_dataset is not None
+        flat = replace(flat, model=fold_ahead(flat.model))
         made = with_points(flat, activation_bits, everywhere=not has_points(model), has_data=has_data)
         free = {point.name for point in untrained_points(made)}
         known = {name: grid for name, grid in (grids or {}).items() if name in free}
