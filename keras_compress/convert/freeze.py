@@ -10,6 +10,7 @@ import keras
 
 from keras_compress.calibration.minmax import untrained_points
 from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_frozen_batch
+from keras_compress.convert.expand.rows_apart import rows_apart
 from keras_compress.convert.flatten import flatten
 from keras_compress.convert.fold_ahead import fold_ahead
 from keras_compress.convert.freezer import Freezer, Grid
@@ -105,6 +106,7 @@ def freeze(
         free = {point.name for point in untrained_points(made)}
         known = {name: grid for name, grid in (grids or {}).items() if name in free}
         seen = set_ranges(made, model if graph.is_graph(model) else made, representative_dataset)
+        made = rows_apart(made)
     batch = batch_of(made, batch_size)
     freezer = Freezer(made, activation_bits, activations, storage, known)
     frozen = graph.Rebuild(freezer, input_shape=lambda tensor: (batch, *tensor.shape[1:])).model(made)
