@@ -97,7 +97,8 @@ def freeze(
         return model
     representative_dataset = peekable(representative_dataset)
     form = RecurrentForm(recurrent if activations and activation_bits == 8 else "unrolled", storage.target)
-    flat = flatten(model, representative_dataset, form)
+    mode = "dynamic" if not activations else "16x8" if activation_bits == 16 else "int8"
+    flat = flatten(model, representative_dataset, form, mode)
     made, known, seen = flat.model, {}, 0
     if activations:
         has_data = representative_dataset is not None

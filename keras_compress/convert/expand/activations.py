@@ -24,11 +24,13 @@ Tensor = Any
 
 # Functions of one number that no kernel computes on integers on every runtime. The device reads them from a table.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "ceil": ops.ceil,
     "celu": ops.celu,
     "elu": ops.elu,
     "erf": ops.erf,
     "exp": ops.exp,
     "exponential": ops.exp,
+    "floor": ops.floor,
     "gelu": keras.activations.gelu,
     "hard_shrink": ops.hard_shrink,
     "hard_sigmoid": ops.hard_sigmoid,
@@ -43,6 +45,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "reciprocal": lambda x: 1.0 / x,
     "sin": ops.sin,
     "cos": ops.cos,
+    "round": lambda x, decimals=0: ops.round(x, decimals),
     "rsqrt": lambda x, epsilon=0.0: ops.rsqrt(ops.maximum(x, 0.0) + epsilon),
     "selu": ops.selu,
     "soft_shrink": ops.soft_shrink,
@@ -54,6 +57,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "squareplus": ops.squareplus,
     "tanh_shrink": ops.tanh_shrink,
     "threshold": ops.threshold,
+    "trunc": ops.trunc,
 }
 # Functions that are constant beyond these arguments.
 _VARIES_BETWEEN = {
@@ -199,7 +203,8 @@ class ActivationOperation(Expansion):
 
     handles = ("Silu", "Gelu", "Elu", "Selu", "Celu", "Softplus", "Softsign", "HardSigmoid", "HardTanh", "LogSigmoid",
                "SoftShrink", "HardShrink", "TanhShrink", "Squareplus", "SparsePlus", "SparseSigmoid", "Threshold",
-               "Erf", "Exp", "Sqrt", "Rsqrt", "Log", "LeakyRelu", "Reciprocal", "Sin", "Cos")  # fmt: skip
+               "Erf", "Exp", "Sqrt", "Rsqrt", "Log", "LeakyRelu", "Reciprocal", "Sin", "Cos",
+               "Round", "Floor", "Ceil", "Trunc")  # fmt: skip
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         kind = type(operation).__name__

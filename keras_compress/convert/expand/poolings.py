@@ -41,7 +41,7 @@ class GlobalAveragePooling1D(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("mask") is not None:
-            raise ValueError(f"Expected no mask in int8. Received: one at {emit.name('')!r}")
+            raise ValueError(f"Expected no mask in {emit.mode}. Received: one at {emit.name('')!r}")
         return mean_over_positions(emit, args[0], operation.keepdims)
 
 

@@ -185,8 +185,8 @@ class TimeDistributed(Expansion):
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("mask") is not None:
             raise ValueError(
-                f"Expected no mask in int8. Received: one at {emit.name('')!r}; pad in front of sequences without a "
-                "mask, or convert with mode='float32' for LiteRT."
+                f"Expected no mask in {emit.mode}. Received: one at {emit.name('')!r}; pad in front of sequences "
+                "without a mask, or convert with mode='float32' for LiteRT."
             )
         if isinstance(operation.layer, keras.layers.Dense):
             return emit(operation.layer, args[0])  # on the last axis in any case

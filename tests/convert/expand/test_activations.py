@@ -148,3 +148,16 @@ def test_a_hard_sigmoid_behind_a_trained_range_stays_a_table():
     model = kc.quantize_model(keras.Model(inputs, layers.Dense(3, activation="hard_sigmoid")(inputs)))
     model(np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32), training=True)
     assert kc.inspect_tflite(kc.convert(model).content).operators["GATHER"] == 1
+
+
+@pytest.mark.parametrize("function", [ops.round, lambda x: ops.round(x, 1), ops.floor, ops.ceil, ops.trunc])
+def test_whole_numbers_are_read_from_a_table_on_every_kernel(function):
+    """LiteRT's reference kernels and TFLite-Micro lack some of the operators."""
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, function(inputs))
+    # Steps of an eighth: each is a number of the input's grid, and so is each result of its own.
+    x = np.random.default_rng(0).integers(-128, 128, (64, 4)).astype(np.float32) / 8
+    x[0] = [-16, 15.875, 0, 1]
+    artifact = kc.convert(model, representative_dataset=x)
+    assert verify(artifact, model, x, kernels=("xnnpack", "reference", "tflm")).ok
+    assert np.abs(np.asarray(model(x)) - np.asarray(artifact.frozen(x))).max() <= 32 / 255 / 2 + 1e-5
