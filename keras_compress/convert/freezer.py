@@ -16,7 +16,7 @@ from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.emitter import is_users
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import bias_of, integer_weight
-from keras_compress.convert.final_grid import as_float32, final_grid, no_finer, only_describes
+from keras_compress.convert.final_grid import as_float32, final_grid, no_finer, only_describes, whole_grid
 from keras_compress.convert.kernel_shapes import as_image, as_local_pooling, check_sizes
 from keras_compress.convert.known import KnownTensors
 from keras_compress.convert.lstm.freezing import cells_behind, frozen_lstm, shared_point
@@ -140,7 +140,7 @@ class Freezer:
         """Remember the grid that a kernel writes on, whatever range training saw behind it."""
         name = activation_name(call.operation) if kind in (Kind.FIXED, Kind.FREE) else None
         if self.activation_bits == 16 and kind is Kind.FIXED:
-            self._of[outputs].fixed = FixedGrid(*FIXED_GRID_16, bits=16)
+            self._of[outputs].fixed = whole_grid(*FIXED_GRID_16)
         elif self.activation_bits == 8 and name in FIXED_GRIDS_8:
             self._of[outputs].fixed = FixedGrid(*FIXED_GRIDS_8[name])
         elif (
@@ -164,7 +164,7 @@ class Freezer:
         if known.table is not None and self.activation_bits == 16:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, known.table, f"{layer.name}.rows", layer.stands_for)
-            grid = FixedGrid(as_float32(known.table.scale / 256), 0, bits=16)
+            grid = whole_grid(as_float32(known.table.scale / 256), 0)
         if known.lattice is None or grid.bits != 8 or not only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.
@@ -389,7 +389,7 @@ class Freezer:
         pooled, shape = as_local_pooling(layer, tensor)
         outputs = pooled(tensor)
         if grid is not None:
-            rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, rounding="half_away")
+            rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, grid.lowest, rounding="half_away")
             outputs = self._on_grid(outputs, rounding, f"{layer.name}.average")
         if shape is not None:
             flat = keras.layers.Reshape(shape, name=f"{layer.name}.flat")(outputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -452,7 +453,9 @@ class FixedGrid(ActivationQuantizer):
             values = affine.dequantize(integers, self._scale, self._zero_point)
         if self._lowest is not None:
             values = ops.maximum(values, (self._lowest - self._zero_point) * self._scale)
-        return affine.fake_quantize(values, self._scale, float(self._zero_point), self.spec)
+        # A tensor's lowest integer may be one that symmetric ranges leave out.
+        spec = self.spec if self.lowest >= self.spec.minimum else replace(self.spec, narrow_range=False)
+        return affine.fake_quantize(values, self._scale, float(self._zero_point), spec)
 
     def get_config(self) -> dict[str, Any]:
         config = {"scale": self._scale, "zero_point": self._zero_point, "lowest": self._lowest}
