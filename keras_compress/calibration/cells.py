@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.calibration.minmax import MeasuredRange
+from keras_compress.core import affine
 
+_SPEC = affine.QuantSpec(symmetric=False, narrow_range=False)
 _ROWS = 64
 _PER_OCTAVE = 4
 _SMALLEST_END = 1.0
@@ -81,7 +83,4 @@ def _error(kept: Sequence[Array], cells: Sequence[Array], end: float) -> float:
 def _rounded(values: Array, measured: Array, end: float) -> Array:
     """Values on the 8-bit grid of what was measured, cut at an end."""
     low, high = np.clip((measured.min(), measured.max()), -end, end)
-    scale, zero = max(float(max(high, 0) - min(low, 0)), 1e-9) / 255, 0.0
-    zero = np.rint(-128 - min(float(low), 0.0) / scale)
-    rounded: Array = (np.clip(np.rint(values / scale) + zero, -128, 127) - zero) * np.float32(scale)
-    return rounded
+    return np.asarray(affine.fake_quantize(values, *affine.affine_parameters(low, high, _SPEC), _SPEC))

@@ -126,8 +126,8 @@ def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[
             progress.advance(len(batch[0]))
     _check_finite([point.name for point in points], lows > highs, spoilt)
     inputs.warn_of_equal()
-    for quantizer, mine in _by_quantizer(points):
-        quantizer.set_range(float(lows[mine].min()), float(highs[mine].max()))
+    for point, low, high in zip(points, lows, highs, strict=True):
+        point.quantizer.set_range(float(low), float(high))
     return seen
 
 
@@ -174,14 +174,6 @@ def _check_finite(names: list[str], empty: NDArray[Any], spoilt: NDArray[Any]) -
         warn(
             f"The representative dataset gives values that are NaN or infinite at {listed}: the ranges leave them out."
         )
-
-
-def _by_quantizer(points: list[QuantizeActivation]) -> list[tuple[Any, list[int]]]:
-    """Each quantizer with the positions of its points: the steps of a recurrent layer share one."""
-    found: dict[int, tuple[Any, list[int]]] = {}
-    for position, point in enumerate(points):
-        found.setdefault(id(point.quantizer), (point.quantizer, []))[1].append(position)
-    return list(found.values())
 
 
 def _extremes(

@@ -14,14 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import keras
 import numpy as np
 
 from keras_compress.convert.distance import Array, Distance, pairs_of, sqnr_db
 from keras_compress.convert.expand.used_ranges import FINEST_INTO_SOFTMAX
 from keras_compress.convert.final_grid import ends_of
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained, Values
+from keras_compress.core import keras_private
 from keras_compress.data.samples import fixed_batch
+from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.quantizers.kinds import Kind, activation_name, kind_of, unmoved
 
 FACTOR, FLOOR, _FLOAT32 = 4.0, 0.01, 1e-5
 # Of one channel's noise less is known than of an output's: it is measured with many draws, on few samples.
@@ -129,14 +133,15 @@ def _wrong_trained_range(trained: Trained, frozen: Frozen) -> str | None:
 
 def _useless_range(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found: Values) -> str | None:
     """The first calibrated range that does not fit what is there."""
+    softmaxes = _into_softmax(frozen.model)
     for point, name in frozen.points.items():
         values, grid = found.kept.get(point), frozen.grids[name]
-        if values is None or trained.point(name) is not None or not np.any(values):
+        if values is None or trained.point(name) is not None or not np.any(values) or _is_fixed(frozen.model, point):
             continue
         low, high = ends_of(grid)
         cut = np.linalg.norm(values - np.clip(values, low, high)) / np.linalg.norm(values)
         used = np.abs(values).max() / max(-low, high)
-        as_fine_as_may_be = grid.scale <= 1.01 * FINEST_INTO_SOFTMAX
+        as_fine_as_may_be = point in softmaxes and grid.scale <= 1.01 * FINEST_INTO_SOFTMAX
         cuts = cut**2 > _CUT_OFF and _is_missed(found.outputs, frozen.cut_at(inputs, point).outputs)
         if cuts or (used < _UNUSED and not as_fine_as_may_be):
             ends = f"({float(values.min()):.4g}, {float(values.max()):.4g})"
@@ -147,3 +152,17 @@ def _useless_range(trained: Trained, frozen: Frozen, inputs: Sequence[Array], fo
 def _is_missed(whole: Sequence[Array], cut: Sequence[Array]) -> bool:
     """Whether an output tells values that were cut off from the range's end: a maximum does not, of low ones."""
     return any(sqnr_db(one, other) < USELESS_DB for one, other in zip(whole, cut, strict=True))
+
+
+def _into_softmax(model: keras.Model) -> set[str]:
+    """Names of the points that a softmax reads, whose kernels take no finer steps."""
+    found: set[str] = set()
+    for node in graph.nodes(model):
+        if activation_name(node.operation) in ("softmax", "log_softmax"):
+            found.add(str(keras_private.maker(unmoved(node.input_tensors[0])).name))
+    return found
+
+
+def _is_fixed(model: keras.Model, point: str) -> bool:
+    """Whether a point's range is its kernel's, whatever the values are."""
+    return kind_of(keras_private.maker(unmoved(model.get_layer(point).input))) is Kind.FIXED

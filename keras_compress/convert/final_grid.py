@@ -21,9 +21,12 @@ def final_grid(quantizer: Any, activation_bits: int) -> FixedGrid:
     """
     if activation_bits == 16:
         if isinstance(quantizer, FixedGrid):
-            return FixedGrid(*FIXED_GRID_16, bits=16)
+            return whole_grid(*FIXED_GRID_16)
         low, high = (float(end) for end in quantizer.range())
-        return FixedGrid(as_float32(max(max(abs(low), abs(high)) / 32767, SMALLEST_SCALE)), 0, bits=16)
+        scale = as_float32(max(max(abs(low), abs(high)) / 32767, SMALLEST_SCALE))
+        # A trained range cuts what is below it, one integer above the lowest of the device.
+        cuts = low < 0 and not isinstance(quantizer, MeasuredRange)
+        return FixedGrid(scale, 0, bits=16) if cuts else whole_grid(scale, 0)
     if isinstance(quantizer, FixedGrid):
         return FixedGrid(quantizer.scale, quantizer.zero_point, quantizer.bits, quantizer.lowest, quantizer.rounding)
     scale, zero_point = (float(p) for p in quantizer.parameters())
@@ -37,6 +40,11 @@ def final_grid(quantizer: Any, activation_bits: int) -> FixedGrid:
 def ends_of(grid: FixedGrid) -> tuple[float, float]:
     """The lowest and the highest value of a grid."""
     return (grid.lowest - grid.zero_point) * grid.scale, (grid.spec.maximum - grid.zero_point) * grid.scale
+
+
+def whole_grid(scale: float, zero_point: int, bits: int = 16) -> FixedGrid:
+    """A grid of all integers of a tensor, down to the one where kernels saturate by themselves."""
+    return FixedGrid(scale, zero_point, bits, lowest=-(2 ** (bits - 1)))
 
 
 def no_finer(grid: FixedGrid, step: float | None) -> FixedGrid:

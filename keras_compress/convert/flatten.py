@@ -34,7 +34,7 @@ class Flat:
     without_operator: tuple[str, ...] = ()
 
 
-def flatten(model: keras.Model, data: Any = None, recurrent: RecurrentForm | None = None) -> Flat:
+def flatten(model: keras.Model, data: Any = None, recurrent: RecurrentForm | None = None, mode: str = "int8") -> Flat:
     """A copy of a model with nested models put in line and a layer of its own for every call.
 
     Layers are named by their path, `encoder.conv1`; the second call of a layer becomes `conv1.call1`. Layers without
@@ -45,11 +45,12 @@ def flatten(model: keras.Model, data: Any = None, recurrent: RecurrentForm | Non
         model: Built model.
         data: Representative data, which tells the dtype of a subclassed model's inputs.
         recurrent: How recurrent layers are to be computed: unrolled by default.
+        mode: `"int8"`, `"16x8"` or `"dynamic"`, which refusals name.
 
     Raises:
         ValueError: For a layer that cannot be taken apart, by path.
     """
-    emitter = Emitter(recurrent)
+    emitter = Emitter(recurrent, mode)
     flat = graph.Rebuild(emitter.visit, flat=True).model(input_points_apart(as_graph(model, first_of(data))))
     return Flat(flat, frozenset(emitter.made), tuple(emitter.notes), tuple(emitter.without_operator))
 

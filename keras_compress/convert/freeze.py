@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from keras_compress.calibration.minmax import untrained_points
 from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_frozen_batch
+from keras_compress.convert.expand.rows_apart import rows_apart
 from keras_compress.convert.flatten import flatten
+from keras_compress.convert.fold_ahead import fold_ahead
 from keras_compress.convert.freezer import Freezer, Grid
 from keras_compress.convert.lstm.form import RecurrentForm
 from keras_compress.convert.lstm.layers import FusedLSTM
@@ -94,14 +97,17 @@ def freeze(
         return model
     representative_dataset = peekable(representative_dataset)
     form = RecurrentForm(recurrent if activations and activation_bits == 8 else "unrolled", storage.target)
-    flat = flatten(model, representative_dataset, form)
+    mode = "dynamic" if not activations else "16x8" if activation_bits == 16 else "int8"
+    flat = flatten(model, representative_dataset, form, mode)
     made, known, seen = flat.model, {}, 0
     if activations:
         has_data = representative_dataset is not None
+        flat = replace(flat, model=fold_ahead(flat.model))
         made = with_points(flat, activation_bits, everywhere=not has_points(model), has_data=has_data)
         free = {point.name for point in untrained_points(made)}
         known = {name: grid for name, grid in (grids or {}).items() if name in free}
         seen = set_ranges(made, model if graph.is_graph(model) else made, representative_dataset)
+        made = rows_apart(made)
     batch = batch_of(made, batch_size)
     freezer = Freezer(made, activation_bits, activations, storage, known)
     frozen = graph.Rebuild(freezer, input_shape=lambda tensor: (batch, *tensor.shape[1:])).model(made)

@@ -16,13 +16,14 @@ from keras_compress.convert import fold
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.emitter import is_users
 from keras_compress.convert.expand.lookups import Rows
-from keras_compress.convert.expand.masks import Either, Gate, Present, PresentToken
+from keras_compress.convert.expand.masks import Either, Gate, Present
 from keras_compress.convert.expand.weights import bias_of, integer_weight
-from keras_compress.convert.final_grid import as_float32, ends_of, final_grid, no_finer, only_describes
+from keras_compress.convert.final_grid import as_float32, ends_of, final_grid, no_finer, only_describes, whole_grid
 from keras_compress.convert.kernel_shapes import as_image, as_local_pooling, check_sizes
 from keras_compress.convert.known import KnownTensors
 from keras_compress.convert.lstm.freezing import cells_behind, frozen_lstm, shared_point
 from keras_compress.convert.lstm.layers import LstmCells, LstmOutput
+from keras_compress.convert.masked_grids import masked_grid, table_of_16_bits
 from keras_compress.convert.slopes import SlopedParts, slopes_of
 from keras_compress.convert.softmax_parts import LOWEST_LOGARITHM, SoftmaxParts, is_even
 from keras_compress.convert.written_grid import written_grid
@@ -41,16 +42,6 @@ from keras_compress.tflite.storage import INT8, Storage
 
 Grid = FixedGrid
 _OF_TWO_TENSORS = ("Multiply", "BatchedMatmul", "Matmul")
-
-
-def _table_of_16_bits(layer: Present) -> FixedGrid:
-    """The grid of 0 and 1 as rows of a table, which are int8 there too."""
-    if not isinstance(layer, PresentToken):
-        raise ValueError(
-            "Expected mode='int8' for the mask of a Masking layer: integers of 16 bits have no table of all values. "
-            f"Received: {layer.name!r} with 16-bit activations; an Embedding with mask_zero=True has both modes."
-        )
-    return FixedGrid(as_float32(1 / 127), 0)
 
 
 @dataclass
@@ -180,13 +171,13 @@ class Freezer:
         """Remember the grid that a kernel writes on, whatever range training saw behind it."""
         name = activation_name(call.operation) if kind in (Kind.FIXED, Kind.FREE) else None
         if self.activation_bits == 16 and kind is Kind.FIXED:
-            self._of[outputs].fixed = FixedGrid(*FIXED_GRID_16, bits=16)
+            self._of[outputs].fixed = whole_grid(*FIXED_GRID_16)
         elif self.activation_bits == 8 and name in FIXED_GRIDS_8:
             self._of[outputs].fixed = FixedGrid(*FIXED_GRIDS_8[name])
         elif isinstance(call.operation, Present) and self.activation_bits == 16:
-            self._of[outputs].table = _table_of_16_bits(call.operation)
+            self._of[outputs].table = table_of_16_bits(call.operation)
         elif isinstance(call.operation, (Present, Gate, Either)):
-            self._of[outputs].fixed = self._masked_grid(call)
+            self._of[outputs].fixed = masked_grid(call, lambda t: self._of[t].grid)
         elif (
             self.activations
             and kind is Kind.FREE
@@ -194,16 +185,6 @@ class Freezer:
             and is_users(call.operation)
         ):
             self._of[outputs].fixed = written_grid(call, lambda t: self._of[t].grid, self.activation_bits)
-
-    def _masked_grid(self, call: graph.Call) -> FixedGrid | None:
-        """The grid of 0 and 1, of what they are multiplied with, or that of both terms of a sum."""
-        if isinstance(call.operation, Present):
-            return FixedGrid(as_float32(1 / 255), -128)
-        grids = [self._of[tensor].grid for tensor in call.args[0]]
-        if isinstance(call.operation, Gate) or grids[0] is None or grids[1] is None:
-            return grids[0]
-        same = (grids[0].scale, grids[0].zero_point) == (grids[1].scale, grids[1].zero_point)
-        return grids[0] if same else None
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
@@ -218,7 +199,7 @@ class Freezer:
         if known.table is not None and self.activation_bits == 16:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, known.table, f"{layer.name}.rows", layer.stands_for)
-            grid = FixedGrid(as_float32(known.table.scale / 256), 0, bits=16)
+            grid = whole_grid(as_float32(known.table.scale / 256), 0)
         if known.lattice is None or grid.bits != 8 or not only_describes(layer.quantizer):
             return self._on_grid(tensor, grid, layer.name, layer.stands_for)
         # On another scale every other multiple could lie on a tie.
@@ -478,7 +459,7 @@ class Freezer:
         pooled, shape = as_local_pooling(layer, tensor)
         outputs = pooled(tensor)
         if grid is not None:
-            rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, rounding="half_away")
+            rounding = FixedGrid(grid.scale, grid.zero_point, grid.bits, grid.lowest, rounding="half_away")
             outputs = self._on_grid(outputs, rounding, f"{layer.name}.average")
         if shape is not None:
             flat = keras.layers.Reshape(shape, name=f"{layer.name}.flat")(outputs)

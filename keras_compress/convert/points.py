@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import keras
@@ -12,7 +11,8 @@ from keras_compress.calibration.minmax import MeasuredRange, calibrate, untraine
 from keras_compress.calibration.scale import mismatch
 from keras_compress.calibration.used import FactorRange
 from keras_compress.convert.expand.cell_ranges import fit_cells, is_cell
-from keras_compress.convert.expand.masks import HELD
+from keras_compress.convert.expand.rows_apart import RowsRange, products_of_rows
+from keras_compress.convert.expand.step_ranges import share_steps
 from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use, whole_offsets, whole_steps
 from keras_compress.convert.flatten import Flat, factors_of
 from keras_compress.core.warn import warn
@@ -28,10 +28,11 @@ def with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> kera
     """A point wherever integers stand on the device: everywhere, or inside what training saw as one layer."""
     if not everywhere and not flat.expanded:
         return flat.model
-    quantizers: dict[str, Any] = {}
-    factors = factors_of(flat.model)
+    factors, rows = factors_of(flat.model), products_of_rows(flat.model)
 
     def measured(path: str) -> MeasuredRange:
+        if path in rows and bits == 8:
+            return RowsRange(bits)
         function = factors.get(path)
         if function is None:
             return MeasuredRange(bits)
@@ -46,14 +47,7 @@ def with_points(flat: Flat, bits: int, everywhere: bool, has_data: bool) -> kera
         if is_cell(path):
             # They grow from step to step.
             return CellRange(bits) if bits == 8 else MeasuredRange(bits)
-        # All else in the steps of a recurrent layer shares its ranges, and so its integers; what a masked step holds
-        # has the range of what it may give.
-        shared = re.sub(r"\.step\d+\b", ".step", path).replace(f".{HELD}", ".")
-        if shared == path:
-            return measured(path)
-        if shared not in quantizers:
-            quantizers[shared] = measured(path)
-        return quantizers[shared]
+        return measured(path)
 
     return PlacePoints(quantizer, private=True).place(flat.model)
 
@@ -71,6 +65,7 @@ def set_ranges(flat: keras.Model, model: keras.Model, representative_dataset: An
     first: list[Any] = []
     seen = calibrate(flat, representative_dataset, first.append)
     end_with_use(flat, unknown)
+    share_steps(unknown)
     fit_cells(flat)
     coarse_enough(flat, unknown)
     whole_offsets(flat, unknown)

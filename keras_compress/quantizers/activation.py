@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -443,7 +444,9 @@ class FixedGrid(ActivationQuantizer):
             values = affine.dequantize(integers, self._scale, self._zero_point)
         if self._lowest is not None:
             values = ops.maximum(values, (self._lowest - self._zero_point) * self._scale)
-        return affine.fake_quantize(values, self._scale, float(self._zero_point), self.spec)
+        # A tensor's lowest integer may be one that symmetric ranges leave out.
+        spec = self.spec if self.lowest >= self.spec.minimum else replace(self.spec, narrow_range=False)
+        return affine.fake_quantize(values, self._scale, float(self._zero_point), spec)
 
     def get_config(self) -> dict[str, Any]:
         config = {"scale": self._scale, "zero_point": self._zero_point, "lowest": self._lowest}
@@ -488,13 +491,10 @@ class QuantizeActivation(TellsOfExport, keras.layers.Layer):
         return self.quantizer.plain(inputs)
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config.pop("dtype", None)
+        config = {key: value for key, value in super().get_config().items() if key != "dtype"}
         quantizer = keras.saving.serialize_keras_object(self.quantizer)
         return {**config, "quantizer": quantizer, "stands_for": self.stands_for}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> QuantizeActivation:
-        config = dict(config)
-        config["quantizer"] = keras.saving.deserialize_keras_object(config["quantizer"])
-        return cls(**config)
+        return cls(**{**config, "quantizer": keras.saving.deserialize_keras_object(config["quantizer"])})

@@ -22,6 +22,7 @@ import platform
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.lstm.operator import KIND as LSTM
@@ -92,13 +93,19 @@ def is_copied(graph: Graph, kernel: str) -> bool:
 
 
 def left_to_built_in(graph: Graph, op: Any) -> bool:
-    """Whether XNNPACK leaves an operator to the built-in kernel: products of tensors, packed weights, 16 bits."""
+    """Whether XNNPACK leaves an operator to the built-in kernel.
+
+    These are products of tensors, packed weights, 16 bits, and transposed convolutions with SAME padding whose strides
+    leave gaps between the kernels: the padding would be negative.
+    """
     if any(tensor >= 0 and graph.dtype(tensor) == "int16" for tensor in op.inputs):
         return True
     if graph.kind(op) == "BATCH_MATMUL":
         return True
     if graph.kind(op) == "MEAN":
         return False
+    if graph.kind(op) == "TRANSPOSE_CONV" and _has_gaps(graph, op):
+        return True
     dtype = graph.dtype(op.inputs[1])
     if dtype not in ("int4", "int2"):
         return False
@@ -107,6 +114,12 @@ def left_to_built_in(graph: Graph, op: Any) -> bool:
     if graph.kind(op) != "FULLY_CONNECTED":
         return True
     return inputs % 2 != 0 if dtype == "int4" else inputs % 4 != 0 or per_tensor
+
+
+def _has_gaps(graph: Graph, op: Any) -> bool:
+    options, (height, width) = op.builtinOptions, graph.shape(op.inputs[1])[1:3]
+    gaps: bool = options.strideH > height or options.strideW > width
+    return gaps and bool(options.padding == schema.Padding.SAME)
 
 
 def _share(graph: Graph, op: Any) -> float:

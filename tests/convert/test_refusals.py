@@ -112,3 +112,11 @@ def test_augmentations_are_no_part_of_the_frozen_model():
     assert not [layer for layer in frozen.layers if type(layer).__name__.startswith("Random")]
     expected = model.predict(x, verbose=0)
     assert np.abs(frozen.predict(x, verbose=0) - expected).max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("mode", ["int8", "16x8", "dynamic"])
+def test_a_refusal_names_the_mode_that_was_asked_for(mode):
+    inputs = keras.Input((4, 3))
+    model = keras.Model(inputs, keras.layers.MultiHeadAttention(1, 2)(inputs, inputs, use_causal_mask=True))
+    with pytest.raises(ValueError, match=f"Expected no mask in {mode}: "):
+        kc.convert(model, mode=mode, representative_dataset=np.ones((4, 4, 3), np.float32))

@@ -216,3 +216,18 @@ def test_each_value_has_the_error_of_its_channel():
         assert picked.tolist() == whole.reshape(-1)[places].tolist()
     several = KernelError(steps=np.array([0.0, 0.1]))
     assert several.at(channel, 3).steps == 0.1  # channels that were moved to another axis: the largest
+
+
+@pytest.mark.parametrize(("kernel_size", "strides"), [(1, 2), (2, 3), (2, 2)])
+def test_no_alarm_where_xnnpack_leaves_a_transposed_convolution_to_the_kernel_that_rounds_twice(kernel_size, strides):
+    """Gaps between the kernels, with SAME padding: it refuses the first two."""
+    inputs = keras.Input((5, 5, 3))
+    layer = keras.layers.Conv2DTranspose(6, kernel_size, strides, padding="same")
+    model = keras.Model(inputs, layer(inputs))
+    rng = np.random.default_rng(0)
+    layer.set_weights([rng.normal(size=weight.shape) for weight in layer.weights])
+    x = rng.normal(size=(64, 5, 5, 3)).astype(np.float32)
+    result = kc.verify(kc.convert(model, representative_dataset=x), model, x, kernels=KERNELS)
+    assert max(row.fraction_unexplained for row in result.rows) == 0.0
+    shares = {row.kernel: row.fraction_differing for row in result.rows if row.fraction_differing}
+    assert ("xnnpack" in shares) is (strides > kernel_size)

@@ -48,6 +48,17 @@ def operator(kind: str, *, dtype="int8", weights="int8", shape=(2, 4), scales=(0
     return SimpleNamespace(kind=kind, inputs=[data, Tensor(weight)], outputs=[Tensor((dtype, (1, 2), (out,)))])
 
 
+def transposed(kernel: tuple[int, int], strides: tuple[int, int], padding: int):
+    op = operator("TRANSPOSE_CONV", shape=(4, *kernel, 2))
+    op.builtinOptions = SimpleNamespace(strideH=strides[0], strideW=strides[1], padding=padding)
+    # The output's shape is the first input.
+    return SimpleNamespace(**{**vars(op), "inputs": [Tensor(("int32", (4,), None)), op.inputs[1], op.inputs[0]]})
+
+
+# As the format numbers them.
+SAME, VALID = 0, 1
+
+
 @pytest.mark.parametrize(
     ("op", "left"),
     [
@@ -61,11 +72,14 @@ def operator(kind: str, *, dtype="int8", weights="int8", shape=(2, 4), scales=(0
         (operator("FULLY_CONNECTED", weights="int2", shape=(2, 4)), True),
         (operator("FULLY_CONNECTED", weights="int2", shape=(2, 6), scales=(0.5, 0.5)), True),
         (operator("FULLY_CONNECTED", dtype="int16"), True),
+        (transposed((1, 2), (1, 2), SAME), False),
+        (transposed((3, 1), (2, 2), SAME), True),
+        (transposed((3, 1), (2, 2), VALID), False),
     ],
 )
 def test_what_xnnpack_leaves_to_the_kernel_that_rounds_twice(op, left: bool) -> None:
     assert rounding.left_to_built_in(Graph(op), op) is left
-    assert (rounding.expected_share(Graph(op), "xnnpack") > 0) is (left and op.inputs[0][0] == "int8")
+    assert (rounding.expected_share(Graph(op), "xnnpack") > 0) is (left and op.inputs[0][0] != "int16")
 
 
 @pytest.mark.parametrize(

@@ -256,3 +256,33 @@ def test_weights_up_to_a_step_off_are_rounding(separable, monkeypatch):
     assert judged(model, images, activation_bits=16)[1] is None
     monkeypatch.setattr(freezer, "integer_weight", off)
     assert judged(model, images)[1] is None
+
+
+def test_a_range_that_its_kernel_fixes_is_no_fault():
+    """A thousandth is nothing to steps of a 256th; no other range is to be had."""
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, L.Dense(1000, activation="softmax", name="shares")(inputs))
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    found, why = judged(model, x)
+    assert found.outputs[0].sqnr_db < 10
+    assert why is None
+
+
+@pytest.mark.parametrize(("activation", "named"), [(None, True), ("softmax", False)])
+def test_the_finest_steps_into_a_softmax_are_too_coarse_anywhere_else(activation, named, monkeypatch):
+    """Values of 1e-8 on steps of 2.4e-8."""
+    inputs = keras.Input((6,))
+    dense = L.Dense(5, name="dense")
+    outputs = dense(inputs)
+    model = keras.Model(inputs, L.Activation(activation)(outputs) if activation else outputs)
+    dense.kernel.assign(np.array(dense.kernel) * 1e-8)
+    found = freezer.final_grid
+
+    def coarse(quantizer, bits):
+        grid = found(quantizer, bits)
+        return FixedGrid(2.4e-8, 0) if grid.scale < 1e-7 else grid
+
+    monkeypatch.setattr(freezer, "final_grid", coarse)
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    why = judged(model, x)[1]
+    assert ("the range" in (why or "")) is named

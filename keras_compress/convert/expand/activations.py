@@ -16,19 +16,21 @@ from keras_compress.convert.expand.weights import frozen
 from keras_compress.core import keras_private
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import slots_of
-from keras_compress.graph.model import copy_layer, slots_in
+from keras_compress.graph.model import copy_layer
 from keras_compress.graph.remade import first_line
-from keras_compress.quantizers.kinds import activation_name, known_activation, splits
+from keras_compress.quantizers.kinds import Kind, activation_name, kind_of, known_activation, splits, unmoved
 
 Tensor = Any
 
 # Functions of one number that no kernel computes on integers on every runtime. The device reads them from a table.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "ceil": ops.ceil,
     "celu": ops.celu,
     "elu": ops.elu,
     "erf": ops.erf,
     "exp": ops.exp,
     "exponential": ops.exp,
+    "floor": ops.floor,
     "gelu": keras.activations.gelu,
     "hard_shrink": ops.hard_shrink,
     "hard_sigmoid": ops.hard_sigmoid,
@@ -43,6 +45,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "reciprocal": lambda x: 1.0 / x,
     "sin": ops.sin,
     "cos": ops.cos,
+    "round": lambda x, decimals=0: ops.round(x, decimals),
     "rsqrt": lambda x, epsilon=0.0: ops.rsqrt(ops.maximum(x, 0.0) + epsilon),
     "selu": ops.selu,
     "soft_shrink": ops.soft_shrink,
@@ -54,6 +57,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "squareplus": ops.squareplus,
     "tanh_shrink": ops.tanh_shrink,
     "threshold": ops.threshold,
+    "trunc": ops.trunc,
 }
 # Functions that are constant beyond these arguments.
 _VARIES_BETWEEN = {
@@ -179,22 +183,8 @@ def with_activation(emit: Emitter, activation: Any, tensor: Tensor) -> Tensor:
     if activation in (None, keras.activations.linear):
         return tensor
     layer = keras.layers.Activation(activation)
-    name = str(activation_name(layer)).removeprefix("custom_")
-    if name == "hard_sigmoid" and slots_in(keras_private.maker(tensor)):
-        with emit.inside(name):
-            return _hard_sigmoid_of_sums(emit, tensor)
-    layer.name = name
+    layer.name = str(activation_name(layer)).removeprefix("custom_")
     return emit.new(layer, tensor)
-
-
-def _hard_sigmoid_of_sums(emit: Emitter, sums: Tensor) -> Tensor:
-    """`relu6(x + 3) / 6`, of which the weighted layer before it takes in all but the factor.
-
-    A table's arguments would be rounded first: its values are apart by more than a sixth of their steps, as their range
-    holds 0.
-    """
-    capped = emit.new(keras.layers.ReLU(6.0, name="capped"), emit.affine(sums, offset=np.array([3.0]), name="shifted"))
-    return emit.affine(capped, np.array([1 / 6]), name="share")
 
 
 class ActivationLayer(Expansion):
@@ -232,6 +222,11 @@ def _function(emit: Emitter, name: str, inputs: Tensor, arguments: dict[str, Any
     if name == "silu":
         gate = emit.new(keras.layers.Activation("sigmoid", name="sigmoid"), inputs)
         return emit.new(keras.layers.Multiply(name="product"), [inputs, gate])
+    if name == "hard_sigmoid" and kind_of(keras_private.maker(unmoved(inputs))) in (Kind.LINEAR, Kind.NORM):
+        # The layer before takes the slope and the offset in, and its integers end where the clip does: they are rounded
+        # once. In front of a table they would be rounded too, on a grid that lies half a step off that of the outputs.
+        sloped = emit.affine(inputs, np.float32(1 / 6), np.float32(0.5), name="sloped")
+        return emit.new(PointwiseFunction("relu_between", {"low": 0.0, "high": 1.0}, name=name), sloped)
     return emit.new(PointwiseFunction(name, arguments, name=name), inputs)
 
 
@@ -240,7 +235,8 @@ class ActivationOperation(Expansion):
 
     handles = ("Silu", "Gelu", "Elu", "Selu", "Celu", "Softplus", "Softsign", "HardSigmoid", "HardTanh", "LogSigmoid",
                "SoftShrink", "HardShrink", "TanhShrink", "Squareplus", "SparsePlus", "SparseSigmoid", "Threshold",
-               "Erf", "Exp", "Sqrt", "Rsqrt", "Log", "LeakyRelu", "Reciprocal", "Sin", "Cos")  # fmt: skip
+               "Erf", "Exp", "Sqrt", "Rsqrt", "Log", "LeakyRelu", "Reciprocal", "Sin", "Cos",
+               "Round", "Floor", "Ceil", "Trunc")  # fmt: skip
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         kind = type(operation).__name__

@@ -25,7 +25,7 @@ _FACTORS = ("_inverse_sqrt_key_dim", "_inverse_sqrt_head_dim")
 _MASKS = ("query_mask", "value_mask", "key_mask", "attention_mask", "mask", "bias")
 
 
-def refuse_masks(what: str, kwargs: dict[str, Any]) -> None:
+def refuse_masks(emit: Emitter, kwargs: dict[str, Any]) -> None:
     """Raise for masks.
 
     Raises:
@@ -35,8 +35,9 @@ def refuse_masks(what: str, kwargs: dict[str, Any]) -> None:
     given += [key for key in ("use_causal_mask", "is_causal") if kwargs.get(key)]
     if given:
         raise ValueError(
-            "Expected no mask in int8: a masked score is a large negative number, which would take the whole range of "
-            f"the others. Received: {', '.join(given)} at {what!r}; convert with mode='float32' or 'float16'."
+            f"Expected no mask in {emit.mode}: a masked score is a large negative number, which would take the whole "
+            f"range of the others. Received: {', '.join(given)} at {emit.name('')!r}; convert with mode='float32' or "
+            "'float16'."
         )
 
 
@@ -55,7 +56,7 @@ class MultiHeadAttention(Expansion):
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         names = ("query", "value", "key", "query_mask", "value_mask", "key_mask", "attention_mask")
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        refuse_masks(emit.name(""), given)
+        refuse_masks(emit, given)
         query, value = given["query"], given["value"]
         key = value if given.get("key") is None else given["key"]
         axes, rank = keras_private.attention_axes(operation), len(query.shape)
@@ -108,7 +109,7 @@ class DotProductAttention(Expansion):
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(("query", "key", "value", "bias", "mask", "scale"), args, strict=False)), **kwargs}
-        refuse_masks(emit.name(""), {**given, "is_causal": getattr(operation, "is_causal", False)})
+        refuse_masks(emit, {**given, "is_causal": getattr(operation, "is_causal", False)})
         query = given["query"]
         scale = given.get("scale")
         query = combine(emit, "multiply", query, 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale))
@@ -121,7 +122,7 @@ class Attention(Expansion):
     handles = ("Attention", "AdditiveAttention")
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        refuse_masks(emit.name(""), kwargs)
+        refuse_masks(emit, kwargs)
         inputs = args[0]
         query, value = inputs[0], inputs[1]
         key = inputs[2] if len(inputs) > 2 else value

@@ -39,11 +39,13 @@ class Emitter:
         made: Names of the layers that come out of expansions; the user's model has no points inside them.
         unknown_batch: The number that stands for the size of the batch in what is being traced, if any does.
         recurrent: How recurrent layers are to be computed.
+        mode: What was asked of `convert`, which refusals name.
         notes: What was chosen for them.
         without_operator: Why some of them can only be unrolled.
     """
 
-    def __init__(self, recurrent: RecurrentForm | None = None) -> None:
+    def __init__(self, recurrent: RecurrentForm | None = None, mode: str = "int8") -> None:
+        self.mode = mode
         self.made: set[str] = set()
         self.recurrent = recurrent or RecurrentForm()
         self.notes: list[str] = []

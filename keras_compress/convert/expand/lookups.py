@@ -68,6 +68,21 @@ class UpSampling(Expansion):
         return emit.new(keras.layers.Resizing(height, width, interpolation="nearest", name="resized"), args[0])
 
 
+class Resize(Expansion):
+    """`keras.ops.image.resize` as the layer: points and kernels know what that does to integers."""
+
+    handles = ("Resize",)
+
+    def applies(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        settings = ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
+        plain = not any(getattr(operation, name) for name in settings) and operation.data_format != "channels_first"
+        return plain and len(args[0].shape) == 4 and operation.interpolation in ("nearest", "bilinear")
+
+    def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        layer = keras.layers.Resizing(*operation.size, interpolation=operation.interpolation, name="resized")
+        return emit.new(layer, args[0])
+
+
 class UpSampling1D(Expansion):
     """The same for sequences."""
 

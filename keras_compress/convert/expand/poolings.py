@@ -42,9 +42,9 @@ class GlobalAveragePooling1D(Expansion):
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("mask") is not None:
             raise ValueError(
-                "Expected GlobalAveragePooling1D without a mask in integers, where a number of steps to divide by is "
-                f"coarse. Received: one at {emit.name('')!r}; read the last state of a recurrent layer, which may be "
-                "masked, average steps that are all there, or convert with mode='float32' for LiteRT."
+                f"Expected GlobalAveragePooling1D without a mask in {emit.mode}, where a number of steps to divide "
+                f"by is coarse. Received: one at {emit.name('')!r}; read the last state of a recurrent layer, which "
+                "may be masked, average steps that are all there, or convert with mode='float32' for LiteRT."
             )
         return mean_over_positions(emit, args[0], operation.keepdims)
 

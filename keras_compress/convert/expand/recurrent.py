@@ -213,9 +213,9 @@ class TimeDistributed(Expansion):
         # A layer that takes no mask is given none, whatever the steps.
         if kwargs.get("mask") is not None and "mask" in inspect.signature(operation.layer.call).parameters:
             raise ValueError(
-                f"Expected a layer that takes no mask in TimeDistributed. Received: {type(operation.layer).__name__} "
-                f"with one at {emit.name('')!r}; put the layer there without a mask, or convert with mode='float32' "
-                "for LiteRT."
+                f"Expected a layer that takes no mask in TimeDistributed, in {emit.mode}. "
+                f"Received: {type(operation.layer).__name__} with one at {emit.name('')!r}; put the layer there "
+                "without a mask, or convert with mode='float32' for LiteRT."
             )
         if isinstance(operation.layer, keras.layers.Dense):
             return emit(operation.layer, args[0])  # on the last axis in any case

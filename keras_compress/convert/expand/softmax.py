@@ -25,7 +25,7 @@ class Softmax(Expansion):
         return masked or [a if a is None else a % len(args[0].shape) for a in axes] != [len(args[0].shape) - 1]
 
     def expand(self, emit: Emitter, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        refuse_masks(emit.name(""), {**dict(zip(("inputs", "mask"), args, strict=False)), **kwargs})
+        refuse_masks(emit, {**dict(zip(("inputs", "mask"), args, strict=False)), **kwargs})
         logarithm = type(operation).__name__ == "LogSoftmax"
         # As a layer the grid that its kernel writes on is known.
         over_last = keras.layers.Activation("log_softmax") if logarithm else keras.layers.Softmax(name="softmax")

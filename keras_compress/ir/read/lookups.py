@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from keras_compress.ir.graph import Tensor
 from keras_compress.ir.read.reader import Reader
 from keras_compress.ir.read.table import reads
+from keras_compress.tflite.grids import Grid
 
 
 @reads("Rows")
@@ -42,13 +43,17 @@ def present_token(reader: Reader, layer: Any, inputs: Tensor) -> Any:
 def looked_up(reader: Reader, layer: Any, inputs: Tensor) -> Tensor:
     """A function of an int8 tensor, as the values that the point behind it takes.
 
-    CAST, ADD and GATHER: of real numbers the cast would be without sense; on the device it is that of an int8.
+    CAST, ADD and GATHER: of real numbers the cast would be without sense; on the device it is that of an int8. A clip
+    to the ends of its input's integers changes none of them, and is no operator.
     """
     grid, point = reader.grid(inputs), reader.follows
     if grid is None or point is None:
         raise ValueError(f"Expected an activation point before and behind a table. Received: {layer.name!r}")
     values = table_of(layer, grid.scale, grid.zero_point)
     rounded = np.asarray(ops.convert_to_numpy(point(values)), np.float32)
+    same_grid = (point.scale, point.zero_point, point.bits) == (grid.scale, grid.zero_point, grid.bits)
+    if same_grid and np.array_equal(rounded, _values_of(grid)):
+        return inputs
     number = reader.add("CAST", inputs, dtype="int32", in_data_type="float32", out_data_type="int32")
     place = reader.add("ADD", number, np.array(128, np.int32))
     return reader.add("GATHER", rounded, place)
@@ -56,5 +61,11 @@ def looked_up(reader: Reader, layer: Any, inputs: Tensor) -> Tensor:
 
 def table_of(layer: Any, scale: float, zero_point: int) -> NDArray[np.float32]:
     """What the function gives for the 256 numbers of an int8 tensor, from -128 up."""
-    integers = np.arange(-128, 128, dtype=np.float32)
-    return np.asarray(ops.convert_to_numpy(layer(np.float32(scale) * (integers - np.float32(zero_point)))))
+    return np.asarray(ops.convert_to_numpy(layer(_values_of(Grid(scale, zero_point, 8)))))
+
+
+def _values_of(grid: Grid) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = np.float32(grid.scale) * (
+        np.arange(-128, 128, dtype=np.float32) - np.float32(grid.zero_point)
+    )
+    return values
