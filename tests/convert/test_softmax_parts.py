@@ -9,7 +9,7 @@ import keras_compress as kc
 from keras_compress.convert.softmax_parts import largest_share
 from keras_compress.quantizers.activation import FixedGrid
 from keras_compress.runtime import deployed
-from keras_compress.runtime.verify import runner_of
+from keras_compress.runtime.kernels import runner_of
 
 
 def sqnr_db(reference, values):

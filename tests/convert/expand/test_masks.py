@@ -72,7 +72,7 @@ def test_first_states_are_no_outputs_of_steps_before_them(bench):
             lambda x: layers.TimeDistributed(layers.GRU(2))(
                 keras.ops.expand_dims(x, -1), mask=keras.ops.any(keras.ops.not_equal(x, 0), axis=-1)
             ),
-            "a layer that takes no mask in TimeDistributed. Received: GRU",
+            "a layer that takes no mask in TimeDistributed, in int8. Received: GRU",
         ),
         (lambda x: layers.GlobalAveragePooling1D()(layers.Masking()(x)), "GlobalAveragePooling1D without a mask"),
     ],
