@@ -189,7 +189,7 @@ def _extremes(
     factors = _factors(model, [point for point in points if getattr(point.quantizer, "weighs", False)])
 
     def extremes(inputs: list[tf.Tensor]) -> tuple[list[Any], list[tuple[tf.Tensor, tf.Tensor]]]:
-        found: dict[int, Any] = {}
+        ends: dict[int, Any] = {}
         values: dict[int, tf.Tensor] = {}
         squares: dict[int, tf.Tensor] = {}
 
@@ -203,14 +203,14 @@ def _extremes(
                 for factor in factors.get(key, ()):
                     squares[factor] = squares.get(factor, 0.0) + _mean_squares(made, values[factor])
                 return made
-            found[key] = measure(call.args[0])
+            ends[key] = measure(call.args[0])
             if _is_watched(call.operation):
                 values[key] = call.args[0]
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
         kept = [(values[id(point)], squares.get(id(point), tf.zeros([]))) for point in points if _is_watched(point)]
-        return [found[id(point)] for point in points], kept
+        return [ends[id(point)] for point in points], kept
 
     return extremes
 

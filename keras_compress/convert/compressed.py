@@ -79,7 +79,7 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
         graph = Graph(read_model(content))
         if slim:
             slim_scales(graph)
-        found = encode_weights(graph, storage)
+        left_plain = encode_weights(graph, storage)
         encoded = write_model(graph.model)
         # The runtime checks nothing: what it is given must be the plain file when read by our own decoders.
         if expand_content(encoded) == canonical:
@@ -90,7 +90,7 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
     if len(encoded) >= len(canonical) or not any(graph.custom_name(op) == DECODE for op in graph.operators):
         notes.append("weights stay as they are: encoding would make the file larger")
         return content
-    notes += [f"not encoded: {line}" for line in found]
+    notes += [f"not encoded: {line}" for line in left_plain]
     return encoded
 
 

@@ -115,8 +115,8 @@ def convert(
     any_batch = is_free(frozen, batch_size, target) and not lowered.fixed_by
     final = _small(lowered.content, mode, storage, max_arena_bytes, any_batch)
     costs = notes_of_cost(model, frozen, final.content, target) if mode in _INTEGER_MODES else []
-    found = _distance(model, frozen, examples)
-    made = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
+    distances = _distance(model, frozen, examples)
+    notes = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
     return Artifact(
         final.content,
         target,
@@ -125,10 +125,10 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*notes_of_distance(found), *made, *notes_of_fixed(lowered.fixed_by, batch_size)),
+        (*notes_of_distance(distances), *notes, *notes_of_fixed(lowered.fixed_by, batch_size)),
         storage,
         None if final.content == lowered.content else lowered.content,
-        found,
+        distances,
     )
 
 
