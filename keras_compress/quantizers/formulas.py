@@ -81,10 +81,11 @@ def lsq_gradient_factor(count: Any, highest: Any) -> Any:
         count: `N`: weights that share the step, or elements of one sample; a number or a tensor.
         highest: `Qp`.
 
-    >>> lsq_gradient_factor(12, 3)
-    0.16666666666666666
+    >>> lsq_gradient_factor(8, 2)
+    0.25
     """
-    return (count * highest) ** -0.5
+    shared = count * highest
+    return tf.math.rsqrt(shared) if tf.is_tensor(shared) else 1.0 / math.sqrt(shared)
 
 
 def pact_gradients(upstream: Tensor, values: Tensor, clip: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
