@@ -109,7 +109,7 @@ def freeze(
         seen = set_ranges(made, model if graph.is_graph(model) else made, representative_dataset)
         made = rows_apart(made)
     batch = batch_of(made, batch_size)
-    freezer = Freezer(made, activation_bits, activations, storage, known)
+    freezer = Freezer(made, activation_bits, activations, storage, known, mode)
     frozen = graph.Rebuild(freezer, input_shape=lambda tensor: (batch, *tensor.shape[1:])).model(made)
     frozen.calibration_samples, frozen.recurrent_notes = seen, (*flat.notes, *flat.without_operator)
     frozen.without_operator = flat.without_operator

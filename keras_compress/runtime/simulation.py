@@ -50,13 +50,19 @@ def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence
     def simulate(inputs: Sequence[Array]) -> list[Array]:
         batches = []
         for batch in cut(list(inputs), fixed or BATCH_SIZE):
-            fed = zip(filled(batch, fixed or 1), signature, strict=True)
+            whole = filled(batch, fixed or 1)
             program = run if next(done) < BATCHES_UNTRACED else traced()
+            fed = zip(whole, signature, strict=True)
             found = program([tf.convert_to_tensor(array, spec.dtype) for array, spec in fed])
-            batches.append([np.asarray(values)[: len(batch[0])] for values in found])
+            batches.append([_of_samples(np.asarray(values), len(batch[0]), len(whole[0])) for values in found])
         return [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*batches, strict=True)]
 
     return simulate
+
+
+def _of_samples(values: Array, samples: int, fed: int) -> Array:
+    """Without what belongs to filling samples: of rows that the batch was folded into, each sample has several."""
+    return values if samples == fed else values[: len(values) * samples // fed]
 
 
 def _computed(call: graph.Call) -> Any:
