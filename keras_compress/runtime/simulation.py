@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.data.samples import cut, filled, fixed_batch
+from keras_compress.data.samples import cut, filled, fixed_batch, of_samples
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 
@@ -54,15 +54,10 @@ def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence
             program = run if next(done) < BATCHES_UNTRACED else traced()
             fed = zip(whole, signature, strict=True)
             found = program([tf.convert_to_tensor(array, spec.dtype) for array, spec in fed])
-            batches.append([_of_samples(np.asarray(values), len(batch[0]), len(whole[0])) for values in found])
+            batches.append([of_samples(np.asarray(values), len(batch[0]), len(whole[0])) for values in found])
         return [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*batches, strict=True)]
 
     return simulate
-
-
-def _of_samples(values: Array, samples: int, fed: int) -> Array:
-    """Without what belongs to filling samples: of rows that the batch was folded into, each sample has several."""
-    return values if samples == fed else values[: len(values) * samples // fed]
 
 
 def _computed(call: graph.Call) -> Any:
