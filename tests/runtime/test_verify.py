@@ -263,5 +263,5 @@ def test_rows_that_the_batch_was_folded_into(shape, rows, layer, given, batch_si
     x = np.random.default_rng(0).normal(size=(31, *shape)).astype(np.float32)
     artifact = kc.convert(model, representative_dataset=x, batch_size=batch_size)
     result = kc.verify(artifact, model, x, kernels=KERNELS, op_samples=7)
-    assert result.ok and result.distance is not None
+    assert result.ok
     assert all(row.max_difference < 0.1 for row in result.outputs)
