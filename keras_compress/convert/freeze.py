@@ -109,7 +109,7 @@ def freeze(
         seen = set_ranges(prepared, model if graph.is_graph(model) else prepared, representative_dataset)
         prepared = rows_apart(prepared)
     batch = batch_of(prepared, batch_size)
-    freezer = Freezer(prepared, activation_bits, activations, storage, known)
+    freezer = Freezer(prepared, activation_bits, activations, storage, known, mode)
     frozen = graph.Rebuild(freezer, input_shape=lambda tensor: (batch, *tensor.shape[1:])).model(prepared)
     frozen.calibration_samples, frozen.recurrent_notes = seen, (*flat.notes, *flat.without_operator)
     frozen.without_operator = flat.without_operator

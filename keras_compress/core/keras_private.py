@@ -5,8 +5,8 @@ Each function has a test against what it stands for, so that a version of Keras 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
@@ -19,6 +19,17 @@ Functional: Any = keras.src.models.functional.Functional
 # Keras's own attributes for the whole program, such as its open scopes, by name.
 global_attribute: Callable[[str], Any] = global_state.get_global_attribute
 set_global_attribute: Callable[[str, Any], None] = global_state.set_global_attribute
+
+
+@contextmanager
+def names_counted_anew() -> Iterator[None]:
+    """Names that Keras gives by itself are those of a new session; behind it Keras counts on from before."""
+    before = global_attribute("object_name_uids")
+    set_global_attribute("object_name_uids", None)
+    try:
+        yield
+    finally:
+        set_global_attribute("object_name_uids", before)
 
 
 def maker(tensor: keras.KerasTensor) -> Any:

@@ -21,7 +21,7 @@ def trace(function: Callable[..., Any], inputs: Sequence[KerasTensor], name: str
     """The Functional model of what `function` does with symbolic tensors.
 
     Its nodes are the very layers and Keras operations that `function` calls, under unique names while the model is
-    made only.
+    made only. Names that Keras gives by itself do not depend on what was made before: points are found by them again.
 
     Args:
         function: Takes one tensor for each of `inputs`.
@@ -32,7 +32,8 @@ def trace(function: Callable[..., Any], inputs: Sequence[KerasTensor], name: str
         TypeError, ValueError: What `function` raises on symbolic tensors; anything that it raises may come out.
     """
     fresh = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=f"input_{i}") for i, t in enumerate(inputs)]
-    outputs = function(*fresh)
+    with keras_private.names_counted_anew():
+        outputs = function(*fresh)
     with _unique_names(tree.flatten(outputs)):
         return keras.Model(fresh, outputs, name=name)
 

@@ -204,6 +204,13 @@ def test_scopes() -> None:
     assert spec.shape == (None,)
 
 
+def test_names_counted_anew() -> None:
+    _, _, number = layers.Dense(2).name.partition("dense_")
+    with keras_private.names_counted_anew():
+        assert [layers.Dense(2).name for _ in range(2)] == ["dense", "dense_1"]
+    assert layers.Dense(2).name == f"dense_{int(number or 0) + 1}"
+
+
 def test_a_recorded_call_is_what_keras_records() -> None:
     inputs = keras.Input((4, 6))
     layer, split = layers.Dense(3), keras.ops.split(inputs, 2, axis=-1)
