@@ -103,7 +103,8 @@ def infeasible(items: Sequence[Item], costs: Sequence[LinearCost]) -> Infeasible
     wanted = ", ".join(f"{cost.name} <= {cost.most:,.10g}" for cost in over)
     reached = ", ".join(f"{cost.name} {cost.of(nearest):,.10g}" for cost in over)
     return InfeasibleError(
-        f"Expected a budget that some choice of bits keeps. Received: {wanted}; the nearest that is feasible: {reached}",
+        "Expected a budget that some choice of bits keeps. "
+        f"Received: {wanted}; the nearest that is feasible: {reached}",
         nearest,
     )
 
@@ -121,7 +122,7 @@ class _Program:
         self._singles = len(self._places)
         for a, b in dict.fromkeys(pair for cost in self._costs for pair in cost.pairs):
             for widths in product(items[a].losses, items[b].losses):
-                self._places[a, b, *widths] = len(self._places)
+                self._places[(a, b) + widths] = len(self._places)
 
     def solved(self, stretched: bool = False) -> Choice | None:
         """The best choice, or `stretched` the one nearest to the limits; `None` where there is none."""
@@ -186,10 +187,12 @@ class _Program:
         return rows, np.array(most)
 
     def _choice(self, solution: NDArray[np.float64]) -> Choice:
-        return tuple(
-            max(item.losses, key=lambda width, number=number: solution[self._places[number, width]])
-            for number, item in enumerate(self._items)
-        )
+        places = self._places
+
+        def chosen(number: int, item: Item) -> int:
+            return max(item.losses, key=lambda width: float(solution[places[number, width]]))
+
+        return tuple(chosen(number, item) for number, item in enumerate(self._items))
 
 
 def _matrix(rows: Sequence[Mapping[int, float]], columns: int) -> Any:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_compress.calibration.minmax import MeasuredRange
 from keras_compress.core import affine
+from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.core.ste import finite_extremes, in_float32
 from keras_compress.core.wrapper import Compressed
 from keras_compress.data.examples import Examples
@@ -68,7 +69,8 @@ class BitProbe:
         self.batches = [(self._in_order(x), y) for x, y in examples]
         if not self.batches:
             raise ValueError("Expected data with at least one example. Received: none")
-        self.outputs, self.extremes = self._observed()
+        with quiet_tensorflow():
+            self.outputs, self.extremes = self._observed()
         self._switched = tf.function(self._of_grids, reduce_retracing=True, autograph=False)
         self._errors = tf.function(self._errors_of_grids, reduce_retracing=True, autograph=False)
 
@@ -90,7 +92,8 @@ class BitProbe:
     def run(self, grids: Array) -> Iterator[tuple[list[Array], Any, list[Array]]]:
         """`(outputs, targets, float model's outputs)` of each batch, the weights being what they are now."""
         for (inputs, targets), reference in zip(self.batches, self.outputs, strict=True):
-            found = self._switched(inputs, tf.constant(grids))
+            with quiet_tensorflow():
+                found = self._switched(inputs, tf.constant(grids))
             yield [np.asarray(each) for each in tree.flatten(found)], targets, reference
 
     def squared_errors(self, grids: Array) -> Array:
@@ -147,7 +150,8 @@ class BitProbe:
         if bits is None:
             return (1.0, 0.0, 0.0, 0.0, 0.0)
         spec = MeasuredRange(bits).spec
-        scale, zero_point = affine.affine_parameters(*self.extremes[number], spec)
+        low, high = self.extremes[number]
+        scale, zero_point = affine.affine_parameters(low, high, spec)
         return (float(scale), float(zero_point), spec.minimum, spec.maximum, 1.0)
 
     def _of_grids(self, inputs: Any, grids: Any) -> Any:

@@ -25,7 +25,7 @@ from keras_compress.structured.sensitivity import GroupSensitivity, Scan
 
 BITS = (2, 3, 4, 8, 16)
 METHODS = ("accuracy", "sqnr", "hessian")
-# As many as HAWQ-V2 found to be enough for its nets in all; each batch gets as many.
+# Random vectors for each batch.
 TRACE_SAMPLES = 8
 
 
@@ -47,18 +47,22 @@ class BitSensitivity(Scan):
         """What each choice of bits costs, for sums over the model: of weights, and of activations.
 
         Noise over signal of the outputs for `"sqnr"` (noises of several layers add up), the points of accuracy lost
-        for `"accuracy"`, the rise of the loss for `"hessian"`. Never negative.
+        for `"accuracy"`, the size of the loss's change for `"hessian"`. Never negative.
         """
         of_value = {
             "sqnr": lambda value: 10 ** (-value / 10),
             "accuracy": lambda value: self.unpruned - value,
-            "hessian": lambda value: -value,
+            # Off a minimum, or by few samples, a trace may be negative: nothing is gained by noise there.
+            "hessian": abs,
         }[self.criterion]
-        weights, points = (
-            {g.name: {int(b): max(of_value(v), 0.0) for b, v in zip(self.tried, g.values, strict=True)} for g in part}
-            for part in (self.groups, self.points)
-        )
-        return weights, points
+
+        def of(part: Sequence[GroupSensitivity]) -> dict[str, dict[int, float]]:
+            return {
+                group.name: {int(b): max(of_value(v), 0.0) for b, v in zip(self.tried, group.values, strict=True)}
+                for group in part
+            }
+
+        return of(self.groups), of(self.points)
 
 
 @register("sensitivity", "bits")
@@ -100,14 +104,21 @@ def bit_sensitivity(
             targets without them.
 
     **Reference**: Dong et al., "HAWQ-V2: Hessian aware trace-weighted quantization of neural networks" (2020): the
-    average trace times the squared error (equation 9). **Deviations**: one product with the Hessian serves all layers,
-    with independent vectors; the factor 1/2, so that it is the second term of the loss's series.
+    average trace times the squared error. **Deviations**: one product with the Hessian serves the weights of all
+    layers, and one all activations, with independent vectors; the factor 1/2, which makes it the second term of the
+    loss's series.
     """
     if evaluate is not None:
         raise ValueError("Expected `data` for of='bits', as x or (x, y). Received: evaluate=" + repr(evaluate))
     tried = checked_bits(bits)
-    examples, method = _checked(model, data, loss, method)
-    probe = BitProbe(model, examples)
+    examples, method = checked_examples(model, data, loss, method)
+    return scanned(BitProbe(model, examples), examples, method, tried, filters, seed)
+
+
+def scanned(
+    probe: BitProbe, examples: Examples, method: str, tried: Sequence[int], filters: Selector | None, seed: int
+) -> BitSensitivity:
+    """As `bit_sensitivity`, of a copy that is there already and of checked arguments."""
     chosen = settings_by_path(candidates(probe.model, quiet=True), {}, filters)
     scan = (_Bends if method == "hessian" else _Measured)(probe, method, examples, seed)
     paths, roots = list(chosen), list(dict.fromkeys(site.root for site in probe.sites))
@@ -130,14 +141,20 @@ def checked_bits(bits: Sequence[int]) -> tuple[int, ...]:
     return tried
 
 
-def _checked(model: keras.Model, data: Any, loss: Any, method: str) -> tuple[Examples, str]:
+def checked_examples(model: keras.Model, data: Any, loss: Any, method: str) -> tuple[Examples, str]:
+    """The data, with a loss where the method needs one, and the method that `"auto"` is.
+
+    Raises:
+        ValueError: For another method, or data that it cannot work with.
+    """
     if method not in ("auto", *METHODS):
         raise ValueError(f"Expected `method` out of {('auto', *METHODS)}. Received: method={method!r}")
-    needs = {"hessian": ("inputs", "targets")}.get(method, ("inputs",))
+    needs = ("inputs", "targets") if method == "hessian" else ("inputs",)
     examples = Examples.for_model(model, data, loss, needs, f"method {method!r} of bits")
-    if method == "auto":
-        method = "sqnr" if next(iter(examples))[1] is None else "accuracy"
-    return examples, method
+    labelled = next(iter(examples))[1] is not None
+    if method == "accuracy" and not labelled:
+        raise ValueError("Expected `data=(x, y)` to take the accuracy on, or method='sqnr'. Received: inputs only")
+    return examples, ("accuracy" if labelled else "sqnr") if method == "auto" else method
 
 
 class _Measured:
@@ -219,9 +236,11 @@ class _Bends:
             return lost, watched + [values[n] for n in sites]
 
         sizes = [len(real[0]) for real in probe.outputs]
-        found = hutchinson(recorded, probe.batches, sizes, TRACE_SAMPLES, seed)
+        count = len(variables)
+        groups = [range(count), range(count, count + len(probe.sites))]
+        found = hutchinson(recorded, probe.batches, sizes, TRACE_SAMPLES, seed, groups)
         self._traces = {id(v): t / np.prod(v.shape) for v, t in zip(variables, found, strict=False)}
-        self._of_sites = found[len(variables) :]
+        self._of_sites = found[count:]
 
     def of_weights(self, path: str, tried: Sequence[int], line: ProgressLine) -> GroupSensitivity:
         """Minus the expected rise of the loss at each width."""

@@ -41,8 +41,8 @@ class Bops(Cost):
     Raises:
         ValueError: For a layer whose multiplications its shapes do not tell.
 
-    **Reference**: Baskin et al., "UNIQ: Uniform noise injection for non-uniform quantization" (2021), section 4.2,
-    without the bits of the accumulator; HAWQ-V3 (Yao et al., 2021) counts the same.
+    **Reference**: Yao et al., "HAWQ-V3: Dyadic neural network quantization" (2021). Baskin et al., "UNIQ" (2021), add
+    the bits of the accumulator.
     """
 
     evaluations = None
