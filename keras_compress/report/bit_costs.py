@@ -45,7 +45,6 @@ class Bops(Cost):
     the bits of the accumulator.
     """
 
-    evaluations = None
     noun = "bit operations"
     predicted_by = "macs"
 
@@ -58,11 +57,10 @@ class Bops(Cost):
         return found
 
 
-@register("cost")
+@register("cost", "Bits")
 class AverageBits(Cost):
     """Bits of a weight, the mean of all weights that can be compressed; 32 where they are not quantized."""
 
-    evaluations = None
     noun = "bits of a weight"
     figure_name = "average_bits"
 

@@ -38,6 +38,7 @@ def test_average_bits() -> None:
     assert kc.AverageBits().of(model) == 32
     mixed = kc.quantize_model(model, "int4", None, rules=[{"layers": "dense", "weights": "int8"}])
     assert kc.AverageBits().of(mixed) == pytest.approx((108 * 4 + 36 * 4 + 640 * 8) / 784)
+    assert [limit.is_fraction for limit in kc.Budget(bits=0.5, average_bits=0.5)] == [True, False]
     assert repr(kc.Budget(average_bits=0.9, bops=0.1)) == (
         "Budget\n  average_bits  0.9 bits of a weight\n  bops          0.1 of the bit operations"
     )
