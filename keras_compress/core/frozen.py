@@ -9,7 +9,6 @@ from keras import ops
 
 from keras_compress.core.affine import dequantize
 from keras_compress.core.registry import register
-from keras_compress.core.ste import value_of
 from keras_compress.core.transform import IntegerWeight, WeightTransform
 
 Tensor = Any
@@ -34,8 +33,9 @@ class FrozenGrid(WeightTransform):
         super().__init__(**kwargs)
         self.bits = int(bits)
         self.scale_shape = [int(n) for n in scale_shape]
-        # What the variables hold from the start; zeros and ones that a file's values replace without.
-        self._first: IntegerWeight | None = None
+        # Tensors: a frozen model has hundreds of them, and a variable takes far longer to make.
+        self.integers: Tensor = None
+        self.scale: Tensor = None
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
@@ -45,23 +45,45 @@ class FrozenGrid(WeightTransform):
     def of(cls, weight: IntegerWeight) -> FrozenGrid:
         """A grid that holds `weight`."""
         made = cls(weight.bits, weight.scale.shape)
-        made._first = weight
+        made._hold(weight.integers, weight.scale)
         made.prepare(weight.integers.shape, ())
-        made._first = None
         return made
 
     def create_variables(self) -> None:
-        dtype = "int8" if self.bits <= 8 else "int32"
-        held = self._first
-        integers = "zeros" if held is None else lambda shape, dtype: ops.convert_to_tensor(held.integers, dtype)
-        scale = "ones" if held is None else lambda shape, dtype: ops.convert_to_tensor(held.scale, dtype)
-        self.integers = self.add_weight(
-            name="integers", shape=self.weight_shape, dtype=dtype, initializer=integers, trainable=False
-        )
-        self.scale = self.add_weight(name="scale", shape=self.scale_shape, initializer=scale, trainable=False)
+        if self.integers is None:
+            # A file's values replace them.
+            self._hold(np.zeros(self.weight_shape, np.int8), np.ones(self.scale_shape, np.float32))
+
+    def _hold(self, integers: Any, scale: Any) -> None:
+        self.integers = ops.convert_to_tensor(integers, "int8" if self.bits <= 8 else "int32")
+        self.scale = ops.convert_to_tensor(scale, "float32")
+
+    def copy_constants(self, source: WeightTransform) -> None:
+        if isinstance(source, FrozenGrid):
+            self._hold(source.integers, source.scale)
+
+    def save_own_variables(self, store: Any) -> None:
+        """As Keras does with variables."""
+        super().save_own_variables(store)
+        store["0"], store["1"] = map(ops.convert_to_numpy, (self.integers, self.scale))
+
+    def load_own_variables(self, store: Any) -> None:
+        """As Keras does with variables.
+
+        Raises:
+            ValueError: For others than those of this weight.
+        """
+        found = [store[key] for key in sorted(store.keys())]
+        shapes = [list(each.shape) for each in found]
+        if shapes != [list(self.weight_shape), self.scale_shape]:
+            raise ValueError(
+                f"Expected integers and scale of shapes {list(self.weight_shape)} and {self.scale_shape} for "
+                f"{self.name!r}. Received: {shapes}"
+            )
+        self._hold(*map(np.asarray, found))
 
     def call(self, weight: Tensor, training: bool = False) -> Tensor:
-        return dequantize(ops.cast(self.integers, "float32"), value_of(self.scale), 0.0)
+        return dequantize(ops.cast(self.integers, "float32"), self.scale, 0.0)
 
     def integer_weight(self, weight: Tensor = None) -> IntegerWeight:
         return IntegerWeight(

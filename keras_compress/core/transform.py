@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.core import kernels
+from keras_compress.core import keras_private, kernels
 
 Tensor = Any
 
@@ -35,7 +35,7 @@ class IntegerWeight:
         return floats
 
 
-class WeightTransform(keras.layers.Layer):
+class WeightTransform(keras_private.MadeWithoutBuild, keras.layers.Layer):
     """A serialisable, differentiable map from the latent weight to the weight that the layer sees.
 
     A subclass implements `kernel`, or else `call(weight, training)`, and, where it has state, `create_variables`,
@@ -108,6 +108,9 @@ class WeightTransform(keras.layers.Layer):
 
     def create_variables(self) -> None:
         """Make this transform's variables; `weight_shape`, `channel_axes` and `made` are known. None by default."""
+
+    def copy_constants(self, source: WeightTransform) -> None:
+        """Take over what another transform of the same configuration holds beside its variables. Nothing by default."""
 
     def initialize(self, weight: Tensor) -> None:
         """Set the variables from the weight as the transforms before this one give it. Nothing by default."""
