@@ -276,8 +276,10 @@ def test_a_quick_layer_holds_what_another_one_does() -> None:
         layer.factor = layer.variable
         layer.factor = 3.0
     names = [[(v.name, tuple(v.shape)) for v in layer.variables] for layer in (ordinary, quick)]
-    assert names[0] == names[1] and len(names[0]) == 5
+    assert names[0] == names[1]
+    assert len(names[0]) == 5
     assert [len(keras_private.sub_layers(layer)) for layer in (ordinary, quick)] == [2, 2]
     assert quick.factor == ordinary.factor == 3.0
     quick.trainable = False
-    assert not quick.part.trainable and not quick.trainable_variables
+    assert not quick.part.trainable
+    assert not quick.trainable_variables
