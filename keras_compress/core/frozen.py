@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -33,7 +34,7 @@ class FrozenGrid(WeightTransform):
         super().__init__(**kwargs)
         self.bits = int(bits)
         self.scale_shape = [int(n) for n in scale_shape]
-        # Tensors: a frozen model has hundreds of them, and a variable takes far longer to make.
+        # Tensors until somebody asks for variables: a frozen model has hundreds, which take far longer to make.
         self.integers: Tensor = None
         self.scale: Tensor = None
 
@@ -54,17 +55,42 @@ class FrozenGrid(WeightTransform):
             # A file's values replace them.
             self._hold(np.zeros(self.weight_shape, np.int8), np.ones(self.scale_shape, np.float32))
 
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Integers and scale, as clones, `set_weights` and HDF5 files want them."""
+        self._make_variables()
+        found: list[keras.Variable] = super().variables
+        return found
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """The same."""
+        return self.variables
+
+    def _make_variables(self) -> None:
+        if self.integers is None or isinstance(self.integers, keras.Variable):
+            return
+        for name in ("integers", "scale"):
+            held = getattr(self, name)
+            made = self.add_weight(
+                name=name,
+                shape=held.shape,
+                dtype=keras.backend.standardize_dtype(held.dtype),
+                initializer=lambda shape, dtype, held=held: held,
+                trainable=False,
+            )
+            setattr(self, name, made)
+
     def _hold(self, integers: Any, scale: Any) -> None:
+        if isinstance(self.integers, keras.Variable):
+            self.integers.assign(integers)
+            self.scale.assign(scale)
+            return
         self.integers = ops.convert_to_tensor(integers, "int8" if self.bits <= 8 else "int32")
         self.scale = ops.convert_to_tensor(scale, "float32")
 
-    def copy_constants(self, source: WeightTransform) -> None:
-        if isinstance(source, FrozenGrid):
-            self._hold(source.integers, source.scale)
-
     def save_own_variables(self, store: Any) -> None:
         """As Keras does with variables."""
-        super().save_own_variables(store)
         store["0"], store["1"] = map(ops.convert_to_numpy, (self.integers, self.scale))
 
     def load_own_variables(self, store: Any) -> None:
@@ -83,7 +109,7 @@ class FrozenGrid(WeightTransform):
         self._hold(*map(np.asarray, found))
 
     def call(self, weight: Tensor, training: bool = False) -> Tensor:
-        return dequantize(ops.cast(self.integers, "float32"), self.scale, 0.0)
+        return dequantize(ops.cast(self.integers, "float32"), ops.convert_to_tensor(self.scale, "float32"), 0.0)
 
     def integer_weight(self, weight: Tensor = None) -> IntegerWeight:
         return IntegerWeight(

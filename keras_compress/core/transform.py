@@ -109,9 +109,6 @@ class WeightTransform(keras_private.MadeWithoutBuild, keras.layers.Layer):
     def create_variables(self) -> None:
         """Make this transform's variables; `weight_shape`, `channel_axes` and `made` are known. None by default."""
 
-    def copy_constants(self, source: WeightTransform) -> None:
-        """Take over what another transform of the same configuration holds beside its variables. Nothing by default."""
-
     def initialize(self, weight: Tensor) -> None:
         """Set the variables from the weight as the transforms before this one give it. Nothing by default."""
 

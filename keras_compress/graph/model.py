@@ -117,10 +117,6 @@ def _wrappers_in(layer: keras.layers.Layer) -> list[Compressed]:
     return [each for each in keras_private.flattened(layer) if isinstance(each, Compressed)]
 
 
-def _transforms_in(layer: keras.layers.Layer) -> list[WeightTransform]:
-    return [each for each in keras_private.flattened(layer) if isinstance(each, WeightTransform)]
-
-
 def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
     if len(source.variables) != len(target.variables):
         raise ValueError(
@@ -129,8 +125,6 @@ def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None
         )
     for old, new in zip(source.variables, target.variables, strict=True):
         new.assign(old)
-    for old, new in zip(_transforms_in(source), _transforms_in(target), strict=True):
-        new.copy_constants(old)
     for wrapper in _wrappers_in(target):
         wrapper._unsettled = False
     for layer in keras_private.flattened(target):

@@ -60,3 +60,14 @@ def test_another_weights_integers_are_refused() -> None:
     store = {"0": np.zeros((2, 3), np.int8), "1": SCALE}
     with pytest.raises(ValueError, match=r"Expected integers and scale of shapes \[4, 3\] and \[1, 3\]"):
         frozen_dense().transform_list[0].load_own_variables(store)
+
+
+def test_weights_that_are_set_and_old_files_keep_the_integers(tmp_path: Path) -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, frozen_dense()(inputs))
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    np.testing.assert_allclose(clone.predict(X, verbose=0), expected(), rtol=1e-6)
+    model.save(tmp_path / "model.h5")
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+    np.testing.assert_allclose(loaded.predict(X, verbose=0), expected(), rtol=1e-6)
