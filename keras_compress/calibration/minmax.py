@@ -18,7 +18,7 @@ from keras_compress.core.warn import warn
 from keras_compress.data.batches import batches
 from keras_compress.data.samples import Batch, cut, filled, fixed_batch
 from keras_compress.graph import graph
-from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation import ActivationGrid, FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import activation_name
 
 LARGEST_VALUES_BYTES = 64_000_000
@@ -26,23 +26,23 @@ LARGEST_VALUES_BYTES = 64_000_000
 PIECES_UNTRACED = 16
 
 
-class MeasuredRange(ActivationQuantizer):
-    """A range that calibration sets, and nothing trains: two numbers, where a trained one has three variables.
-
-    Large networks have a thousand points, and making variables would take longer than measuring the ranges.
+class MeasuredRange(ActivationGrid):
+    """A range that calibration sets, and nothing trains.
 
     Args:
         bits: 2 to 8, or 16 (symmetric).
+        name: Where it is, for errors.
     """
 
     # Whether `observe` is to be given the values, and whether with what they make of what they multiply.
     watches = False
     weighs = False
 
-    def __init__(self, bits: int = 8, **kwargs: Any) -> None:
+    def __init__(self, bits: int = 8, name: str | None = None) -> None:
+        self.set_bits(bits)
+        self.name = name
         self._ends: tuple[np.float32, np.float32] | None = None
         self._parameters: tuple[Any, Any] | None = None
-        super().__init__(bits, **kwargs)
 
     def trained(self) -> bool:
         return self._ends is not None
@@ -76,7 +76,7 @@ class MeasuredRange(ActivationQuantizer):
             self._parameters = affine.affine_parameters(*self.range(), self.spec)
         return self._parameters
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def __call__(self, inputs: Any, training: bool = False) -> Any:
         if not self.trained():
             return inputs
         scale, zero_point = (float(p) for p in self.parameters())

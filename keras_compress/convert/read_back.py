@@ -18,7 +18,7 @@ from keras_compress.tflite.lowering.weighted import Weighted
 from keras_compress.tflite.lstm.operator import check_lstms
 
 
-def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], frozen: keras.Model) -> None:
+def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], frozen: keras.Model) -> Graph:
     """Check that weights, scales and biases in the file are the frozen model's, to the integer.
 
     Args:
@@ -26,6 +26,9 @@ def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], f
         mode: One of `keras_compress.tflite.plan.MODES`.
         weights: What was to be put in; the tensors in the file have their names.
         frozen: The frozen model.
+
+    Returns:
+        The file as it was read.
 
     Raises:
         ValueError: Naming the first tensor that differs, or the weights that are not in the file.
@@ -53,6 +56,7 @@ def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], f
     missing = sorted(set(grids) - compared)
     if missing:
         raise ValueError(f"Expected all weights in the file. Received: none for {missing}")
+    return graph
 
 
 def _check_weight(graph: Graph, tensor: int, grid: ConstantGrid) -> None:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.core import kernels
+from keras_compress.core import keras_private, kernels
 
 Tensor = Any
 
@@ -35,7 +35,7 @@ class IntegerWeight:
         return floats
 
 
-class WeightTransform(keras.layers.Layer):
+class WeightTransform(keras_private.MadeWithoutBuild, keras.layers.Layer):
     """A serialisable, differentiable map from the latent weight to the weight that the layer sees.
 
     A subclass implements `kernel`, or else `call(weight, training)`, and, where it has state, `create_variables`,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -35,8 +36,10 @@ Surrogate = tuple[Callable[..., Sequence[Tensor]], Sequence[Tensor]]
 _UNTRAINED = object()
 
 
-class ActivationQuantizer(keras.layers.Layer):
-    """Decides range and integers of an activation. Subclasses implement `parameters` and `call`.
+class ActivationGrid:
+    """What is asked of an activation's range and integers. Subclasses implement `parameters` and `call`.
+
+    By itself no Keras layer: those of a conversion, which nothing trains and no file holds, are made by the thousand.
 
     Args:
         bits: 1 to 8, or 16 (symmetric).
@@ -54,28 +57,17 @@ class ActivationQuantizer(keras.layers.Layer):
     non_negative: bool = False
     replaces_relu: bool = False
 
-    def __init__(self, bits: int = 8, *, name: str | None = None, trainable: bool = True) -> None:
-        super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)
+    def set_bits(self, bits: int) -> None:
+        """Take a width that the method is defined for."""
         if isinstance(bits, bool) or bits not in self.allowed_bits:
             raise ValueError(f"Expected `bits` out of {self.allowed_bits}. Received: bits={bits}")
         self.bits = bits
-        self.supports_masking = True
-        self.create_variables()
-        self.built = True
-
-    @classmethod
-    def samples(cls) -> list[dict[str, Any]]:
-        """Constructor arguments of a few examples: what the conformance tests try."""
-        return [{}]
 
     @property
     def spec(self) -> affine.QuantSpec:
         """Integer format: asymmetric, or symmetric for 16 bits as TFLite has it."""
         wide = self.bits == 16
         return affine.QuantSpec(bits=self.bits, symmetric=wide, narrow_range=wide)
-
-    def create_variables(self) -> None:
-        """Make variables; none by default."""
 
     def trained(self) -> bool:
         """Whether the range is known."""
@@ -99,9 +91,6 @@ class ActivationQuantizer(keras.layers.Layer):
         scale, zero_point = self.parameters()
         spec = self.spec
         return (spec.minimum - zero_point) * scale, (spec.maximum - zero_point) * scale
-
-    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must implement `call(inputs, training)`.")
 
     def surrogate(self) -> Surrogate:
         """The gradient of training and the numbers that it moves: 1 inside the range, 0 outside, and none."""
@@ -141,12 +130,41 @@ class ActivationQuantizer(keras.layers.Layer):
         low, high = (float(end) for end in self.range())
         return in_float32(lambda values: ops.clip(values, low, high), inputs)
 
-    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
-        return keras.KerasTensor(inputs.shape, inputs.dtype)
-
     def summary_values(self) -> dict[str, float]:
         """Figures worth a curve in TensorBoard, by name."""
         return {}
+
+
+class ActivationQuantizer(ActivationGrid, keras_private.MadeWithoutBuild, keras.layers.Layer):
+    """Decides range and integers of an activation, as a Keras layer. Subclasses implement `parameters` and `call`.
+
+    Args:
+        bits: 1 to 8, or 16 (symmetric).
+
+    Raises:
+        ValueError: For other bits.
+    """
+
+    def __init__(self, bits: int = 8, *, name: str | None = None, trainable: bool = True) -> None:
+        super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)
+        self.set_bits(bits)
+        self.supports_masking = True
+        self.create_variables()
+        self.built = True
+
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        """Constructor arguments of a few examples: what the conformance tests try."""
+        return [{}]
+
+    def create_variables(self) -> None:
+        """Make variables; none by default."""
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must implement `call(inputs, training)`.")
+
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "trainable": self.trainable, "bits": self.bits}
@@ -436,6 +454,9 @@ class FixedGrid(ActivationQuantizer):
         return within, ()
 
     def plain(self, inputs: Any) -> Any:
+        if tf.is_tensor(inputs) and hasattr(inputs, "numpy") and inputs.dtype == tf.float32:
+            # Of values at hand NumPy makes the same ones; starting TensorFlow's operators takes ten times longer.
+            return tf.convert_to_tensor(self._on_grid(inputs.numpy()))
         return in_float32(self._on_grid, inputs)
 
     def _on_grid(self, values: Tensor) -> Tensor:
@@ -443,7 +464,8 @@ class FixedGrid(ActivationQuantizer):
             integers = affine.round_half_away(values / self._scale + self._zero_point)
             values = affine.dequantize(integers, self._scale, self._zero_point)
         if self._lowest is not None:
-            values = ops.maximum(values, (self._lowest - self._zero_point) * self._scale)
+            maximum = np.maximum if isinstance(values, np.ndarray) else ops.maximum
+            values = maximum(values, np.float32((self._lowest - self._zero_point) * self._scale))
         # A tensor's lowest integer may be one that symmetric ranges leave out.
         spec = self.spec if self.lowest >= self.spec.minimum else replace(self.spec, narrow_range=False)
         return affine.fake_quantize(values, self._scale, float(self._zero_point), spec)
@@ -454,7 +476,7 @@ class FixedGrid(ActivationQuantizer):
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class QuantizeActivation(TellsOfExport, keras.layers.Layer):
+class QuantizeActivation(TellsOfExport, keras_private.MadeWithoutBuild, keras.layers.Layer):
     """A point of the graph where the device holds integers.
 
     Args:
@@ -464,9 +486,9 @@ class QuantizeActivation(TellsOfExport, keras.layers.Layer):
     Shapes: any; the output has the shape and dtype of the input.
     """
 
-    def __init__(self, quantizer: ActivationQuantizer, stands_for: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, quantizer: ActivationGrid, stands_for: str | None = None, **kwargs: Any) -> None:
         super().__init__(dtype="float32", autocast=False, **{k: v for k, v in kwargs.items() if k != "dtype"})
-        self.quantizer = quantizer
+        self.quantizer: Any = quantizer
         self.stands_for = stands_for
         self.supports_masking = True
         self.built = True
