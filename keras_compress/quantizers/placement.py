@@ -14,7 +14,7 @@ from keras_compress.core.printable import scope_name
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
 from keras_compress.graph.model import LayerCopies, copy_layer, inner
-from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation import ActivationGrid, FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import (
     FIXED_GRID_16,
     FIXED_GRIDS,
@@ -30,7 +30,7 @@ from keras_compress.quantizers.kinds import (
 from keras_compress.quantizers.round_average import RoundAverage, grid_of
 
 Node = Any
-QuantizerFactory = Callable[[str, Place], ActivationQuantizer | None]
+QuantizerFactory = Callable[[str, Place], ActivationGrid | None]
 
 
 def is_float(tensor: Any) -> bool:
@@ -259,7 +259,7 @@ class PlacePoints:
             self._activations[id(layer)] = keras.layers.Activation(inner(layer).activation, name=name)
         return self._activations[id(layer)]
 
-    def _point(self, call: graph.Call, tensor: Any, suffix: str, made: ActivationQuantizer | None) -> Any:
+    def _point(self, call: graph.Call, tensor: Any, suffix: str, made: ActivationGrid | None) -> Any:
         if made is None or not isinstance(tensor, keras.KerasTensor):
             return tensor
         again = f"_{call.index}" if call.index else ""
