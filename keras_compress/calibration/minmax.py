@@ -18,7 +18,8 @@ from keras_compress.core.warn import warn
 from keras_compress.data.batches import batches
 from keras_compress.data.samples import Batch, cut, filled, fixed_batch
 from keras_compress.graph import graph
-from keras_compress.quantizers.activation import ActivationGrid, FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation_grid import ActivationGrid
 from keras_compress.quantizers.kinds import activation_name
 
 LARGEST_VALUES_BYTES = 64_000_000

@@ -14,7 +14,8 @@ from keras_compress.core.printable import scope_name
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
 from keras_compress.graph.model import LayerCopies, copy_layer, inner
-from keras_compress.quantizers.activation import ActivationGrid, FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation_grid import ActivationGrid
 from keras_compress.quantizers.kinds import (
     FIXED_GRID_16,
     FIXED_GRIDS,
