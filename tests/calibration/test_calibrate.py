@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_compress as kc
-from keras_compress.calibration import minmax
+from keras_compress.calibration import calibrate as minmax
 from keras_compress.core.ste import finite_extremes
 from keras_compress.quantizers.activation import MovingAverageRange, QuantizeActivation
 
