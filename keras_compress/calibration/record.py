@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from keras_compress.calibration.histogram import Histogram
 
 # Extremes of so many batches are kept; of more, those of every second, every fourth ...
-MOST_BATCHES = 1024
+MOST_BATCHES = 128
 
 
 class Record:

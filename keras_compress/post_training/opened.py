@@ -32,9 +32,11 @@ def opened(model: keras.Model, data: Any = None) -> keras.Model:
         data: Data, which tell the shapes of a subclassed model's inputs.
     """
     outer = as_graph(model, first_of(data))
-    return trace(
-        lambda *fresh: graph.Rebuild(_open, flat=True).run(outer, list(fresh), "", 0), outer.inputs, model.name
-    )
+
+    def run(*fresh: Any) -> Any:
+        return graph.Rebuild(_open, flat=True).run(outer, list(fresh), "", 0)
+
+    return trace(run, outer.inputs, model.name, [tensor.name for tensor in outer.inputs])
 
 
 def _open(call: graph.Call) -> Any:

@@ -82,15 +82,21 @@ def _with_steps(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:
         return copy
     made: list[tuple[LSQ, Array]] = []
 
-    def stepped(transform: WeightTransform) -> WeightTransform:
-        if type(transform) is not UniformQuantizer:
+    def stepped(transform: WeightTransform, before: list[WeightTransform]) -> WeightTransform:
+        if type(transform) is not UniformQuantizer or _codebook(before) is not None:
             return transform
         new = LSQ(transform.bits, per_channel=transform.group_axes is not None)
         weight = copy.weight(_slot_of(copy, transform), stop_before=transform)
         made.append((new, np.asarray(transform.grid()[0].to_integers(weight)[1])))
         return new
 
-    wrapper = copy.remade({name: [stepped(t) for t in listed] for name, listed in copy.transforms.items()})
+    transforms = {
+        name: [stepped(transform, listed[:position]) for position, transform in enumerate(listed)]
+        for name, listed in copy.transforms.items()
+    }
+    if not made:
+        return copy
+    wrapper = copy.remade(transforms)
     for new, scale in made:
         new.set_step(scale)
     return wrapper
@@ -128,10 +134,15 @@ def _reason(transforms: list[WeightTransform]) -> str | None:
     """Why integers cannot be chosen; empty where there are none."""
     if not any("grid" in t.promises for t in transforms):
         return ""
-    if not isinstance(transforms[-1], LSQ):
-        return f"{type(transforms[-1]).__name__} has levels of its own"
-    shared = [t for t in transforms[:-1] if t.promises & {"codebook", "channel_codebook"}]
-    return f"{type(shared[0]).__name__} has set its values" if shared else None
+    shared = _codebook(transforms[:-1])
+    if shared is not None:
+        return f"{type(shared).__name__} has set its values"
+    return None if isinstance(transforms[-1], LSQ) else f"{type(transforms[-1]).__name__} has levels of its own"
+
+
+def _codebook(transforms: list[WeightTransform]) -> WeightTransform | None:
+    """The first transform that lets a weight have few values."""
+    return next((t for t in transforms if t.promises & {"codebook", "channel_codebook"}), None)
 
 
 def _listed(reasons: dict[str, str]) -> str:

@@ -32,9 +32,9 @@ def aciq_factor(bits: int, distribution: str) -> float:
     `(sigma^2 + alpha^2) (1 - erf(alpha / (sqrt(2) sigma))) - sqrt(2 / pi) alpha sigma exp(-alpha^2 / (2 sigma^2))`.
 
     >>> [round(aciq_factor(bits, "laplace"), 2) for bits in (2, 3, 4)]
-    [2.83, 3.89, 5.03]
+    [2.83, 3.9, 5.03]
     >>> [round(aciq_factor(bits, "gauss"), 2) for bits in (2, 3, 4)]
-    [1.71, 2.15, 2.55]
+    [1.71, 2.15, 2.56]
 
     **Reference**: Banner, Nahshan and Soudry, "Post training 4-bit quantization of convolutional networks for
     rapid-deployment" (2019), section 2, equations 5 and 6 and table in section 2.1.
