@@ -44,6 +44,7 @@ def as_matrix(layer: keras.layers.Layer) -> AsMatrix | None:
 def hessian(form: AsMatrix, values: Tensor) -> Array:
     """`2 X^T X` over all rows, `[groups, inputs, inputs]`, float64, divided by the number of rows."""
     total, count = 0.0, 0
+    values = tf.cast(values, tf.float32)
     one = form.rows(values[:1])
     size = max(1, _ROWS_BYTES // (4 * max(1, math.prod(one.shape))))
     for start in range(0, len(values), size):

@@ -197,7 +197,8 @@ class _Task:
         """Why it cannot be learned on."""
         if any(len(value) != self._lock.samples for value in (*self._inputs, *self._aims)):
             return "it is called with rows that are not the samples"
-        if not all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in (*self._inputs, *self._aims)):
+        floats = [value for value in (*self._inputs, *self._aims) if value.dtype.is_floating]
+        if not all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in floats):
             return "its values are not finite"
         return None
 
@@ -268,4 +269,5 @@ class _Task:
 
 def _error(aim: Tensor, value: Tensor) -> Tensor:
     """Square error: a sum over channels, a mean over samples and positions."""
-    return tf.reduce_mean(tf.reduce_sum(tf.math.squared_difference(aim, value), axis=-1))
+    difference = tf.cast(aim, tf.float32) - tf.cast(value, tf.float32)
+    return tf.reduce_mean(tf.reduce_sum(tf.square(difference), axis=-1))

@@ -6,7 +6,10 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.graph import graph
+from keras_compress.post_training.gptq import gptq
 from keras_compress.post_training.opened import opened, samples_for, wrappers_of
+from keras_compress.post_training.reconstruction import adaround
+from keras_compress.post_training.start import with_ranges
 
 
 @keras.saving.register_keras_serializable(package="test_opened")
@@ -64,3 +67,29 @@ def test_no_data_are_refused() -> None:
     model = written()
     with pytest.raises(ValueError, match="at least one"):
         samples_for(model, opened(model), iter([]))
+
+
+def test_rounding_is_learned_inside_layers_of_users() -> None:
+    model = written()
+    values = np.random.default_rng(0).normal(size=(128, 6)).astype(np.float32)
+    quantized = kc.quantize_model(model, weights="int3", activations=None)
+    effects: list = []
+    made = adaround(quantized, values, steps=150, effects=effects)
+    errors = [float(np.square(m(values) - model(values)).mean()) for m in (quantized, made)]
+    assert errors[1] < 0.5 * errors[0]
+    assert len(effects) == 3
+
+
+def test_tables_and_half_precision() -> None:
+    keras.utils.set_random_seed(0)
+    numbers = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(20, 8, name="table")(numbers)
+    x = keras.layers.Dense(8, activation="relu", dtype="mixed_float16", name="half")(x)
+    model = keras.Model(numbers, keras.layers.Dense(3, name="last")(keras.layers.Flatten()(x)))
+    values = np.random.default_rng(0).integers(0, 20, (64, 5)).astype(np.int32)
+    quantized = with_ranges(kc.quantize_model(model, weights="int3", activations="int8"), values)
+    made = adaround(quantized, values, steps=100)
+    with pytest.warns(UserWarning, match="no form of a Embedding"):
+        solved = gptq(quantized, values)
+    nearest, *better = (float(np.square(m(values) - model(values)).mean()) for m in (quantized, made, solved))
+    assert max(better) < nearest
