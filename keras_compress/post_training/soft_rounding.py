@@ -27,8 +27,8 @@ def rectified_sigmoid(values: Tensor) -> Tensor:
 def inverse(shares: Array) -> Array:
     """`V` with `h(V) = shares`, for shares in [0, 1].
 
-    >>> inverse(np.array([0.5])).tolist()
-    [0.0]
+    >>> inverse(np.array([0.5, 0.7])).round(4).tolist()
+    [-0.0, 0.6931]
     """
     found: Array = -np.log((ZETA - GAMMA) / (np.asarray(shares, np.float64) - GAMMA) - 1.0)
     return found
