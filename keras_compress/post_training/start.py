@@ -18,6 +18,9 @@ from keras_compress.post_training.lockstep import as_floats
 from keras_compress.post_training.opened import SAMPLES, opened
 from keras_compress.post_training.steps import with_steps
 
+# Fewer say more of themselves than of the layers.
+FEWEST = 16
+
 
 def held(model: keras.Model, data: Any, most: int = SAMPLES) -> Any:
     """Data that can be gone through more than once: of an iterator the first samples, in the model's order."""
@@ -69,7 +72,3 @@ def warn_of_few(samples: int, who: str) -> None:
     """Say that a method has next to nothing to go by."""
     if samples < FEWEST:
         warn(f"Expected {FEWEST} samples or more for {who}, better some hundreds. Received: {samples}")
-
-
-# Fewer say more of themselves than of the layers.
-FEWEST = 16
