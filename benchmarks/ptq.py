@@ -18,8 +18,8 @@ from keras import layers
 from numpy.typing import NDArray
 
 import keras_compress as kc
-from keras_compress.convert.distance import sqnr_db
 from keras_compress.convert.native_log import quiet_native_logs
+from keras_compress.core.signal_to_noise import sqnr_db
 
 Array = NDArray[Any]
 FILTERS, EPOCHS, TESTED = (32, 48, 64), 2, 512

@@ -44,6 +44,7 @@ if TYPE_CHECKING or not _is_the_command():
     from keras_compress.core.transform import WeightTransform
     from keras_compress.core.wrapper import Compressed
     from keras_compress.graph.model import strip
+    from keras_compress.post_training.quantize import quantize_post_training
     from keras_compress.pruning.column_combining import ColumnCombining, combine_columns
     from keras_compress.pruning.magnitude import MagnitudePruner, prune_low_magnitude
     from keras_compress.pruning.n_m import NMPruner
@@ -160,6 +161,7 @@ _LAZY = {
     "prune_channels": "structured.prune",
     "prune_low_magnitude": "pruning.magnitude",
     "quantize_model": "quantizers.model",
+    "quantize_post_training": "post_training.quantize",
     "register": "core.registry",
     "sensitivity": "pipelines.sensitivity",
     "separate_convolutions": "structured.depthwise_separation",
@@ -248,6 +250,7 @@ __all__ = [
     "prune_channels",
     "prune_low_magnitude",
     "quantize_model",
+    "quantize_post_training",
     "register",
     "sensitivity",
     "separate_convolutions",

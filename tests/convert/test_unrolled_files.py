@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.convert.distance import sqnr_db
+from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.runtime.litert import LiteRT
 from keras_compress.runtime.tflm import TFLM
 from keras_compress.tflite.flatbuffer import Graph, read_model

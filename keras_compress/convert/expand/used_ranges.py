@@ -16,8 +16,8 @@ import keras
 import numpy as np
 
 from keras_compress.convert.expand.activations import range_of_use
-from keras_compress.convert.fold import affine_of
 from keras_compress.core import keras_private
+from keras_compress.core.batch_norm import affine_of
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, activation_name, kind_of, unmoved
