@@ -81,8 +81,8 @@ def trained(seed: int, ceiling: float | None, data: Any, quick: bool) -> keras.M
 def spoilt(model: keras.Model, seed: int, ceiling: float | None) -> keras.Model:
     """The same function with channels on scales 2^u apart, u uniform between -4 and 4; under a ReLU6, between -8 and 0.
 
-    BatchNormalizations stay, their gamma and beta on the new scale; readers have the inverse. Under a ReLU6 the function
-    is the same but for values that it would have clipped.
+    BatchNormalizations stay, their gamma and beta on the new scale; readers have the inverse. Under a ReLU6 the
+    function is the same but for values that it would have clipped.
     """
     walk = ChannelWalk(SCALED, lambda operation: True, clips=True, norms=True).run(model)
     random = np.random.default_rng(seed)

@@ -71,7 +71,7 @@ class PassReport(Shown):
     def rows(self) -> list[list[str]]:
         """A table: each layer's weights and outputs, in dB, at each stage; its last row is the model's outputs."""
         paths = list(dict.fromkeys(path for stage in self.stages for path in stage.layers))
-        head = ["layer", *(f"{stage.name}: weights, outputs dB" for stage in self.stages)]
+        head = ["layer", *(stage.name for stage in self.stages)]
         body = [[path, *(_cell(stage.layers.get(path)) for stage in self.stages)] for path in paths]
         whole = ["outputs of the model", *(_figure(stage.output_sqnr_db) for stage in self.stages)]
         return [head, *body, whole]

@@ -16,9 +16,11 @@ from keras_compress.post_training.fold_batch_norms import fold_batch_norms
 from keras_compress.post_training.record import NotApplicable, Record, carry, record_of
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Copies, WeightAxis
 from keras_compress.structured.dependency import channel_graph
-from keras_compress.structured.surgery import widen
+from keras_compress.structured.surgery import largest_difference, random_inputs, widen
 
 Vector = NDArray[np.float64]
+# Of outputs, relative to the largest: more than float32 rounding is a mistake.
+LARGEST_DIFFERENCE = 1e-3
 
 
 @global_state_kept()
@@ -64,6 +66,11 @@ def split_channels(model: keras.Model, ratio: float = 0.05, bits: int = 8, per_c
         )
     made = widen(graph, copies)
     _halve(graph, made, copies, 2 ** (bits - 1) - 1, per_channel)
+    if largest_difference(model, made, random_inputs(model, 2, seed=0)) > LARGEST_DIFFERENCE:
+        raise NotApplicable(
+            f"Expected channels that stay in order when some are there twice. Received: {model.name!r}, which lays them "
+            "out anew"
+        )
     record = record_of(model)
     statistics = dict(record.statistics)
     for each in graph.weights:
@@ -79,9 +86,11 @@ def _splits(graph: ChannelGraph, group: ChannelGroup) -> bool:
     units[group.units] = True
     touched = [each for each in graph.weights if units[graph.units[each.ids]].any()]
     weighted = all(takes_factors(each.layer) or each.role in ("through", "statistic") for each in touched)
+    # Copies stand beside each other. Of channels with several outputs each, the outputs of one stand together.
+    widths = {getattr(each.layer, name, 1) for each in touched for name in ("depth_multiplier", "groups")}
     readers = {id(each.layer) for each in touched if each.role == "in"}
     readings = [each for each in graph.readings if units[graph.units[each.ids]].any()]
-    return bool(readers) and weighted and all(id(each.operation) in readers for each in readings)
+    return bool(readers) and weighted and widths == {1} and all(id(each.operation) in readers for each in readings)
 
 
 def _reads(axis: WeightAxis) -> bool:

@@ -13,9 +13,15 @@ from keras_compress.post_training.record import NotApplicable, record_of
 pytestmark = pytest.mark.filterwarnings("ignore:Layers left as they are")
 
 
-def chain(first: list[list[float]], bias: list[float], second: list[list[float]], activation: str = "relu") -> keras.Model:
+def chain(
+    first: list[list[float]], bias: list[float], second: list[list[float]], activation: str = "relu"
+) -> keras.Model:
     model = keras.Sequential(
-        [keras.Input((len(first),)), layers.Dense(len(bias), activation, name="a"), layers.Dense(len(second[0]), name="b")]
+        [
+            keras.Input((len(first),)),
+            layers.Dense(len(bias), activation, name="a"),
+            layers.Dense(len(second[0]), name="b"),
+        ]
     )
     model.set_weights([np.array(first), np.array(bias), np.array(second), np.zeros(len(second[0]))])
     return model

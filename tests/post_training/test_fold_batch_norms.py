@@ -44,7 +44,9 @@ def test_the_function_stays_and_statistics_are_those_of_the_data() -> None:
 
 def test_nested_models_and_layers_called_twice() -> None:
     inner_input = keras.Input((12, 12, 3))
-    inner = keras.Model(inner_input, layers.BatchNormalization()(layers.Conv2D(4, 3, name="conv")(inner_input)), name="in")
+    inner = keras.Model(
+        inner_input, layers.BatchNormalization()(layers.Conv2D(4, 3, name="conv")(inner_input)), name="in"
+    )
     shared = layers.Dense(4, name="shared")
     x = image = keras.Input((12, 12, 3))
     x = shared(shared(inner(x)))

@@ -14,7 +14,10 @@ from keras_compress.post_training.record import NotApplicable
 from keras_compress.quantizers.activation import QuantizeActivation
 
 # Of PReLU, which has nothing to be quantized.
-pytestmark = pytest.mark.filterwarnings("ignore:Layers left as they are")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Layers left as they are"),
+    pytest.mark.filterwarnings("ignore:.*has seen no training batch"),
+]
 
 
 def with_norm(activation: layers.Layer) -> keras.Model:
