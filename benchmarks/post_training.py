@@ -36,7 +36,11 @@ ROWS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("per channel", RANGES, True),
     ("per channel, all passes", (*RANGES, "equalize", "absorb_bias", "correct_bias"), True),
 )
-RELU6_ROWS = ("per tensor", "+ equalization", "+ absorbing bias", "+ bias correction", "per channel, all passes")
+# Of ReLU6 that is kept, no channel can be scaled.
+KEPT_ROWS = (ROWS[0], ("+ bias correction alone", (*RANGES, "correct_bias"), False), ROWS[-2])
+# Of a net that needs nothing: `None` lets the entry choose.
+HEALTHY_ROWS = (*ROWS[-2:], ("per channel, as chosen", None, True))
+RELU6_ROWS = ("+ equalization", "+ bias correction", "per channel, all passes")
 KEPT = ("keep", "clip", "replace")
 _QUICK = flags.DEFINE_bool("quick", False, "Little data, one epoch; results are not written.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Networks to train.")
@@ -109,12 +113,11 @@ def accuracy(outputs: Array, data: Any) -> float:
     return 100.0 * float((outputs.argmax(-1) == data.y_test).mean())
 
 
-def row(model: keras.Model, name: str, passes: Any, data: Any, **settings: Any) -> dict[str, Any]:
+def row(model: keras.Model, name: str, passes: Any, expected: Array, data: Any, **settings: Any) -> dict[str, Any]:
     """A quantized model on the test images: simulated accuracy, and signal to noise of its outputs."""
     start = time.process_time()
     made = quantize_post_training(model, level=1, passes=passes, input_range=(0.0, 1.0), report=False, **settings)
     seconds = time.process_time() - start
-    expected = model.predict(data.x_test, verbose=0, batch_size=500)
     received = made.predict(data.x_test, verbose=0, batch_size=500)
     return {
         "name": name,
@@ -127,10 +130,13 @@ def row(model: keras.Model, name: str, passes: Any, data: Any, **settings: Any) 
 def rows_of(model: keras.Model, seed: int, rows: Any, bits: int, relu6: str, data: Any) -> list[dict[str, Any]]:
     """Rows of a net."""
     found = []
+    expected = model.predict(data.x_test, verbose=0, batch_size=500)
     for name, passes, per_channel in rows:
-        options = {"equalize": {"relu6": relu6}} if "equalize" in passes else {}
+        options = {"equalize": {"relu6": relu6}, "synthetic_data": {"steps": 100}}
         settings = {"weights": f"int{bits}", "per_channel": per_channel, "options": options, "seed": seed}
-        found.append({"seed": seed, "bits": bits, "relu6": relu6, **row(model, name, passes, data, **settings)})
+        found.append(
+            {"seed": seed, "bits": bits, "relu6": relu6, **row(model, name, passes, expected, data, **settings)}
+        )
         print(found[-1], flush=True)
     return found
 
@@ -151,11 +157,11 @@ def rows_of_seed(seed: int, data: Any, quick: bool) -> list[dict[str, Any]]:
         print(found[-2:], flush=True)
         nets = [(bits, "auto") for bits in (8, 6, 4)] if ceiling is None else [(8, each) for each in KEPT]
         for bits, relu6 in nets:
-            rows = ROWS if ceiling is None else [each for each in ROWS if each[0] in RELU6_ROWS]
+            some = [each for each in ROWS if each[0] in RELU6_ROWS]
+            rows = ROWS if ceiling is None else KEPT_ROWS if relu6 == "keep" else some
             found += [{"net": kind, **each} for each in rows_of(model, seed, rows, bits, relu6, data)]
         # What the passes do to a net that needs none.
-        healthy = [each for each in ROWS if each[0] in ("per channel", "per channel, all passes")]
-        found += [{"net": f"{kind}, not scaled", **each} for each in rows_of(plain, seed, healthy, 8, "auto", data)]
+        found += [{"net": f"{kind}, not scaled", **e} for e in rows_of(plain, seed, HEALTHY_ROWS, 8, "auto", data)]
     return found
 
 

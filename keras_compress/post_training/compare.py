@@ -73,7 +73,7 @@ class PassReport(Shown):
         paths = list(dict.fromkeys(path for stage in self.stages for path in stage.layers))
         head = ["layer", *(stage.name for stage in self.stages)]
         body = [[path, *(_cell(stage.layers.get(path)) for stage in self.stages)] for path in paths]
-        whole = ["outputs of the model", *(_figure(stage.output_sqnr_db) for stage in self.stages)]
+        whole = ["the outputs", *(_figure(stage.output_sqnr_db) for stage in self.stages)]
         return [head, *body, whole]
 
 

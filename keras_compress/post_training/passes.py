@@ -62,6 +62,8 @@ class Pass:
         quantized: Whether it takes what `quantize_model` makes; otherwise the plain model before.
         levels: Levels that it belongs to.
         standard: Whether it is run where no passes are named.
+        scales: Whether it changes the scales of channels, which may be for the worse where none are far apart.
+        ranges: Whether it sets ranges of activations.
     """
 
     name: str
@@ -69,6 +71,8 @@ class Pass:
     quantized: bool = False
     levels: tuple[int, ...] = (1, 2)
     standard: bool = True
+    scales: bool = False
+    ranges: bool = False
 
 
 def _without_situation(function: Callable[..., keras.Model]) -> Run:
@@ -79,28 +83,26 @@ def _split(model: keras.Model, situation: Situation, **options: Any) -> keras.Mo
     return split_channels(model, **{"bits": situation.bits, "per_channel": situation.per_channel, **options})
 
 
-def _synthetic_ranges(model: keras.Model, situation: Situation) -> keras.Model:
+def _synthetic_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
+    # The options are those of the data.
     return ranges_from_data(model, situation.synthetic(), "synthetic data")
 
 
-def _data_ranges(model: keras.Model, situation: Situation) -> keras.Model:
-    return ranges_from_data(model, situation.data)
+def _data_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
+    return ranges_from_data(model, situation.data, **options)
 
 
 # A model that none of level 1's passes can be run on goes on to `quantize_model` as it is.
 PASSES = (
     Pass("fold_batch_norms", _without_situation(fold_batch_norms)),
-    Pass("equalize", _without_situation(equalize)),
-    Pass("absorb_bias", _without_situation(absorb_bias)),
+    Pass("equalize", _without_situation(equalize), scales=True),
+    Pass("absorb_bias", _without_situation(absorb_bias), scales=True),
     Pass("split_channels", _split, standard=False),
-    Pass("ranges_from_data", _data_ranges, quantized=True, levels=(2,)),
-    Pass("ranges_from_statistics", _without_situation(ranges_from_statistics), quantized=True, levels=(1,)),
+    Pass("ranges_from_data", _data_ranges, quantized=True, levels=(2,), ranges=True),
     Pass(
-        "synthetic_data",
-        lambda model, situation, **options: _synthetic_ranges(model, situation),
-        quantized=True,
-        levels=(1,),
+        "ranges_from_statistics", _without_situation(ranges_from_statistics), quantized=True, levels=(1,), ranges=True
     ),
+    Pass("synthetic_data", _synthetic_ranges, quantized=True, levels=(1,), ranges=True),
     Pass("correct_bias", _without_situation(correct_bias), quantized=True, levels=(1,)),
 )
 LEVELS = tuple(sorted({level for each in PASSES for level in each.levels}))

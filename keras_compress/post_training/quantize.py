@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,7 +67,8 @@ def quantize_post_training(
         grid: See `quantize_model`.
         other_activations: See `quantize_model`.
         passes: Names of the level's passes to run, in the order of `keras_compress.post_training.passes.PASSES`; by
-            default those that are standard. A named one that finds nothing to do raises.
+            default those that are standard, channels being left on their scales where that is better, by a few samples.
+            A named one that finds nothing to do raises.
         options: Name of a pass -> arguments for it: `{"equalize": {"relu6": "replace"}}`.
         input_range: Lowest and highest value of the inputs, `(0.0, 1.0)`: the range of the points at inputs, and what
             synthetic data keep to.
@@ -101,19 +102,23 @@ def quantize_post_training(
         per_channel=bool(getattr(named, "per_channel", True)),
         seed=seed,
     )
-    settings = {"per_channel": per_channel, "grid": grid, "filters": filters, "rules": rules}
-    stages = _Stages(report, situation, {"weights": weights, **settings})
-    with ProgressLine("quantizing", len(run) + 1) as line:
-        plain = _passed(model, run, False, situation, stages, passes is not None, line)
-        quantized = quantize_model(
-            plain, weights, activations, other_activations=other_activations, strict=strict, **settings
-        )
-        carry(quantized, record_of(plain))
-        _set_input_ranges(quantized, ends)
-        stages.reference = plain
-        line.advance()
-        made = _passed(quantized, run, True, situation, stages, passes is not None, line)
-    return _with_report(made, stages)
+    settings = {"weights": weights, "per_channel": per_channel, "grid": grid, "filters": filters, "rules": rules}
+    work = _Work(run, situation, report, passes is not None, settings)
+    with ProgressLine("quantizing", len(run) + 1) as work.line:
+        plain = work.passed(model, quantized=False)
+
+        def quantize(each: keras.Model) -> keras.Model:
+            made = quantize_model(
+                each, activations=activations, other_activations=other_activations, strict=strict, **settings
+            )
+            _set_input_ranges(made, ends)
+            return carry(made, record_of(each))
+
+        if passes is None:
+            plain = work.better(model, plain, quantize)
+        work.reference = plain
+        made = work.passed(quantize(plain), quantized=True)
+    return _with_report(made, work.stages)
 
 
 def _level(level: int | str, data: Any) -> int:
@@ -152,37 +157,6 @@ def _held(data: Any, model: keras.Model) -> Any:
     return [np.concatenate(arrays)[:HELD] for arrays in zip(*taken, strict=True)]
 
 
-def _passed(
-    model: keras.Model,
-    run: Sequence[Pass],
-    quantized: bool,
-    situation: Situation,
-    stages: _Stages,
-    named: bool,
-    line: ProgressLine,
-) -> keras.Model:
-    """The model after the passes before, or behind, `quantize_model`."""
-    if not quantized:
-        stages.add("as it was", model)
-    for each in run:
-        if each.quantized != quantized:
-            continue
-        line.step(each.name)
-        before = model
-        try:
-            options = {} if each.name == "synthetic_data" else situation.options.get(each.name, {})
-            model = each.run(model, situation, **options)
-        except NotApplicable as error:
-            if named:
-                raise
-            record = record_of(model)
-            carry(model, record.noted(f"Left out: {each.name}: {error}"))
-        if model is not before:
-            stages.add(each.name, model)
-        line.advance()
-    return model
-
-
 def _set_input_ranges(model: keras.Model, ends: tuple[float, float] | None) -> None:
     """Set the range of points that read an input of the model."""
     if ends is None or not graph.is_graph(model):
@@ -195,47 +169,112 @@ def _set_input_ranges(model: keras.Model, ends: tuple[float, float] | None) -> N
                 point.quantizer.set_range(*ends)
 
 
-class _Stages:
-    """Collects what each pass changed."""
+class _Work:
+    """Runs passes, and collects what each of them changed.
 
-    def __init__(self, wanted: bool, situation: Situation, settings: Mapping[str, Any]) -> None:
-        self._wanted = wanted
+    Args:
+        run: The passes.
+        situation: What they are told.
+        report: Whether to compare layers after each.
+        named: Whether the user named them: one that finds nothing to do raises then.
+        settings: Those of `quantize_model` for weights.
+    """
+
+    def __init__(
+        self, run: Sequence[Pass], situation: Situation, report: bool, named: bool, settings: Mapping[str, Any]
+    ) -> None:
+        self._run = run
         self._situation = situation
+        self._report = report
+        self._named = named
         self._settings = settings
-        self._data: Any = None
+        self._data: list[Any] | None = None
+        self.line = ProgressLine("quantizing")
         self.reference: keras.Model | None = None
-        self.found: list[Stage] = []
+        self.stages: list[Stage] = []
 
-    def add(self, name: str, model: keras.Model) -> None:
+    def passed(self, model: keras.Model, quantized: bool) -> keras.Model:
+        """The model after the passes before, or behind, `quantize_model`."""
+        if not quantized:
+            self._compare("as it was", model)
+        for each in self._run:
+            if each.quantized == quantized:
+                self.line.step(each.name)
+                before, model = model, self._after(each, model)
+                if model is not before:
+                    self._compare(each.name, model)
+                self.line.advance()
+        return model
+
+    def _after(self, each: Pass, model: keras.Model) -> keras.Model:
+        try:
+            return each.run(model, self._situation, **self._situation.options.get(each.name, {}))
+        except NotApplicable as error:
+            if self._named:
+                raise
+            return carry(model, record_of(model).noted(f"Left out: {each.name}: {error}"))
+
+    def better(
+        self, model: keras.Model, scaled: keras.Model, quantize: Callable[[keras.Model], keras.Model]
+    ) -> keras.Model:
+        """Of a model with channels scaled and without, the one whose quantized outputs are nearer to the float ones."""
+        self.line.step("comparing")
+        notes = record_of(scaled).notes
+        scaling = [each.name for each in self._run if each.scales]
+        changed = [name for name in scaling if not any(note.startswith(f"Left out: {name}:") for note in notes)]
+        if not changed or not self._samples() or not graph.is_graph(model):
+            return scaled
+        left = model
+        for each in self._run:
+            if not each.quantized and not each.scales:
+                left = self._after(each, left)
+        figures = [self._figure(each, quantize) for each in (left, scaled)]
+        if figures[0] <= figures[1]:
+            return scaled
+        found = f"outputs on {COMPARED} samples have {figures[0]:.1f} dB without, {figures[1]:.1f} dB with it"
+        note = f"Left out: {' and '.join(changed)}: {found}"
+        return carry(left, record_of(left).noted(note))
+
+    def _figure(self, plain: keras.Model, quantize: Callable[[keras.Model], keras.Model]) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = quantize(plain)
+            for each in self._run:
+                if each.ranges:
+                    made = self._after(each, made)
+            found = compare_layers(self._situation.trained, made, self._samples()).output_sqnr_db
+        return -np.inf if found is None else found
+
+    def _compare(self, name: str, model: keras.Model) -> None:
         """Compare a model with the float model that it stands for: a plain one, with itself quantized."""
-        if not self._wanted or not graph.is_graph(model):
+        if not self._report or not graph.is_graph(model):
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if self.reference is None:
-                quantized = quantize_model(model, activations=None, **self._settings)
-                self.found.append(compare_layers(model, quantized, self._samples(), name))
-            else:
-                self.found.append(compare_layers(self.reference, model, self._samples(), name))
+            made = model if self.reference else quantize_model(model, activations=None, **self._settings)
+            self.stages.append(compare_layers(self.reference or model, made, self._samples(), name))
 
-    def _samples(self) -> Any:
+    def _samples(self) -> list[Any] | None:
         if self._data is None:
             self._data = self._some()
         return self._data or None
 
     def _some(self) -> list[Any]:
-        model = graph.functional(self._situation.trained)
+        """A few inputs: of the data, or such as the model's statistics give; none, where there are none."""
         data = self._situation.data
+        if not graph.is_graph(self._situation.trained):
+            return []
         if data is None:
             try:
                 data = self._situation.synthetic()
-            except (NotApplicable, ValueError):
+            except NotApplicable:
                 return []
             return [array[:COMPARED] for array in keras.tree.flatten(data)]
-        return [array[:COMPARED] for array in next(iter(batches(data, model)))]
+        held = graph.functional(self._situation.trained)
+        return [array[:COMPARED] for array in next(iter(batches(data, held)))]
 
 
-def _with_report(model: keras.Model, stages: _Stages) -> keras.Model:
+def _with_report(model: keras.Model, stages: Sequence[Stage]) -> keras.Model:
     record = record_of(model)
     waiting = [
         path
@@ -247,5 +286,5 @@ def _with_report(model: keras.Model, stages: _Stages) -> keras.Model:
             f"The ranges of {len(waiting)} points are not known, as there are no data and no BatchNormalizations to "
             f"make some from: give `convert` a representative_dataset. The first is {waiting[0]!r}."
         )
-    report = PassReport(model.name, tuple(stages.found)) if stages.found else None
+    report = PassReport(model.name, tuple(stages)) if stages else None
     return carry(model, replace(record, report=report))

@@ -68,8 +68,8 @@ def split_channels(model: keras.Model, ratio: float = 0.05, bits: int = 8, per_c
     _halve(graph, made, copies, 2 ** (bits - 1) - 1, per_channel)
     if largest_difference(model, made, random_inputs(model, 2, seed=0)) > LARGEST_DIFFERENCE:
         raise NotApplicable(
-            f"Expected channels that stay in order when some are there twice. Received: {model.name!r}, which lays them "
-            "out anew"
+            "Expected channels that stay in order when some are there twice. "
+            f"Received: {model.name!r}, which lays them out anew"
         )
     record = record_of(model)
     statistics = dict(record.statistics)

@@ -27,6 +27,6 @@ def test_figures_are_those_of_the_definition() -> None:
     assert report.rows() == [
         ["layer", "int2", ""],
         ["dense", "8.6, 15.7", "8.6, -"],
-        ["outputs of the model", "15.7", "-"],
+        ["the outputs", "15.7", "-"],
     ]
     assert "15.7 dB" in repr(report)

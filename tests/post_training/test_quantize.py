@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -10,6 +11,8 @@ from tests_post_training import images, outputs, residual_net, settled
 
 import keras_compress as kc
 from keras_compress.core.signal_to_noise import sqnr_db
+from keras_compress.post_training import passes
+from keras_compress.post_training.equalize import equalize
 from keras_compress.post_training.record import NotApplicable
 from keras_compress.quantizers.activation import QuantizeActivation
 
@@ -61,7 +64,7 @@ def test_level_1_cures_channels_of_different_ranges_without_data(per_channel: bo
 
 
 def test_the_result_is_saved_loaded_and_trained_on(tmp_path: Path) -> None:
-    model = residual_net()
+    model = spoilt_net()
     made = kc.quantize_post_training(model, options=FEW, report=False)
     made.save(tmp_path / "made.keras")
     loaded = keras.models.load_model(tmp_path / "made.keras")
@@ -85,7 +88,26 @@ def test_the_report_and_the_summary_tell_what_was_done(capsys: pytest.CaptureFix
     assert stages["equalize"].layers["b"].output_sqnr_db > stages["as it was"].layers["b"].output_sqnr_db + 10
     shown = capsys.readouterr().out
     assert "Post-training: Equalized: 32 channels scaled" in shown
-    assert "outputs of the model" in shown
+    assert "the outputs" in shown
+
+
+def test_scales_are_taken_back_where_they_do_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def harmful(model: keras.Model, situation: object) -> keras.Model:
+        made = equalize(model)
+        made.get_layer("c").kernel.assign(np.asarray(made.get_layer("c").kernel) + 1.0)
+        return made
+
+    model = spoilt_net()
+    settings = {"options": FEW, "report": False}
+    good = kc.quantize_post_training(model, **settings)
+    listed = tuple(replace(each, run=harmful) if each.name == "equalize" else each for each in passes.PASSES)
+    monkeypatch.setattr(passes, "PASSES", listed)
+    made = kc.quantize_post_training(model, **settings)
+    assert not [line for line in kc.summary(good, print_fn=str).passes_said if line.startswith("Left out")]
+    (line,) = [line for line in kc.summary(made, print_fn=str).passes_said if line.startswith("Left out")]
+    assert line.startswith("Left out: equalize and absorb_bias: outputs on 16 samples have")
+    plain = kc.quantize_post_training(model, passes=(*RANGES, "correct_bias"), **settings)
+    np.testing.assert_array_equal(outputs(made, images()), outputs(plain, images()))
 
 
 def test_level_2_takes_ranges_from_data() -> None:
@@ -112,14 +134,15 @@ def test_a_model_without_statistics_goes_on_with_what_is_left() -> None:
 
 
 def test_inputs_have_the_range_that_is_said() -> None:
-    made = kc.quantize_post_training(residual_net(), input_range=(-2.0, 2.0), options=FEW, report=False)
+    made = kc.quantize_post_training(spoilt_net(), input_range=(-2.0, 2.0), options=FEW, report=False)
     point = next(layer for layer in made.layers if isinstance(layer, QuantizeActivation))
     assert [float(end) for end in point.quantizer.range()] == [-2.0, 2.0]
 
 
 def test_options_reach_their_pass() -> None:
     model = residual_net(6.0)
-    made = kc.quantize_post_training(model, options={**FEW, "equalize": {"relu6": "replace"}}, report=False)
+    options = {**FEW, "equalize": {"relu6": "replace"}}
+    made = kc.quantize_post_training(model, passes=(*RANGES, "equalize"), options=options, report=False)
     said = kc.summary(made, print_fn=str).passes_said
     assert any("replaced by ReLU where it may clip, as asked: re_lu" in line for line in said)
 
