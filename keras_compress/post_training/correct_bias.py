@@ -96,7 +96,8 @@ def mean_error(wrapper: Compressed, mean: Vector, shape: tuple[int | None, ...])
     read = np.broadcast_to(mean.astype(np.float32), (1, *sizes, len(mean)))
     exact, rounded = (_linear(layer) for layer in (wrapper.layer, strip_layer(wrapper)))
     difference = np.asarray(rounded(read), np.float64) - np.asarray(exact(read), np.float64)
-    return np.mean(difference, axis=tuple(range(difference.ndim - 1)))
+    mean_difference: Vector = np.mean(difference, axis=tuple(range(difference.ndim - 1)))
+    return mean_difference
 
 
 def _linear(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -233,8 +233,9 @@ def _joined(operation: Any, inputs: list[Moments], sigmas: float) -> Moments:
     name = type(operation).__name__
     if name == "Concatenate" and operation.axis == -1:
         sides: Any = zip(*(each.vectors() for each in inputs), strict=True)
-        joined = [None if any(v is None for v in side) else np.concatenate(side) for side in sides]
-        return Moments(*joined, normal=all(each.normal for each in inputs))
+        joined = (None if any(v is None for v in side) else np.concatenate(side) for side in sides)
+        mean, variance, low, high = joined
+        return Moments(mean, variance, low, high, all(each.normal for each in inputs))
     if name == "Add":
         return _sum(inputs, sigmas)
     return UNKNOWN
