@@ -14,20 +14,23 @@ from keras_compress.post_training.record import carry, record_of
 
 
 @global_state_kept()
-def ranges_from_data(model: keras.Model, data: Any, source: str = "data") -> keras.Model:
+def ranges_from_data(model: keras.Model, data: Any, source: str = "data", margin: float = 1.0) -> keras.Model:
     """A copy of a quantized model with the ranges that are not known yet set to the extremes over some data.
 
     Args:
         model: From `quantize_model`.
         data: See `keras_compress.data.batches.batches`.
         source: What the data are, for the note.
+        margin: Both ends are multiplied by it, >= 1: real inputs go further than a few that were made.
     """
     made: keras.Model = rebuild(model)
     flat = _flat(made)
-    count = len(untrained_points(flat))
-    if count:
+    waiting = untrained_points(flat)
+    if waiting:
         calibrate(flat, data)
-    return carry(made, record_of(model).noted(f"Ranges from {source}: {count} points"))
+    for point in waiting:
+        point.quantizer.set_range(*(margin * float(end) for end in point.quantizer.range()))
+    return carry(made, record_of(model).noted(f"Ranges from {source}: {len(waiting)} points"))
 
 
 def _flat(model: keras.Model) -> keras.Model:

@@ -9,6 +9,7 @@ from tests_post_training import images, residual_net
 import keras_compress as kc
 from keras_compress.post_training.equalize import equalize
 from keras_compress.post_training.fold_batch_norms import fold_batch_norms
+from keras_compress.post_training.measured_ranges import ranges_from_data
 from keras_compress.post_training.ranges import ranges_from_statistics
 from keras_compress.post_training.record import NotApplicable
 from keras_compress.quantizers.activation import QuantizeActivation
@@ -74,6 +75,19 @@ def test_known_ranges_stay_and_other_quantizers_are_left() -> None:
     point = next(layer for layer in quantized.layers if isinstance(layer, QuantizeActivation))
     point.quantizer.set_range(-1.0, 2.0)
     assert ranges(ranges_from_statistics(quantized))[point.name] == pytest.approx((-1.0, 2.0))
+
+
+def test_measured_ranges_are_the_extremes_times_a_margin() -> None:
+    image = keras.Input((3,))
+    model = keras.Model(image, layers.Dense(2, name="out")(image))
+    quantized = kc.quantize_model(model)
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    made = ranges(ranges_from_data(quantized, x, "data", 1.5))
+    first, last = made.values()
+    assert first == pytest.approx((1.5 * x.min(), 1.5 * x.max()), rel=1e-5)
+    values = x @ np.asarray(quantized.get_layer("out").weight("kernel"))
+    assert last == pytest.approx((1.5 * values.min(), 1.5 * values.max()), rel=1e-4)
+    assert ranges(ranges_from_data(ranges_from_data(quantized, x), 9 * x)) == ranges(ranges_from_data(quantized, x))
 
 
 def test_models_without_statistics_are_refused() -> None:
