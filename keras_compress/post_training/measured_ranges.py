@@ -28,8 +28,9 @@ def ranges_from_data(model: keras.Model, data: Any, source: str = "data", margin
     waiting = untrained_points(flat)
     if waiting:
         calibrate(flat, data)
-    for point in waiting:
-        point.quantizer.set_range(*(margin * float(end) for end in point.quantizer.range()))
+    # The steps of a recurrent layer share a quantizer.
+    for quantizer in {id(point.quantizer): point.quantizer for point in waiting}.values():
+        quantizer.set_range(*(margin * float(end) for end in quantizer.range()))
     return carry(made, record_of(model).noted(f"Ranges from {source}: {len(waiting)} points"))
 
 
