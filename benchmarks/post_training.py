@@ -31,13 +31,13 @@ ROWS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("per tensor", RANGES, False),
     ("+ equalization", (*RANGES, "equalize"), False),
     ("+ absorbing bias", (*RANGES, "equalize", "absorb_bias"), False),
-    ("+ bias correction", (*RANGES, "equalize", "absorb_bias", "correct_bias"), False),
-    ("+ splitting channels", (*RANGES, "equalize", "absorb_bias", "correct_bias", "split_channels"), False),
+    ("+ bias correction", (*RANGES, "equalize", "absorb_bias", "bias_from_statistics"), False),
+    ("+ splitting channels", (*RANGES, "equalize", "absorb_bias", "bias_from_statistics", "split_channels"), False),
     ("per channel", RANGES, True),
-    ("per channel, all passes", (*RANGES, "equalize", "absorb_bias", "correct_bias"), True),
+    ("per channel, all passes", (*RANGES, "equalize", "absorb_bias", "bias_from_statistics"), True),
 )
 # Of ReLU6 that is kept, no channel can be scaled.
-KEPT_ROWS = (ROWS[0], ("+ bias correction alone", (*RANGES, "correct_bias"), False), ROWS[-2])
+KEPT_ROWS = (ROWS[0], ("+ bias correction alone", (*RANGES, "bias_from_statistics"), False), ROWS[-2])
 # Of a net that needs nothing: `None` lets the entry choose.
 HEALTHY_ROWS = (*ROWS[-2:], ("per channel, as chosen", None, True))
 RELU6_ROWS = ("+ equalization", "+ bias correction", "per channel, all passes")

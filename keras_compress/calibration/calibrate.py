@@ -123,7 +123,7 @@ def calibrate(
     """
     auto = observer == "auto"
     rules = every_rule() if auto else [observer_of(observer)]
-    points = _points(model, again)
+    points = points_to_measure(model, again)
     first = FirstSamples(samples_to_try(model) if auto else 0)
     records = [Record(any(rule.counts for rule in rules)) for _ in points]
     seen = _see(model, points, records, representative_dataset, _Look(watch, first.add, run))
@@ -141,7 +141,7 @@ def calibrate(
     return seen
 
 
-def _points(model: keras.Model, again: bool) -> list[QuantizeActivation]:
+def points_to_measure(model: keras.Model, again: bool) -> list[QuantizeActivation]:
     """Points whose range is to be measured; those of a fixed grid never are."""
     if not again:
         return untrained_points(model)

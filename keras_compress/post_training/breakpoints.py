@@ -13,6 +13,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.graph.model import compressed_layers, rebuild
 from keras_compress.post_training.effect import LayerEffect
+from keras_compress.post_training.record import NotApplicable, carry, record_of
 from keras_compress.quantizers.pwlq import PWLQ
 
 Array = NDArray[Any]
@@ -22,7 +23,7 @@ _SWEEPS = 3
 
 
 @global_state_kept()
-def fit_breakpoints(quantized: keras.Model, *, effects: list[LayerEffect] | None = None) -> keras.Model:
+def fit_breakpoints(quantized: keras.Model) -> keras.Model:
     """Set the breakpoints of each `PWLQ` where the square error of its weight is the least.
 
     `PWLQ` begins with the breakpoints of a normal distribution. From there each is moved in turn between its
@@ -30,7 +31,6 @@ def fit_breakpoints(quantized: keras.Model, *, effects: list[LayerEffect] | None
 
     Args:
         quantized: What `quantize_model(model, weights=PWLQ(bits, breakpoints=...))` gives, with 1, 2 or 3.
-        effects: What was done is appended to it.
 
     Returns:
         A new model; its latent weights are the same.
@@ -50,19 +50,19 @@ def fit_breakpoints(quantized: keras.Model, *, effects: list[LayerEffect] | None
         if isinstance(transform, PWLQ)
     ]
     if not found:
-        raise ValueError(
+        raise NotApplicable(
             "Expected a model with `PWLQ` weights, as `kc.quantize_model(model, weights='pwlq4')` makes one. "
             f"Received: {model.name!r}, without any"
         )
+    effects = []
     for path, wrapper, slot, quantizer in found:
         weight = np.asarray(wrapper.weight(slot.name, stop_before=quantizer))
         before = sqnr_db(weight, np.asarray(quantizer(tf.constant(weight))))
         _fit(quantizer, weight)
         after = sqnr_db(weight, np.asarray(quantizer(tf.constant(weight))))
-        if effects is not None:
-            note = f"{slot.name}: {before:.1f} to {after:.1f} dB of the weight"
-            effects.append(LayerEffect(path, "fit_breakpoints", -after, note=note))
-    return model
+        note = f"{slot.name}: {before:.1f} to {after:.1f} dB of the weight"
+        effects.append(LayerEffect(path, "fit_breakpoints", -after, note=note))
+    return carry(model, record_of(quantized).did(effects, f"Breakpoints fitted: {len(effects)} weights"))
 
 
 def _fit(quantizer: PWLQ, weight: Array) -> None:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from keras_compress.core.shown import Shown
 from keras_compress.core.signal_to_noise import sqnr_db
+from keras_compress.core.slots import Slot
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.model import inner, slots_in
+from keras_compress.post_training.effect import LayerEffect
 from keras_compress.quantizers.activation import QuantizeActivation
 
 Array = NDArray[Any]
@@ -26,7 +28,7 @@ class LayerError:
     """How far a layer of a model is from the layer of the same path in another one.
 
     Attributes:
-        weight_sqnr_db: Signal to noise of the layer's weights, quantized beside not; 120 where they are equal.
+        weight_sqnr_db: Signal to noise of the layer's weights beside the reference's; 120 where they are equal.
         output_sqnr_db: Signal to noise of its outputs; `None` where there was no data, or no such layer there.
     """
 
@@ -56,10 +58,13 @@ class PassReport(Shown):
     Attributes:
         name: The model's name.
         stages: In the order in which passes were run; the first is the model as it was.
+        effects: What passes with data say of each layer, with the layers before it corrected already;
+            `keras_compress.post_training.effect.table` prints it.
     """
 
     name: str
     stages: tuple[Stage, ...]
+    effects: tuple[LayerEffect, ...] = ()
 
     def shown(self) -> tuple[str, list[tuple[str, str]]]:
         """A prompt's few lines; `rows()` has all."""
@@ -105,17 +110,45 @@ def compare_layers(
         received, rounded = _run(model, data)
         outputs = {path: sqnr_db(expected[path], received[path]) for path in expected.keys() & received.keys()}
         whole = min(sqnr_db(e, r) for e, r in zip(exact, rounded, strict=True))
-    layers = {path: LayerError(weight_error(wrapper), outputs.get(path)) for path, wrapper in wrappers.items()}
+    others = dict(keras_graph.walk(reference))
+    layers = {
+        path: LayerError(weight_error(wrapper, others.get(path)), outputs.get(path))
+        for path, wrapper in wrappers.items()
+    }
     return Stage(name, layers, whole)
 
 
-def weight_error(wrapper: Compressed) -> float:
-    """Signal to noise of all the transformed weights of a layer, in dB."""
-    latent, seen = [], []
+def weight_error(wrapper: Compressed, other: keras.layers.Layer | None = None) -> float:
+    """Signal to noise of all the transformed weights of a layer, in dB.
+
+    Args:
+        wrapper: The layer.
+        other: The layer that has the weights which they stand for. A method that chooses how to round changes the
+            latent ones, which are taken where no such layer has weights of these shapes.
+    """
+    aimed, seen = [], []
     for slot, _ in wrapper.items():
-        latent.append(np.asarray(ops.convert_to_numpy(wrapper.latent(slot.name)), np.float64).reshape(-1))
-        seen.append(np.asarray(ops.convert_to_numpy(wrapper.weight(slot.name)), np.float64).reshape(-1))
-    return sqnr_db(np.concatenate(latent), np.concatenate(seen)) if latent else sqnr_db(np.ones(1), np.ones(1))
+        found = _array(wrapper.weight(slot.name))
+        exact = _weight(other, slot)
+        aimed.append(_array(wrapper.latent(slot.name)) if exact is None or exact.shape != found.shape else exact)
+        seen.append(found)
+    if not seen:
+        return sqnr_db(np.ones(1), np.ones(1))
+    first, second = (np.concatenate([each.reshape(-1) for each in listed]) for listed in (aimed, seen))
+    return sqnr_db(first, second)
+
+
+def _weight(layer: keras.layers.Layer | None, slot: Slot) -> Array | None:
+    """A weight as a layer uses it, or `None` where it has none of that name."""
+    if layer is None or slot.name not in {each.name for each in slots_in(layer)}:
+        return None
+    if isinstance(layer, Compressed) and slot.name in layer.transforms:
+        return _array(layer.weight(slot.name))
+    return _array(slot.variable(inner(layer)))
+
+
+def _array(value: Any) -> Array:
+    return np.asarray(ops.convert_to_numpy(value), np.float64)
 
 
 def _run(model: keras.Model, data: Sequence[Array]) -> tuple[dict[str, Array], list[Array]]:

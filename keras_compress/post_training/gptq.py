@@ -15,6 +15,7 @@ from keras_compress.core.warn import warn
 from keras_compress.post_training.as_matrix import AsMatrix, as_matrix, hessian
 from keras_compress.post_training.effect import LayerEffect
 from keras_compress.post_training.lockstep import Lockstep
+from keras_compress.post_training.record import carry, record_of
 from keras_compress.post_training.start import begin, held, warn_of_few
 from keras_compress.post_training.steps import Stepped, by_wrapper, stepped_weights
 
@@ -93,7 +94,6 @@ def gptq(
     damping: float = 0.01,
     ordered: bool = True,
     reference: keras.Model | None = None,
-    effects: list[LayerEffect] | None = None,
 ) -> keras.Model:
     """Round the weights of Dense, EinsumDense, Conv and DepthwiseConv layers by GPTQ, layer by layer.
 
@@ -108,7 +108,6 @@ def gptq(
         damping: Share of the mean of H's diagonal that is added to it.
         ordered: Round inputs with large squares first ("act-order" in the authors' code).
         reference: The quantized model whose latent weights are aimed at, where they are no longer those of `quantized`.
-        effects: What was done is appended to it.
 
     Returns:
         A new model whose latent weights are whole steps.
@@ -127,6 +126,7 @@ def gptq(
     lock = Lockstep(model, quantized if reference is None else reference, data, samples)
     warn_of_few(lock.samples, "GPTQ")
     left: dict[str, str] = {}
+    effects: list[LayerEffect] = []
     with progress.ProgressLine("rounding") as line:
         line.step("layers", len(lock.calls))
         for position in lock:
@@ -135,14 +135,14 @@ def gptq(
                 effect = _round(lock, position, each, damping, ordered)
                 if effect.note:
                     left[each.path] = effect.note
-                elif effects is not None:
+                else:
                     effects.append(effect)
             lock.run([position])
             line.advance()
     if left:
         listed = "; ".join(f"{path!r}: {reason}" for path, reason in left.items())
         warn(f"Weights rounded to the nearest integer: {listed}")
-    return model
+    return carry(model, record_of(quantized).did(effects, f"Rounded by GPTQ: {len(effects)} weights"))
 
 
 def _round(lock: Lockstep, position: int, each: Stepped, damping: float, ordered: bool) -> LayerEffect:

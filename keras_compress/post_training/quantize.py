@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,11 +21,12 @@ from keras_compress.post_training.compare import PassReport, Stage, compare_laye
 from keras_compress.post_training.fold_batch_norms import refuse_quantized
 from keras_compress.post_training.passes import LEVELS, PASSES, Pass, Situation, chosen
 from keras_compress.post_training.record import NotApplicable, carry, record_of
+from keras_compress.post_training.start import held
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.model import quantize_model, weight_quantizer
 
-# Samples with which stages are compared, and samples that are kept of an iterator.
-COMPARED, HELD = 16, 1024
+# Samples with which stages are compared.
+COMPARED = 16
 
 
 @register("entry_point")
@@ -54,7 +55,12 @@ def quantize_post_training(
     Level 1 needs no data. BatchNormalizations are folded, channels scaled so that one range fits all (`equalize`), and
     high biases moved on (`absorb_bias`). Ranges of activations are taken from the statistics of BatchNormalizations,
     those of which they say nothing from synthetic data (`synthetic_data`), and the mean error of the weights goes into
-    the biases (`correct_bias`). Level 2 takes ranges from data.
+    the biases (`bias_from_statistics`).
+
+    Level 2 takes data without labels. Ranges are those with which what reads a tensor changes least (`with_ranges`);
+    weights of 8 bits are rounded to the nearest, and their mean error goes into the biases (`bias_from_data`); of fewer
+    bits steps cut tails (`clip_weights`), and the rounding is learned, block by block (`brecq`), in minutes; of `PWLQ`
+    the breakpoints are fitted. `gptq`, in seconds, and `adaround` are run where they are named.
 
     Args:
         model: Plain, trained, built model.
@@ -74,7 +80,7 @@ def quantize_post_training(
             synthetic data keep to.
         report: Compare the layers with those of the float model after each pass; `summary` shows it. It takes a run of
             16 samples each time.
-        seed: Of synthetic data.
+        seed: Of synthetic data, and of the draws of learned rounding.
         filters: See `quantize_model`.
         rules: See `quantize_model`.
         strict: See `quantize_model`.
@@ -88,20 +94,13 @@ def quantize_post_training(
             `quantize_model` refuses.
     """
     number = _level(level, data)
-    run = chosen(number, passes)
     _check_options(options or {})
     refuse_quantized(model)
     ends = None if input_range is None else _ends(input_range)
-    named = weight_quantizer(weights, per_channel)
-    situation = Situation(
-        trained=model,
-        data=_held(data, model),
-        options=options or {},
-        input_range=ends,
-        bits=min(int(getattr(named, "bits", 8)), 8),
-        per_channel=bool(getattr(named, "per_channel", True)),
-        seed=seed,
-    )
+    quantizer = weight_quantizer(weights, per_channel)
+    situation = Situation(model, None, options or {}, ends, quantizer, seed)
+    run = chosen(number, situation, passes)
+    situation.data = held(model, data)
     settings = {"weights": weights, "per_channel": per_channel, "grid": grid, "filters": filters, "rules": rules}
     work = _Work(run, situation, report, passes is not None, settings)
     with ProgressLine("quantizing", len(run) + 1) as work.line:
@@ -117,13 +116,20 @@ def quantize_post_training(
         if passes is None:
             plain = work.better(model, plain, quantize)
         work.reference = plain
-        made = work.passed(quantize(plain), quantized=True)
+        situation.reference = quantize(plain)
+        made = work.passed(situation.reference, quantized=True)
     return _with_report(made, work.stages)
 
 
 def _level(level: int | str, data: Any) -> int:
     if level == "auto":
         return 1 if data is None else 2
+    if level == 3 and not isinstance(level, bool):
+        raise ValueError(
+            "Expected `level` 1 or 2: level 3 is training, which goes on from level 2's model, its own outputs or "
+            "labels being what it learns: `made = kc.quantize_post_training(model, data, level=2)`, "
+            "`made.compile('adam', 'mse')`, `made.fit(data, model.predict(data))`. Received: level=3"
+        )
     if level not in LEVELS or isinstance(level, (bool, str)):
         raise ValueError(f"Expected `level` out of {(*LEVELS, 'auto')}. Received: level={level!r}")
     if level >= 2 and data is None:
@@ -143,18 +149,6 @@ def _ends(input_range: Sequence[float]) -> tuple[float, float]:
     if len(ends) != 2 or not np.isfinite(ends).all() or not ends[0] < ends[1]:
         raise ValueError(f"Expected `input_range` of two numbers, the lower first. Received: input_range={input_range}")
     return ends[0], ends[1]
-
-
-def _held(data: Any, model: keras.Model) -> Any:
-    """Data that can be gone through again: of an iterator the first samples."""
-    if not isinstance(data, Iterator) or not graph.is_graph(model):
-        return data
-    taken: list[list[Any]] = []
-    for batch in batches(data, graph.functional(model)):
-        taken.append(batch)
-        if sum(len(each[0]) for each in taken) >= HELD:
-            break
-    return [np.concatenate(arrays)[:HELD] for arrays in zip(*taken, strict=True)]
 
 
 def _set_input_ranges(model: keras.Model, ends: tuple[float, float] | None) -> None:
@@ -206,9 +200,9 @@ class _Work:
                 self.line.advance()
         return model
 
-    def _after(self, each: Pass, model: keras.Model) -> keras.Model:
+    def _after(self, each: Pass, model: keras.Model, situation: Situation | None = None) -> keras.Model:
         try:
-            return each.run(model, self._situation, **self._situation.options.get(each.name, {}))
+            return each.run(model, situation or self._situation, **self._situation.options.get(each.name, {}))
         except NotApplicable as error:
             if self._named:
                 raise
@@ -233,15 +227,17 @@ class _Work:
             return scaled
         found = f"outputs on {COMPARED} samples have {figures[0]:.1f} dB without, {figures[1]:.1f} dB with it"
         note = f"Left out: {' and '.join(changed)}: {found}"
+        self.stages = [stage for stage in self.stages if stage.name not in changed]
         return carry(left, record_of(left).noted(note))
 
     def _figure(self, plain: keras.Model, quantize: Callable[[keras.Model], keras.Model]) -> float:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made = quantize(plain)
+            few = replace(self._situation, data=self._samples()) if self._situation.data is not None else None
             for each in self._run:
                 if each.ranges:
-                    made = self._after(each, made)
+                    made = self._after(each, made, few)
             found = compare_layers(self._situation.trained, made, self._samples()).output_sqnr_db
         return -np.inf if found is None else found
 
@@ -286,5 +282,5 @@ def _with_report(model: keras.Model, stages: Sequence[Stage]) -> keras.Model:
             f"The ranges of {len(waiting)} points are not known, as there are no data and no BatchNormalizations to "
             f"make some from: give `convert` a representative_dataset. The first is {waiting[0]!r}."
         )
-    report = PassReport(model.name, tuple(stages)) if stages else None
+    report = PassReport(model.name, tuple(stages), record.effects) if stages else None
     return carry(model, replace(record, report=report))

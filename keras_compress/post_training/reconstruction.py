@@ -19,6 +19,7 @@ from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
 from keras_compress.post_training.effect import LayerEffect
 from keras_compress.post_training.lockstep import Lockstep, called_with
+from keras_compress.post_training.record import carry, record_of
 from keras_compress.post_training.soft_rounding import SoftRounding, annealed, regulariser
 from keras_compress.post_training.start import begin, held, warn_of_few
 from keras_compress.post_training.steps import Stepped, by_wrapper, stepped_weights
@@ -65,7 +66,6 @@ def adaround(
     input_drop: float = 0.0,
     seed: int = 0,
     reference: keras.Model | None = None,
-    effects: list[LayerEffect] | None = None,
 ) -> keras.Model:
     """Round each weight up or down so that what its layer gives stays closest to the float model's.
 
@@ -87,7 +87,6 @@ def adaround(
         input_drop: Share of input values that are the float model's, drawn in each step; 0.5 in QDrop.
         seed: Of the draws.
         reference: The quantized model whose latent weights are aimed at, where they are no longer those of `quantized`.
-        effects: What was done is appended to it.
 
     Returns:
         A new model whose latent weights are whole steps.
@@ -116,9 +115,8 @@ def adaround(
             done.reconstruct(unit)
             line.advance()
     done.warn()
-    if effects is not None:
-        effects += done.effects
-    return model
+    note = f"Rounding learned {'block by block' if blocks else 'layer by layer'}: {len(done.effects)} units"
+    return carry(model, record_of(quantized).did(done.effects, note))
 
 
 def brecq(quantized: keras.Model, data: Any, **settings: Any) -> keras.Model:

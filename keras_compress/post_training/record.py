@@ -7,7 +7,7 @@ outputs they describe. A model that was saved and loaded has no record.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.graph import graph
+from keras_compress.post_training.effect import LayerEffect
 
 Vector = NDArray[np.float64]
 _RECORDS: weakref.WeakKeyDictionary[keras.Model, Record] = weakref.WeakKeyDictionary()
@@ -48,16 +49,22 @@ class Record:
     Attributes:
         statistics: Path of a layer -> statistics of its outputs.
         notes: What the passes did and left, a line each.
-        report: What they changed, layer by layer: see `keras_compress.post_training.report`.
+        effects: What those with data did to each layer.
+        report: What changed from pass to pass: see `keras_compress.post_training.compare`.
     """
 
     statistics: Mapping[str, ChannelStatistics] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    effects: tuple[LayerEffect, ...] = ()
     report: Any = None
 
     def noted(self, *notes: str) -> Record:
         """The record with more notes; none twice."""
         return replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
+
+    def did(self, effects: Sequence[LayerEffect], note: str) -> Record:
+        """The record with what a method did to each layer, and a note that says it in short."""
+        return replace(self.noted(note), effects=(*self.effects, *effects))
 
 
 def record_of(model: keras.Model) -> Record:

@@ -18,6 +18,7 @@ from keras_compress.core.transform import WeightTransform
 from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.model import compressed_layers, copy_layer, rebuild
+from keras_compress.post_training.record import NotApplicable
 from keras_compress.quantizers.lsq import LSQ
 from keras_compress.quantizers.uniform import UniformQuantizer
 
@@ -121,7 +122,7 @@ def stepped_weights(model: keras.Model) -> list[Stepped]:
             elif reason:
                 left[path] = reason
     if not found:
-        raise ValueError(
+        raise NotApplicable(
             "Expected a model with weights on evenly spaced levels, as `kc.quantize_model(model, weights='int4')` "
             f"makes one. Received: {model.name!r}{', with ' if left else ', without any'}{_listed(left)}"
         )

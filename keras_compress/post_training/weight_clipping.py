@@ -15,6 +15,7 @@ from keras_compress.core import affine
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.post_training.effect import LayerEffect
+from keras_compress.post_training.record import carry, record_of
 from keras_compress.post_training.steps import Stepped, stepped_weights, with_steps
 
 Array = NDArray[Any]
@@ -112,16 +113,13 @@ METHODS: dict[str, Callable[[Stepped, Array], Array]] = {"mse": _mse, "aciq": _a
 
 
 @global_state_kept()
-def clip_weights(
-    quantized: keras.Model, *, method: str = "mse", effects: list[LayerEffect] | None = None
-) -> keras.Model:
+def clip_weights(quantized: keras.Model, *, method: str = "mse") -> keras.Model:
     """Set the step of each weight so that cutting the tails and rounding the rest together cost the least.
 
     Args:
         quantized: What `quantize_model` gives, with weights on evenly spaced levels.
         method: `"mse"`: the step of the least square error, out of 81. `"aciq"`: from the distribution of the weight,
             Laplace or normal.
-        effects: What was done is appended to it.
 
     Returns:
         A new model; its latent weights are the same.
@@ -134,12 +132,12 @@ def clip_weights(
     if method not in METHODS:
         raise ValueError(f"Expected `method` out of {sorted(METHODS)}. Received: method={method!r}")
     model = with_steps(quantized)
+    effects = []
     for each in stepped_weights(model):
         weight = each.weight
         before = sqnr_db(weight, each.nearest() * each.step)
         each.quantizer.set_step(METHODS[method](each, weight))
         after = sqnr_db(weight, each.nearest() * each.step)
-        if effects is not None:
-            note = f"{each.slot.name}: {before:.1f} to {after:.1f} dB of the weight"
-            effects.append(LayerEffect(each.path, f"clip_weights {method}", -after, note=note))
-    return model
+        note = f"{each.slot.name}: {before:.1f} to {after:.1f} dB of the weight"
+        effects.append(LayerEffect(each.path, f"clip_weights {method}", -after, note=note))
+    return carry(model, record_of(quantized).did(effects, f"Steps cut tails by {method}: {len(effects)} weights"))

@@ -6,6 +6,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.post_training.breakpoints import fit_breakpoints
+from keras_compress.post_training.record import record_of
 
 DRAW = np.random.default_rng(0)
 
@@ -41,12 +42,12 @@ def test_no_weight_gets_worse(breakpoints: int, overlapping: bool) -> None:
     weights = kc.PWLQ(4, breakpoints=breakpoints, overlapping=overlapping)
     quantized = kc.quantize_model(with_kernel(kernel), weights=weights, activations=None)
     first, before = shares_and_error(quantized, kernel)
-    effects: list = []
-    shares, after = shares_and_error(fit_breakpoints(quantized, effects=effects), kernel)
+    fitted = fit_breakpoints(quantized)
+    shares, after = shares_and_error(fitted, kernel)
     assert after < before
     assert (np.diff(np.concatenate([np.zeros_like(shares[:1]), shares, np.ones_like(shares[:1])]), axis=0) > 0).all()
     assert shares.shape == first.shape == (breakpoints, 1, 4)
-    assert [each.layer for each in effects] == ["dense"]
+    assert [each.layer for each in record_of(fitted).effects] == ["dense"]
 
 
 def test_a_dead_channel_keeps_its_breakpoints() -> None:

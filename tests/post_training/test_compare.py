@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.post_training.compare import PassReport, compare_layers
+from keras_compress.post_training.gptq import gptq
 
 
 def test_figures_are_those_of_the_definition() -> None:
@@ -30,3 +31,15 @@ def test_figures_are_those_of_the_definition() -> None:
         ["the outputs", "15.7", "-"],
     ]
     assert "15.7 dB" in repr(report)
+
+
+def test_weights_are_compared_with_those_of_the_float_model() -> None:
+    """GPTQ makes the latent weights whole steps, from which rounding takes nothing more: w = (1, 0.4) is (1, 0)."""
+    image = keras.Input((2,), name="image")
+    model = keras.Model(image, layers.Dense(1, name="dense")(image), name="net")
+    model.layers[1].set_weights([np.array([[1.0], [0.4]]), np.zeros(1)])
+    # Inputs that have nothing to do with each other: GPTQ rounds to the nearest.
+    data = np.array([[1.0, 1.0], [1.0, -1.0]] * 8, np.float32)
+    rounded = gptq(kc.quantize_model(model, "int2", None), data)
+    expected = pytest.approx(10 * np.log10(1.16 / 0.16), abs=1e-4)
+    assert compare_layers(model, rounded).layers["dense"].weight_sqnr_db == expected

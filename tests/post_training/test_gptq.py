@@ -10,6 +10,7 @@ import tensorflow as tf
 import keras_compress as kc
 from keras_compress.post_training.as_matrix import as_matrix, hessian
 from keras_compress.post_training.gptq import gptq, rounded
+from keras_compress.post_training.record import record_of
 from keras_compress.post_training.steps import stepped_weights
 
 LAYERS = {
@@ -117,8 +118,8 @@ def test_a_dense_net_is_closer_and_its_integers_are_whole() -> None:
     x = keras.layers.Dense(24, activation="relu", name="first")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(8, name="second")(x))
     quantized = kc.quantize_model(model, weights="int4", activations="int8")
-    effects: list = []
-    better = gptq(quantized, correlated(), effects=effects)
+    better = gptq(quantized, correlated())
+    effects = record_of(better).effects
     values = correlated()
     nearest = kc.quantize_model(model, weights="int4", activations=None)
     errors = [float(np.square(m(values) - model(values)).mean()) for m in (nearest, better)]

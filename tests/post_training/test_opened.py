@@ -9,6 +9,7 @@ from keras_compress.graph import graph
 from keras_compress.post_training.gptq import gptq
 from keras_compress.post_training.opened import opened, samples_for, wrappers_of
 from keras_compress.post_training.reconstruction import adaround
+from keras_compress.post_training.record import record_of
 from keras_compress.post_training.start import with_ranges
 
 
@@ -73,8 +74,8 @@ def test_rounding_is_learned_inside_layers_of_users() -> None:
     model = written()
     values = np.random.default_rng(0).normal(size=(128, 6)).astype(np.float32)
     quantized = kc.quantize_model(model, weights="int3", activations=None)
-    effects: list = []
-    made = adaround(quantized, values, steps=150, effects=effects)
+    made = adaround(quantized, values, steps=150)
+    effects = record_of(made).effects
     errors = [float(np.square(m(values) - model(values)).mean()) for m in (quantized, made)]
     assert errors[1] < 0.5 * errors[0]
     assert len(effects) == 3

@@ -80,7 +80,7 @@ def test_the_report_and_the_summary_tell_what_was_done(capsys: pytest.CaptureFix
     names = [stage.name for stage in found.passes.stages]
     assert names == [
         *("as it was", "fold_batch_norms", "equalize", "absorb_bias"),
-        *("ranges_from_statistics", "synthetic_data", "correct_bias"),
+        *("ranges_from_statistics", "synthetic_data", "bias_from_statistics"),
     ]
     stages = dict(zip(names, found.passes.stages, strict=True))
     assert stages["equalize"].output_sqnr_db > stages["fold_batch_norms"].output_sqnr_db + 10
@@ -106,16 +106,54 @@ def test_scales_are_taken_back_where_they_do_harm(monkeypatch: pytest.MonkeyPatc
     assert not [line for line in kc.summary(good, print_fn=str).passes_said if line.startswith("Left out")]
     (line,) = [line for line in kc.summary(made, print_fn=str).passes_said if line.startswith("Left out")]
     assert line.startswith("Left out: equalize and absorb_bias: outputs on 16 samples have")
-    plain = kc.quantize_post_training(model, passes=(*RANGES, "correct_bias"), **settings)
+    plain = kc.quantize_post_training(model, passes=(*RANGES, "bias_from_statistics"), **settings)
     np.testing.assert_array_equal(outputs(made, images()), outputs(plain, images()))
 
 
-def test_level_2_takes_ranges_from_data() -> None:
-    model = residual_net()
-    made = kc.quantize_post_training(model, images()[:32], report=False)
+def test_level_2_takes_ranges_and_biases_from_data(capsys: pytest.CaptureFixture[str]) -> None:
+    model = spoilt_net()
+    made = kc.quantize_post_training(model, images()[:32])
     assert quality(model, made) > 25.0
+    found = kc.summary(made)
+    names = [stage.name for stage in found.passes.stages]
+    assert names[-2:] == ["with_ranges", "bias_from_data"]
+    assert [each.layer for each in found.passes.effects] == ["a", "b", "c", "logits"]
+    assert "Post-training: Bias corrected on 32 samples: 4 layers." in capsys.readouterr().out
     same = kc.quantize_post_training(model, iter([images()[:16], images()[16:32]]), level=2, report=False)
     np.testing.assert_array_equal(outputs(made, images()), outputs(same, images()))
+
+
+def test_few_bits_have_their_rounding_learned() -> None:
+    """Each layer's weights are beside those of the float model: rounded up or down, not to the nearest."""
+    model, data = spoilt_net(), images()
+    plain = kc.quantize_post_training(model, data, weights="int4", passes=["with_ranges"], report=False)
+    options = {"brecq": {"steps": 150}}
+    made = kc.quantize_post_training(model, data, weights="int4", options=options)
+    found = kc.summary(made, print_fn=str)
+    assert [stage.name for stage in found.passes.stages][-3:] == ["with_ranges", "clip_weights", "brecq"]
+    before, after = (stage.layers["c"].weight_sqnr_db for stage in found.passes.stages[-2:])
+    assert after < before < 40.0
+    assert quality(model, made) > quality(model, plain) + 3.0
+    assert kc.verify(kc.convert(made), made, data[:8]).ok
+
+
+def test_a_pass_with_data_aims_at_the_weights_before_all_passes() -> None:
+    """Behind GPTQ the latent weights are whole steps: biases would have nothing to be corrected for."""
+    data = np.abs(np.random.default_rng(0).normal(size=(64, 6))).astype(np.float32)
+    model = dense()
+    settings = {"weights": "int3", "activations": None, "other_activations": None, "report": False}
+    made = kc.quantize_post_training(model, data, passes=["gptq", "bias_from_data"], **settings)
+    means = [np.asarray(m(data)).mean(axis=0) for m in (model, made)]
+    np.testing.assert_allclose(means[1], means[0], atol=1e-5)
+
+
+def test_breakpoints_are_fitted_where_weights_have_some() -> None:
+    data = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+    made = kc.quantize_post_training(dense(), data, weights="pwlq4", report=False)
+    said = kc.summary(made, print_fn=str).passes_said
+    assert [line for line in said if not line.startswith("Left out")][-3:] == [
+        *("Ranges from data: 3 points", "Breakpoints fitted: 2 weights", "Bias corrected on 64 samples: 2 layers")
+    ]
 
 
 def test_a_model_without_statistics_goes_on_with_what_is_left() -> None:
@@ -125,7 +163,7 @@ def test_a_model_without_statistics_goes_on_with_what_is_left() -> None:
     said = kc.summary(made, print_fn=str).passes_said
     assert said[0].startswith("Equalized: 5 channels")
     assert [line.split(":")[1].strip() for line in said[1:]] == [
-        *("absorb_bias", "ranges_from_statistics", "synthetic_data", "correct_bias")
+        *("absorb_bias", "ranges_from_statistics", "synthetic_data", "bias_from_statistics")
     ]
     data = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     assert kc.convert(made, representative_dataset=data).mode == "int8"
@@ -150,7 +188,8 @@ def test_options_reach_their_pass() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"level": 3}, "Expected `level` out of"),
+        ({"level": 3}, "level 3 is training, which goes on from level 2's model"),
+        ({"level": 4}, "Expected `level` out of"),
         ({"level": "2"}, "Expected `level` out of"),
         ({"level": 2}, "Expected `data` for level 2"),
         ({"passes": ["gptq"]}, r"Expected `passes` of level 1 out of .* Received: \['gptq'\]"),

@@ -9,9 +9,9 @@ from tests_post_training import images, residual_net
 import keras_compress as kc
 from keras_compress.post_training.equalize import equalize
 from keras_compress.post_training.fold_batch_norms import fold_batch_norms
-from keras_compress.post_training.measured_ranges import ranges_from_data
 from keras_compress.post_training.ranges import ranges_from_statistics
 from keras_compress.post_training.record import NotApplicable
+from keras_compress.post_training.start import with_ranges
 from keras_compress.quantizers.activation import QuantizeActivation
 
 # Of PReLU, which has nothing to be quantized.
@@ -82,12 +82,12 @@ def test_measured_ranges_are_the_extremes_times_a_margin() -> None:
     model = keras.Model(image, layers.Dense(2, name="out")(image))
     quantized = kc.quantize_model(model)
     x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    made = ranges(ranges_from_data(quantized, x, "data", 1.5))
+    made = ranges(with_ranges(quantized, x, margin=1.5))
     first, last = made.values()
     assert first == pytest.approx((1.5 * x.min(), 1.5 * x.max()), rel=1e-5)
-    values = x @ np.asarray(quantized.get_layer("out").weight("kernel"))
+    values = x @ np.asarray(model.get_layer("out").kernel)
     assert last == pytest.approx((1.5 * values.min(), 1.5 * values.max()), rel=1e-4)
-    assert ranges(ranges_from_data(ranges_from_data(quantized, x), 9 * x)) == ranges(ranges_from_data(quantized, x))
+    assert ranges(with_ranges(with_ranges(quantized, x), 9 * x)) == ranges(with_ranges(quantized, x))
 
 
 def test_models_without_statistics_are_refused() -> None:

@@ -10,10 +10,11 @@ import pytest
 import keras_compress as kc
 from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.graph import graph
-from keras_compress.post_training.effect import LayerEffect, table
+from keras_compress.post_training.effect import table
 from keras_compress.post_training.gptq import gptq
 from keras_compress.post_training.opened import opened
 from keras_compress.post_training.reconstruction import adaround, brecq
+from keras_compress.post_training.record import record_of
 from keras_compress.post_training.start import with_ranges
 from keras_compress.post_training.steps import stepped_weights
 from keras_compress.post_training.units import block_units, layer_units
@@ -113,8 +114,8 @@ def test_units_are_layers_with_what_is_fused_or_blocks(tiny: Tiny) -> None:
 
 def test_what_was_done_is_told_by_layer(tiny: Tiny) -> None:
     model, values = tiny
-    effects: list[LayerEffect] = []
-    adaround(kc.quantize_model(model, weights="int4"), values[:64], steps=200, effects=effects)
+    made = adaround(kc.quantize_model(model, weights="int4"), values[:64], steps=200)
+    effects = record_of(made).effects
     assert [each.layer for each in effects] == ["stem", "depthwise", "pointwise", "logits"]
     assert all(each.after_db > each.before_db for each in effects)
     assert table(effects).count("\n") == 4

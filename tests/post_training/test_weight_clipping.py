@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import laplace, norm
 
 import keras_compress as kc
+from keras_compress.post_training.record import record_of
 from keras_compress.post_training.steps import stepped_weights
 from keras_compress.post_training.weight_clipping import aciq_factor, by_distribution, by_square_error, clip_weights
 
@@ -49,8 +50,8 @@ def normal_model(channels: int = 4) -> keras.Model:
 def test_normal_weights_are_cut_and_dead_channels_keep_a_step(method: str, bits: int) -> None:
     model = normal_model()
     before = kc.quantize_model(model, weights=f"int{bits}", activations=None, preserve=None)
-    effects: list = []
-    after = clip_weights(before, method=method, effects=effects)
+    after = clip_weights(before, method=method)
+    effects = record_of(after).effects
     kernel = np.asarray(model.get_layer("dense").kernel)
     errors = [np.square(np.asarray(m.get_layer("dense").weight("kernel")) - kernel).sum() for m in (before, after)]
     assert errors[1] < 0.8 * errors[0]

@@ -7,7 +7,7 @@ from keras import layers
 from tests_post_training import images, outputs, residual_net
 
 import keras_compress as kc
-from keras_compress.post_training.correct_bias import correct_bias, mean_error
+from keras_compress.post_training.bias_from_statistics import bias_from_statistics, mean_error
 from keras_compress.post_training.equalize import equalize
 from keras_compress.post_training.fold_batch_norms import fold_batch_norms
 from keras_compress.post_training.record import NotApplicable
@@ -26,7 +26,7 @@ def test_the_paper_s_equation() -> None:
     folded = fold_batch_norms(model)
     quantized = kc.quantize_model(folded, "int2", None, per_channel=False)
     rounded = float(quantized.get_layer("last").weight("kernel")[0, 1])
-    corrected = correct_bias(quantized, folded)
+    corrected = bias_from_statistics(quantized, folded)
     # int2 has the integers -1, 0 and 1: 0.3 becomes 0.
     assert rounded == 0.0
     bias = np.asarray(corrected.get_layer("last").layer.bias)
@@ -37,7 +37,7 @@ def test_the_paper_s_equation() -> None:
 def test_means_of_outputs_come_nearer_to_the_float_model_s() -> None:
     model = equalize(residual_net())
     quantized = kc.quantize_model(model, "int4", None, per_channel=False)
-    corrected = correct_bias(quantized, model)
+    corrected = bias_from_statistics(quantized, model)
 
     def error(made: keras.Model, name: str) -> float:
         means = [
@@ -82,4 +82,4 @@ def test_the_mean_error_of_any_layer_is_that_of_its_sums(layer: layers.Layer) ->
 def test_models_without_statistics_are_refused() -> None:
     image = keras.Input((3,))
     with pytest.raises(NotApplicable, match="Expected a model with BatchNormalizations"):
-        correct_bias(kc.quantize_model(keras.Model(image, layers.Dense(2)(image))))
+        bias_from_statistics(kc.quantize_model(keras.Model(image, layers.Dense(2)(image))))

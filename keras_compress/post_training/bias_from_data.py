@@ -18,6 +18,7 @@ from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.model import batch_norm_after, rebuild
 from keras_compress.post_training.effect import LayerEffect
 from keras_compress.post_training.lockstep import Lockstep
+from keras_compress.post_training.record import NotApplicable, carry, record_of
 from keras_compress.post_training.start import held, set_ranges, warn_of_few
 from keras_compress.quantizers.kinds import Kind, kind_of
 
@@ -25,13 +26,12 @@ Array = NDArray[Any]
 
 
 @global_state_kept()
-def correct_biases(
+def bias_from_data(
     quantized: keras.Model,
     data: Any,
     *,
     samples: int = 512,
     reference: keras.Model | None = None,
-    effects: list[LayerEffect] | None = None,
 ) -> keras.Model:
     """Add to each bias what rounding the weights took from the mean of its channel, layer by layer.
 
@@ -45,7 +45,6 @@ def correct_biases(
         data: Inputs without labels, see `keras_compress.data.batches.batches`.
         samples: How many of the first samples are used.
         reference: The quantized model whose latent weights are aimed at, where they are no longer those of `quantized`.
-        effects: What was done is appended to it.
 
     Returns:
         A new model.
@@ -76,15 +75,14 @@ def correct_biases(
                 lock.run([position])
             line.advance()
     if not made and not left:
-        raise ValueError(
+        raise NotApplicable(
             "Expected a model with quantized weights, as `kc.quantize_model` makes one. "
             f"Received: {model.name!r}, without any"
         )
     if left:
         warn(f"Biases left as they are: {'; '.join(f'{each.layer!r}: {each.note}' for each in left)}")
-    if effects is not None:
-        effects += [*made, *left]
-    return model
+    note = f"Bias corrected on {lock.samples} samples: {len(made)} layers"
+    return carry(model, record_of(quantized).did([*made, *left], note))
 
 
 def _corrected(lock: Lockstep, position: int, norm: keras.layers.BatchNormalization | None) -> LayerEffect:
@@ -106,7 +104,7 @@ def _corrected(lock: Lockstep, position: int, norm: keras.layers.BatchNormalizat
     else:
         note = "it has no bias, and no BatchNormalization takes its outputs"
     lock.run([position])
-    return LayerEffect(layer.name, "correct_biases", None, before, sqnr_db(aim, found), note)
+    return LayerEffect(layer.name, "bias_from_data", None, before, sqnr_db(aim, found), note)
 
 
 def _mean_in_shape(values: Array, shape: tuple[int, ...]) -> Array:

@@ -22,7 +22,7 @@ UNKNOWN_LENGTH = 32
 
 
 @global_state_kept()
-def correct_bias(model: keras.Model, made_from: keras.Model | None = None) -> keras.Model:
+def bias_from_statistics(model: keras.Model, made_from: keras.Model | None = None) -> keras.Model:
     """A copy of a quantized model whose layers have the mean outputs of the float ones, as far as statistics tell.
 
     Quantized weights `W + eps` give `y + eps x`. What that is on average is taken out of the bias:
