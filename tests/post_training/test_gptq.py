@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_compress as kc
+from keras_compress.post_training import gptq as gptq_module
 from keras_compress.post_training.as_matrix import as_matrix, hessian
 from keras_compress.post_training.gptq import gptq, rounded
 from keras_compress.post_training.record import record_of
@@ -69,12 +70,13 @@ def test_gptq_is_the_step_by_step_solution(seed: int) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_errors_are_handed_on_over_blocks() -> None:
-    """150 inputs are two blocks."""
+def test_errors_are_handed_on_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 inputs are three blocks of 8."""
+    monkeypatch.setattr(gptq_module, "_BLOCK", 8)
     draw = np.random.default_rng(0)
-    inputs = draw.normal(size=(400, 150)) @ draw.normal(size=(150, 150))
+    inputs = draw.normal(size=(60, 20)) @ draw.normal(size=(20, 20))
     second = 2 * inputs.T @ inputs
-    weight = draw.normal(size=150) * 2
+    weight = draw.normal(size=20) * 2
     found = rounded(weight[np.newaxis, :, np.newaxis], second[np.newaxis], np.ones((1, 1, 1)), (-8, 7), 0.0)
     np.testing.assert_array_equal(found[0, :, 0], step_by_step(weight, second, -8, 7))
 

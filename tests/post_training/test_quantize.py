@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -23,6 +24,7 @@ FEW = {"synthetic_data": {"steps": 10, "samples": 8}}
 pytestmark = pytest.mark.filterwarnings("ignore:Layers left as they are")
 
 
+@cache
 def spoilt_net() -> keras.Model:
     """Depthwise and pointwise convolutions whose channels have scales 2^u apart, outputs those of the plain net."""
     image = keras.Input((12, 12, 3), name="image")
@@ -127,7 +129,7 @@ def test_few_bits_have_their_rounding_learned() -> None:
     """Each layer's weights are beside those of the float model: rounded up or down, not to the nearest."""
     model, data = spoilt_net(), images()
     plain = kc.quantize_post_training(model, data, weights="int4", passes=["with_ranges"], report=False)
-    options = {"brecq": {"steps": 150}}
+    options = {"brecq": {"steps": 80}}
     made = kc.quantize_post_training(model, data, weights="int4", options=options)
     found = kc.summary(made, print_fn=str)
     assert [stage.name for stage in found.passes.stages][-3:] == ["with_ranges", "clip_weights", "brecq"]

@@ -32,8 +32,8 @@ def test_learned_rounding_is_better_than_gptq_and_that_than_the_nearest(tiny: Ti
     made = {
         "nearest": nearest,
         "gptq": gptq(nearest, values[:128]),
-        "adaround": adaround(nearest, values[:128], steps=400),
-        "brecq": brecq(nearest, values[:128], steps=400),
+        "adaround": adaround(nearest, values[:128], steps=200),
+        "brecq": brecq(nearest, values[:128], steps=200),
     }
     # On samples that were not learned on.
     found = {name: distance(model, values[128:], each) for name, each in made.items()}
@@ -114,7 +114,7 @@ def test_units_are_layers_with_what_is_fused_or_blocks(tiny: Tiny) -> None:
 
 def test_what_was_done_is_told_by_layer(tiny: Tiny) -> None:
     model, values = tiny
-    made = adaround(kc.quantize_model(model, weights="int4"), values[:64], steps=200)
+    made = adaround(kc.quantize_model(model, weights="int4"), values[:64], steps=100)
     effects = record_of(made).effects
     assert [each.layer for each in effects] == ["stem", "depthwise", "pointwise", "logits"]
     assert all(each.after_db > each.before_db for each in effects)
