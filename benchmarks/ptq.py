@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tensorflow_int8 import tensorflow_int8
 
 import keras_compress as kc
-from keras_compress.convert.distance import sqnr_db
+from keras_compress.core.signal_to_noise import sqnr_db
 
 Array = NDArray[Any]
 FILTERS, EPOCHS, TESTED = (32, 48, 64), 2, 512

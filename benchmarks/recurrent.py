@@ -17,7 +17,7 @@ from common import at_least, at_most, fashion_mnist, print_goals, write_results
 from recurrent_table import write_page
 
 import keras_compress as kc
-from keras_compress.convert.distance import sqnr_db
+from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.runtime.target import target
 
 UNITS, INPUTS, SAMPLES = 64, 16, 64

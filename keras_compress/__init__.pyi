@@ -30,6 +30,7 @@ from keras_compress.pipelines.steps import Clustering as Clustering
 from keras_compress.pipelines.steps import Conversion as Conversion
 from keras_compress.pipelines.steps import Pruning as Pruning
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity as WeightSensitivity
+from keras_compress.post_training.quantize import quantize_post_training as quantize_post_training
 from keras_compress.pruning.column_combining import ColumnCombining as ColumnCombining
 from keras_compress.pruning.column_combining import combine_columns as combine_columns
 from keras_compress.pruning.magnitude import MagnitudePruner as MagnitudePruner

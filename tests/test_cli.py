@@ -75,6 +75,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
     assert set(COMMANDS) == {
         "demo",
         "compress",
+        "quantize",
         "convert",
         "measure",
         "verify",

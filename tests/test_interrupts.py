@@ -22,7 +22,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras, numpy as np
 import keras_compress as kc
 from keras import layers
-from keras_compress.calibration.minmax import calibrate
+from keras_compress.calibration.calibrate import calibrate
 from keras_compress.core import progress
 from keras_compress.runtime.child import close_children
 

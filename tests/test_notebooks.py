@@ -92,6 +92,20 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Warning" not in printed
 
 
+def test_post_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAST", "1")
+    notebook = executed(read(FOLDER / "02_post_training.ipynb"), tmp_path, monkeypatch)
+    (cell,) = [cell for cell in notebook.cells if "figures" in cell.metadata.get("tags", [])]
+    found = json.loads(text_of(cell))
+    assert found["float_accuracy"] >= 0.95
+    assert all(stage["verified"] for stage in found["stages"])
+    assert all(stage["accuracy"] >= found["float_accuracy"] - 0.02 for stage in found["stages"])
+    first, second, few = [stage["bytes"] for stage in found["stages"]]
+    assert few <= min(first, second)
+    nearest, learned = found["output_sqnr_db"]
+    assert learned > nearest + 2.0
+
+
 CONVERSION = """
 import os
 os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")

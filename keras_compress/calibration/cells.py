@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.calibration.minmax import MeasuredRange
+from keras_compress.calibration.calibrate import MeasuredRange
 from keras_compress.core import affine
 
 _SPEC = affine.QuantSpec(symmetric=False, narrow_range=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.calibration.minmax import MeasuredRange
+from keras_compress.calibration.calibrate import MeasuredRange
 
 # Magnitudes are counted in eighths of an octave, from 2^-32 to 2^32.
 _OCTAVES, _PER_OCTAVE = 32, 8

@@ -41,6 +41,8 @@ from keras_compress.tflite.storage import ENCODINGS
 CALIBRATION_SAMPLES = 500
 # What `compress` writes beside its report.
 _TRAINED, _CONVERTED = "model_compressed.keras", "model_compressed.tflite"
+# Stages of recipes behind which activations are on integers.
+_QUANTIZING = ("quantize_model", "quantize_post_training")
 
 
 def compress(values: flags.FlagValues) -> None:
@@ -98,7 +100,7 @@ def _check_storage(values: flags.FlagValues, model: keras.Model, recipe: Recipe)
             "Expected no --weights_storage for --target=ethos_u: Vela compresses weights itself. "
             f"Received: --weights_storage={storage}"
         )
-    integers = has_points(model) or any(stage.method == "quantize_model" for stage in recipe.stages)
+    integers = has_points(model) or any(stage.method in _QUANTIZING for stage in recipe.stages)
     if not integers and (values.target == "ethos_u" or storage not in (None, "int8")):
         wanted = f"--weights_storage={storage}" if storage else "--target=ethos_u"
         raise ValueError(

@@ -107,6 +107,20 @@ def _compress_flags(define: _Definer) -> None:
     define.number("seed", 0, 0, "Seed of the shuffling.")
 
 
+def _quantize_flags(define: _Definer) -> None:
+    define.text("model", None, "Plain, trained Keras model, a .keras file.")
+    define.text("out", None, "The quantized .keras file to write.")
+    define.data("Inputs to take the ranges of activations from, at level 2.")
+    level = "1: by the model's own statistics; 2: by data; auto: by what is given."
+    define.choice("level", "auto", ["auto", "1", "2"], level)
+    define.text("weights", "int8", "Quantizer of the weights: int2 to int8, or a name such as lsq4.")
+    define.text("activations", "int8", "Quantizer of the activations: int2 to int8, int16, or a name.")
+    scales = "One scale of weights for a channel, or for a tensor; by default what the quantizer does by itself."
+    define.choice("scales", None, ["channel", "tensor"], scales)
+    define.numbers("input_range", "Lowest and highest value of the inputs, such as 0,1.")
+    define.number("seed", 0, 0, "Seed of data made from the model.")
+
+
 def _convert_flags(define: _Definer) -> None:
     define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
     define.text("out", None, "The .tflite file to write.")
@@ -197,6 +211,16 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli.commands:compress",
         _compress_flags,
         ("model", "data"),
+    ),
+    "quantize": Command(
+        "Quantize a trained .keras model without training it, with data or without.",
+        "Level 1 needs no data: channels are scaled so that one range fits all, ranges and corrections of biases "
+        "follow from the statistics of BatchNormalizations. Level 2 takes ranges from --data. What each step did to "
+        "each layer is printed.",
+        f"{PROGRAM} quantize --model=m.keras --input_range=0,1 --out=quantized.keras",
+        "keras_compress.cli.quantize:quantize",
+        _quantize_flags,
+        ("model", "out"),
     ),
     "convert": Command(
         "Convert a .keras model to .tflite.",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.final_grid import ends_of
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained, Values
 from keras_compress.core import keras_private
+from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.data.batches import batches
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
@@ -23,35 +24,12 @@ from keras_compress.quantizers.kinds import unmoved
 Array = NDArray[Any]
 SAMPLES = 32
 LARGEST_VALUES_BYTES = 128_000_000
-# Figures of equal arrays, too.
-MOST_DB = 120.0
 LOW_DB = 25.0
 FALL_DB = 6.0
 # Below this an output holds a fifth of noise.
 LITTLE_LEFT_DB = 15.0
 # Above this a few values lie one step apart, and a fall says nothing.
 GOOD_DB = 40.0
-
-
-def sqnr_db(reference: Array, values: Array) -> float:
-    """Signal to noise, `10 log10(sum r^2 / sum (r - v)^2)`, at most 120.
-
-    >>> round(sqnr_db(np.array([3.0, 4.0]), np.array([3.0, 4.5])), 6)
-    20.0
-    """
-    reference = reference.astype(np.float64)
-    return decibels(np.square(reference).sum(), np.square(reference - values.astype(np.float64)).sum())
-
-
-def decibels(signal: float, noise: float) -> float:
-    """Signal to noise from both sums of squares, `10 log10(signal / noise)`, at most 120.
-
-    >>> decibels(100.0, 1.0)
-    20.0
-    """
-    if not noise > 0:
-        return MOST_DB if noise == 0 else -MOST_DB
-    return float(np.clip(10 * np.log10(max(signal, 1e-300) / noise), -MOST_DB, MOST_DB))
 
 
 def argmax_agreement(reference: Array, values: Array) -> float | None:

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Sequence
 import keras
 import numpy as np
 
-from keras_compress.convert.distance import Array, Distance, pairs_of, sqnr_db
+from keras_compress.convert.distance import Array, Distance, pairs_of
 from keras_compress.convert.expand.used_ranges import FINEST_INTO_SOFTMAX
 from keras_compress.convert.final_grid import ends_of
 from keras_compress.convert.side_by_side import Frozen, Kept, Trained, Values
 from keras_compress.core import keras_private
+from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.data.samples import fixed_batch
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation

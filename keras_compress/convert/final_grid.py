@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_compress.calibration.minmax import MeasuredRange
+from keras_compress.calibration.calibrate import MeasuredRange
 from keras_compress.quantizers.activation import FixedGrid, MovingAverageRange
 from keras_compress.quantizers.kinds import FIXED_GRID_16
 

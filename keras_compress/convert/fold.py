@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core.batch_norm import Affine as Affine
+from keras_compress.core.batch_norm import affine_of as affine_of
 from keras_compress.core.batch_norm import channel_shape
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.tflite.packing import spare_bits
 
 # Bias integers are kept this small: accumulators are int32.
 LARGEST_BIAS = 2**30
-
-
-@dataclass(frozen=True)
-class Affine:
-    """`y = factor * x + offset` for each channel, float64."""
-
-    factor: NDArray[np.float64]
-    offset: NDArray[np.float64]
-
-
-def affine_of(norm: keras.layers.BatchNormalization) -> Affine:
-    """What a BatchNormalization computes in inference.
-
-    `factor = gamma / sqrt(variance + epsilon)`, `offset = beta - mean * factor`.
-    """
-    mean = np.asarray(norm.moving_mean, np.float64)
-    variance = np.asarray(norm.moving_variance, np.float64)
-    factor = 1.0 / np.sqrt(variance + norm.epsilon)
-    if norm.scale:
-        factor = factor * np.asarray(norm.gamma, np.float64)
-    offset = -mean * factor
-    if norm.center:
-        offset = offset + np.asarray(norm.beta, np.float64)
-    return Affine(factor, offset)
 
 
 def fold(

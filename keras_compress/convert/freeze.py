@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_compress.calibration.minmax import untrained_points
+from keras_compress.calibration.calibrate import untrained_points
 from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_frozen_batch
 from keras_compress.convert.expand.rows_apart import rows_apart
 from keras_compress.convert.flatten import flatten

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_compress.calibration.calibrate import MeasuredRange, calibrate, untrained_points
 from keras_compress.calibration.cells import CellRange
-from keras_compress.calibration.minmax import MeasuredRange, calibrate, untrained_points
 from keras_compress.calibration.scale import mismatch
 from keras_compress.calibration.used import FactorRange
 from keras_compress.convert.expand.cell_ranges import fit_cells, is_cell

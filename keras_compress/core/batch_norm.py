@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from keras_compress.core.slots import slots_of
 from keras_compress.core.wrapper import Compressed
@@ -51,7 +54,7 @@ def foldable(layer: Any, norm: Any) -> bool:
         return False
     body = _last_part(layer)
     linear = getattr(body, "activation", None) in (None, keras.activations.linear)
-    return bool(linear) and over_last_axis(norm) and _takes_factors(body)
+    return bool(linear) and over_last_axis(norm) and takes_factors(body)
 
 
 def _last_part(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -64,7 +67,7 @@ def _last_part(layer: keras.layers.Layer) -> keras.layers.Layer:
     return body if part is body or stepwise else _last_part(part)
 
 
-def _takes_factors(layer: keras.layers.Layer) -> bool:
+def takes_factors(layer: keras.layers.Layer) -> bool:
     """Whether a factor for each channel of the last axis is a factor for each channel of the kernel."""
     if not isinstance(layer, _TAKES_FACTORS) or not _calls_as_keras(layer):
         return False
@@ -90,3 +93,27 @@ def channel_shape(shape: Sequence[int], channel_axes: Sequence[int]) -> list[int
     """
     axes = {a % len(shape) for a in channel_axes}
     return [n if a in axes else 1 for a, n in enumerate(shape)]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """`y = factor * x + offset` for each channel, float64."""
+
+    factor: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+
+def affine_of(norm: keras.layers.BatchNormalization) -> Affine:
+    """What a BatchNormalization computes in inference.
+
+    `factor = gamma / sqrt(variance + epsilon)`, `offset = beta - mean * factor`.
+    """
+    mean = np.asarray(norm.moving_mean, np.float64)
+    variance = np.asarray(norm.moving_variance, np.float64)
+    factor = 1.0 / np.sqrt(variance + norm.epsilon)
+    if norm.scale:
+        factor = factor * np.asarray(norm.gamma, np.float64)
+    offset = -mean * factor
+    if norm.center:
+        offset = offset + np.asarray(norm.beta, np.float64)
+    return Affine(factor, offset)

@@ -206,8 +206,23 @@ class Rebuild:
         """Run the graph of `model` on new tensors."""
         graph = functional(model)
         tensors = {id(old): new for old, new in zip(graph.inputs, inputs, strict=True)}
-        calls = nodes(model)
-        last = _last_readers(calls, graph.outputs)
+        self.run_calls(nodes(model), tensors, graph.outputs, prefix, depth)
+        return tree.map_structure(lambda t: tensors[id(t)], keras_private.outputs_structure(graph))
+
+    def run_calls(
+        self, calls: list[Node], tensors: dict[int, Any], kept: list[KerasTensor], prefix: str = "", depth: int = 0
+    ) -> None:
+        """Run some calls of a graph, those before them having been run.
+
+        Args:
+            calls: In order.
+            tensors: `id` of a tensor of the old graph -> its value. What the calls make is entered, what none of them
+                reads any more is taken out.
+            kept: Tensors of the old graph that are not to be taken out.
+            prefix: Path of the model around them.
+            depth: See `Call`.
+        """
+        last = _last_readers(calls, kept)
         for node in calls:
             if any(id(t) not in tensors for t in node.input_tensors):
                 continue
@@ -219,7 +234,6 @@ class Rebuild:
                 # A large network's values do not fit into memory all at once. Symbolic tensors are known by identity.
                 if last.get(id(old)) is node and not isinstance(tensors.get(id(old)), keras.KerasTensor):
                     tensors.pop(id(old), None)
-        return tree.map_structure(lambda t: tensors[id(t)], keras_private.outputs_structure(graph))
 
     def _call(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str, depth: int) -> Any:
         operation = node.operation

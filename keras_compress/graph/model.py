@@ -91,12 +91,13 @@ def copy_layer(layer: keras.layers.Layer, **overrides: Any) -> keras.layers.Laye
         if is_user_written(layer) and not overrides:
             made = remade.make_again(layer)
         else:
-            made = made_with_values(layer, lambda: _from_config(layer, overrides))
+            made = made_with_values(layer, lambda: made_like(layer, overrides))
     _copy_values(layer, made)
     return made
 
 
-def _from_config(layer: keras.layers.Layer, overrides: Mapping[str, Any]) -> keras.layers.Layer:
+def made_like(layer: keras.layers.Layer, overrides: Mapping[str, Any]) -> keras.layers.Layer:
+    """A new layer with the same configuration, other entries replaced; its variables have their first values."""
     try:
         with configuration(layer) as config:
             copy = type(layer).from_config({**config, **overrides})
@@ -362,7 +363,7 @@ def _warn_of_training(model: keras.Model, added: Sequence[WeightTransform]) -> N
 def batch_norm_after(model: keras.Model) -> dict[int, keras.layers.Layer]:
     """`id(layer)` -> the BatchNormalization that can be folded into it, for every layer that has one."""
     found: dict[int, keras.layers.Layer] = {}
-    for each in _graphs(model):
+    for each in graphs_in(model):
         table = graph.consumers(each)
         for node in graph.nodes(each):
             reader = graph.sole_consumer(node, each, table)
@@ -371,11 +372,11 @@ def batch_norm_after(model: keras.Model) -> dict[int, keras.layers.Layer]:
     return found
 
 
-def _graphs(model: keras.layers.Layer) -> list[keras.Model]:
+def graphs_in(model: keras.layers.Layer) -> list[keras.Model]:
     """The graphs in a model, itself among them where it is one, each once."""
     found = {id(model): model} if graph.is_graph(model) else {}
     for _, layer in graph.children(model):
-        found.update((id(each), each) for each in _graphs(layer))
+        found.update((id(each), each) for each in graphs_in(layer))
     return list(found.values())
 
 
@@ -392,7 +393,7 @@ def positive_gammas(model: keras.Model) -> keras.Model:
     if not pairs:
         return model
     # Counted in this model's graphs: a layer also remembers its calls in other models.
-    uses = Counter(id(node.operation) for each in _graphs(model) for node in graph.nodes(each))
+    uses = Counter(id(node.operation) for each in graphs_in(model) for node in graph.nodes(each))
     flips: dict[int, np.ndarray[Any, Any]] = {}
     for _, layer in graph.walk(model):
         once = id(layer) in pairs and uses[id(layer)] == uses[id(pairs[id(layer)])] == 1
@@ -423,11 +424,7 @@ def _flip(layer: keras.layers.Layer, sign: np.ndarray[Any, Any]) -> None:
 
 
 def warn_of_pending(model: keras.Model) -> None:
-    """One warning for each way in which schedules had not ended, whatever the number of layers.
-
-    Args:
-        model: A model that this library made, or a plain one.
-    """
+    """One warning for each way in which schedules of a model had not ended, whatever the number of layers."""
     pending = ((path, t.pending()) for path, wrapper in compressed_layers(model) for t in wrapper.transform_list)
     for line in by_message((path, message) for path, message in pending if message):
         warn(line)

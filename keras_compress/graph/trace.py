@@ -17,7 +17,9 @@ from keras_compress.core.kinds_of_layers import is_graph
 KerasTensor = Any
 
 
-def trace(function: Callable[..., Any], inputs: Sequence[KerasTensor], name: str) -> keras.Model:
+def trace(
+    function: Callable[..., Any], inputs: Sequence[KerasTensor], name: str, names: Sequence[str] | None = None
+) -> keras.Model:
     """The Functional model of what `function` does with symbolic tensors.
 
     Its nodes are the very layers and Keras operations that `function` calls, under unique names while the model is
@@ -27,11 +29,14 @@ def trace(function: Callable[..., Any], inputs: Sequence[KerasTensor], name: str
         function: Takes one tensor for each of `inputs`.
         inputs: Symbolic tensors, whose shapes and dtypes count.
         name: Name of the model.
+        names: Of its inputs.
 
     Raises:
         TypeError, ValueError: What `function` raises on symbolic tensors; anything that it raises may come out.
     """
-    fresh = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=f"input_{i}") for i, t in enumerate(inputs)]
+    given = names or [f"input_{number}" for number in range(len(inputs))]
+    pairs = zip(inputs, given, strict=True)
+    fresh = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=each) for t, each in pairs]
     with keras_private.names_counted_anew():
         outputs = function(*fresh)
     with _unique_names(tree.flatten(outputs)):

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import tree
 from numpy.typing import NDArray
 
-from keras_compress.calibration.minmax import MeasuredRange
+from keras_compress.calibration.calibrate import MeasuredRange
 from keras_compress.core import affine
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.core.ste import finite_extremes, in_float32

@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.convert.distance import decibels
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.signal_to_noise import decibels
 from keras_compress.data.examples import Examples
 from keras_compress.graph.model import candidates
 from keras_compress.pipelines.bit_probe import BitProbe, output_noise, rounded_weight

@@ -10,8 +10,8 @@ from keras_compress.core.registry import entries, lookup
 from keras_compress.recipes.schema import place_of
 
 Path = list[str | int]
-# What a stage says beside `config`.
-_OF_STAGE = ("model", "filters", "rules")
+# What a stage says beside `config`, and what no file holds.
+_OF_STAGE = ("model", "data", "filters", "rules")
 _STEPS = ("begin_step", "end_step", "frequency")
 _UNITS = ("steps_per_epoch", "total_steps")
 _OBJECT_KINDS = ("schedule", "weight_transform", "activation_quantizer", "channel_criterion")

@@ -23,11 +23,14 @@ from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
 from keras_compress.graph.model import check_model, inner, slots_in
+from keras_compress.post_training.record import record_of
 from keras_compress.quantizers.activation import QuantizeActivation, TrainedQuantizer
 from keras_compress.report.macs import positions_by_layer
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from keras_compress.post_training.compare import PassReport
 
 FLOAT_BITS = 32
 
@@ -94,6 +97,8 @@ class ModelSummary(Shown):
         skipped: `(path, reason)` of layers that cannot be compressed.
         pending: `(path, what training has not finished)`.
         not_finite: `(path, training batches with values that are NaN or infinite, which the range leaves out)`.
+        passes: What passes of post-training quantization changed, layer by layer; `None` without any.
+        passes_said: What these passes did and left, a line each.
     """
 
     name: str
@@ -101,6 +106,8 @@ class ModelSummary(Shown):
     skipped: tuple[tuple[str, str], ...]
     pending: tuple[tuple[str, str], ...]
     not_finite: tuple[tuple[str, int], ...] = ()
+    passes: PassReport | None = None
+    passes_said: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -170,6 +177,7 @@ class ModelSummary(Shown):
             paths.setdefault(message, []).append(path)
         said += [f"Not finished: {message}: {', '.join(listed)}" for message, listed in paths.items()]
         said += self._missed()
+        said += [f"Post-training: {line}." for line in self.passes_said]
         said += [
             f"Not finite: {number:,} training batches at {path} held NaN or infinite values: the range leaves them out."
             for path, number in self.not_finite
@@ -204,6 +212,10 @@ class ModelSummary(Shown):
 
     def _print(self, console: Any) -> None:
         console.print(self.table())
+        if self.passes is not None:
+            from keras_compress.report.tables import passes_table
+
+            console.print(passes_table(self.passes))
         for line in self.notes():
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
@@ -238,7 +250,12 @@ def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) ->
             row = _row(path, layer, slot, positions.get(id(layer)), activations.get(id(layer), FLOAT_BITS), variables)
             rows.append(row)
     pending, not_finite = tuple(_pending(model)), tuple(_not_finite(model))
-    found = ModelSummary(model.name, _with_short_groups(rows), tuple(skipped), pending, not_finite)
+    record = record_of(model)
+    found = ModelSummary(
+        *(model.name, _with_short_groups(rows), tuple(skipped), pending, not_finite),
+        passes=record.report,
+        passes_said=record.notes,
+    )
     if print_fn is not None:
         print_fn(str(found))
     else:

@@ -11,6 +11,7 @@ from keras_compress.core.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from keras_compress.post_training.compare import PassReport
     from keras_compress.report.summary import ModelSummary, WeightRow
     from keras_compress.tflite.inspection import FileStats, TensorStats
 
@@ -216,6 +217,26 @@ def summary_table(summary: ModelSummary) -> Table:
         table.add_column(heading, footer, justify="left" if text else "right", overflow="fold", no_wrap=not text)
     for row in summary.rows:
         table.add_row(*(cell_text(cell, "\n") for cell in _summary_cells(row)))
+    return table
+
+
+def passes_table(report: PassReport) -> Table:
+    """What passes of post-training quantization changed. See `keras_compress.post_training.compare`."""
+    table = new_table(f"Signal to noise of {report.name} in dB: of weights, of outputs")
+    rows = report.rows()
+    columns = list(zip(*rows, strict=True))
+    # A pass that changed nothing needs no column.
+    shown = [0, *(n for n in range(1, len(columns)) if n == 1 or columns[n][1:] != columns[n - 1][1:])]
+    for number in shown:
+        table.add_column(
+            rows[0][number].replace("_", "\n"),
+            justify="right" if number else "left",
+            overflow="fold",
+            no_wrap=bool(number),
+            min_width=0 if number else 16,
+        )
+    for row in rows[1:]:
+        table.add_row(*(cell_text(printable(row[number])) for number in shown))
     return table
 
 

@@ -14,6 +14,8 @@ from keras_compress.core.shown import Shown, names
 from keras_compress.structured.channel_ids import Ids
 
 Removed = NDArray[np.bool_]
+# How often each unit is to be there.
+Copies = NDArray[np.int64]
 # Why the channels of an output stay.
 OUTPUT = "an output of the model keeps its shape"
 # What an axis of a weight has to do with its channels:
@@ -167,9 +169,10 @@ class ChannelGraph(Shown):
         """The decision to remove nothing: `False` for every unit."""
         return np.zeros(self.unit_count, bool)
 
-    def kept(self, ids: Ids, removed: Removed) -> NDArray[np.int64]:
-        """Positions in `ids` that are left."""
-        return np.flatnonzero(~removed[self.units[ids]])
+    def kept(self, ids: Ids, removed: Removed | Copies) -> NDArray[np.int64]:
+        """Positions in `ids` that are left: once, or as often as a number of copies for each unit says."""
+        found = removed[self.units[ids]]
+        return np.flatnonzero(~found) if found.dtype == bool else np.repeat(np.arange(len(ids)), found)
 
     def axes_of(self, variable: keras.Variable) -> dict[int, Ids]:
         """`axis -> ids` of the channel axes of a weight."""

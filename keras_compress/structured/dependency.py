@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,13 +36,8 @@ def channel_graph(model: keras.Model, *, allow_inexact: bool = False) -> Channel
     """
     check_model(model)
     model = opened(model)
-    walk = _Walk(allow_inexact)
-    outer = graph.functional(model)
-    found = walk.run(model, [{} for _ in outer.inputs], "")
-    for axes, tensor in zip(found, outer.outputs, strict=True):
-        for axis, ids in axes.items():
-            walk.reading(tensor, axis, ids)
-            walk.ids.freeze(ids, OUTPUT)
+    walk = Walk(allow_inexact)
+    walk.whole(model)
     units, reasons = walk.ids.units()
     return ChannelGraph(
         model,
@@ -58,10 +54,16 @@ def channel_graph(model: keras.Model, *, allow_inexact: bool = False) -> Channel
 
 
 @dataclass
-class _Walk:
-    """Carries the channel axes of tensors through a model, and collects what the rules say."""
+class Walk:
+    """Carries the channel axes of tensors through a model, and collects what the rules say.
+
+    Args:
+        allow_inexact: See `channel_graph`.
+        outputs: Gives the channel axes of the outputs of a call; by default what its rule says.
+    """
 
     allow_inexact: bool
+    outputs: Callable[[Visit], list[Axes]] = outputs_of
     ids: ChannelIds = field(default_factory=ChannelIds)
     # `(id(variable), axis)` -> what is known of it; `None`: its width is fixed.
     weights: dict[tuple[int, int], WeightAxis | None] = field(default_factory=dict)
@@ -72,6 +74,15 @@ class _Walk:
     left: dict[str, str] = field(default_factory=dict)
     parts: list[Ids] = field(default_factory=list)
     _made: dict[tuple[int, str], Ids] = field(default_factory=dict)
+
+    def whole(self, model: keras.Model) -> None:
+        """Walk through a model, whose inputs are of fixed width and whose outputs stay as they are."""
+        outer = graph.functional(model)
+        found = self.run(model, [{} for _ in outer.inputs], "")
+        for axes, tensor in zip(found, outer.outputs, strict=True):
+            for axis, ids in axes.items():
+                self.reading(tensor, axis, ids)
+                self.ids.freeze(ids, OUTPUT)
 
     def run(self, model: keras.Model, inputs: list[Axes], prefix: str) -> list[Axes]:
         """The channel axes of the outputs of one call of a model."""
@@ -91,7 +102,7 @@ class _Walk:
             return self.run(operation, self._entering(operation, inputs, path), path + "/")
         arguments = node.arguments
         visit = Visit(operation, path, node.input_tensors, inputs, node.outputs, arguments.args, arguments.kwargs, self)
-        results = outputs_of(visit)
+        results = self.outputs(visit)
         for axes in results:
             if 0 in axes:
                 self.ids.freeze(axes.pop(0), f"{path} makes the batch of it")

@@ -13,7 +13,7 @@ from keras_compress.core import keras_private
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.configuration import configuration
 from keras_compress.graph.model import LayerCopies, check_phases_ended, compressed_layers, copy_layer, inner
-from keras_compress.structured.channel_graph import ROLES, ChannelGraph, Reading, Removed, WeightAxis
+from keras_compress.structured.channel_graph import ROLES, ChannelGraph, Copies, Reading, Removed, WeightAxis
 from keras_compress.structured.gates import gated
 
 KerasTensor = Any
@@ -33,6 +33,20 @@ def cut(graph: ChannelGraph, removed: Removed) -> keras.Model:
         ValueError: For a removed unit that is frozen, or a group that would be left empty.
     """
     check_removed(graph, removed)
+    return _of_width(graph, removed)
+
+
+def widen(graph: ChannelGraph, copies: Copies) -> keras.Model:
+    """A new model with some channels more than once; what reads them reads every copy with the weights of the one.
+
+    Args:
+        graph: Channel graph of the model.
+        copies: For each unit, how often it is there, >= 1. Of a frozen unit, once.
+    """
+    return _of_width(graph, copies)
+
+
+def _of_width(graph: ChannelGraph, removed: Removed | Copies) -> keras.Model:
     refuse_transforms(graph.model)
     resized: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
     touched = {id(each.layer) for each in graph.weights} | graph.settings.keys()
@@ -80,7 +94,7 @@ def refuse_transforms(model: keras.Model, allowed: type | tuple[()] = ()) -> Non
             )
 
 
-def _resized(graph: ChannelGraph, removed: Removed, operation: Any) -> Any:
+def _resized(graph: ChannelGraph, removed: Removed | Copies, operation: Any) -> Any:
     """The operation again, as wide as what is left of its channels."""
     if not isinstance(operation, keras.layers.Layer):
         return _with_widths(graph, removed, operation, operation.get_config())
@@ -88,7 +102,7 @@ def _resized(graph: ChannelGraph, removed: Removed, operation: Any) -> Any:
         return _with_widths(graph, removed, operation, config)
 
 
-def _with_widths(graph: ChannelGraph, removed: Removed, operation: Any, config: dict[str, Any]) -> Any:
+def _with_widths(graph: ChannelGraph, removed: Removed | Copies, operation: Any, config: dict[str, Any]) -> Any:
     config = _unbuilt(config)
     for key, setting in graph.settings.get(id(operation), {}).items():
         count = len(graph.kept(setting.ids, removed))
@@ -117,12 +131,14 @@ def _changed(config: Any, keys: tuple[Any, ...], value: int) -> Any:
     return tuple(changed) if isinstance(config, tuple) else changed
 
 
-def _shape_change(graph: ChannelGraph, axes: Mapping[int, Any], removed: Removed) -> Callable[[Any], Any]:
+def _shape_change(graph: ChannelGraph, axes: Mapping[int, Any], removed: Removed | Copies) -> Callable[[Any], Any]:
     counts = {axis: len(graph.kept(ids, removed)) for axis, ids in axes.items()}
     return lambda shape: tuple(counts.get(axis, n) for axis, n in enumerate(shape))
 
 
-def _copy_left(graph: ChannelGraph, removed: Removed, old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+def _copy_left(
+    graph: ChannelGraph, removed: Removed | Copies, old: keras.layers.Layer, new: keras.layers.Layer
+) -> None:
     for source, target in zip(old.variables, new.variables, strict=True):
         value = keras.ops.convert_to_numpy(source)
         for axis, ids in graph.axes_of(source).items():

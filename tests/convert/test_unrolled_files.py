@@ -12,7 +12,7 @@ from keras import layers
 from tflite_micro import runtime
 
 import keras_compress as kc
-from keras_compress.convert.distance import sqnr_db
+from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.runtime.litert import LiteRT
 from keras_compress.runtime.tflm import TFLM
 from keras_compress.tflite.flatbuffer import Graph, read_model

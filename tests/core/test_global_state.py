@@ -75,6 +75,7 @@ def test_every_entry_point_leaves_the_state_alone(tmp_path, monkeypatch, recwarn
         lambda: kc.prune_low_magnitude(model),
         lambda: kc.cluster_weights(model, number_of_clusters=4),
         lambda: kc.quantize_model(model),
+        lambda: kc.quantize_post_training(model),
         lambda: kc.combine_columns(model),
         lambda: kc.prune_channels(model, round_to=1),
         lambda: kc.mask_channels(model),

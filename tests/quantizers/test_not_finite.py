@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.calibration.minmax import MeasuredRange, calibrate
+from keras_compress.calibration.calibrate import MeasuredRange, calibrate
 from keras_compress.core import registry
 from keras_compress.core.ste import finite_extremes
 

@@ -6,9 +6,10 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.convert import fold, freezer
-from keras_compress.convert.distance import between, distance, sqnr_db
+from keras_compress.convert.distance import between, distance
 from keras_compress.convert.explained import unexplained
 from keras_compress.convert.side_by_side import Frozen, Trained
+from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.quantizers.activation import FixedGrid
 
 L = keras.layers

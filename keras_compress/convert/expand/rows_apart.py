@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.calibration.minmax import MeasuredRange
+from keras_compress.calibration.calibrate import MeasuredRange
 from keras_compress.convert.expand.step_ranges import width
 from keras_compress.convert.expand.weights import frozen, integer_weight
 from keras_compress.core import keras_private

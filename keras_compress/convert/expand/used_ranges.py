@@ -20,8 +20,8 @@ import numpy as np
 from keras_compress.convert.expand.activations import function_of, range_of_use, varies_between
 from keras_compress.convert.expand.lookups import Rows
 from keras_compress.convert.expand.weights import integer_weight
-from keras_compress.convert.fold import affine_of
 from keras_compress.core import keras_private
+from keras_compress.core.batch_norm import affine_of
 from keras_compress.graph import graph
 from keras_compress.graph.model import inner
 from keras_compress.quantizers.activation import QuantizeActivation

@@ -11,10 +11,10 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.convert.distance import sqnr_db
 from keras_compress.convert.export import export
 from keras_compress.convert.lstm.form import RecurrentForm
 from keras_compress.convert.lstm.layers import FusedLSTM
+from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.demo import datasets
 from keras_compress.ir.json import from_json, to_json
 from keras_compress.runtime.litert import LiteRT

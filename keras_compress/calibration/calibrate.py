@@ -1,9 +1,10 @@
-"""Ranges from the lowest and highest value that each activation point sees."""
+"""Ranges from the values that each activation point sees while data are run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -11,6 +12,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_compress.calibration.auto import FirstSamples, Tried, best_ranges, every_rule, samples_to_try
+from keras_compress.calibration.observer import observer_of
+from keras_compress.calibration.record import Record, together
 from keras_compress.core import affine, keras_private, progress
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.core.ste import finite_extremes
@@ -90,46 +94,109 @@ def untrained_points(model: keras.Model) -> list[QuantizeActivation]:
 
 
 @progress.shown("calibrating")
-def calibrate(model: keras.Model, representative_dataset: Any, watch: Callable[[Batch], object] | None = None) -> int:
-    """Set the ranges that are not known to the extremes over some data. Known ranges stay, and quantize meanwhile.
+def calibrate(
+    model: keras.Model,
+    representative_dataset: Any,
+    watch: Callable[[Batch], object] | None = None,
+    *,
+    observer: Any = "min_max",
+    run: graph.Visitor = graph.Call.run,
+    again: bool = False,
+) -> int:
+    """Set the ranges that are not known by what stands there over some data. Known ranges stay, and quantize meanwhile.
+
+    However many data there are, of each point a few numbers are kept.
 
     Args:
         model: Functional model without nested models; its quantizers are set in place.
         representative_dataset: See `keras_compress.data.batches.batches`.
         watch: Called with the first batch.
+        observer: How ranges follow from the values: an observer, its name (`"mse"`), or `"auto"`, which chooses for
+            each point by the error of what reads it, and of the whole model's outputs.
+        run: How the other calls are run; as they are by default.
+        again: Measure points whose range is known, too.
 
     Returns:
         How many samples were seen.
+
+    Raises:
+        ValueError: For data that do not fit or give no finite value at a point, or an unknown observer.
     """
-    points = untrained_points(model)
-    extremes, pieces = _extremes(model, points, _of_array), 0
+    auto = observer == "auto"
+    rules = every_rule() if auto else [observer_of(observer)]
+    points = points_to_measure(model, again)
+    first = FirstSamples(samples_to_try(model) if auto else 0)
+    records = [Record(any(rule.counts for rule in rules)) for _ in points]
+    seen = _see(model, points, records, representative_dataset, _Look(watch, first.add, run))
+    by_quantizer = _by_quantizer(points)
+    merged = [(quantizer, together([records[n] for n in mine])) for quantizer, mine in by_quantizer]
+    found = [[rule.range(record, quantizer.spec) for rule in rules] for quantizer, record in merged]
+    if auto:
+        owners = {id(points[n]): number for number, (_, mine) in enumerate(by_quantizer) for n in mine}
+        specs = [quantizer.spec for quantizer, _ in merged]
+        chosen = best_ranges(model, Tried(owners, found, specs), first.arrays, run)
+    else:
+        chosen = [ranges[0] for ranges in found]
+    for (quantizer, _), (low, high) in zip(merged, chosen, strict=True):
+        quantizer.set_range(low, high)
+    return seen
+
+
+def points_to_measure(model: keras.Model, again: bool) -> list[QuantizeActivation]:
+    """Points whose range is to be measured; those of a fixed grid never are."""
+    if not again:
+        return untrained_points(model)
+    points = [layer for layer in model.layers if isinstance(layer, QuantizeActivation)]
+    return [point for point in points if hasattr(point.quantizer, "set_range")]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Who sees the first batch, who all batches, and how calls are run."""
+
+    first: Callable[[Batch], object] | None
+    each: Callable[[Batch], object]
+    run: graph.Visitor
+
+
+def _see(model: keras.Model, points: list[QuantizeActivation], records: list[Record], data: Any, look: _Look) -> int:
+    """Run the data and note in the records what stands at the points; how many samples there were."""
+    counting = any(record.histogram is not None for record in records)
+    extremes, pieces, seen = _extremes(model, points, _of_array, look.run, counting), 0, 0
     size = _batch_size(model)
-    lows, highs, seen = np.full(len(points), np.inf), np.full(len(points), -np.inf), 0
     spoilt = np.zeros(len(points), bool)
     inputs = _InputValues(model)
     with quiet_tensorflow():
-        for batch in batches(representative_dataset, model):
-            if not seen and watch is not None:
-                watch(batch)
+        for batch in batches(data, model):
+            if not seen and look.first is not None:
+                look.first(batch)
+            look.each(batch)
             inputs.add(batch)
             for piece in cut(batch, size):
                 arrays = filled(piece, fixed_batch(model) or 1)
                 if pieces == PIECES_UNTRACED:
-                    extremes = _traced(model, points)
+                    extremes = _traced(model, points, look.run, counting)
                 pieces += 1
                 found, watched = extremes([tf.constant(array) for array in arrays])
-                low, high, whole = np.transpose([[float(n) for n in each] for each in found])
-                lows, highs = np.minimum(lows, low), np.maximum(highs, high)
-                spoilt |= whole == 0
-                for point, (values, squares) in zip(filter(_is_watched, points), watched, strict=True):
-                    point.quantizer.observe(values.numpy(), squares.numpy())
+                _note(points, records, found, watched)
+                spoilt |= np.array([not whole for _, _, whole in found], bool)
             seen += len(batch[0])
             progress.advance(len(batch[0]))
-    _check_finite([point.name for point in points], lows > highs, spoilt)
+    _check_finite([point.name for point in points], np.array([r.low > r.high for r in records], bool), spoilt)
     inputs.warn_of_equal()
-    for point, low, high in zip(points, lows, highs, strict=True):
-        point.quantizer.set_range(float(low), float(high))
     return seen
+
+
+def _note(points: list[QuantizeActivation], records: list[Record], found: Any, watched: Mapping[int, Any]) -> None:
+    """Take down what one piece of the data gave."""
+    for position, (point, record, (low, high, _)) in enumerate(zip(points, records, found, strict=True)):
+        record.add(float(low), float(high))
+        if position in watched:
+            values, squares = (each.numpy() for each in watched[position])
+            if record.histogram is not None:
+                record.histogram.add(values)
+            if _is_watched(point):
+                point.quantizer.observe(values, squares)
 
 
 class _InputValues:
@@ -177,19 +244,33 @@ def _check_finite(names: list[str], empty: NDArray[Any], spoilt: NDArray[Any]) -
         )
 
 
+def _by_quantizer(points: list[QuantizeActivation]) -> list[tuple[Any, list[int]]]:
+    """Each quantizer with the positions of its points: calls of one layer may share one."""
+    found: dict[int, tuple[Any, list[int]]] = {}
+    for position, point in enumerate(points):
+        found.setdefault(id(point.quantizer), (point.quantizer, []))[1].append(position)
+    return list(found.values())
+
+
 def _extremes(
-    model: keras.Model, points: list[QuantizeActivation], measure: Callable[[Any], Any]
+    model: keras.Model,
+    points: list[QuantizeActivation],
+    measure: Callable[[Any], Any],
+    run: graph.Visitor,
+    counting: bool,
 ) -> Callable[[list[tf.Tensor]], Any]:
     """A function from a batch to what `measure` finds at each of some points, which let the values pass.
 
-    Behind that it gives all values of those points that are watched, with the mean squares of their products.
+    Behind that it gives, by the positions of the points, all values of those that are watched, or of all where values
+    are counted, with the mean squares of their products.
 
     The points themselves are left out: a conditional for each would take most of the time of tracing and running.
     """
     measured = {id(point) for point in points}
+    wanted = {n: id(point) for n, point in enumerate(points) if counting or _is_watched(point)}
     factors = _factors(model, [point for point in points if getattr(point.quantizer, "weighs", False)])
 
-    def extremes(inputs: list[tf.Tensor]) -> tuple[list[Any], list[tuple[tf.Tensor, tf.Tensor]]]:
+    def extremes(inputs: list[tf.Tensor]) -> tuple[list[Any], dict[int, tuple[tf.Tensor, tf.Tensor]]]:
         ends: dict[int, Any] = {}
         values: dict[int, tf.Tensor] = {}
         squares: dict[int, tf.Tensor] = {}
@@ -200,17 +281,17 @@ def _extremes(
                 return call.args[0]
             if key not in measured:
                 point = call.operation
-                made = point.values(call.args[0]) if isinstance(point, QuantizeActivation) else call.run()
+                made = point.values(call.args[0]) if isinstance(point, QuantizeActivation) else run(call)
                 for factor in factors.get(key, ()):
                     squares[factor] = squares.get(factor, 0.0) + _mean_squares(made, values[factor])
                 return made
             ends[key] = measure(call.args[0])
-            if _is_watched(call.operation):
+            if key in wanted.values():
                 values[key] = call.args[0]
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
-        kept = [(values[id(point)], squares.get(id(point), tf.zeros([]))) for point in points if _is_watched(point)]
+        kept = {n: (values[key], squares.get(key, tf.zeros([]))) for n, key in wanted.items()}
         return [ends[id(point)] for point in points], kept
 
     return extremes
@@ -223,9 +304,11 @@ def _is_of_shares(call: graph.Call) -> bool:
     return activation_name(keras_private.maker(call.node.input_tensors[0])) == "softmax"
 
 
-def _traced(model: keras.Model, points: list[QuantizeActivation]) -> Callable[[list[tf.Tensor]], Any]:
+def _traced(
+    model: keras.Model, points: list[QuantizeActivation], run: graph.Visitor, counting: bool
+) -> Callable[[list[tf.Tensor]], Any]:
     """The same as one TensorFlow graph."""
-    measured = _extremes(model, points, lambda values: finite_extremes(tf.cast(values, "float32")))
+    measured = _extremes(model, points, lambda values: finite_extremes(tf.cast(values, "float32")), run, counting)
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
     return tf.function(measured, input_signature=[signature], autograph=False)  # type: ignore[no-any-return]
 

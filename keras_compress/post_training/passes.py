@@ -1,0 +1,193 @@
+"""The passes of each level of post-training quantization, in the order in which they are run: one list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from keras_compress.post_training.absorb_bias import absorb_bias
+from keras_compress.post_training.bias_from_data import bias_from_data
+from keras_compress.post_training.bias_from_statistics import bias_from_statistics
+from keras_compress.post_training.breakpoints import fit_breakpoints
+from keras_compress.post_training.equalize import equalize
+from keras_compress.post_training.fold_batch_norms import fold_batch_norms
+from keras_compress.post_training.gptq import gptq
+from keras_compress.post_training.ranges import ranges_from_statistics
+from keras_compress.post_training.reconstruction import adaround, brecq
+from keras_compress.post_training.split_channels import split_channels
+from keras_compress.post_training.start import with_ranges
+from keras_compress.post_training.synthetic_data import synthetic_data
+from keras_compress.post_training.weight_clipping import clip_weights
+from keras_compress.quantizers.lsq import LSQ
+from keras_compress.quantizers.pwlq import PWLQ
+from keras_compress.quantizers.uniform import UniformQuantizer
+from keras_compress.quantizers.weight_quantizer import WeightQuantizer
+
+# Made inputs are all near the mean of the real ones: logits of a trained net went a third further on real images.
+SYNTHETIC_MARGIN = 1.5
+
+
+@dataclass
+class Situation:
+    """What passes are told beside the model.
+
+    Attributes:
+        trained: The model as it was given.
+        data: Inputs without labels that can be gone through more than once, or `None`.
+        options: Name of a pass -> more arguments for it.
+        input_range: Lowest and highest value of the inputs, or `None`.
+        quantizer: Of the weights, or `None`.
+        seed: Of what is drawn.
+        reference: What `quantize_model` made, before any pass changed it: the weights that all aim at.
+    """
+
+    trained: keras.Model
+    data: Any
+    options: Mapping[str, Mapping[str, Any]]
+    input_range: tuple[float, float] | None
+    quantizer: WeightQuantizer | None
+    seed: int
+    reference: keras.Model | None = None
+    _synthetic: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bits(self) -> int:
+        """Of the weights, 8 at most."""
+        return min(int(getattr(self.quantizer, "bits", 8)), 8)
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether weights have one scale for each output channel."""
+        return bool(getattr(self.quantizer, "per_channel", True))
+
+    def synthetic(self) -> Any:
+        """Data made from the trained model, once."""
+        if "data" not in self._synthetic:
+            settings = {"input_range": self.input_range, "seed": self.seed, **self.options.get("synthetic_data", {})}
+            self._synthetic["data"] = synthetic_data(self.trained, **settings)
+        return self._synthetic["data"]
+
+
+Run = Callable[..., keras.Model]
+When = Callable[[Situation], bool]
+
+
+def _always(situation: Situation) -> bool:
+    return True
+
+
+def _never(situation: Situation) -> bool:
+    return False
+
+
+def _learned(situation: Situation) -> bool:
+    """Few, evenly spaced levels: what rounding does to them is worth a few minutes."""
+    return situation.bits < 8 and type(situation.quantizer) in (UniformQuantizer, LSQ)
+
+
+def _nearest(situation: Situation) -> bool:
+    return not _learned(situation)
+
+
+def _piecewise(situation: Situation) -> bool:
+    return isinstance(situation.quantizer, PWLQ)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A step of post-training quantization.
+
+    Attributes:
+        name: Its name, of the function that does it.
+        run: `(model, situation, **options) -> model`. It raises `NotApplicable` where it finds nothing to do.
+        quantized: Whether it takes what `quantize_model` makes; otherwise the plain model before.
+        levels: Levels that it belongs to.
+        standard: Whether it is run where no passes are named.
+        scales: Whether it changes the scales of channels, which may be for the worse where none are far apart.
+        ranges: Whether it sets ranges of activations.
+    """
+
+    name: str
+    run: Run
+    quantized: bool = False
+    levels: tuple[int, ...] = (1, 2)
+    standard: When = _always
+    scales: bool = False
+    ranges: bool = False
+
+
+def _without_situation(function: Callable[..., keras.Model]) -> Run:
+    return lambda model, situation, **options: function(model, **options)
+
+
+def _split(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
+    return split_channels(model, **{"bits": situation.bits, "per_channel": situation.per_channel, **options})
+
+
+def _synthetic_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
+    # The options are those of the data.
+    return with_ranges(model, situation.synthetic(), source="synthetic data", margin=SYNTHETIC_MARGIN)
+
+
+def _data_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
+    return with_ranges(model, situation.data, **{"observer": "auto", **options})
+
+
+def _on_data(function: Callable[..., keras.Model]) -> Run:
+    """A method that changes weights or biases so that the model gives what the one before all of them gives."""
+    return lambda model, situation, **options: function(
+        model, situation.data, **{"reference": situation.reference, **options}
+    )
+
+
+def _drawn(function: Callable[..., keras.Model]) -> Run:
+    return lambda model, situation, **options: _on_data(function)(
+        model, situation, **{"seed": situation.seed, **options}
+    )
+
+
+# A model that none of level 1's passes can be run on goes on to `quantize_model` as it is.
+PASSES = (
+    Pass("fold_batch_norms", _without_situation(fold_batch_norms)),
+    Pass("equalize", _without_situation(equalize), scales=True),
+    Pass("absorb_bias", _without_situation(absorb_bias), scales=True),
+    Pass("split_channels", _split, standard=_never),
+    Pass("with_ranges", _data_ranges, quantized=True, levels=(2,), ranges=True),
+    Pass("fit_breakpoints", _without_situation(fit_breakpoints), quantized=True, levels=(2,), standard=_piecewise),
+    Pass("clip_weights", _without_situation(clip_weights), quantized=True, levels=(2,), standard=_learned),
+    Pass("gptq", _on_data(gptq), quantized=True, levels=(2,), standard=_never),
+    Pass("adaround", _drawn(adaround), quantized=True, levels=(2,), standard=_never),
+    Pass("brecq", _drawn(brecq), quantized=True, levels=(2,), standard=_learned),
+    # Learned rounding has made up for the rounding of activations, too, which this would take back.
+    Pass("bias_from_data", _on_data(bias_from_data), quantized=True, levels=(2,), standard=_nearest),
+    Pass(
+        "ranges_from_statistics", _without_situation(ranges_from_statistics), quantized=True, levels=(1,), ranges=True
+    ),
+    Pass("synthetic_data", _synthetic_ranges, quantized=True, levels=(1,), ranges=True),
+    Pass("bias_from_statistics", _without_situation(bias_from_statistics), quantized=True, levels=(1,)),
+)
+LEVELS = tuple(sorted({level for each in PASSES for level in each.levels}))
+
+
+def chosen(level: int, situation: Situation, names: Any = None) -> list[Pass]:
+    """The passes to run.
+
+    Args:
+        level: Which level's.
+        situation: What is standard depends on the weights.
+        names: Names of passes of this level, or `None` for its standard ones.
+
+    Raises:
+        ValueError: For a name that is none of the level's passes.
+    """
+    of_level = [each for each in PASSES if level in each.levels]
+    if names is None:
+        return [each for each in of_level if each.standard(situation)]
+    known = [each.name for each in of_level]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"Expected `passes` of level {level} out of {known}. Received: {unknown}")
+    return [each for each in of_level if each.name in names]
