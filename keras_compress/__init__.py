@@ -44,7 +44,7 @@ __all__ = sorted(_NAMES)  # noqa: PLE0605 - read from the stub
 
 # What layers below look up in the registry without knowing where it is.
 for _kind, _modules in {
-    "cost": ("convert.file_bytes", "runtime.arena", "runtime.latency", "structured.cost"),
+    "cost": ("convert.file_bytes", "report.bit_costs", "runtime.arena", "runtime.latency", "structured.cost"),
     "entry_point": ("post_training.quantize",),
     "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
     "probe": ("runtime.arena_probe",),

@@ -19,8 +19,11 @@ from keras_compress.core.transform import WeightTransform as WeightTransform
 from keras_compress.core.wrapper import Compressed as Compressed
 from keras_compress.data.training import Training as Training
 from keras_compress.graph.model import strip as strip
+from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression
 from keras_compress.pipelines.deep_compression import deep_compression as deep_compression
+from keras_compress.pipelines.mixed_precision import MixedPrecision as MixedPrecision
+from keras_compress.pipelines.mixed_precision import mixed_precision as mixed_precision
 from keras_compress.pipelines.sensitivity import sensitivity as sensitivity
 from keras_compress.pipelines.sensitivity import weight_sensitivity as weight_sensitivity
 from keras_compress.pipelines.steps import Clustering as Clustering
@@ -80,6 +83,8 @@ from keras_compress.quantizers.weight_quantizer import WeightQuantizer as Weight
 from keras_compress.quantizers.xnor_scale import XnorScale as XnorScale
 from keras_compress.recipes.recipe import Recipe as Recipe
 from keras_compress.recipes.recipe import compress as compress
+from keras_compress.report.bit_costs import AverageBits as AverageBits
+from keras_compress.report.bit_costs import Bops as Bops
 from keras_compress.report.summary import summary as summary
 from keras_compress.report.tensorboard import TensorBoardSummaries as TensorBoardSummaries
 from keras_compress.runtime.arena import Arena as Arena

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
@@ -75,7 +74,9 @@ def run(folder: Path, *arguments: str) -> str:
 
 def test_the_checks_pass(folder: Path) -> None:
     assert len(list((folder / "my_methods").glob("*.py"))) == 7
-    assert "2 passed" in run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_my_methods.py")
+    assert "2 passed" in run(
+        folder, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "tests/test_my_methods.py"
+    )
 
 
 def test_the_lines_between(folder: Path) -> None:
@@ -91,10 +92,8 @@ def test_the_commands(folder: Path) -> None:
     np.savez(folder / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
     model.save(folder / "model.keras")
-    weights = {"class_name": "ShiftQuantizer", "config": {"bits": 6}}
-    stage = {"name": "quantize", "method": "quantize_model", "config": {"weights": weights}, "epochs": 1}
-    recipe = {"version": 1, "name": "mine", "description": "Mine.", "stages": [{**stage, "learning_rate": 0.001}]}
-    (folder / "my_recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+    (recipe,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    (folder / "my_recipe.json").write_text(recipe, encoding="utf-8")
     assert len(COMMANDS) == 2
     for command in COMMANDS:
         run(folder, "-m", "keras_compress.cli", *shlex.split(command))

@@ -54,7 +54,8 @@ def test_a_star_import_and_the_command_find_the_same_names() -> None:
 
 def test_a_type_checker_knows_the_names(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
-    lines = ["import keras_compress as kc", "reveal_type(kc.LSQ(bits=4).bits)", "kc.LSQ(bits='four')", "kc.LSQS", ""]
+    lines = ["import keras_compress as kc", "reveal_type(kc.LSQ(bits=4).bits)", "kc.LSQ(bits='four')", "kc.LSQS"]
+    lines += ["reveal_type(kc.measure('a').latency.median_ms)", "reveal_type(kc.measure('a', baseline='b'))", ""]
     (tmp_path / "user.py").write_text("\n".join(lines), encoding="utf-8")
     options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent", f"--cache-dir={tmp_path}"]
     done = subprocess.run(
@@ -67,6 +68,10 @@ def test_a_type_checker_knows_the_names(tmp_path: Path) -> None:
     assert 'Revealed type is "Any"' not in told
     assert 'user.py:3: error: Argument "bits" to "LSQ" has incompatible type "str"; expected "int"' in told
     assert "user.py:4: error: Module has no attribute" in told
+    assert 'user.py:5: note: Revealed type is "' in told
+    assert 'float"' in told.splitlines()[-3]
+    assert 'user.py:6: note: Revealed type is "' in told
+    assert 'measure.Measurement]"' in told
 
 
 def test_the_wheel_has_the_stub(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from keras_compress.core.warn import warn
 from keras_compress.data.batches import batches
 from keras_compress.data.samples import Batch, cut, filled, fixed_batch
 from keras_compress.graph import graph
-from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation_grid import ActivationGrid
 from keras_compress.quantizers.kinds import activation_name
 
 LARGEST_VALUES_BYTES = 64_000_000
@@ -30,23 +31,23 @@ LARGEST_VALUES_BYTES = 64_000_000
 PIECES_UNTRACED = 16
 
 
-class MeasuredRange(ActivationQuantizer):
-    """A range that calibration sets, and nothing trains: two numbers, where a trained one has three variables.
-
-    Large networks have a thousand points, and making variables would take longer than measuring the ranges.
+class MeasuredRange(ActivationGrid):
+    """A range that calibration sets, and nothing trains.
 
     Args:
         bits: 2 to 8, or 16 (symmetric).
+        name: Where it is, for errors.
     """
 
     # Whether `observe` is to be given the values, and whether with what they make of what they multiply.
     watches = False
     weighs = False
 
-    def __init__(self, bits: int = 8, **kwargs: Any) -> None:
+    def __init__(self, bits: int = 8, name: str | None = None) -> None:
+        self.set_bits(bits)
+        self.name = name
         self._ends: tuple[np.float32, np.float32] | None = None
         self._parameters: tuple[Any, Any] | None = None
-        super().__init__(bits, **kwargs)
 
     def trained(self) -> bool:
         return self._ends is not None
@@ -80,7 +81,7 @@ class MeasuredRange(ActivationQuantizer):
             self._parameters = affine.affine_parameters(*self.range(), self.spec)
         return self._parameters
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def __call__(self, inputs: Any, training: bool = False) -> Any:
         if not self.trained():
             return inputs
         scale, zero_point = (float(p) for p in self.parameters())
@@ -270,7 +271,7 @@ def _extremes(
     factors = _factors(model, [point for point in points if getattr(point.quantizer, "weighs", False)])
 
     def extremes(inputs: list[tf.Tensor]) -> tuple[list[Any], dict[int, tuple[tf.Tensor, tf.Tensor]]]:
-        found: dict[int, Any] = {}
+        ends: dict[int, Any] = {}
         values: dict[int, tf.Tensor] = {}
         squares: dict[int, tf.Tensor] = {}
 
@@ -284,14 +285,14 @@ def _extremes(
                 for factor in factors.get(key, ()):
                     squares[factor] = squares.get(factor, 0.0) + _mean_squares(made, values[factor])
                 return made
-            found[key] = measure(call.args[0])
+            ends[key] = measure(call.args[0])
             if key in wanted.values():
                 values[key] = call.args[0]
             return call.args[0]
 
         graph.Rebuild(visit).run(model, inputs, "", 0)
         kept = {n: (values[key], squares.get(key, tf.zeros([]))) for n, key in wanted.items()}
-        return [found[id(point)] for point in points], kept
+        return [ends[id(point)] for point in points], kept
 
     return extremes
 

@@ -31,7 +31,7 @@ class CellRange(MeasuredRange):
 
     watches = True
 
-    def __init__(self, bits: int = 8, **kwargs: object) -> None:
+    def __init__(self, bits: int = 8, **kwargs: Any) -> None:
         self._seen: list[Array] = []
         super().__init__(bits, **kwargs)
 

@@ -334,20 +334,21 @@ def estimate(values: flags.FlagValues) -> None:
         *("core", "clock_mhz"),
     )
     options = {name: getattr(values, name) for name in names if getattr(values, name) is not None}
-    found = estimate_model(values.model, values.target, **options)
-    device = ", ".join(f"{key} {value}" for key, value in found.options.items() if value is not None)
-    ram = "RAM not known" if found.ram_bytes is None else f"RAM {found.ram_bytes:,} B"
+    estimated = estimate_model(values.model, values.target, **options)
+    device = ", ".join(f"{key} {value}" for key, value in estimated.options.items() if value is not None)
+    ram = "RAM not known" if estimated.ram_bytes is None else f"RAM {estimated.ram_bytes:,} B"
     lines = [
-        f"{values.model} on {found.target}: {found.kind}",
+        f"{values.model} on {estimated.target}: {estimated.kind}",
         device,
-        f"flash {found.flash_bytes:,} B, {ram}, {found.macs:,} MACs, {found.cycles:,} cycles",
+        f"flash {estimated.flash_bytes:,} B, {ram}, {estimated.macs:,} MACs, {estimated.cycles:,} cycles",
     ]
-    if found.time_ms is not None and found.inferences_per_second is not None:
+    if estimated.time_ms is not None and estimated.inferences_per_second is not None:
         lines.append(
-            f"{found.time_ms:.4g} ms at {found.clock_mhz:g} MHz, {found.inferences_per_second:,.1f} inferences a second"
+            f"{estimated.time_ms:.4g} ms at {estimated.clock_mhz:g} MHz, "
+            f"{estimated.inferences_per_second:,.1f} inferences a second"
         )
-    lines += [f"{key}: {_figure(value)}" for key, value in found.figures.items()]
-    cli_report.say(*lines, *(f"On the CPU: {entry}" for entry in found.cpu_operators), *found.notes)
+    lines += [f"{key}: {_figure(value)}" for key, value in estimated.figures.items()]
+    cli_report.say(*lines, *(f"On the CPU: {entry}" for entry in estimated.cpu_operators), *estimated.notes)
 
 
 def _figure(value: Any) -> str:

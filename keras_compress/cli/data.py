@@ -190,22 +190,22 @@ def task_of(model: keras.Model, y: Array) -> Task:
     classes = model.outputs[0].shape[-1]
     kind = y.dtype.kind
     if y.ndim == 2 and y.shape[1] == classes and classes > 1 and kind in "iub":
-        made: Any = keras.losses.CategoricalCrossentropy(from_logits=is_logit)
+        fitting: Any = keras.losses.CategoricalCrossentropy(from_logits=is_logit)
     elif classes and classes > 1 and kind in "iu" and y.size == len(y):
         _check_labels(y, classes)
-        made = keras.losses.SparseCategoricalCrossentropy(from_logits=is_logit)
+        fitting = keras.losses.SparseCategoricalCrossentropy(from_logits=is_logit)
     elif classes == 1 and y.size == len(y) and set(np.unique(y)) <= {0, 1}:
-        made = keras.losses.BinaryCrossentropy(from_logits=is_logit)
+        fitting = keras.losses.BinaryCrossentropy(from_logits=is_logit)
     elif kind == "f" and y.size == len(y) * int(np.prod(model.outputs[0].shape[1:])):
-        made = keras.losses.MeanSquaredError()
+        fitting = keras.losses.MeanSquaredError()
     else:
         raise ValueError(
             "Expected labels as class numbers, one-hot integers, 0 / 1, or real numbers in the shape of the output "
             f"{model.outputs[0].shape}, or a compiled model. Received: {y.dtype} of shape {y.shape}"
         )
-    config = keras.saving.serialize_keras_object(made)
-    last = f", from_logits={is_logit} by the last activation" if "Crossentropy" in type(made).__name__ else ""
-    return Task(_task_name(config), config, f"{type(made).__name__} by the labels{last}", _threshold(config))
+    config = keras.saving.serialize_keras_object(fitting)
+    last = f", from_logits={is_logit} by the last activation" if "Crossentropy" in type(fitting).__name__ else ""
+    return Task(_task_name(config), config, f"{type(fitting).__name__} by the labels{last}", _threshold(config))
 
 
 def _check_labels(y: Array, classes: int) -> None:

@@ -72,8 +72,8 @@ def stage_rows(
     arenas, notes = _arenas(stages)
     rows = []
     for name, stage in stages.items():
-        found, stats = measured[name], inspect_tflite(stage.content)
-        shown = found.accuracy
+        measurement, stats = measured[name], inspect_tflite(stage.content)
+        shown = measurement.accuracy
         if stage.target == "tflm" and arenas[name] is not None:
             outputs = deployed.run(target("tflm"), stage.content, x, name)
             shown = (metric or accuracy)(outputs, y)
@@ -92,9 +92,9 @@ def stage_rows(
                 "weight_payload_bytes": stats.weight_payload_bytes,
                 "sparsity": stats.sparsity,
                 "distinct_values": stats.distinct_values,
-                "litert_latency_ms": latency_entry(found),
+                "litert_latency_ms": latency_entry(measurement),
                 "tflm_arena_bytes": arenas[name],
-                "litert_peak_memory_bytes": found.memory.get("peak_memory_bytes"),
+                "litert_peak_memory_bytes": measurement.memory.get("peak_memory_bytes"),
             }
         )
     return rows, [_conditions(measured), *notes, *_slower(rows)]
@@ -124,16 +124,16 @@ def _arenas(stages: Mapping[str, Deployed]) -> tuple[dict[str, int | None], list
     reason = runner.available()
     if reason is not None:
         return dict.fromkeys(stages), [f"TFLM arena: {reason}."]
-    found: dict[str, int | None] = {}
+    arenas: dict[str, int | None] = {}
     notes = []
     for name, stage in stages.items():
         try:
-            found[name] = runner.memory(stage.content, name)["arena_bytes"]
+            arenas[name] = runner.memory(stage.content, name)["arena_bytes"]
         except (ValueError, RuntimeCrash, RuntimeTimeout) as error:
             # A phone's model need not run on a microcontroller.
-            found[name] = None
+            arenas[name] = None
             notes.append(f"TFLM does not run {name}: {error}")
-    return found, notes
+    return arenas, notes
 
 
 def _slower(rows: Sequence[Mapping[str, Any]]) -> list[str]:

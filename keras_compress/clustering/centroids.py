@@ -205,9 +205,9 @@ def cluster_weights(
     kept: list[tuple[str, str]] = []
 
     def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
-        found = _zeros_to_keep(before, slot, preserve_sparsity)
-        if found.sparsity:
-            kept.append((path, found.words()))
+        zeros = _zeros_to_keep(before, slot, preserve_sparsity)
+        if zeros.sparsity:
+            kept.append((path, zeros.words()))
         clusterer = CentroidClusterer(
             settings["number_of_clusters"],
             cluster_centroids_init=cluster_centroids_init,
@@ -216,7 +216,7 @@ def cluster_weights(
             fixed_assignments=fixed_assignments,
             seed=seed,
         )
-        return [*keeping(found, ("sparsity",)), clusterer]
+        return [*keeping(zeros, ("sparsity",)), clusterer]
 
     clustered = add_transforms(
         model, make, {"number_of_clusters": number_of_clusters}, filters=filters, rules=rules, strict=strict

@@ -29,14 +29,22 @@ class CompressedFile:
     Attributes:
         content: The file that TFLite-Micro runs.
         notes: What was cut out, split, or left as it was, a line each.
+        graph: `content` as it would be read, where that is known.
     """
 
     content: bytes
     notes: tuple[str, ...]
+    graph: Graph | None = None
 
 
 def compress_content(
-    plain: bytes, storage: str, *, encode: bool, max_arena_bytes: int | None = None, any_batch: bool = False
+    plain: bytes,
+    storage: str,
+    *,
+    encode: bool,
+    max_arena_bytes: int | None = None,
+    any_batch: bool = False,
+    graph: Graph | None = None,
 ) -> CompressedFile:
     """Cut dead units out of a plain integer file, split what does not fit the arena, and encode the weights.
 
@@ -46,11 +54,12 @@ def compress_content(
         encode: Whether weights are stored compressed: for TFLite-Micro only.
         max_arena_bytes: Largest arena that TFLite-Micro may need.
         any_batch: Whether the plain file takes any number of samples, and the other one is to.
+        graph: `plain` as it was read, if it was; it is changed.
 
     Raises:
         ValueError: Where the arena cannot be kept within the limit; by how much it misses is said.
     """
-    graph = Graph(read_model(plain))
+    graph = graph or Graph(read_model(plain))
     # What an ignored input costs decides whether taking it out pays.
     notes = drop_dead_units(graph, bits_per_weight=1.0 if encode else 8.0)
     if notes and any_batch:
@@ -67,7 +76,7 @@ def compress_content(
     else:
         content, tiled = fit_arena(smaller, encoded, max_arena_bytes)
         notes += tiled
-    return CompressedFile(content, (*notes, *left))
+    return CompressedFile(content, (*notes, *left), graph if content is smaller else None)
 
 
 def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
@@ -79,7 +88,7 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
         graph = Graph(read_model(content))
         if slim:
             slim_scales(graph)
-        found = encode_weights(graph, storage)
+        left_plain = encode_weights(graph, storage)
         encoded = write_model(graph.model)
         # The runtime checks nothing: what it is given must be the plain file when read by our own decoders.
         if expand_content(encoded) == canonical:
@@ -90,7 +99,7 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
     if len(encoded) >= len(canonical) or not any(graph.custom_name(op) == DECODE for op in graph.operators):
         notes.append("weights stay as they are: encoding would make the file larger")
         return content
-    notes += [f"not encoded: {line}" for line in found]
+    notes += [f"not encoded: {line}" for line in left_plain]
     return encoded
 
 

@@ -31,6 +31,7 @@ from keras_compress.graph.finite import check_finite
 from keras_compress.graph.input_points import input_points_apart
 from keras_compress.graph.model import check_model, check_phases_ended, warn_of_pending
 from keras_compress.ir.emit import emit
+from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.tflite.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
 
@@ -109,14 +110,15 @@ def convert(
     if mode in ("float32", "float16"):
         return _float_file(model, target, mode, io, representative_dataset, batch_size)
     storage = _storage(target, mode, weights_storage)
-    frozen, unpacked, lowered = _lowered(
+    frozen, unpacked, lowered, written = _lowered(
         model, target, storage, mode, io, representative_dataset, recurrent, batch_size, strict
     )
     any_batch = is_free(frozen, batch_size, target) and not lowered.fixed_by
-    final = _small(lowered.content, mode, storage, max_arena_bytes, any_batch)
-    costs = notes_of_cost(model, frozen, final.content, target) if mode in _INTEGER_MODES else []
-    found = _distance(model, frozen, examples)
-    made = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
+    final = _small(lowered.content, mode, storage, max_arena_bytes, any_batch, written)
+    read = final.graph if target == "litert" else None
+    costs = notes_of_cost(model, frozen, final.content, read) if mode in _INTEGER_MODES else []
+    distances = _distance(model, frozen, examples)
+    notes = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
     return Artifact(
         final.content,
         target,
@@ -125,14 +127,16 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*notes_of_distance(found), *made, *notes_of_fixed(lowered.fixed_by, batch_size)),
+        (*notes_of_distance(distances), *notes, *notes_of_fixed(lowered.fixed_by, batch_size)),
         storage,
         None if final.content == lowered.content else lowered.content,
-        found,
+        distances,
     )
 
 
-def _small(content: bytes, mode: str, storage: Storage, max_arena_bytes: int | None, any_batch: bool) -> CompressedFile:
+def _small(
+    content: bytes, mode: str, storage: Storage, max_arena_bytes: int | None, any_batch: bool, graph: Graph
+) -> CompressedFile:
     """An integer file without what is of no use, stored as it is wanted; another one as it is."""
     if mode not in _INTEGER_MODES:
         return CompressedFile(content, ())
@@ -143,6 +147,7 @@ def _small(content: bytes, mode: str, storage: Storage, max_arena_bytes: int | N
         encode=storage.encodes,
         max_arena_bytes=max_arena_bytes,
         any_batch=any_batch,
+        graph=graph,
     )
 
 
@@ -196,8 +201,8 @@ def _lowered(
     recurrent: str,
     batch_size: BatchSize,
     strict: bool,
-) -> tuple[keras.Model, tuple[str, ...], Lowered]:
-    """The frozen model, notes of weights that are not packed, and the file with the frozen model's integers."""
+) -> tuple[keras.Model, tuple[str, ...], Lowered, Graph]:
+    """The frozen model, notes of weights that are not packed, the file with the frozen model's integers, it as read."""
     progress.step("freezing")
     frozen = freeze(
         model,
@@ -224,8 +229,7 @@ def _lowered(
         listed = "; ".join(f"{op.op} at {op.tensor}: {op.reason}" for op in lowered.float_ops)
         raise ValueError(f"Expected integer operators only (strict=True). Received: {listed}")
     progress.step("reading back")
-    check_integers(lowered.content, mode, emitted.weights.values(), frozen)
-    return frozen, unpacked, lowered
+    return frozen, unpacked, lowered, check_integers(lowered.content, mode, emitted.weights.values(), frozen)
 
 
 def _chosen_mode(model: keras.Model, mode: str | None, representative_dataset: Any) -> str:

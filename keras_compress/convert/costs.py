@@ -10,7 +10,7 @@ import keras
 from keras_compress.core import keras_private
 from keras_compress.graph.model import inner
 from keras_compress.quantizers.activation import QuantizeActivation
-from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.inspection import inspect_tflite
 
 # From this many on, a layer's own operators are what makes a file large.
@@ -24,7 +24,7 @@ _LOOP = 20
 _SHARE = 0.05
 
 
-def notes_of_cost(model: keras.Model, frozen: keras.Model, content: bytes, target: str) -> list[str]:
+def notes_of_cost(model: keras.Model, frozen: keras.Model, content: bytes, graph: Graph | None) -> list[str]:
     """Notes for a file that is likely larger than the float file, or has operators that are slower than float ones.
 
     What the float file would take is reckoned, not converted: four bytes for each weight of the model, and for each
@@ -34,10 +34,9 @@ def notes_of_cost(model: keras.Model, frozen: keras.Model, content: bytes, targe
         model: As it was given to `convert`.
         frozen: What it became.
         content: The file.
-        target: Runtime that it is for.
+        graph: The file as it was read, where it is for LiteRT.
     """
-    slower = _slower(Graph(read_model(content))) if target == "litert" else []
-    return [*_larger(model, frozen, content), *slower]
+    return [*_larger(model, frozen, content), *([] if graph is None else _slower(graph))]
 
 
 def _larger(model: keras.Model, frozen: keras.Model, content: bytes) -> list[str]:

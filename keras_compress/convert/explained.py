@@ -73,21 +73,21 @@ def unexplained(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found
 def _changed_layer(frozen: Frozen, inputs: Sequence[Array], of_trained: Kept) -> str | None:
     """The first layer that makes something else of the trained model's own values, in one channel."""
     given = {point: of_trained[name] for point, name in frozen.points.items() if name in of_trained}
-    made, rng = frozen.layer_by_layer(inputs, given), np.random.default_rng(0)
-    off = {point: np.sqrt(_squares(given[point] - values)) for point, values in made.items()}
-    floor = {point: _floor(given[point]) for point in made}
-    noise = {point: np.zeros(values.shape[-1:]) for point, values in made.items()}
+    computed, rng = frozen.layer_by_layer(inputs, given), np.random.default_rng(0)
+    off = {point: np.sqrt(_squares(given[point] - values)) for point, values in computed.items()}
+    floor = {point: _floor(given[point]) for point in computed}
+    noise = {point: np.zeros(values.shape[-1:]) for point, values in computed.items()}
 
     def still_beyond(points: Iterable[str]) -> list[str]:
         return [p for p in points if not (off[p] <= LAYER_FACTOR * np.sqrt(noise[p]) + floor[p]).all()]
 
-    beyond = still_beyond(made)
+    beyond = still_beyond(computed)
     for _ in range(DRAWS):
         if not beyond:
             break  # what is allowed only grows
         drawn = frozen.layer_by_layer(inputs, given, rng)
         for point in beyond:
-            noise[point] += _squares(drawn[point] - made[point]) / DRAWS
+            noise[point] += _squares(drawn[point] - computed[point]) / DRAWS
         beyond = still_beyond(beyond)
     return frozen.points[beyond[0]] if beyond else None
 

@@ -40,7 +40,7 @@ def fold_ahead(flat: keras.Model) -> keras.Model:
     table = graph.consumers(flat)
     outputs = {id(tensor) for tensor in graph.functional(flat).outputs}
     folded: set[int] = set()
-    made: dict[int, keras.layers.Layer] = {}
+    weighted: dict[int, keras.layers.Layer] = {}
     for node in graph.nodes(flat):
         if not _is_left(node, flat, table) or id(node.outputs[0]) in outputs:
             continue
@@ -48,12 +48,12 @@ def fold_ahead(flat: keras.Model) -> keras.Model:
         layers = [_taking(reader.operation, norm, reader.input_tensors[0].shape) for reader in readers]
         if layers and all(layer is not None for layer in layers):
             folded.add(id(node))
-            made.update({id(reader): layer for reader, layer in zip(readers, layers, strict=True)})
+            weighted.update({id(reader): layer for reader, layer in zip(readers, layers, strict=True)})
 
     def visit(call: graph.Call) -> Any:
         if id(call.node) in folded:
             return call.args[0]
-        return call.run(made[id(call.node)]) if id(call.node) in made else call.run()
+        return call.run(weighted[id(call.node)]) if id(call.node) in weighted else call.run()
 
     return graph.Rebuild(visit, flat=True).model(flat) if folded else flat
 

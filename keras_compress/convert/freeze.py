@@ -99,18 +99,18 @@ def freeze(
     form = RecurrentForm(recurrent if activations and activation_bits == 8 else "unrolled", storage.target)
     mode = "dynamic" if not activations else "16x8" if activation_bits == 16 else "int8"
     flat = flatten(model, representative_dataset, form, mode)
-    made, known, seen = flat.model, {}, 0
+    prepared, known, seen = flat.model, {}, 0
     if activations:
         has_data = representative_dataset is not None
         flat = replace(flat, model=fold_ahead(flat.model))
-        made = with_points(flat, activation_bits, everywhere=not has_points(model), has_data=has_data)
-        free = {point.name for point in untrained_points(made)}
+        prepared = with_points(flat, activation_bits, everywhere=not has_points(model), has_data=has_data)
+        free = {point.name for point in untrained_points(prepared)}
         known = {name: grid for name, grid in (grids or {}).items() if name in free}
-        seen = set_ranges(made, model if graph.is_graph(model) else made, representative_dataset)
-        made = rows_apart(made)
-    batch = batch_of(made, batch_size)
-    freezer = Freezer(made, activation_bits, activations, storage, known)
-    frozen = graph.Rebuild(freezer, input_shape=lambda tensor: (batch, *tensor.shape[1:])).model(made)
+        seen = set_ranges(prepared, model if graph.is_graph(model) else prepared, representative_dataset)
+        prepared = rows_apart(prepared)
+    batch = batch_of(prepared, batch_size)
+    freezer = Freezer(prepared, activation_bits, activations, storage, known, mode)
+    frozen = graph.Rebuild(freezer, input_shape=lambda tensor: (batch, *tensor.shape[1:])).model(prepared)
     frozen.calibration_samples, frozen.recurrent_notes = seen, (*flat.notes, *flat.without_operator)
     frozen.without_operator = flat.without_operator
     return frozen

@@ -53,6 +53,8 @@ class Freezer:
     activations: bool
     storage: Storage = INT8
     known: Mapping[str, Grid] = field(default_factory=dict)
+    # What was asked of `convert`, which refusals name.
+    mode: str = "int8"
     _of: KnownTensors = field(default_factory=KnownTensors)
     # BatchNormalizations that the weights before them have taken in.
     _folded: set[keras.layers.Layer] = field(default_factory=set)
@@ -374,7 +376,7 @@ class Freezer:
             return self._operand(call)
         if isinstance(inner(layer), Rows):
             return self._rows(call)
-        layout_of(inner(layer), layer.name)
+        layout_of(inner(layer), layer.name, self.mode)
         slot = slots_in(layer)[0]
         weight, bias = integer_weight(layer, slot.name), bias_of(layer)
         reader = reader_of(call.node, self.flat, self._table)

@@ -24,17 +24,19 @@ def notes_of_lost(model: keras.Model, frozen: keras.Model) -> list[str]:
     """
     grids = {layer.name: layer for layer in frozen.layers if isinstance(layer, Compressed)}
     notes = []
-    for path, slot_name, found, size in _found(model):
+    for path, slot_name, promised, size in _found(model):
         grid = grids.get(path.replace("/", "."))
         listed = [] if grid is None else grid.transforms.get("kernel", [])
         weight = listed[-1].integer_weight(None) if listed else None
         if weight is None or weight.integers.size != size:
             continue
         sparsity, values = float(np.mean(weight.integers == 0)), len(np.unique(weight.integers))
-        if sparsity < found.sparsity - 0.5 / size:
-            notes.append(f"{path} {slot_name}: {found.sparsity:.1%} zeros became {sparsity:.1%} in the file. {_CURE}.")
-        if found.values and not found.per_channel and values > found.values:
-            notes.append(f"{path} {slot_name}: {found.values} distinct values became {values} in the file. {_CURE}.")
+        if sparsity < promised.sparsity - 0.5 / size:
+            notes.append(
+                f"{path} {slot_name}: {promised.sparsity:.1%} zeros became {sparsity:.1%} in the file. {_CURE}."
+            )
+        if promised.values and not promised.per_channel and values > promised.values:
+            notes.append(f"{path} {slot_name}: {promised.values} distinct values became {values} in the file. {_CURE}.")
     return notes
 
 

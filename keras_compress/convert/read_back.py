@@ -18,7 +18,7 @@ from keras_compress.tflite.lowering.weighted import Weighted
 from keras_compress.tflite.lstm.operator import check_lstms
 
 
-def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], frozen: keras.Model) -> None:
+def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], frozen: keras.Model) -> Graph:
     """Check that weights, scales and biases in the file are the frozen model's, to the integer.
 
     Args:
@@ -27,16 +27,19 @@ def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], f
         weights: What was to be put in; the tensors in the file have their names.
         frozen: The frozen model.
 
+    Returns:
+        The file as it was read.
+
     Raises:
         ValueError: Naming the first tensor that differs, or the weights that are not in the file.
     """
     graph = Graph(read_model(content))
     grids, biases = {grid.name: grid for grid in weights}, _biases(frozen)
-    found: set[str] = set()
+    compared: set[str] = set()
     for tensor in {t for op in graph.operators for t in op.inputs if t >= 0 and graph.is_constant(t)}:
         grid = grids.get(graph.name(tensor))
         if grid is not None:
-            found.add(grid.name)
+            compared.add(grid.name)
             _check_weight(graph, tensor, grid)
     for data, weight, bias in _weighted_tensors(graph):
         quantization = graph.quantization(weight) if graph.is_constant(weight) else None
@@ -50,9 +53,10 @@ def check_integers(content: bytes, mode: str, weights: Iterable[ConstantGrid], f
             _check_bias(graph, data, bias, quantization[0], biases)
     lstms = [(layer.name, layer.integers()) for layer in frozen.layers if isinstance(layer, FusedLSTM)]
     check_lstms(graph, lstms)
-    missing = sorted(set(grids) - found)
+    missing = sorted(set(grids) - compared)
     if missing:
         raise ValueError(f"Expected all weights in the file. Received: none for {missing}")
+    return graph
 
 
 def _check_weight(graph: Graph, tensor: int, grid: ConstantGrid) -> None:

@@ -231,17 +231,17 @@ class Frozen:
         Returns:
             Name of each such point -> what the layers before it made.
         """
-        made: Kept = {}
+        computed: Kept = {}
 
         def at_point(name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
             values = self._unrounded(name, point, values)
             if name not in given or given[name].shape != tuple(values.shape):
                 return values
-            made[name] = np.asarray(values, np.float32)
+            computed[name] = np.asarray(values, np.float32)
             return tf.convert_to_tensor(given[name], values.dtype)
 
         _Run(at_point, weights=self._noisy(noise), lstm=_lstm(noise)).of(self.model, inputs)
-        return made
+        return computed
 
     def _unrounded(self, name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
         before = self._trained.point(name)

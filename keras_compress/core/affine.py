@@ -71,7 +71,12 @@ class QuantSpec:
 
 
 def quantize_to_int(values: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
-    """Nearest integer of the grid, ties to even, saturating at the ends. Float tensor that holds whole numbers."""
+    """Nearest integer of the grid, ties to even, saturating at the ends. Float tensor that holds whole numbers.
+
+    Of an array and a number NumPy makes an array: the same numbers, and sooner.
+    """
+    if isinstance(values, np.ndarray) and isinstance(scale, (float, np.floating)):
+        return np.clip(np.rint(values / scale) + zero_point, np.float32(spec.minimum), np.float32(spec.maximum))
     return ops.clip(ops.round(values / scale) + zero_point, float(spec.minimum), float(spec.maximum))
 
 

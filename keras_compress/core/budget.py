@@ -104,7 +104,8 @@ class Budget(Shown):
         limits: Cost -> value: a name as below, or an object such as `kc.Latency("tflm")` or `kc.FileBytes("int8", x)`.
         **named: The same by name: `macs` (multiply-accumulates of a sample), `params` (number of weights), `bytes` (of
             the float32 file), `arena` (bytes of memory on TFLite-Micro), `latency` (of an invocation here),
-            `latency_ms` (the same in milliseconds, whatever the value), and costs that were registered.
+            `latency_ms` (the same in milliseconds, whatever the value), `bops` (bit operations of a sample),
+            `average_bits` (of a weight), and costs that were registered.
 
     Raises:
         ValueError: For no cost, the same one twice, an unknown one, or a value that is neither.

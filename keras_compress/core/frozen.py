@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_compress.core.affine import dequantize
 from keras_compress.core.registry import register
-from keras_compress.core.ste import value_of
 from keras_compress.core.transform import IntegerWeight, WeightTransform
 
 Tensor = Any
@@ -34,8 +34,9 @@ class FrozenGrid(WeightTransform):
         super().__init__(**kwargs)
         self.bits = int(bits)
         self.scale_shape = [int(n) for n in scale_shape]
-        # What the variables hold from the start; zeros and ones that a file's values replace without.
-        self._first: IntegerWeight | None = None
+        # Tensors until somebody asks for variables: a frozen model has hundreds, which take far longer to make.
+        self.integers: Tensor = None
+        self.scale: Tensor = None
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
@@ -45,23 +46,70 @@ class FrozenGrid(WeightTransform):
     def of(cls, weight: IntegerWeight) -> FrozenGrid:
         """A grid that holds `weight`."""
         made = cls(weight.bits, weight.scale.shape)
-        made._first = weight
+        made._hold(weight.integers, weight.scale)
         made.prepare(weight.integers.shape, ())
-        made._first = None
         return made
 
     def create_variables(self) -> None:
-        dtype = "int8" if self.bits <= 8 else "int32"
-        held = self._first
-        integers = "zeros" if held is None else lambda shape, dtype: ops.convert_to_tensor(held.integers, dtype)
-        scale = "ones" if held is None else lambda shape, dtype: ops.convert_to_tensor(held.scale, dtype)
-        self.integers = self.add_weight(
-            name="integers", shape=self.weight_shape, dtype=dtype, initializer=integers, trainable=False
-        )
-        self.scale = self.add_weight(name="scale", shape=self.scale_shape, initializer=scale, trainable=False)
+        if self.integers is None:
+            # A file's values replace them.
+            self._hold(np.zeros(self.weight_shape, np.int8), np.ones(self.scale_shape, np.float32))
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Integers and scale, as clones, `set_weights` and HDF5 files want them."""
+        self._make_variables()
+        found: list[keras.Variable] = super().variables
+        return found
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """The same."""
+        return self.variables
+
+    def _make_variables(self) -> None:
+        if self.integers is None or isinstance(self.integers, keras.Variable):
+            return
+        for name in ("integers", "scale"):
+            held = getattr(self, name)
+            made = self.add_weight(
+                name=name,
+                shape=held.shape,
+                dtype=keras.backend.standardize_dtype(held.dtype),
+                initializer=lambda shape, dtype, held=held: held,
+                trainable=False,
+            )
+            setattr(self, name, made)
+
+    def _hold(self, integers: Any, scale: Any) -> None:
+        if isinstance(self.integers, keras.Variable):
+            self.integers.assign(integers)
+            self.scale.assign(scale)
+            return
+        self.integers = ops.convert_to_tensor(integers, "int8" if self.bits <= 8 else "int32")
+        self.scale = ops.convert_to_tensor(scale, "float32")
+
+    def save_own_variables(self, store: Any) -> None:
+        """As Keras does with variables."""
+        store["0"], store["1"] = map(ops.convert_to_numpy, (self.integers, self.scale))
+
+    def load_own_variables(self, store: Any) -> None:
+        """As Keras does with variables.
+
+        Raises:
+            ValueError: For others than those of this weight.
+        """
+        found = [store[key] for key in sorted(store.keys())]
+        shapes = [list(each.shape) for each in found]
+        if shapes != [list(self.weight_shape), self.scale_shape]:
+            raise ValueError(
+                f"Expected integers and scale of shapes {list(self.weight_shape)} and {self.scale_shape} for "
+                f"{self.name!r}. Received: {shapes}"
+            )
+        self._hold(*map(np.asarray, found))
 
     def call(self, weight: Tensor, training: bool = False) -> Tensor:
-        return dequantize(ops.cast(self.integers, "float32"), value_of(self.scale), 0.0)
+        return dequantize(ops.cast(self.integers, "float32"), ops.convert_to_tensor(self.scale, "float32"), 0.0)
 
     def integer_weight(self, weight: Tensor = None) -> IntegerWeight:
         return IntegerWeight(

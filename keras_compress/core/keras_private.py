@@ -5,8 +5,8 @@ Each function has a test against what it stands for, so that a version of Keras 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
@@ -19,6 +19,17 @@ Functional: Any = keras.src.models.functional.Functional
 # Keras's own attributes for the whole program, such as its open scopes, by name.
 global_attribute: Callable[[str], Any] = global_state.get_global_attribute
 set_global_attribute: Callable[[str, Any], None] = global_state.set_global_attribute
+
+
+@contextmanager
+def names_counted_anew() -> Iterator[None]:
+    """Names that Keras gives by itself are those of a new session; behind it Keras counts on from before."""
+    before = global_attribute("object_name_uids")
+    set_global_attribute("object_name_uids", None)
+    try:
+        yield
+    finally:
+        set_global_attribute("object_name_uids", before)
 
 
 def maker(tensor: keras.KerasTensor) -> Any:
@@ -255,3 +266,33 @@ class InSavedModel:
         if save_type == "savedmodel":
             self.goes_into_saved_model()
         return super()._trackable_children(save_type, **kwargs)  # type: ignore[misc]
+
+
+# Values in which Keras and TensorFlow look for nothing to track.
+_PLAIN = frozenset({type(None), bool, int, float, str})
+
+
+class PlainAttributes:
+    """A part of layers that are made by the thousand: attributes that hold a plain value are simply set.
+
+    Keras asks of each whether it is a variable, layer, metric, ..., thirty times for a layer without any.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if type(value) in _PLAIN:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+class MadeWithoutBuild(PlainAttributes):
+    """The same of layers with a `get_config` of their own whose constructors leave nothing to `build`.
+
+    Keras would note the constructor's arguments, for the configuration, and put a wrapper around `build`.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = object.__new__(cls)
+        # As Keras leaves them for `__init__`.
+        vars(made).update(_lock=True, _auto_config=None)
+        return made

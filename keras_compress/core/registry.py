@@ -59,16 +59,16 @@ def lookup(kind: str, name: str) -> Any:
     Raises:
         ValueError: If there is none; the message lists the names there are.
     """
-    found = entries(kind)
-    if name in found:
-        return found[name]
-    by_alias = {_alias(key, kind): key for key in found}
+    known = entries(kind)
+    if name in known:
+        return known[name]
+    by_alias = {_alias(key, kind): key for key in known}
     if not isinstance(name, str) or _alias(name, kind) not in by_alias:
         article = "an" if kind[0] in "aeiou" else "a"
         raise ValueError(
-            f"Expected {article} {kind} out of {sorted(found)}. Received: {name!r}{did_you_mean(name, found)}"
+            f"Expected {article} {kind} out of {sorted(known)}. Received: {name!r}{did_you_mean(name, known)}"
         )
-    return found[by_alias[_alias(name, kind)]]
+    return known[by_alias[_alias(name, kind)]]
 
 
 def _alias(name: str, kind: str) -> str:

@@ -24,14 +24,14 @@ def with_earlier(
     Raises:
         TypeError: For a name that never was one.
     """
-    made = dict(parts)
+    renamed = dict(parts)
     for name, value in earlier.items():
         if name not in places:
             near = did_you_mean(name, [*parts, *places])
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{near}")
         part, field = places[name]
         # As a default: the fields that were not given keep theirs.
-        made[part] = replace(made[part], **{field: value})
-        kind = type(made[part]).__name__
+        renamed[part] = replace(renamed[part], **{field: value})
+        kind = type(renamed[part]).__name__
         warn(f"{function}({name}=...) is {part}=kc.{kind}({field}=...) now.", DeprecationWarning)
-    return made
+    return renamed

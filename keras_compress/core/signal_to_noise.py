@@ -18,7 +18,15 @@ def sqnr_db(reference: NDArray[Any], values: NDArray[Any]) -> float:
     20.0
     """
     reference = reference.astype(np.float64)
-    signal, noise = np.square(reference).sum(), np.square(reference - values.astype(np.float64)).sum()
+    return decibels(np.square(reference).sum(), np.square(reference - values.astype(np.float64)).sum())
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Signal to noise from both sums of squares, `10 log10(signal / noise)`, at most 120.
+
+    >>> decibels(100.0, 1.0)
+    20.0
+    """
     if not noise > 0:
         return MOST_DB if noise == 0 else -MOST_DB
     return float(np.clip(10 * np.log10(max(signal, 1e-300) / noise), -MOST_DB, MOST_DB))

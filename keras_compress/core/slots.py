@@ -31,13 +31,13 @@ class Slot:
 
     def variable(self, layer: keras.layers.Layer) -> keras.Variable:
         """The variable in `layer`."""
-        found: Any = layer
+        held: Any = layer
         for part in self.name.split("."):
-            if isinstance(found, (list, tuple)):
-                found = found[int(part)]
+            if isinstance(held, (list, tuple)):
+                held = held[int(part)]
             else:
-                found = found[part] if isinstance(found, dict) else getattr(found, part)
-        return found
+                held = held[part] if isinstance(held, dict) else getattr(held, part)
+        return held
 
 
 SlotFinder = Callable[[Any], tuple[Slot, ...]]
@@ -61,12 +61,12 @@ def _within(*names: str) -> SlotFinder:
 
 def _slots_at(name: str, held: Any) -> tuple[Slot, ...]:
     if isinstance(held, (list, tuple)):
-        found = [slot for index, each in enumerate(held) for slot in _slots_at(str(index), each)]
+        inner = [slot for index, each in enumerate(held) for slot in _slots_at(str(index), each)]
     elif is_graph(held):
-        found = list(_slots_at("layers", held.layers))
+        inner = list(_slots_at("layers", held.layers))
     else:
-        found = list(slots_of(held)) if isinstance(held, keras.layers.Layer) else []
-    return tuple(replace(slot, name=f"{name}.{slot.name}") for slot in found)
+        inner = list(slots_of(held)) if isinstance(held, keras.layers.Layer) else []
+    return tuple(replace(slot, name=f"{name}.{slot.name}") for slot in inner)
 
 
 _KERNEL = (Slot("kernel"),)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.core import kernels
+from keras_compress.core import keras_private, kernels
 
 Tensor = Any
 
@@ -35,7 +35,7 @@ class IntegerWeight:
         return floats
 
 
-class WeightTransform(keras.layers.Layer):
+class WeightTransform(keras_private.MadeWithoutBuild, keras.layers.Layer):
     """A serialisable, differentiable map from the latent weight to the weight that the layer sees.
 
     A subclass implements `kernel`, or else `call(weight, training)`, and, where it has state, `create_variables`,
@@ -205,9 +205,9 @@ def check_order(transforms: Sequence[WeightTransform]) -> frozenset[str]:
     Raises:
         ValueError: Naming the pair.
     """
-    made: dict[str, WeightTransform] = {}
+    promised: dict[str, WeightTransform] = {}
     for transform in transforms:
-        for promise, earlier in made.items():
+        for promise, earlier in promised.items():
             if promise not in transform.preserves:
                 cure = f" Call `{earlier.ended_by}` first." if earlier.ended_by else ""
                 raise ValueError(
@@ -215,5 +215,5 @@ def check_order(transforms: Sequence[WeightTransform]) -> frozenset[str]:
                     f"Received: {type(transform).__name__} after {type(earlier).__name__}, whose {promise!r} it would "
                     f"break.{cure}"
                 )
-        made.update({promise: transform for promise in transform.promises if promise not in made})
-    return frozenset(made)
+        promised.update({promise: transform for promise in transform.promises if promise not in promised})
+    return frozenset(promised)

@@ -30,7 +30,7 @@ def _assign_update(transform: WeightTransform, weight: Tensor) -> None:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class Compressed(TellsOfExport, keras.layers.Wrapper):
+class Compressed(TellsOfExport, keras_private.PlainAttributes, keras.layers.Wrapper):
     """A layer whose weights pass through lists of transforms before it sees them.
 
     The variables of the inner layer keep the latent weights, which the optimizer trains; in each call the layer

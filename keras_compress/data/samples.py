@@ -124,6 +124,17 @@ def filled(arrays: Batch, multiple: int) -> Batch:
     return [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in arrays]
 
 
+def of_samples(values: NDArray[Any], samples: int, fed: int) -> NDArray[Any]:
+    """What a model makes of samples, without what it makes of those that fill the batch.
+
+    Args:
+        values: An output, the batch first; of rows that the batch was folded into, each sample has as many.
+        samples: How many there are.
+        fed: How many the model was fed.
+    """
+    return values if samples == fed else values[: len(values) * samples // fed]
+
+
 def fixed_batch(model: keras.Model) -> int | None:
     """The batch size that a graph was made for, `None` where it takes any."""
     return next((int(t.shape[0]) for t in model.inputs if t.shape[0] is not None), None)

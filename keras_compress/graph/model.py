@@ -100,7 +100,7 @@ def made_like(layer: keras.layers.Layer, overrides: Mapping[str, Any]) -> keras.
     """A new layer with the same configuration, other entries replaced; its variables have their first values."""
     try:
         with configuration(layer) as config:
-            made = type(layer).from_config({**config, **overrides})
+            copy = type(layer).from_config({**config, **overrides})
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             "Expected a layer that its configuration makes again: register its functions and classes with "
@@ -108,10 +108,10 @@ def made_like(layer: keras.layers.Layer, overrides: Mapping[str, Any]) -> keras.
             f"{layer.name!r}: {type(error).__name__}: {remade.first_line(error)}"
         ) from error
     build_config = layer.get_build_config()
-    if layer.built and build_config and not made.built:
-        made.build_from_config(build_config)
-        made.built = True
-    return made
+    if layer.built and build_config and not copy.built:
+        copy.build_from_config(build_config)
+        copy.built = True
+    return copy
 
 
 def _wrappers_in(layer: keras.layers.Layer) -> list[Compressed]:
@@ -268,11 +268,11 @@ def candidates(model: keras.Model, strict: bool = False, quiet: bool = False) ->
     Raises:
         ValueError: With `strict`, for a layer that has to be skipped.
     """
-    found = []
+    compressible = []
     skipped = {}
     for path, layer in graph.walk(model):
         if slots_in(layer):
-            found.append((path, inner(layer)))
+            compressible.append((path, inner(layer)))
         elif reason := skip_reason(inner(layer)):
             skipped[path] = reason
     skipped.update(_out_of_reach(model))
@@ -282,9 +282,9 @@ def candidates(model: keras.Model, strict: bool = False, quiet: bool = False) ->
             raise ValueError(f"Expected compressible layers only (strict=True). Received: {listed}")
         if not quiet:
             warn(f"Layers left as they are: {listed}")
-    if not found:
+    if not compressible:
         raise ValueError(f"Expected a model with a compressible layer. Received: {model.name!r}, which has none.")
-    return found
+    return compressible
 
 
 def _out_of_reach(model: keras.Model) -> Iterator[tuple[str, str]]:

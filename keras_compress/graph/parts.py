@@ -75,14 +75,14 @@ def get_part(owner: keras.layers.Layer, reference: Reference) -> keras.layers.La
 
 def owner_of(owner: keras.layers.Layer, reference: Reference) -> tuple[keras.layers.Layer, Reference]:
     """The innermost layer on the way of a reference, and the rest of the reference: where the part itself is held."""
-    found: Any = owner
+    part: Any = owner
     start = 0
     for position, key in enumerate(reference):
-        if isinstance(found, keras.layers.Layer):
-            owner, start = found, position
-            found = getattr(found, str(key), None)
+        if isinstance(part, keras.layers.Layer):
+            owner, start = part, position
+            part = getattr(part, str(key), None)
         else:
-            found = _item(found, key)
+            part = _item(part, key)
     return owner, reference[start:]
 
 

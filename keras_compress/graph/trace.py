@@ -23,7 +23,7 @@ def trace(
     """The Functional model of what `function` does with symbolic tensors.
 
     Its nodes are the very layers and Keras operations that `function` calls, under unique names while the model is
-    made only.
+    made only. Names that Keras gives by itself do not depend on what was made before: points are found by them again.
 
     Args:
         function: Takes one tensor for each of `inputs`.
@@ -37,7 +37,8 @@ def trace(
     given = names or [f"input_{number}" for number in range(len(inputs))]
     pairs = zip(inputs, given, strict=True)
     fresh = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=each) for t, each in pairs]
-    outputs = function(*fresh)
+    with keras_private.names_counted_anew():
+        outputs = function(*fresh)
     with _unique_names(tree.flatten(outputs)):
         return keras.Model(fresh, outputs, name=name)
 

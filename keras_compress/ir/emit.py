@@ -54,16 +54,16 @@ def emit(graph: Graph) -> Emitted:
     Args:
         graph: A graph that `keras_compress.ir.check.check` takes.
     """
-    made = _Emission(graph)
+    emission = _Emission(graph)
     computed = [name for node in graph.nodes for name in node.outputs]
     constants = [name for node in graph.nodes for name in node.inputs if name and graph.tensors[name].is_constant]
     fed, given = ([tensor for _, tensor in ends] for ends in (graph.inputs, graph.outputs))
     for name in dict.fromkeys((*fed, *constants, *computed, *given)):
-        made.tensor(name)
+        emission.tensor(name)
     for node in graph.nodes:
-        made.node(node)
-    made.interface()
-    return made.emitted
+        emission.node(node)
+    emission.interface()
+    return emission.emitted
 
 
 class _Emission:

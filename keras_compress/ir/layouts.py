@@ -67,16 +67,21 @@ _LAYOUTS: dict[str, Layout] = {
 
 # What layers are taken apart into, not what users write.
 _OF_THIS_LIBRARY = ("Operand", "Rows")
-# Layers that have weights and no int8 kernel -> why.
+# Layers that have weights and no integer kernel in any mode -> why.
 _REFUSED = {
-    "Conv3D": "for CONV_3D has no int8 kernel",
-    "Conv3DTranspose": "for CONV_3D_TRANSPOSE has no int8 kernel",
-    "ConvLSTM3D": "for CONV_3D, which each of its steps would be made of, has no int8 kernel",
+    "Conv3D": "for CONV_3D",
+    "Conv3DTranspose": "for CONV_3D_TRANSPOSE",
+    "ConvLSTM3D": "for CONV_3D, which each of its steps would be made of,",
 }
 
 
-def layout_of(layer: keras.layers.Layer, path: str) -> Layout:
+def layout_of(layer: keras.layers.Layer, path: str, mode: str = "int8") -> Layout:
     """The layout of a layer's kernel.
+
+    Args:
+        layer: A weighted layer.
+        path: Its path, which a refusal names.
+        mode: `"int8"`, `"16x8"` or `"dynamic"`, which a refusal names.
 
     Raises:
         ValueError: For a layer that has no integer kernel yet, by path.
@@ -85,7 +90,7 @@ def layout_of(layer: keras.layers.Layer, path: str) -> Layout:
         if cls.__name__ in _LAYOUTS and cls.__module__.startswith(("keras.", "keras_compress.")):
             return _LAYOUTS[cls.__name__]
     kind = next((cls.__name__ for cls in type(layer).__mro__ if cls.__name__ in _REFUSED), None)
-    why = f", {_REFUSED[kind]}" if kind else ""
+    why = f", {_REFUSED[kind]} has no {mode} kernel" if kind else ""
     known = sorted(set(_LAYOUTS) - set(_OF_THIS_LIBRARY))
     raise ValueError(
         f"Expected layers with integer kernels: {known}. Received: {type(layer).__name__} at {path!r}{why}; "

@@ -57,7 +57,7 @@ class Operator:
         unknown = sorted(set(given) - set(self.settings))
         if unknown:
             raise ValueError(f"Expected attributes out of {sorted(self.settings)}. Received: {unknown}")
-        made = {}
+        completed = {}
         for name, kind in self.settings.items():
             choices = isinstance(kind, tuple) and kind
             default = kind[0] if choices else kind
@@ -65,8 +65,8 @@ class Operator:
             fits = value in kind if choices else type(value) is type(default)
             if not fits:
                 raise ValueError(f"Expected {name} like {kind!r}. Received: {name}={value!r}")
-            made[name] = value
-        return made
+            completed[name] = value
+        return completed
 
 
 _FUSED = {"activation": ACTIVATIONS}

@@ -169,7 +169,7 @@ def strided_slice(shapes: Sequence[Any], values: Sequence[Any], settings: Mappin
     begin, end, strides = (_integers(v) for v in values[1:4])
     if not len(begin) == len(end) == len(strides) == len(shapes[0]) or 0 in strides:
         raise ValueError(f"{begin}, {end}, {strides} for rank {len(shapes[0])}")
-    made = []
+    sizes = []
     for axis, size in enumerate(shapes[0]):
         bit = 1 << axis
         start = None if settings["begin_mask"] & bit else begin[axis]
@@ -178,8 +178,8 @@ def strided_slice(shapes: Sequence[Any], values: Sequence[Any], settings: Mappin
             if not -size <= begin[axis] < size:
                 raise ValueError(f"place {begin[axis]} of {size}")
             continue
-        made.append(len(range(size)[slice(start, stop, strides[axis])]))
-    return [tuple(made)]
+        sizes.append(len(range(size)[slice(start, stop, strides[axis])]))
+    return [tuple(sizes)]
 
 
 def resize(shapes: Sequence[Any], values: Sequence[Any], settings: Mapping[str, Any]) -> list[Shape]:

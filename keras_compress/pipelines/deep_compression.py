@@ -153,7 +153,8 @@ def deep_compression(
         conversion: `kc.Conversion`: what the file is made for.
         filters: Layers to prune and to cluster; all by default.
         folder: Where finished steps are kept: a killed run called again goes on behind its last one, to the same file.
-            It is not noticed if what `fit` works with, or the content of a `tf.data.Dataset`, has become another.
+            It is not noticed if what `fit` works with, the content of a `tf.data.Dataset`, or a callback's setting has
+            become another.
         **earlier: Names of the last release, `sparsities=` and others, with a warning that says the new one.
 
     Returns:

@@ -11,8 +11,9 @@ import keras
 
 # They enter their scans into the registry.
 from keras_compress.core.registry import lookup
+from keras_compress.pipelines import bit_sensitivity as of_bits  # noqa: F401
 from keras_compress.pipelines import weight_sensitivity as of_weights
-from keras_compress.structured.sensitivity import Sensitivity
+from keras_compress.structured.sensitivity import Scan, Sensitivity
 
 
 def sensitivity(
@@ -22,34 +23,38 @@ def sensitivity(
     of: str = "channels",
     data: Any = None,
     **options: Any,
-) -> Sensitivity:
-    """How much a model minds the loss of a part: each is taken away alone, by several ratios.
+) -> Scan:
+    """How much a model minds the loss of a part: each is taken away alone, by several ratios, or put in few bits.
 
     Args:
         model: Built model, plain or made by this library; it is not changed.
         evaluate: `evaluate(model)` -> a metric, the higher the better. By default the accuracy on `data`.
-        of: What is taken away: `"channels"`, group by group, or `"weights"`, the smallest of each layer.
-        data: `(x, y)`, or batches of them that can be gone through more than once: class numbers or one-hot rows.
+        of: What is taken away: `"channels"`, group by group, `"weights"`, the smallest of each layer, or `"bits"`, of
+            the weights of each layer and of the activations of each point.
+        data: `(x, y)`, or batches of them that can be gone through more than once: class numbers or one-hot rows. Of
+            bits also `x` alone, which measures the outputs' signal to noise.
         **options: `ratios=` to try, in (0, 1); `filters=`, which layers. Of channels also `criterion=`, which ranks
-            them, `loss=` for criteria that need gradients, and `rules=`, exceptions.
+            them, `loss=` for criteria that need gradients, and `rules=`, exceptions. Of bits `bits=` to try,
+            `method=` (`"accuracy"`, `"sqnr"`, `"hessian"`), `loss=` and `seed=` for the last.
 
     Returns:
         The metric at each point: `print(result)`, `result.plot("sensitivity.png")`. Of channels:
-        `prune_channels(model, rules=result.ratios(max_drop=0.01))`; of weights: `result.sparsities(0.9)`.
+        `prune_channels(model, rules=result.ratios(max_drop=0.01))`; of weights: `result.sparsities(0.9)`; of bits:
+            `mixed_precision(model, data, sensitivity=result)`.
 
     Raises:
         ValueError: For another part or option, without a metric, for ratios out of (0, 1), a rule that matches nothing,
             or a model with nothing to take away.
 
     **Reference**: Li et al., "Pruning filters for efficient ConvNets" (2017), section 3.2; Han et al., "Learning both
-    weights and connections for efficient neural networks" (2015), section 3.1.
+    weights and connections for efficient neural networks" (2015), section 3.1; Dong et al., "HAWQ-V2" (2020).
     """
     scan = lookup("sensitivity", of)
     known = list(inspect.signature(scan).parameters)[3:]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"Expected options out of {known} for of={of!r}. Received: {', '.join(unknown)}")
-    found: Sensitivity = scan(model, evaluate, data=data, **options)
+    found: Scan = scan(model, evaluate, data=data, **options)
     return found
 
 

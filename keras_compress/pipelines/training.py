@@ -66,13 +66,19 @@ class Trainer:
     def decisive(self) -> dict[str, Any]:
         """What decides how a model is trained, but for the data."""
         kept = self._training
-        by_kind = {"epochs": self._epochs(), "learning_rates": self._rates(), "decay": kept.decay}
-        # A `fit` may count what it does, in a list of its own say.
+        # Named only where they are not the default: folders from before there were such arguments go on.
+        later: dict[str, Any] = {} if kept.decay else {"decay": kept.decay}
+        if kept.callbacks:
+            # Training changes their state, and hangs the model on them.
+            later["callbacks"] = [type(each) for each in kept.callbacks]
         return {
-            **by_kind,
+            **later,
+            "epochs": self._epochs(),
+            "learning_rates": self._rates(),
             "loss": kept.loss,
             "batch_size": kept.batch_size,
             "seed": kept.seed,
+            # A `fit` may count what it does, in a list of its own say.
             "fit": fingerprint(kept.fit, state=False),
         }
 

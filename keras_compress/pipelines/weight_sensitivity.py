@@ -148,17 +148,17 @@ def _values(
 ) -> tuple[float, ...]:
     """The metric at each ratio; the weights are put back."""
     before = [keras.ops.convert_to_numpy(kernel) for kernel in kernels]
-    found = []
+    metrics = []
     try:
         for ratio in ratios:
             for kernel, values in zip(kernels, before, strict=True):
                 kernel.assign(_without_smallest(values, ratio))
-            found.append(metric(model))
+            metrics.append(metric(model))
             line.advance()
     finally:
         for kernel, values in zip(kernels, before, strict=True):
             kernel.assign(values)
-    return tuple(found)
+    return tuple(metrics)
 
 
 def _without_smallest(values: NDArray[Any], ratio: float) -> NDArray[Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -25,40 +25,28 @@ from keras_compress.core.ste import (
     with_gradient,
 )
 from keras_compress.core.warn import warn
+from keras_compress.quantizers.activation_grid import ActivationGrid
+from keras_compress.quantizers.activation_grid import Surrogate as Surrogate
 from keras_compress.quantizers.averaging import averaging_program, corrected, count_on
-from keras_compress.quantizers.kinds import Place
 
 Tensor = Any
-# `(values, upstream, *numbers) -> gradients of the values and of each number`, and the numbers now.
-Surrogate = tuple[Callable[..., Sequence[Tensor]], Sequence[Tensor]]
 # Under this the warning of an untrained range is marked as given: one for a model, not one for each point.
 _UNTRAINED = object()
 
 
-class ActivationQuantizer(keras.layers.Layer):
-    """Decides range and integers of an activation. Subclasses implement `parameters` and `call`.
+class ActivationQuantizer(ActivationGrid, keras_private.MadeWithoutBuild, keras.layers.Layer):
+    """Decides range and integers of an activation, as a Keras layer. Subclasses implement `parameters` and `call`.
 
     Args:
         bits: 1 to 8, or 16 (symmetric).
-
-    Class attributes:
-        allowed_bits: Values of `bits` for which the method is defined.
-        non_negative: It takes values of 0 and more only: `quantize_model` puts it behind ReLUs.
-        replaces_relu: It takes the place of a ReLU, as a function of its input.
 
     Raises:
         ValueError: For other bits.
     """
 
-    allowed_bits: tuple[int, ...] = (*range(1, 9), 16)
-    non_negative: bool = False
-    replaces_relu: bool = False
-
     def __init__(self, bits: int = 8, *, name: str | None = None, trainable: bool = True) -> None:
         super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)
-        if isinstance(bits, bool) or bits not in self.allowed_bits:
-            raise ValueError(f"Expected `bits` out of {self.allowed_bits}. Received: bits={bits}")
-        self.bits = bits
+        self.set_bits(bits)
         self.supports_masking = True
         self.create_variables()
         self.built = True
@@ -68,85 +56,14 @@ class ActivationQuantizer(keras.layers.Layer):
         """Constructor arguments of a few examples: what the conformance tests try."""
         return [{}]
 
-    @property
-    def spec(self) -> affine.QuantSpec:
-        """Integer format: asymmetric, or symmetric for 16 bits as TFLite has it."""
-        wide = self.bits == 16
-        return affine.QuantSpec(bits=self.bits, symmetric=wide, narrow_range=wide)
-
     def create_variables(self) -> None:
         """Make variables; none by default."""
-
-    def trained(self) -> bool:
-        """Whether the range is known."""
-        return True
-
-    def stands_at(self, place: Place) -> bool:
-        """Whether `quantize_model` may put it there."""
-        if self.replaces_relu:
-            return place is Place.RELU
-        if place is Place.MEAN:
-            # The device has 8 bits for them, at no cost; few levels would leave little of a mean.
-            return self.bits >= 8 and not self.non_negative
-        return place is not Place.ANYWHERE or not self.non_negative
-
-    def parameters(self) -> tuple[Tensor, Tensor]:
-        """`(scale, zero_point)` of inference, float scalars."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `parameters()`.")
-
-    def range(self) -> tuple[Tensor, Tensor]:
-        """`(low, high)` of inference, before 0.0 is included."""
-        scale, zero_point = self.parameters()
-        spec = self.spec
-        return (spec.minimum - zero_point) * scale, (spec.maximum - zero_point) * scale
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement `call(inputs, training)`.")
 
-    def surrogate(self) -> Surrogate:
-        """The gradient of training and the numbers that it moves: 1 inside the range, 0 outside, and none."""
-        low, high = self.range()
-        return lambda values, upstream: (gradient_inside(values, low, high, upstream),), ()
-
-    def inferred(self, forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """What `forward` makes of float32 values in inference, with the gradient of training.
-
-        Saliency maps, adversarial examples and loops that call the model without `training=True` have gradients so.
-        """
-        backward, numbers = self.surrogate()
-        return in_float32(lambda values: with_gradient(forward, backward, values, *numbers), inputs)
-
-    def check_range(self, where: str) -> None:
-        """Refuse a range that training has made NaN or infinite.
-
-        Raises:
-            ValueError: Naming the place.
-        """
-        low, high = (float(end) for end in self.range())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(
-                f"Expected a finite range of activations. Received: {low} to {high} at {where!r}: the training "
-                "diverged, or a layer before it gives values that are not finite"
-            )
-
-    def plain(self, inputs: Any) -> Any:
-        """The same function of inference as plain Keras operations."""
-        if not self.trained():
-            return inputs
-        scale, zero_point = (float(p) for p in self.parameters())
-        return in_float32(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
-
-    def unrounded(self, inputs: Any) -> Any:
-        """What is left of it in a model that computes in floats: the function without the rounding."""
-        low, high = (float(end) for end in self.range())
-        return in_float32(lambda values: ops.clip(values, low, high), inputs)
-
     def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
         return keras.KerasTensor(inputs.shape, inputs.dtype)
-
-    def summary_values(self) -> dict[str, float]:
-        """Figures worth a curve in TensorBoard, by name."""
-        return {}
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "trainable": self.trainable, "bits": self.bits}
@@ -436,6 +353,9 @@ class FixedGrid(ActivationQuantizer):
         return within, ()
 
     def plain(self, inputs: Any) -> Any:
+        if tf.is_tensor(inputs) and hasattr(inputs, "numpy") and inputs.dtype == tf.float32:
+            # Of values at hand NumPy makes the same ones; starting TensorFlow's operators takes ten times longer.
+            return tf.convert_to_tensor(self._on_grid(inputs.numpy()))
         return in_float32(self._on_grid, inputs)
 
     def _on_grid(self, values: Tensor) -> Tensor:
@@ -443,7 +363,8 @@ class FixedGrid(ActivationQuantizer):
             integers = affine.round_half_away(values / self._scale + self._zero_point)
             values = affine.dequantize(integers, self._scale, self._zero_point)
         if self._lowest is not None:
-            values = ops.maximum(values, (self._lowest - self._zero_point) * self._scale)
+            maximum = np.maximum if isinstance(values, np.ndarray) else ops.maximum
+            values = maximum(values, np.float32((self._lowest - self._zero_point) * self._scale))
         # A tensor's lowest integer may be one that symmetric ranges leave out.
         spec = self.spec if self.lowest >= self.spec.minimum else replace(self.spec, narrow_range=False)
         return affine.fake_quantize(values, self._scale, float(self._zero_point), spec)
@@ -454,7 +375,7 @@ class FixedGrid(ActivationQuantizer):
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class QuantizeActivation(TellsOfExport, keras.layers.Layer):
+class QuantizeActivation(TellsOfExport, keras_private.MadeWithoutBuild, keras.layers.Layer):
     """A point of the graph where the device holds integers.
 
     Args:
@@ -464,9 +385,9 @@ class QuantizeActivation(TellsOfExport, keras.layers.Layer):
     Shapes: any; the output has the shape and dtype of the input.
     """
 
-    def __init__(self, quantizer: ActivationQuantizer, stands_for: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, quantizer: ActivationGrid, stands_for: str | None = None, **kwargs: Any) -> None:
         super().__init__(dtype="float32", autocast=False, **{k: v for k, v in kwargs.items() if k != "dtype"})
-        self.quantizer = quantizer
+        self.quantizer: Any = quantizer
         self.stands_for = stands_for
         self.supports_masking = True
         self.built = True

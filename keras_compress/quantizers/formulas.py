@@ -1,4 +1,4 @@
-"""What papers say of weights and of activations alike, as pure functions: signs and their slopes, LSQ, DoReFa.
+"""What papers say of weights and of activations alike, as pure functions: signs and their slopes, PACT, LSQ, DoReFa.
 
 Quantizers of both kinds compute with these, so that a network whose weights and activations have one method has one
 method.
@@ -72,6 +72,35 @@ def lsq_gradients(
     zeros = tf.zeros_like(upstream)
     integers = affine.quantize_to_int(values, step, float(zero_point), spec) - float(zero_point)
     return tf.where(inside, upstream, zeros), upstream * (integers - tf.where(inside, steps, zeros))
+
+
+def lsq_gradient_factor(count: Any, highest: Any) -> Any:
+    """`1 / sqrt(N Qp)`, which a step's gradient is multiplied by. Esser et al., section 2.2.
+
+    Args:
+        count: `N`: weights that share the step, or elements of one sample; a number or a tensor.
+        highest: `Qp`.
+
+    >>> lsq_gradient_factor(8, 2)
+    0.25
+    """
+    shared = count * highest
+    return tf.math.rsqrt(shared) if tf.is_tensor(shared) else 1.0 / math.sqrt(shared)
+
+
+def pact_gradients(upstream: Tensor, values: Tensor, clip: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
+    """Gradients of the values, and of the clip for each value: to be summed. Choi et al. (2018), equations 1 to 3.
+
+    Args:
+        upstream: Gradient of the values clipped to `[0, clip]`, or to `[-clip, clip]`, and rounded.
+        values: Weights or activations.
+        clip: The clip, above 0, in a shape that broadcasts.
+        signed: Whether the range has its mirror image below 0, as weights need it; the paper's has not.
+    """
+    zeros = tf.zeros_like(upstream)
+    inside = (values > -clip if signed else values >= 0.0) & (values < clip)
+    below = tf.where(values <= -clip, -upstream, zeros) if signed else zeros
+    return tf.where(inside, upstream, zeros), tf.where(values >= clip, upstream, below)
 
 
 def dorefa_intervals(bits: int) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from keras import ops
-
 from keras_compress.core import affine
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
+from keras_compress.quantizers.formulas import pact_gradients
 from keras_compress.quantizers.weight_quantizer import IntegerGrid
 from keras_compress.quantizers.weight_scale import TrainedScaleQuantizer, positive, sum_of_groups
 
@@ -23,11 +22,10 @@ def _grid(spec: affine.QuantSpec) -> IntegerGrid:
         return affine.quantize_to_int(weight, scale, 0.0, spec), scale
 
     def weight_gradient(upstream: Tensor, weight: Tensor, alpha: Tensor) -> Tensor:
-        return ops.where(ops.abs(weight) < positive(alpha), upstream, ops.zeros_like(upstream))
+        return pact_gradients(upstream, weight, positive(alpha), signed=True)[0]
 
     def state_gradients(upstream: Tensor, weight: Tensor, alpha: Tensor) -> tuple[Tensor]:
-        clipped = ops.abs(weight) >= positive(alpha)
-        return (sum_of_groups(ops.where(clipped, upstream * ops.sign(weight), ops.zeros_like(upstream)), alpha),)
+        return (sum_of_groups(pact_gradients(upstream, weight, positive(alpha), signed=True)[1], alpha),)
 
     return IntegerGrid(to_integers, weight_gradient, state_gradients, exact=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 from keras import ops
@@ -11,7 +10,7 @@ from keras import ops
 from keras_compress.core import affine
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
-from keras_compress.quantizers.formulas import lsq_first_step, lsq_gradients
+from keras_compress.quantizers.formulas import lsq_first_step, lsq_gradient_factor, lsq_gradients
 from keras_compress.quantizers.weight_quantizer import IntegerGrid
 from keras_compress.quantizers.weight_scale import TrainedScaleQuantizer, group_size, positive, sum_of_groups
 
@@ -29,8 +28,8 @@ def _grid(spec: affine.QuantSpec) -> IntegerGrid:
 
     def state_gradients(upstream: Tensor, weight: Tensor, relative: Tensor, first: Tensor) -> tuple[Tensor, None]:
         of_each = lsq_gradients(upstream, weight, positive(relative * first), spec)[1]
-        gradient_scale = 1.0 / math.sqrt(group_size(weight, first) * spec.maximum)
-        return sum_of_groups(of_each, first) * gradient_scale / first, None
+        factor = lsq_gradient_factor(group_size(weight, first), spec.maximum)
+        return sum_of_groups(of_each, first) * factor / first, None
 
     return IntegerGrid(to_integers, weight_gradient, state_gradients, exact=True)
 

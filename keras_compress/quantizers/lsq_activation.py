@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_compress.core import affine
 from keras_compress.core.registry import register
 from keras_compress.core.ste import compiled
-from keras_compress.quantizers.formulas import lsq_first_step, lsq_gradients
+from keras_compress.quantizers.formulas import lsq_first_step, lsq_gradient_factor, lsq_gradients
 from keras_compress.quantizers.learned_scale import LearnedScale, scale_of
 
 Tensor = Any
@@ -29,15 +29,15 @@ def _first_step(highest: int) -> Callable[[Tensor], Tensor]:
 def _backward(spec: affine.QuantSpec, zero_point: int) -> Callable[..., tuple[Tensor, Tensor]]:
     def gradients(values: Tensor, step: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
         of_values, of_each = lsq_gradients(upstream, values, scale_of(step, 1), spec, zero_point)
-        return of_values, tf.reduce_sum(of_each) * _gradient_scale(values, float(spec.maximum - zero_point))
+        factor = lsq_gradient_factor(_features(values), float(spec.maximum - zero_point))
+        return of_values, tf.reduce_sum(of_each) * factor
 
     return compiled(gradients)
 
 
-def _gradient_scale(values: Tensor, highest: float) -> Tensor:
-    """`1 / sqrt(N * Qp)`, N the elements of one sample."""
-    features = tf.size(values) / tf.maximum(tf.shape(values)[0], 1)
-    return tf.math.rsqrt(tf.cast(features, "float32") * highest)
+def _features(values: Tensor) -> Tensor:
+    """Elements of one sample, float32."""
+    return tf.cast(tf.size(values) / tf.maximum(tf.shape(values)[0], 1), "float32")
 
 
 @register("activation_quantizer")

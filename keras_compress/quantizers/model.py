@@ -346,11 +346,11 @@ def _warn_of_places(model: keras.Model) -> None:
 
 def _written_in(model: keras.Model, prefix: str) -> list[tuple[str, keras.layers.Layer]]:
     """Layers with sub-layers, in the graphs of a model, that users wrote."""
-    found = []
+    written = []
     for reference, layer in graph.children(model):
         path = prefix + parts.path_of(reference)
         if graph.is_graph(layer):
-            found += _written_in(layer, path + "/")
+            written += _written_in(layer, path + "/")
         elif graph.children(layer):
-            found.append((path, layer))
-    return found
+            written.append((path, layer))
+    return written

@@ -14,6 +14,7 @@ from keras_compress.core import affine
 from keras_compress.core.context import first_time_in_call
 from keras_compress.core.registry import register
 from keras_compress.core.ste import compiled
+from keras_compress.quantizers.formulas import pact_gradients
 from keras_compress.quantizers.learned_scale import SMALLEST, LearnedScale, scale_of
 
 Tensor = Any
@@ -22,9 +23,8 @@ CANDIDATES = 32
 
 
 def _backward(values: Tensor, alpha: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
-    clip, zeros = tf.maximum(alpha, SMALLEST), tf.zeros_like(upstream)
-    to_values = tf.where((values >= 0.0) & (values < clip), upstream, zeros)
-    return to_values, tf.reduce_sum(tf.where(values >= clip, upstream, zeros))
+    of_values, of_each = pact_gradients(upstream, values, tf.maximum(alpha, SMALLEST), signed=False)
+    return of_values, tf.reduce_sum(of_each)
 
 
 @functools.cache
@@ -101,8 +101,8 @@ class Pact(LearnedScale):
         return _best_clip(self.spec)(values)
 
     def backward(self) -> Callable[..., tuple[Tensor, Tensor]]:
-        found: Callable[..., tuple[Tensor, Tensor]] = _gradients
-        return found
+        gradients: Callable[..., tuple[Tensor, Tensor]] = _gradients
+        return gradients
 
     def penalize(self, learned: Tensor) -> None:
         if self.trainable and self.regularization and first_time_in_call(self):

@@ -14,7 +14,8 @@ from keras_compress.core.printable import scope_name
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
 from keras_compress.graph.model import LayerCopies, copy_layer, inner
-from keras_compress.quantizers.activation import ActivationQuantizer, FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+from keras_compress.quantizers.activation_grid import ActivationGrid
 from keras_compress.quantizers.kinds import (
     FIXED_GRID_16,
     FIXED_GRIDS,
@@ -30,7 +31,7 @@ from keras_compress.quantizers.kinds import (
 from keras_compress.quantizers.round_average import RoundAverage, grid_of
 
 Node = Any
-QuantizerFactory = Callable[[str, Place], ActivationQuantizer | None]
+QuantizerFactory = Callable[[str, Place], ActivationGrid | None]
 
 
 def is_float(tensor: Any) -> bool:
@@ -46,7 +47,7 @@ def points_of(model: keras.Model, through: bool = False) -> set[int]:
         through: Whether a call that only moves values stands between no two others, see `reader_of`.
     """
     table = graph.consumers(model)
-    found = set()
+    points = set()
     for node in graph.nodes(model):
         if graph.is_graph(node.operation) or isinstance(node.operation, QuantizeActivation):
             continue
@@ -55,8 +56,8 @@ def points_of(model: keras.Model, through: bool = False) -> set[int]:
         # Values that are only moved on their way to a point are on its grid already, but for those on a fixed one.
         moved = kind_of(node.operation) is not Kind.FIXED and point_behind(node, model, table) is not None
         if not moved and not _joined(node, model, table):
-            found.add(id(node))
-    return found
+            points.add(id(node))
+    return points
 
 
 def reader_of(node: Node, model: keras.Model, table: dict[int, list[Node]]) -> Node | None:
@@ -139,14 +140,14 @@ def _destinations(node: Node, model: keras.Model, table: dict[int, list[Node]]) 
     outputs = graph.functional(model).outputs
     if any(tensor is out for tensor in node.outputs for out in outputs):
         return {None}
-    found: set[int | None] = set()
+    destinations: set[int | None] = set()
     for reader in (reader for tensor in node.outputs for reader in table.get(id(tensor), [])):
         kind = kind_of(reader.operation)
         if kind is Kind.SAME and not graph.is_graph(reader.operation):
-            found |= _destinations(reader, model, table)
+            destinations |= _destinations(reader, model, table)
         else:
-            found.add(id(reader) if kind is Kind.JOIN else None)
-    return found or {None}
+            destinations.add(id(reader) if kind is Kind.JOIN else None)
+    return destinations or {None}
 
 
 def _place_of(node: Node) -> Place:
@@ -259,7 +260,7 @@ class PlacePoints:
             self._activations[id(layer)] = keras.layers.Activation(inner(layer).activation, name=name)
         return self._activations[id(layer)]
 
-    def _point(self, call: graph.Call, tensor: Any, suffix: str, made: ActivationQuantizer | None) -> Any:
+    def _point(self, call: graph.Call, tensor: Any, suffix: str, made: ActivationGrid | None) -> Any:
         if made is None or not isinstance(tensor, keras.KerasTensor):
             return tensor
         again = f"_{call.index}" if call.index else ""

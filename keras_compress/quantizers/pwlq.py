@@ -74,16 +74,16 @@ def best_breakpoints(steps: tuple[int, ...], overlapping: bool) -> Array:
     def shares(free: Array) -> Array:
         # Any numbers to ascending shares in (0, 1): the minimum is found without constraints.
         parts = np.exp(free - free.max())
-        found: Array = np.cumsum(parts / parts.sum())[:-1]
-        return found
+        optimum: Array = np.cumsum(parts / parts.sum())[:-1]
+        return optimum
 
     def at(largest: float) -> Array:
         def error(free: Array) -> float:
             return expected_error(list(shares(np.append(free, 0.0)) * largest), largest, steps, overlapping)
 
         start = np.linspace(-1.0, 0.0, len(steps))[:-1]
-        found = minimize(error, start, method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-12, "maxiter": 4000})
-        return shares(np.append(found.x, 0.0))
+        optimum = minimize(error, start, method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-12, "maxiter": 4000})
+        return shares(np.append(optimum.x, 0.0))
 
     return np.stack([at(float(largest)) for largest in _KNOTS])
 

@@ -30,7 +30,8 @@ def grid_of(tensor: Any) -> ActivationQuantizer | None:
     while (made := keras_private.made_by(tensor)) is not None:
         operation, inputs = made
         if isinstance(operation, QuantizeActivation):
-            return operation.quantizer
+            found: ActivationQuantizer = operation.quantizer
+            return found
         moves = kind_of(operation) in (Kind.SAME, Kind.AVERAGE) and not graph.is_graph(operation)
         if not moves or len(inputs) != 1:
             return None

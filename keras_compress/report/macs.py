@@ -48,17 +48,17 @@ def positions_by_layer(model: keras.Model) -> dict[int, int | None]:
 
 def _calls(model: keras.Model) -> dict[int, tuple[Any, Counter[tuple[Shape, Shape]]]]:
     """`id(layer)` -> the layer, and how often it is called with which input and output shape."""
-    found: dict[int, tuple[Any, Counter[tuple[Shape, Shape]]]] = {}
+    calls: dict[int, tuple[Any, Counter[tuple[Shape, Shape]]]] = {}
     for node in graph.nodes(model) if graph.is_graph(model) else ():
         layer = node.operation
         if graph.is_graph(layer):
             # Each call of a nested model calls all of its layers.
             for key, (nested, shapes) in _calls(layer).items():
-                found.setdefault(key, (nested, Counter()))[1].update(shapes)
+                calls.setdefault(key, (nested, Counter()))[1].update(shapes)
         elif isinstance(layer, keras.layers.Layer) and node.input_tensors and node.outputs:
             pair = (tuple(node.input_tensors[0].shape), tuple(node.outputs[0].shape))
-            found.setdefault(id(layer), (layer, Counter()))[1][pair] += 1
-    return found
+            calls.setdefault(id(layer), (layer, Counter()))[1][pair] += 1
+    return calls
 
 
 def _positions(layer: keras.layers.Layer, inputs: Shape, outputs: Shape) -> int | None:

@@ -328,18 +328,18 @@ def _activation_bits(model: keras.Model, outside: int = FLOAT_BITS) -> dict[int,
         model: Any model; of one without a graph, nothing is known.
         outside: Bits of what the model's outputs become.
     """
-    found: dict[int, int] = {}
+    bits: dict[int, int] = {}
     if not graph.is_graph(model):
-        return found
+        return bits
     table = graph.consumers(model)
     ends = {id(tensor) for tensor in graph.functional(model).outputs}
     for node in graph.nodes(model):
         layer = node.operation
         if graph.is_graph(layer):
-            found.update(_activation_bits(layer, _bits_behind(node, table, ends, outside)))
+            bits.update(_activation_bits(layer, _bits_behind(node, table, ends, outside)))
         elif isinstance(layer, keras.layers.Layer) and slots_in(layer):
-            found[id(layer)] = _bits_behind(node, table, ends, outside)
-    return found
+            bits[id(layer)] = _bits_behind(node, table, ends, outside)
+    return bits
 
 
 def _bits_behind(node: Any, table: dict[int, list[Any]], ends: set[int], outside: int) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.core.affine import QuantSpec, dequantize, quantize_to_int
-from keras_compress.data.samples import InputSpec, filled, samples
+from keras_compress.data.samples import InputSpec, filled, of_samples, samples
 from keras_compress.runtime.process_target import check_header
 from keras_compress.runtime.target import Target, TensorSpec
 
@@ -83,7 +83,8 @@ def run(target: Target, content: bytes, x: Any, label: str = "") -> list[Array]:
     batch = _batch(arrays, signature.inputs)
     outputs = target.run(content, _grouped(arrays, batch), label)
     if batch > 1:
-        outputs = [array.reshape(-1, *array.shape[2:])[: len(arrays[0])] for array in outputs]
+        filled_to = batch * -(-len(arrays[0]) // batch)
+        outputs = [of_samples(array.reshape(-1, *array.shape[2:]), len(arrays[0]), filled_to) for array in outputs]
     return [_as_real(array, spec) for array, spec in zip(outputs, signature.outputs, strict=True)]
 
 

@@ -91,8 +91,8 @@ def estimate_ethos_u(
             f"gives it. Received: {label}, with {stats.operators[DECODE]} {DECODE}, which Vela would leave to the CPU"
         )
     _check_weights(read_model(content), label)
-    found = _compile(content, label, device, time_limit_s)
-    left = _operators(found.compiled)
+    compilation = _compile(content, label, device, time_limit_s)
+    left = _operators(compilation.compiled)
     cpu = tuple(entry for kind, entry in left if kind != COMPILED)
     if len(cpu) == len(left):
         raise ValueError(
@@ -100,8 +100,8 @@ def estimate_ethos_u(
             f"Received: {label}, all of whose operators Vela leaves to the CPU: {', '.join(cpu)[:300]}"
         )
     if save_to is not None:
-        write_atomic(save_to, found.compiled)
-    return _as_estimate(found, device, cpu, stats.weight_payload_bytes)
+        write_atomic(save_to, compilation.compiled)
+    return _as_estimate(compilation, device, cpu, stats.weight_payload_bytes)
 
 
 def _check_weights(model: Any, label: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,42 @@ class Measurement(Shown):
         return asdict(self)
 
 
+@overload
+def measure(
+    model: Model,
+    x: Any = ...,
+    y: Any = ...,
+    *,
+    target: str = ...,
+    baseline: None = ...,
+    runs: int = ...,
+    warmup: int = ...,
+    threads: int = ...,
+    metric: Metric | None = ...,
+    time_limit_s: float = ...,
+    memory_limit_bytes: int | None = ...,
+    alt_decompression_memory_bytes: int = ...,
+) -> Measurement: ...
+
+
+@overload
+def measure(
+    model: Model,
+    x: Any = ...,
+    y: Any = ...,
+    *,
+    target: str = ...,
+    baseline: Model,
+    runs: int = ...,
+    warmup: int = ...,
+    threads: int = ...,
+    metric: Metric | None = ...,
+    time_limit_s: float = ...,
+    memory_limit_bytes: int | None = ...,
+    alt_decompression_memory_bytes: int = ...,
+) -> dict[str, Measurement]: ...
+
+
 def measure(
     model: Model,
     x: Any = None,
@@ -119,10 +155,10 @@ def measure(
         "memory_limit_bytes": memory_limit_bytes,
         "alt_decompression_memory_bytes": alt_decompression_memory_bytes,
     }
-    found = measure_all(
+    measured = measure_all(
         models, x, y, target=target, runs=runs, warmup=warmup, threads=threads, metric=metric, **options
     )
-    return found["model"] if baseline is None else found
+    return measured["model"] if baseline is None else measured
 
 
 @progress.shown("measuring")

@@ -165,8 +165,9 @@ class Tally:
         segment = self.segment
         points, exact = simulated.points, simulated.exact[segment.point]
         signature = runner.describe(segment.content, segment.point)
-        # Of a file made for several samples at a time, one call runs as many.
-        batch = self.batch
+        # Of a file made for several samples at a time, one call runs as many. Rows that the batch was folded into are
+        # more than samples.
+        calls = len(simulated.inputs[0]) // self.batch
         fed = []
         for source, spec in zip(segment.inputs, signature.inputs, strict=True):
             values = (
@@ -174,7 +175,6 @@ class Tally:
                 if source in points
                 else deployed.as_input(self._model_input(source, simulated.inputs), spec)
             )
-            calls = len(values) // batch
             fed.append(shaped(values, (calls, *spec.sample_shape), source))
         got = runner.run(segment.content, fed, segment.point)[0]
         expected = shaped(points[segment.point], got.shape, segment.point)

@@ -54,16 +54,16 @@ def shipped(
     options = {**_options(graph, label), "batch_size": _batch_size(graph, model)}
     target = "tflm" if kernels is not None and set(kernels) == {"tflm"} else _target(graph)
     few = _few(x, model)
-    made = convert(model, target, representative_dataset=None if is_frozen(model) else few, **options)
-    tensors = _tensors(graph, made, label)
+    artifact = convert(model, target, representative_dataset=None if is_frozen(model) else few, **options)
+    tensors = _tensors(graph, artifact, label)
     grids = {point: grid for point, tensor in tensors.items() if (grid := _grid(graph, tensor)) is not None}
-    cells, same_cells = _cells(made, graph)
-    same = same_cells and all(_same(made.frozen, name, grid) for name, grid in grids.items() if made.frozen)
-    if made.frozen is None or is_frozen(model) or same:
-        return _with_content(made, content, graph, tensors)
-    bits = 16 if made.mode == "16x8" else 8
+    cells, same_cells = _cells(artifact, graph)
+    same = same_cells and all(_same(artifact.frozen, name, grid) for name, grid in grids.items() if artifact.frozen)
+    if artifact.frozen is None or is_frozen(model) or same:
+        return _with_content(artifact, content, graph, tensors)
+    bits = 16 if artifact.mode == "16x8" else 8
     known = {"grids": {**grids, **cells}, "recurrent": options["recurrent"], "batch_size": options["batch_size"]}
-    frozen = freeze(model, few, activation_bits=bits, storage=made.storage, **known)
+    frozen = freeze(model, few, activation_bits=bits, storage=artifact.storage, **known)
     return _with_content(convert(frozen, target, **options), content, graph, tensors)
 
 

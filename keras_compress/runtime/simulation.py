@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.data.samples import cut, filled, fixed_batch
+from keras_compress.data.samples import cut, filled, fixed_batch, of_samples
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import QuantizeActivation
 
@@ -50,10 +50,11 @@ def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence
     def simulate(inputs: Sequence[Array]) -> list[Array]:
         batches = []
         for batch in cut(list(inputs), fixed or BATCH_SIZE):
-            fed = zip(filled(batch, fixed or 1), signature, strict=True)
+            whole = filled(batch, fixed or 1)
             program = run if next(done) < BATCHES_UNTRACED else traced()
+            fed = zip(whole, signature, strict=True)
             found = program([tf.convert_to_tensor(array, spec.dtype) for array, spec in fed])
-            batches.append([np.asarray(values)[: len(batch[0])] for values in found])
+            batches.append([of_samples(np.asarray(values), len(batch[0]), len(whole[0])) for values in found])
         return [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*batches, strict=True)]
 
     return simulate

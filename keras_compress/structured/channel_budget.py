@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_compress.core.budget import Budget, Limit
@@ -23,6 +25,19 @@ _HALVINGS = 24
 
 
 @dataclass(frozen=True)
+class _Rest:
+    """What is left of a model without the removed channels; it is cut once, whatever costs are asked of it."""
+
+    graph: ChannelGraph
+    removed: Removed
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The smaller model."""
+        return cut(self.graph, self.removed)
+
+
+@dataclass(frozen=True)
 class _Goal:
     """One limit, beside the unpruned model.
 
@@ -37,24 +52,24 @@ class _Goal:
     fraction: float
 
     @classmethod
-    def of(cls, limit: Limit, graph: ChannelGraph) -> _Goal:
+    def of(cls, limit: Limit, unpruned: _Rest) -> _Goal:
         """A limit's goal for an unpruned model."""
-        cost, none = limit.cost, graph.none_removed()
+        cost = limit.cost
         with ProgressLine(f"{cost.noun} of the unpruned model"):
             if isinstance(cost, ChannelCost):
-                whole: Any = cost.value(graph, none)
+                whole: Any = cost.value(unpruned.graph, unpruned.removed)
             else:
-                unpruned = cut(graph, none)
-                whole = cost.whole(unpruned) if limit.is_fraction else cost.of(unpruned)
+                whole = cost.whole(unpruned.model) if limit.is_fraction else cost.of(unpruned.model)
         return cls(limit, whole, limit.most if limit.is_fraction else limit.most / float(whole))
 
-    def left(self, graph: ChannelGraph, removed: Removed) -> float:
-        """The fraction of the cost that is left without the removed channels."""
+    def left(self, rest: _Rest) -> float:
+        """The fraction of the cost that is left."""
         cost = self.limit.cost
         if isinstance(cost, ChannelCost):
-            return cost.value(graph, removed) / float(self.whole)
-        model = cut(graph, removed)
-        return cost.fraction(model, self.whole) if self.limit.is_fraction else cost.of(model) / float(self.whole)
+            return cost.value(rest.graph, rest.removed) / float(self.whole)
+        if self.limit.is_fraction:
+            return cost.fraction(rest.model, self.whole)
+        return cost.of(rest.model) / float(self.whole)
 
     def told(self, fraction: float) -> str:
         """A fraction of the cost as the limit was given."""
@@ -75,7 +90,8 @@ class ChannelBudget:
     """
 
     def __init__(self, budget: Budget, graph: ChannelGraph) -> None:
-        goals = [_Goal.of(limit, graph) for limit in budget]
+        unpruned = _Rest(graph, graph.none_removed())
+        goals = [_Goal.of(limit, unpruned) for limit in budget]
         self._goals = [goal for goal in goals if goal.fraction < 1.0]
         for goal in goals:
             if goal.fraction >= 1.0:
@@ -112,9 +128,10 @@ class ChannelBudget:
         with ProgressLine(f"{self._units} of candidates", self._evaluations) as line:
 
             def cost(removed: Removed) -> float:
-                found = self._scaled([each.left(graph, removed) for each in self._goals])
+                rest = _Rest(graph, removed)
+                left = self._scaled([goal.left(rest) for goal in self._goals])
                 line.advance()
-                return found
+                return left
 
             reach = (in_the_end or choose)(1.0)
             nearest = self._reached(graph, reach)
@@ -124,12 +141,12 @@ class ChannelBudget:
             if left > goal:
                 return most
             if self._evaluations is None:
-                found = _counted(choose, cost, goal, filling)
+                candidate = _counted(choose, cost, goal, filling)
             else:
-                found = self._searched(graph, choose, cost, goal, _Candidate(most, 0.0, left), filling)
+                candidate = self._searched(graph, choose, cost, goal, _Candidate(most, 0.0, left), filling)
         if share == 1.0:
-            self._warn_of_rest(found.cost)
-        return found.removed
+            self._warn_of_rest(candidate.cost)
+        return candidate.removed
 
     def _scaled(self, fractions: Sequence[float]) -> float:
         """One figure for the fractions of all costs that are left: at the goal where the last of them is."""
@@ -142,7 +159,8 @@ class ChannelBudget:
         Raises:
             ValueError: If that is over the budget.
         """
-        fractions = [goal.left(graph, removed) for goal in self._goals]
+        rest = _Rest(graph, removed)
+        fractions = [goal.left(rest) for goal in self._goals]
         for goal, nearest in zip(self._goals, fractions, strict=True):
             if nearest > goal.fraction:
                 what = "the fraction " if goal.limit.is_fraction else ""

@@ -162,7 +162,7 @@ def _chosen(rows: Matrix, squares: Matrix, limit: float, most: int) -> tuple[Pla
     """
     count, filters = squares.shape
     step = max(1, PAIRS_AT_ONCE // filters**2)
-    found: list[tuple[Places, Places]] = []
+    chosen: list[tuple[Places, Places]] = []
     total = 0
     for start in range(0, count, step):
         part = slice(start, start + step)
@@ -172,13 +172,13 @@ def _chosen(rows: Matrix, squares: Matrix, limit: float, most: int) -> tuple[Pla
             active = np.flatnonzero(free.any(axis=1))
             leaders = np.argmax((near[active] & free[active, None]).sum(axis=2), axis=1)
             free[active] &= ~near[active, leaders]
-            found.append((active + start, leaders))
+            chosen.append((active + start, leaders))
             total += len(active)
             if total > most:
                 return None
-    if not found:
+    if not chosen:
         return None
-    channels, leaders = (np.concatenate(each) for each in zip(*found, strict=True))
+    channels, leaders = (np.concatenate(each) for each in zip(*chosen, strict=True))
     order = np.argsort(channels, kind="stable")
     return channels[order], leaders[order]
 

@@ -312,16 +312,16 @@ def removed_channels(graph: ChannelGraph, channels: Mapping[str, Sequence[int]])
     Raises:
         ValueError: For a layer without channels, or an index out of range.
     """
-    made: dict[str, Ids] = {}
+    ids_of: dict[str, Ids] = {}
     for each in graph.weights:
         if each.role == "out":
-            made.setdefault(each.path, each.ids)
+            ids_of.setdefault(each.path, each.ids)
     removed = graph.none_removed()
     for path, indices in channels.items():
-        if path not in made:
-            raise ValueError(f"Expected paths of layers that make channels: {sorted(made)}. Received: {path!r}")
-        wrong = [i for i in indices if not 0 <= i < len(made[path])]
+        if path not in ids_of:
+            raise ValueError(f"Expected paths of layers that make channels: {sorted(ids_of)}. Received: {path!r}")
+        wrong = [i for i in indices if not 0 <= i < len(ids_of[path])]
         if wrong:
-            raise ValueError(f"Expected indices in [0, {len(made[path])}) for {path!r}. Received: {wrong}")
-        removed[graph.units[made[path][list(indices)]]] = True
+            raise ValueError(f"Expected indices in [0, {len(ids_of[path])}) for {path!r}. Received: {wrong}")
+        removed[graph.units[ids_of[path][list(indices)]]] = True
     return removed

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Without its makers, its own scale and its readers a channel is gone, whatever activation stands between them.
 _ROLES = ("out", "through", "in")
-_Found = TypeVar("_Found", bound="Sensitivity")
+_Found = TypeVar("_Found", bound="Scan")
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,20 @@ class GroupSensitivity:
 
 
 @dataclass(frozen=True, repr=False)
-class Sensitivity(Shown):
-    """What `sensitivity` found.
+class Scan(Shown):
+    """What a scan found: a metric, part by part, at some settings of each.
 
     Attributes:
-        criterion: Name of the criterion that ranked the channels.
-        unpruned: The metric of the unpruned model.
-        tried: Shares of a group's channels that were removed.
+        criterion: What chose or measured.
+        unpruned: The metric of the whole model.
+        tried: The settings: of what is removed, shares of a group.
         groups: One entry for each group, in the order of the model.
+
+    Class attributes:
+        unit: What the width of a group counts.
+        parts: Attributes that hold groups.
+        tried_are: What the settings are, for tables and plots.
+        begins_at: Setting at which the model is whole; `None` where there is no such setting.
     """
 
     criterion: str
@@ -75,33 +81,9 @@ class Sensitivity(Shown):
     tried: tuple[float, ...]
     groups: tuple[GroupSensitivity, ...]
     unit: ClassVar[str] = "channels"
-
-    def ratios(self, max_drop: float = 0.01) -> list[dict[str, Any]]:
-        """Rules for `prune_channels`: for each group the largest ratio tried that loses at most `max_drop`.
-
-        A group that loses more at every ratio is skipped. The losses of groups pruned together add up to more than
-        those of each alone.
-
-        Args:
-            max_drop: In units of the metric, >= 0: 0.01 is one point of accuracy.
-        """
-        if not max_drop >= 0:
-            raise ValueError(f"Expected `max_drop` >= 0. Received: max_drop={max_drop}")
-        uses = Counter(path for group in self.groups for path in group.layers)
-        chosen: dict[str, float] = {}
-        for group in self.groups:
-            lost = self.unpruned - np.array(group.values)
-            # 0.90 - 0.89 is a little more than 0.01.
-            kept = [ratio for ratio, drop in zip(self.tried, lost, strict=True) if drop <= max_drop + 1e-9]
-            # One layer stands for the group: one that is in no other, if there is one.
-            path = min(group.layers, key=lambda each: uses[each])
-            chosen[path] = min(chosen.get(path, 1.0), max(kept, default=0.0))
-        return [
-            {"layers": _selector(path, uses), "ratio": ratio}
-            if ratio
-            else {"layers": _selector(path, uses), "skip": True}
-            for path, ratio in chosen.items()
-        ]
+    parts: ClassVar[tuple[str, ...]] = ("groups",)
+    tried_are: ClassVar[str] = "share removed"
+    begins_at: ClassVar[float | None] = 0.0
 
     def shown(self) -> tuple[str, list[tuple[str, str]]]:
         """A prompt's few lines; `print` shows the table."""
@@ -161,14 +143,17 @@ class Sensitivity(Shown):
         """
         try:
             found = json.loads(text)
-            groups = tuple(
-                GroupSensitivity(each["name"], tuple(each["layers"]), each["width"], tuple(each["values"]))
-                for each in found["groups"]
-            )
-            result = cls(**{**found, "tried": tuple(found["tried"]), "groups": groups})
+            groups = {
+                part: tuple(
+                    GroupSensitivity(each["name"], tuple(each["layers"]), each["width"], tuple(each["values"]))
+                    for each in found[part]
+                )
+                for part in cls.parts
+            }
+            result = cls(**{**found, "tried": tuple(found["tried"]), **groups})
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"Expected JSON that `Sensitivity.to_json` wrote. Received: {error!r}") from error
-        if any(len(group.values) != len(result.tried) for group in result.groups):
+        if any(len(group.values) != len(result.tried) for part in groups.values() for group in part):
             raise ValueError("Expected JSON that `Sensitivity.to_json` wrote. Received: groups with too few values")
         return result
 
@@ -184,6 +169,45 @@ class Sensitivity(Shown):
         file = io.StringIO()
         Console(file=file, width=120, color_system=None).print(self.table())
         return file.getvalue()
+
+
+@dataclass(frozen=True, repr=False)
+class Sensitivity(Scan):
+    """What `sensitivity` of channels found.
+
+    Attributes:
+        criterion: Name of the criterion that ranked the channels.
+        unpruned: The metric of the unpruned model.
+        tried: Shares of a group's channels that were removed.
+        groups: One entry for each group, in the order of the model.
+    """
+
+    def ratios(self, max_drop: float = 0.01) -> list[dict[str, Any]]:
+        """Rules for `prune_channels`: for each group the largest ratio tried that loses at most `max_drop`.
+
+        A group that loses more at every ratio is skipped. The losses of groups pruned together add up to more than
+        those of each alone.
+
+        Args:
+            max_drop: In units of the metric, >= 0: 0.01 is one point of accuracy.
+        """
+        if not max_drop >= 0:
+            raise ValueError(f"Expected `max_drop` >= 0. Received: max_drop={max_drop}")
+        uses = Counter(path for group in self.groups for path in group.layers)
+        chosen: dict[str, float] = {}
+        for group in self.groups:
+            lost = self.unpruned - np.array(group.values)
+            # 0.90 - 0.89 is a little more than 0.01.
+            kept = [ratio for ratio, drop in zip(self.tried, lost, strict=True) if drop <= max_drop + 1e-9]
+            # One layer stands for the group: one that is in no other, if there is one.
+            path = min(group.layers, key=lambda each: uses[each])
+            chosen[path] = min(chosen.get(path, 1.0), max(kept, default=0.0))
+        return [
+            {"layers": _selector(path, uses), "ratio": ratio}
+            if ratio
+            else {"layers": _selector(path, uses), "skip": True}
+            for path, ratio in chosen.items()
+        ]
 
 
 def _selector(path: str, paths: Collection[str]) -> str:

@@ -48,7 +48,7 @@ def widen(graph: ChannelGraph, copies: Copies) -> keras.Model:
 
 def _of_width(graph: ChannelGraph, removed: Removed | Copies) -> keras.Model:
     refuse_transforms(graph.model)
-    made: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    resized: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
     touched = {id(each.layer) for each in graph.weights} | graph.settings.keys()
 
     def make(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -56,7 +56,7 @@ def _of_width(graph: ChannelGraph, removed: Removed | Copies) -> keras.Model:
         if id(plain) not in touched:
             return copy_layer(plain)
         new = _resized(graph, removed, plain)
-        made.append((plain, new))
+        resized.append((plain, new))
         return new
 
     def visit(call: keras_graph.Call) -> Any:
@@ -68,7 +68,7 @@ def _of_width(graph: ChannelGraph, removed: Removed | Copies) -> keras.Model:
     shapes = {key: _shape_change(graph, axes, removed) for key, axes in graph.inputs.items()}
     rebuild = keras_graph.Rebuild(visit, input_shape=lambda t: shapes.get(id(t), lambda s: s)(t.shape))
     result: keras.Model = rebuild.model(graph.model)
-    for old, new in made:
+    for old, new in resized:
         _copy_left(graph, removed, old, new)
     return result
 
@@ -244,9 +244,9 @@ def random_inputs(model: keras.Model, samples: int, seed: int) -> Any:
     """Normally distributed inputs, zeros and ones for integers; a length that is not known is 32."""
     random = np.random.default_rng(seed)
     held = keras_graph.functional(model)
-    made = []
+    arrays = []
     for tensor in held.inputs:
         shape = (samples, *(n or UNKNOWN_LENGTH for n in tensor.shape[1:]))
         is_float = "float" in tensor.dtype
-        made.append((random.normal(size=shape) if is_float else random.integers(0, 2, shape)).astype(tensor.dtype))
-    return keras.tree.pack_sequence_as(keras_private.inputs_structure(held), made)
+        arrays.append((random.normal(size=shape) if is_float else random.integers(0, 2, shape)).astype(tensor.dtype))
+    return keras.tree.pack_sequence_as(keras_private.inputs_structure(held), arrays)

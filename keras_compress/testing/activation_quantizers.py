@@ -39,21 +39,21 @@ def training_goes_on_after_loading(sample: Sample) -> None:
 
 def values_lie_on_its_grid(sample: Sample) -> None:
     """At most 2^bits values `scale * (integer - zero_point)`, 0.0 among them; on the grid they stay as they are."""
-    made = sample.make()
-    layer = QuantizeActivation(made)
+    quantizer = sample.make()
+    layer = QuantizeActivation(quantizer)
     x = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
     layer(x, training=True)
-    assert made.trained(), f"{sample}: trained() is false behind a batch of training"
+    assert quantizer.trained(), f"{sample}: trained() is false behind a batch of training"
     y = np.array(layer(x))
-    scale, zero_point = (float(p) for p in made.parameters())
+    scale, zero_point = (float(p) for p in quantizer.parameters())
     integers = y / scale + zero_point
     np.testing.assert_allclose(integers, np.round(integers), atol=1e-3, err_msg=f"{sample}: off its grid")
     lowest, highest = np.round(integers).min(), np.round(integers).max()
-    assert made.spec.minimum <= lowest, f"{sample}: integers from {lowest}"
-    assert highest <= made.spec.maximum, f"{sample}: integers to {highest}"
-    assert 1 < len(np.unique(y)) <= 2**made.bits, f"{sample}: {len(np.unique(y))} values"
+    assert quantizer.spec.minimum <= lowest, f"{sample}: integers from {lowest}"
+    assert highest <= quantizer.spec.maximum, f"{sample}: integers to {highest}"
+    assert 1 < len(np.unique(y)) <= 2**quantizer.bits, f"{sample}: {len(np.unique(y))} values"
     zero = np.array(layer(np.zeros(1, np.float32))).tolist()
-    assert zero == [1.0 if made.replaces_relu else 0.0], f"{sample}: 0.0 becomes {zero}"
+    assert zero == [1.0 if quantizer.replaces_relu else 0.0], f"{sample}: 0.0 becomes {zero}"
     np.testing.assert_array_equal(np.array(layer(y)), y, err_msg=f"{sample}: not idempotent")
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.transform import WeightTransform
 from keras_compress.quantizers.activation import ActivationQuantizer
@@ -16,6 +17,9 @@ from keras_compress.structured.criteria.criterion import Criterion
 from keras_compress.structured.prune import prune_channels
 from keras_compress.testing import activation_quantizers, criteria, schedules, weight_transforms
 from keras_compress.testing.sample import Sample, samples_of
+
+# NumPy 2 says it of each array that is made from a Keras variable: Keras's own `__array__` takes no `copy`.
+_OF_KERAS = "__array__ implementation doesn't accept a copy keyword"
 
 CHECKS: dict[type, tuple[Callable[[Sample], None], ...]] = {
     WeightTransform: weight_transforms.CHECKS,
@@ -38,6 +42,7 @@ def checks_of(cls: type) -> tuple[Callable[[Sample], None], ...]:
     return found[0]
 
 
+@ignored_warnings(_OF_KERAS)
 def check(cls: type, **arguments: Any) -> None:
     """Run everything that a method must do: configuration, saving, training that goes on, gradients, its promises.
 
@@ -58,6 +63,7 @@ def check(cls: type, **arguments: Any) -> None:
             each(sample)
 
 
+@ignored_warnings(_OF_KERAS)
 def check_channel_rule(layer: keras.layers.Layer, input_shape: tuple[int, ...], *, removed: int = 3) -> None:
     """Check that channels can be removed in front of a layer, and that the layer says all that depends on them.
 

@@ -50,17 +50,17 @@ def samples_of(cls: Any) -> list[Sample]:
 
 def constructor_arguments(cls: Any) -> set[str]:
     """Names of the constructor's arguments, those of parent classes that `**kwargs` passes on included."""
-    found: set[str] = set()
+    names: set[str] = set()
     for parent in cls.__mro__:
         if parent.__module__.split(".")[0] in ("builtins", "keras", "tensorflow"):
             continue
         if "__init__" not in vars(parent):
             continue
         parameters = list(inspect.signature(parent.__init__).parameters.values())[1:]
-        found |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return found
+    return names
 
 
 class Bench:

@@ -62,18 +62,18 @@ def integers_are_the_weight(sample: Sample) -> None:
     model = bench.with_transforms(sample)
     model(bench.x, training=True)
     wrapper = bench.wrapper(model)
-    found = wrapper.transform_list[0].integer_weight(wrapper.latent("kernel").value)
-    if found is None:
+    weight = wrapper.transform_list[0].integer_weight(wrapper.latent("kernel").value)
+    if weight is None:
         assert "grid" not in wrapper.transform_list[0].promises, f"{sample}: promises a grid and gives no integers"
         return
-    np.testing.assert_array_equal(found.floats(), np.array(wrapper.weight("kernel")), err_msg=f"{sample}")
-    assert found.integers.dtype == (np.int8 if found.bits <= 8 else np.int32)
-    groups = found.integers.T if found.scale.size > 1 else [found.integers]
-    assert max(len(np.unique(group)) for group in groups) <= 2**found.bits, f"{sample}: more than 2^bits levels"
-    lowest, highest = found.integers.min(), found.integers.max()
-    assert -(2 ** (found.bits - 1)) <= lowest, f"{sample}: integers from {lowest}"
-    assert highest < 2 ** (found.bits - 1), f"{sample}: integers to {highest}"
-    assert np.abs(found.integers.astype(int)).max() <= 127 or found.bits > 8, f"{sample}: -128 has no opposite"
+    np.testing.assert_array_equal(weight.floats(), np.array(wrapper.weight("kernel")), err_msg=f"{sample}")
+    assert weight.integers.dtype == (np.int8 if weight.bits <= 8 else np.int32)
+    groups = weight.integers.T if weight.scale.size > 1 else [weight.integers]
+    assert max(len(np.unique(group)) for group in groups) <= 2**weight.bits, f"{sample}: more than 2^bits levels"
+    lowest, highest = weight.integers.min(), weight.integers.max()
+    assert -(2 ** (weight.bits - 1)) <= lowest, f"{sample}: integers from {lowest}"
+    assert highest < 2 ** (weight.bits - 1), f"{sample}: integers to {highest}"
+    assert np.abs(weight.integers.astype(int)).max() <= 127 or weight.bits > 8, f"{sample}: -128 has no opposite"
 
 
 def a_step_moves_what_it_should(sample: Sample) -> None:
@@ -81,19 +81,19 @@ def a_step_moves_what_it_should(sample: Sample) -> None:
     bench = Bench()
     model = bench.with_transforms(sample)
     wrapper = bench.wrapper(model)
-    made = wrapper.transform_list[0]
-    updated = {id(variable) for variable, _ in made.update(wrapper.latent("kernel").value)}
+    transform = wrapper.transform_list[0]
+    updated = {id(variable) for variable, _ in transform.update(wrapper.latent("kernel").value)}
     before = {id(variable): np.array(variable) for variable in wrapper.variables}
-    if made.trains:
+    if transform.trains:
         bench.fit(model)
     else:
         model(bench.x, training=True)
     moved = {id(v) for v in wrapper.variables if np.abs(np.array(v) * 1.0 - before[id(v)]).max() > 0}
-    expected = {id(variable) for variable in made.trainable_variables}
+    expected = {id(variable) for variable in transform.trainable_variables}
     assert expected <= moved, f"{sample}: a trainable variable does not move"
     others = moved - {id(variable) for variable in wrapper.layer.variables}
     assert others <= expected | updated, f"{sample}: a variable moves that `update` does not return"
-    assert bool(moved) == made.trains, f"{sample}: trains={made.trains}, and {len(moved)} variables move"
+    assert bool(moved) == transform.trains, f"{sample}: trains={transform.trains}, and {len(moved)} variables move"
 
 
 def replicas_do_not_average_state(sample: Sample) -> None:
@@ -128,20 +128,20 @@ def promises_hold(sample: Sample) -> None:
     bench = Bench()
     model = bench.with_transforms(sample)
     wrapper = bench.wrapper(model)
-    made = wrapper.transform_list[0]
-    for _ in range(_steps(made)):
+    transform = wrapper.transform_list[0]
+    for _ in range(_steps(transform)):
         model(bench.x, training=True)
-    assert made.promises | made.preserves <= _PROMISES, f"{sample}: promises out of {sorted(_PROMISES)}"
+    assert transform.promises | transform.preserves <= _PROMISES, f"{sample}: promises out of {sorted(_PROMISES)}"
     weight = np.array(wrapper.weight("kernel"))
-    if "zeros" in made.promises:
+    if "zeros" in transform.promises:
         model(bench.x, training=True)
         assert (weight == 0).any(), f"{sample}: promises zeros and makes none"
         kept = (np.array(wrapper.weight("kernel"))[weight == 0] == 0).all()
-        assert kept or made.get_config().get("regrow"), f"{sample}: a zero comes back"
-    if "codebook" in made.promises:
-        assert len(np.unique(weight)) <= made.number_of_clusters, f"{sample}"
-    if "channel_codebook" in made.promises:
-        assert max(len(np.unique(column)) for column in weight.T) <= made.number_of_clusters, f"{sample}"
+        assert kept or transform.get_config().get("regrow"), f"{sample}: a zero comes back"
+    if "codebook" in transform.promises:
+        assert len(np.unique(weight)) <= transform.number_of_clusters, f"{sample}"
+    if "channel_codebook" in transform.promises:
+        assert max(len(np.unique(column)) for column in weight.T) <= transform.number_of_clusters, f"{sample}"
 
 
 CHECKS = (

@@ -8,6 +8,8 @@ import pytest
 from keras import layers, ops
 
 import keras_compress as kc
+from keras_compress.runtime import deployed
+from keras_compress.runtime.target import target
 
 SHAPE = (6, 1)
 
@@ -98,6 +100,21 @@ def test_the_class_as_an_integer(target):
     assert result.ok
     assert artifact.frozen(data).numpy().dtype == np.int32
     assert np.mean(np.asarray(artifact.frozen(data)) == np.asarray(model(data))) > 0.95
+
+
+@pytest.mark.parametrize("mode", ["int8", "16x8"])
+def test_whole_numbers_are_of_real_numbers_not_of_stored_integers(mode):
+    x = keras.Input((4,), name="x")
+    numbers = ops.cast(ops.relu(x), "int32")
+    model = keras.Model(x, [numbers, layers.Embedding(8, 2)(numbers), ops.cast(numbers, "float32")])
+    # Halves, which no rounding to the input's integers takes to the next whole number.
+    data = np.random.default_rng(0).integers(-7, 7, size=(32, 4)).astype(np.float32) + 0.5
+    artifact = kc.convert(model, mode=mode, representative_dataset=data)
+    found = deployed.run(target("litert"), artifact.content, data, "net")
+    assert found[0].tolist() == np.trunc(np.maximum(data, 0)).tolist()
+    np.testing.assert_allclose(found[1], np.asarray(model(data)[1]), atol=0.001)
+    np.testing.assert_allclose(found[2], found[0], atol=7 / 255)
+    assert kc.verify(artifact, model, data).ok
 
 
 def test_an_input_whose_name_is_no_scope():

@@ -148,3 +148,13 @@ def test_numpy_finds_the_parameters_of_a_range_that_tensorflow_finds(spec) -> No
         wanted = affine.affine_parameters(ops.convert_to_tensor(low), ops.convert_to_tensor(high), spec)
         assert [n.dtype for n in found] == [np.float32] * 2
         assert [float(n) for n in found] == [float(n) for n in wanted]
+
+
+def test_numpy_rounds_as_tensorflow_does() -> None:
+    values = np.random.default_rng(0).normal(size=4000).astype(np.float32)
+    values[:300] = (np.arange(300) - 150 + 0.5) * np.float32(0.03)
+    for spec in (QuantSpec(8), QuantSpec(4, symmetric=False, narrow_range=False)):
+        found = affine.fake_quantize(values, 0.03, 3.0, spec)
+        assert isinstance(found, np.ndarray)
+        by_tensorflow = affine.fake_quantize(tf.constant(values), 0.03, 3.0, spec)
+        np.testing.assert_array_equal(found, by_tensorflow.numpy())

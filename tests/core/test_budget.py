@@ -15,7 +15,11 @@ from keras_compress.core.budget import Cost
     [
         ({}, "Expected at least one cost"),
         (0.5, "Expected costs and how much of each to keep"),
-        ({"joules": 0.5}, r"Expected a cost out of \['arena', 'bytes', 'latency', 'latency_ms', 'macs', 'params'"),
+        (
+            {"joules": 0.5},
+            r"Expected a cost out of \['arena', 'average_bits', 'bits', 'bops', 'bytes', 'latency', "
+            r"'latency_ms', 'macs', 'params'",
+        ),
         ({"flops": 0.5}, r"'flops' \(did you mean 'macs'\?\)"),
         ({"parms": 0.5}, r"'parms' \(did you mean 'params'\?\)"),
         ({"ram": 0.5}, r"'ram' \(did you mean 'arena'\?\)"),

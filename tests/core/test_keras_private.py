@@ -204,6 +204,13 @@ def test_scopes() -> None:
     assert spec.shape == (None,)
 
 
+def test_names_counted_anew() -> None:
+    _, _, number = layers.Dense(2).name.partition("dense_")
+    with keras_private.names_counted_anew():
+        assert [layers.Dense(2).name for _ in range(2)] == ["dense", "dense_1"]
+    assert layers.Dense(2).name == f"dense_{int(number or 0) + 1}"
+
+
 def test_a_recorded_call_is_what_keras_records() -> None:
     inputs = keras.Input((4, 6))
     layer, split = layers.Dense(3), keras.ops.split(inputs, 2, axis=-1)
@@ -249,3 +256,37 @@ def test_no_other_file_uses_private_names_of_keras() -> None:
     files = [path for path in root.rglob("*.py") if path.name != "keras_private.py"]
     used = {str(path): names for path in files if (names := private_names(path) & of_keras)}
     assert used == {}
+
+
+class Plain(layers.Layer):
+    def __init__(self, factor: float = 2.0) -> None:
+        super().__init__(name="one")
+        self.factor, self.text, self.part = factor, None, layers.Dense(2)
+        self.variable = self.add_weight(shape=(2,), name="variable")
+        self.listed = [layers.Dense(3)]
+
+    def get_config(self):
+        return {"factor": self.factor}
+
+
+def test_a_quick_layer_holds_what_another_one_does() -> None:
+    class Quick(keras_private.MadeWithoutBuild, Plain):
+        pass
+
+    ordinary, quick = Plain(), Quick()
+    # What Keras makes of the constructor's arguments and of `build` alone is left out.
+    assert set(vars(ordinary)) - set(vars(quick)) == {"build", "quantize"}
+    assert set(vars(quick)) <= set(vars(ordinary))
+    for layer in (ordinary, quick):
+        layer.part.build((None, 2))
+        layer.listed[0].build((None, 2))
+        layer.factor = layer.variable
+        layer.factor = 3.0
+    names = [[(v.name, tuple(v.shape)) for v in layer.variables] for layer in (ordinary, quick)]
+    assert names[0] == names[1]
+    assert len(names[0]) == 5
+    assert [len(keras_private.sub_layers(layer)) for layer in (ordinary, quick)] == [2, 2]
+    assert quick.factor == ordinary.factor == 3.0
+    quick.trainable = False
+    assert not quick.part.trainable
+    assert not quick.trainable_variables

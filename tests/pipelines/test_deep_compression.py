@@ -132,6 +132,13 @@ def test_bad_input(model: keras.Model, digits: Dataset, tmp_path: Path) -> None:
         compressed(model, digits, sparsity=0.5)
     with pytest.raises(ValueError, match="Expected `loss`, `fit`, or a compiled model"):
         compressed(keras.Model(model.inputs, model.outputs), digits)
+    new = Trainer(kc.Training(LOSS, callbacks=[keras.callbacks.TerminateOnNaN()], decay=False), None, None, model)
+    kept = Trainer(kc.Training(LOSS), None, None, model).decisive()
+    # What folders were told apart by before there were such arguments.
+    assert kept.keys() == {"epochs", "learning_rates", "loss", "batch_size", "seed", "fit"}
+    Checkpoints(tmp_path / "training", kept)
+    with pytest.raises(ValueError, match=r"Expected a new folder, .*other work: callbacks, decay$"):
+        Checkpoints(tmp_path / "training", new.decisive())
     folder = tmp_path / "other"
     Checkpoints(folder, {"model": 1, "loss": 2}).step("first", lambda: (None, {}))
     with pytest.raises(

@@ -73,3 +73,20 @@ def test_lsq_gradients_are_those_of_the_paper() -> None:
 
 def test_the_first_step_is_twice_the_mean_over_the_root_of_the_highest() -> None:
     assert float(formulas.lsq_first_step(tf.constant(0.7), 7)) == pytest.approx(2 * 0.7 / 7**0.5)
+
+
+def test_pact_gradients_are_those_of_the_paper_and_their_mirror_image() -> None:
+    """Choi et al., equations 1 to 3: the range [0, alpha) passes to values, all from alpha on to alpha."""
+    upstream, nan = tf.constant([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), math.nan
+    values = tf.constant([-2.0, -0.5, 0.0, 0.4, 0.5, 3.0, nan])
+    of_values, of_clip = formulas.pact_gradients(upstream, values, tf.constant(0.5), signed=False)
+    np.testing.assert_array_equal(of_values, [0.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(of_clip, [0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 0.0])
+    of_values, of_clip = formulas.pact_gradients(upstream, values, tf.constant(0.5), signed=True)
+    np.testing.assert_array_equal(of_values, [0.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(of_clip, [-1.0, -2.0, 0.0, 0.0, 5.0, 6.0, 0.0])
+
+
+@pytest.mark.parametrize("count", [6, tf.constant(6.0)])
+def test_the_gradient_of_a_step_is_divided_by_the_root_of_count_times_highest(count: object) -> None:
+    assert float(formulas.lsq_gradient_factor(count, 7)) == pytest.approx(0.15430335)

@@ -245,3 +245,23 @@ def test_float_outputs_differ_beyond_rounding_of_float32_only():
     assert (row.name, row.kernel, row.argmax_agreement) == ("y", "tflm", 1.0)
     assert row.fraction_differing == 0.5
     assert row.max_difference == pytest.approx(8e-5, rel=0.01)
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 2])
+@pytest.mark.parametrize(
+    ("shape", "rows", "layer", "given"),
+    [
+        ((4, 8), (-1, 8), lambda: keras.layers.Dense(5), (-1, 4, 5)),
+        ((4, 8), (-1, 8), lambda: keras.layers.Dense(5), (-1, 5)),
+        ((2, 4, 8), (-1, 4, 8), lambda: keras.layers.Conv1D(5, 3, padding="same"), (-1, 2, 4, 5)),
+    ],
+)
+def test_rows_that_the_batch_was_folded_into(shape, rows, layer, given, batch_size):
+    inputs = keras.Input(shape)
+    made = layer()(keras.ops.reshape(inputs, rows))
+    model = keras.Model(inputs, keras.ops.reshape(made, given))
+    x = np.random.default_rng(0).normal(size=(31, *shape)).astype(np.float32)
+    artifact = kc.convert(model, representative_dataset=x, batch_size=batch_size)
+    result = kc.verify(artifact, model, x, kernels=KERNELS, op_samples=7)
+    assert result.ok
+    assert all(row.max_difference < 0.1 for row in result.outputs)

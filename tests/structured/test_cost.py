@@ -198,6 +198,25 @@ def test_a_counted_and_a_measured_limit_together() -> None:
     assert 0.45 * size <= len(kc.convert(pruned, mode="float32").content) <= size // 2
 
 
+def test_several_measured_costs_see_the_same_candidates_each_cut_once() -> None:
+    class Weights(kc.Cost):
+        noun = "weights"
+
+        def __init__(self) -> None:
+            self.seen: list[keras.Model] = []
+
+        def of(self, model: keras.Model) -> float:
+            self.seen.append(model)
+            return float(model.count_params())
+
+    first, second = Weights(), Weights()
+    model = net()
+    pruned = kc.prune_channels(model, target={first: 0.5, second: 2000}, round_to=1)
+    assert pruned.count_params() <= 2000 < model.count_params()
+    assert len(first.seen) > 2
+    assert all(one is other for one, other in zip(first.seen, second.seen, strict=True))
+
+
 def test_what_is_within_its_budget_stays_and_is_said() -> None:
     model = net()
     count = model.count_params()

@@ -116,8 +116,8 @@ class Emitter:
     ) -> Tensor:
         """A Dense layer with these integers, `(inputs, units)`, on the last axis."""
         units = weight.integers.shape[-1]
-        # The values follow: nothing is gained by drawing random ones first.
-        layer = keras.layers.Dense(units, use_bias=bias is not None, kernel_initializer="zeros", name="dense")
+        # The values follow: nothing is gained by drawing random ones first. A frozen layer has a bias in any case.
+        layer = keras.layers.Dense(units, kernel_initializer="zeros", name="dense")
         layer.build(inputs.shape)
         if bias is not None:
             layer.bias.assign(np.asarray(bias, np.float32).reshape(-1))

@@ -187,10 +187,10 @@ class GroupNormalization(Expansion):
         size = channels // groups
         rows = permuted(emit, reshaped(emit, tensor, (places, groups, size), "groups"), (0, 2, 1, 3), "groups_first")
         rows = reshaped(emit, rows, (groups, places * size), "rows")
-        made = normalized(emit, rows, None, None, operation.epsilon, centered=True)
-        made = permuted(emit, reshaped(emit, made, (groups, places, size), "places"), (0, 2, 1, 3), "places_first")
-        made = reshaped(emit, made, (*space, channels), "restored")
-        return _scaled(emit, made, operation.gamma, operation.beta)
+        normal = normalized(emit, rows, None, None, operation.epsilon, centered=True)
+        normal = permuted(emit, reshaped(emit, normal, (groups, places, size), "places"), (0, 2, 1, 3), "places_first")
+        normal = reshaped(emit, normal, (*space, channels), "restored")
+        return _scaled(emit, normal, operation.gamma, operation.beta)
 
 
 class Reduction(Expansion):

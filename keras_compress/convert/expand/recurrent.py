@@ -163,23 +163,23 @@ class Bidirectional(Expansion):
         given = {**dict(zip(("sequences", "initial_state", "mask"), args, strict=False)), **kwargs}
         sequence, first = given["sequences"], given.get("initial_state")
         halves: list[Any] = [None, None] if first is None else [first[: len(first) // 2], first[len(first) // 2 :]]
-        made, states = [], []
+        ways, states = [], []
         for layer, half, name in zip(
             (operation.forward_layer, operation.backward_layer), halves, ("forward", "backward"), strict=True
         ):
             _refuse(emit, layer, given)
             with emit.inside(name):
                 if fused(emit, layer, {**given, "initial_state": half}):
-                    made.append(_half(emit, layer, sequence, operation.return_sequences))
+                    ways.append(_half(emit, layer, sequence, operation.return_sequences))
                     continue
                 outputs, last = unroll(emit, layer, sequence, half, given.get("mask"))
                 if operation.return_sequences:
                     # Both in the order of the sequence.
-                    made.append(_stacked(emit, outputs[::-1] if layer.go_backwards else outputs))
+                    ways.append(_stacked(emit, outputs[::-1] if layer.go_backwards else outputs))
                 else:
-                    made.append(outputs[-1])
+                    ways.append(outputs[-1])
             states += last
-        merged = _merged(emit, operation.merge_mode, made)
+        merged = _merged(emit, operation.merge_mode, ways)
         if not operation.return_state:
             return merged
         return (*merged, *states) if operation.merge_mode is None else (merged, *states)

@@ -83,23 +83,23 @@ def rows_apart(flat: keras.Model) -> keras.Model:
     Args:
         flat: Flat model, all of whose ranges are known; a private copy, whose layers go into the new one.
     """
-    found: dict[int, _Rows] = {}
+    narrow: dict[int, _Rows] = {}
     for node in graph.nodes(flat):
         product, point = _product_before(node) or (None, None)
         if point is not None and isinstance(point.quantizer, RowsRange):
             ends = point.quantizer.narrow_rows()
             if ends:
-                found[id(node)] = _Rows(product, ends)
-    if not found:
+                narrow[id(node)] = _Rows(product, ends)
+    if not narrow:
         return flat
-    products = {id(rows.product) for rows in found.values()}
+    products = {id(rows.product) for rows in narrow.values()}
     sequences: dict[int, Any] = {}
 
     def visit(call: graph.Call) -> Any:
         if id(call.node) in products:
             sequences[id(call.node)] = call.args[0]
         made = call.run()
-        rows = found.get(id(call.node))
+        rows = narrow.get(id(call.node))
         if rows is None:
             return made
         sequence, layer = sequences[id(rows.product)], rows.product.operation

@@ -83,21 +83,21 @@ def _use(
 ) -> tuple[float, float]:
     """The same of one reader: by the function that it is, and by the range of what it makes."""
     low, high = range_of_use(reader.operation, quantizer.bits)
-    made, name = _range_behind(reader, model, table), type(reader.operation).__name__
-    if made is None or quantizer.bits != 8:
+    behind, name = _range_behind(reader, model, table), type(reader.operation).__name__
+    if behind is None or quantizer.bits != 8:
         return low, high
     if name in ("Maximum", "Minimum"):
         # What is lower than any maximum is none of them; what is higher, is cut behind it.
-        low, high = made.range()
+        low, high = behind.range()
         return float(low), float(high)
     if isinstance(reader.operation, keras.layers.BatchNormalization):
-        return _before(affine_of(reader.operation), made)
+        return _before(affine_of(reader.operation), behind)
     function = _silu if name == "Multiply" and _is_silu(reader, tensor) else function_of(reader.operation)
-    if function is None or getattr(made, "weighs", False):
+    if function is None or getattr(behind, "weighs", False):
         # Factors count by what they are of themselves.
         return low, high
     lowest, highest = (float(end) for end in np.clip(quantizer.range(), low, high))
-    cut = varies_between(function, lowest, highest, float(made.parameters()[0]) * MOST_CUT_STEPS)
+    cut = varies_between(function, lowest, highest, float(behind.parameters()[0]) * MOST_CUT_STEPS)
     return cut if _length(*cut) < MOST_LEFT * _length(lowest, highest) else (low, high)
 
 

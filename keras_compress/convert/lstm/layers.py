@@ -114,16 +114,16 @@ class FusedLSTM(keras.layers.Layer):
     @classmethod
     def of(cls, lstm: LstmIntegers, runtime: str, name: str) -> FusedLSTM:
         """A built layer with these integers."""
-        made = cls(
+        layer = cls(
             lstm.units, runtime, lstm.kernel_scale.tolist(), lstm.recurrent_scale.tolist(), lstm.input_grid,
             lstm.output_grid, lstm.cell_exponent, name=name,
         )  # fmt: skip
-        made.build((None, None, lstm.kernel.shape[0]))
+        layer.build((None, None, lstm.kernel.shape[0]))
         for variable, values in (
-            (made.kernel, lstm.kernel), (made.recurrent_kernel, lstm.recurrent_kernel), (made.bias, lstm.bias),
+            (layer.kernel, lstm.kernel), (layer.recurrent_kernel, lstm.recurrent_kernel), (layer.bias, lstm.bias),
         ):  # fmt: skip
             variable.assign(values)
-        return made
+        return layer
 
     def build(self, shape: Any) -> None:
         def integers(name: str, rows: tuple[int, ...], dtype: str) -> Any:

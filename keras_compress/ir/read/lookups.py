@@ -43,8 +43,8 @@ def present_token(reader: Reader, layer: Any, inputs: Tensor) -> Any:
 def looked_up(reader: Reader, layer: Any, inputs: Tensor) -> Tensor:
     """A function of an int8 tensor, as the values that the point behind it takes.
 
-    CAST, ADD and GATHER: of real numbers the cast would be without sense; on the device it is that of an int8. A clip
-    to the ends of its input's integers changes none of them, and is no operator.
+    CAST, ADD and GATHER: the cast is that of the int8 itself, not of the real number that it stands for, and says so.
+    A clip to the ends of its input's integers changes none of them, and is no operator.
     """
     grid, point = reader.grid(inputs), reader.follows
     if grid is None or point is None:
@@ -54,7 +54,7 @@ def looked_up(reader: Reader, layer: Any, inputs: Tensor) -> Tensor:
     same_grid = (point.scale, point.zero_point, point.bits) == (grid.scale, grid.zero_point, grid.bits)
     if same_grid and np.array_equal(rounded, _values_of(grid)):
         return inputs
-    number = reader.add("CAST", inputs, dtype="int32", in_data_type="float32", out_data_type="int32")
+    number = reader.add("CAST", inputs, dtype="int32", in_data_type="int8", out_data_type="int32")
     place = reader.add("ADD", number, np.array(128, np.int32))
     return reader.add("GATHER", rounded, place)
 

@@ -218,16 +218,16 @@ class Reader:
         if problem is not None:
             raise ValueError(f"{problem}, at {name!r}")
         lowest = quantizer.lowest if quantizer.lowest > -(2 ** (quantizer.bits - 1)) else None
-        tensor, found = seen.tensor, self.build.grid(seen.tensor)
-        if found is not None and found != grid:
+        tensor, earlier = seen.tensor, self.build.grid(seen.tensor)
+        if earlier is not None and earlier != grid:
             if not seen.pointed:
                 owner = next(p.name for p in self.build.graph.points if p.tensor == tensor.name)
                 raise ValueError(
-                    f"Expected one range per tensor. Received: {owner!r} and {name!r} want {found} and {grid} on "
+                    f"Expected one range per tensor. Received: {owner!r} and {name!r} want {earlier} and {grid} on "
                     f"{tensor.name!r}"
                 )
             tensor = self._requantized(tensor, grid)
-        elif found is None and shared and self.grid(tensor) not in (None, grid):
+        elif earlier is None and shared and self.grid(tensor) not in (None, grid):
             # What others read too stays on the grid that its values were moved on.
             tensor = self._requantized(tensor, grid)
         self.build.put_on_grid(tensor, grid)

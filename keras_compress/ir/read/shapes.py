@@ -44,7 +44,7 @@ def flatten(reader: Reader, layer: Any, inputs: Tensor) -> Any:
 @reads("Permute")
 def permute(reader: Reader, layer: Any, inputs: Tensor) -> Any:
     """The layer, which counts axes from 1, the batch left out."""
-    return transposed(reader, inputs, (0, *layer.dims))
+    return with_order(reader, inputs, (0, *layer.dims))
 
 
 @reads("Transpose")
@@ -52,10 +52,10 @@ def transpose(reader: Reader, operation: Any, inputs: Tensor) -> Any:
     """The operation."""
     rank = len(inputs.shape)
     axes = range(rank)[::-1] if operation.axes is None else [a % rank for a in operation.axes]
-    return transposed(reader, inputs, axes)
+    return with_order(reader, inputs, axes)
 
 
-def transposed(reader: Reader, tensor: Tensor, order: Sequence[int]) -> Tensor:
+def with_order(reader: Reader, tensor: Tensor, order: Sequence[int]) -> Tensor:
     """A tensor with its axes in another order; where only axes of length 1 move, a reshape."""
     moved = [a for a in order if tensor.shape[a] != 1]
     if moved == sorted(moved):

@@ -26,7 +26,7 @@ def contracted(visit: Visit, operands: Sequence[tuple[Any, Names]], result: Name
     for tensor, names in operands:
         for name, length in zip(names, shape_of(tensor), strict=True):
             lengths[name] = max(lengths.get(name, 1), length or 1)
-    found: dict[Hashable, Ids] = {}
+    ids_of: dict[Hashable, Ids] = {}
     for name, length in lengths.items():
         met = [
             visit.axes_of(tensor).get(axis)
@@ -36,15 +36,15 @@ def contracted(visit: Visit, operands: Sequence[tuple[Any, Names]], result: Name
         ]
         ids = met_channels(visit, met)
         if ids is not None:
-            found[name] = ids
+            ids_of[name] = ids
     symbolic = [(tensor, names) for tensor, names in operands if any(tensor is each for each in visit.tensors)]
     for tensor, names in symbolic:
         number = next(number for number, each in enumerate(visit.tensors) if each is tensor)
         for axis in (axis for axis, name in enumerate(names) if name not in result):
             visit.read(number, axis)
     batch = symbolic[0][1][0]
-    visit.product(1, *(found.get(name, length) for name, length in lengths.items() if name != batch))
-    return {axis: found[name] for axis, name in enumerate(result) if name in found}
+    visit.product(1, *(ids_of.get(name, length) for name, length in lengths.items() if name != batch))
+    return {axis: ids_of[name] for axis, name in enumerate(result) if name in ids_of}
 
 
 @register("channel_rule")
@@ -116,21 +116,21 @@ class EinsumDenseRule(Rule):
             return visit.freeze_all("leaves axes at the end of its equation out")
         read, kernel, result = letters
         came = {letter: visit.inputs[0][axis] for axis, letter in enumerate(read) if axis in visit.inputs[0]}
-        made = [letter for letter in result if letter in kernel and letter not in read]
-        found = dict(came)
-        for letter in made:
-            found[letter] = visit.channels(layer.kernel.shape[kernel.index(letter)], letter)
-        parts = {letter: letter for letter in made[:-1]}
+        new = [letter for letter in result if letter in kernel and letter not in read]
+        ids_of = dict(came)
+        for letter in new:
+            ids_of[letter] = visit.channels(layer.kernel.shape[kernel.index(letter)], letter)
+        parts = {letter: letter for letter in new[:-1]}
         for axis, letter in enumerate(kernel):
             role = "in" if letter not in result else "through" if letter in read else "out"
-            visit.weight(layer.kernel, axis, found.get(letter), role, parts.get(letter, ""))
-        axes = {axis: found[letter] for axis, letter in enumerate(result) if letter in found}
-        self._bias(visit, result, axes, made, parts)
+            visit.weight(layer.kernel, axis, ids_of.get(letter), role, parts.get(letter, ""))
+        axes = {axis: ids_of[letter] for axis, letter in enumerate(result) if letter in ids_of}
+        self._bias(visit, result, axes, new, parts)
         self._settings(visit, axes)
         for axis in (axis for axis, letter in enumerate(read) if letter not in result):
             visit.read(axis=axis)
         sizes = {**dict(zip(read, visit.shape, strict=True)), **dict(zip(kernel, layer.kernel.shape, strict=True))}
-        visit.product(1, *(found.get(letter, n or 1) for letter, n in sizes.items() if letter != read[0]))
+        visit.product(1, *(ids_of.get(letter, n or 1) for letter, n in sizes.items() if letter != read[0]))
         freeze_mixed(visit, layer.activation, axes)
         return [axes]
 

@@ -122,7 +122,7 @@ def blocks(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]] | None:
         return None
     if max(old[1:].count(None), new[1:].count(None)) > 1:
         return None
-    made: list[tuple[list[int], list[int]]] = []
+    pairs: list[tuple[list[int], list[int]]] = []
     first, second = 1, 1
     while first < len(old) or second < len(new):
         left: list[int] = []
@@ -137,8 +137,8 @@ def blocks(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]] | None:
             left, first = [*left, first], first + 1
         while second < len(new) and new[second] == 1:
             right, second = [*right, second], second + 1
-        made.append((left, right))
-    return made
+        pairs.append((left, right))
+    return pairs
 
 
 def _size(length: int | None) -> int:

@@ -151,7 +151,7 @@ class Table:
 
 def tables(code: Code) -> Table:
     """The tables of a code: first the one at the root, then those its branches lead to, and so on."""
-    made = Table(
+    table = Table(
         is_leaf=np.zeros(code.entries, bool),
         count=np.zeros(code.entries, np.int64),
         value=np.zeros(code.entries, np.int64),
@@ -168,17 +168,17 @@ def tables(code: Code) -> Table:
         number = ((node[owner] + 1) << bits[owner]) - 1 - inside
         symbol = np.searchsorted(code.starts, ((1 << below) - 1 - number) << (code.depth - below), side="right") - 1
         leaf = code.lengths[symbol] <= below
-        made.is_leaf[index] = leaf
-        made.reach[symbol[leaf]] = below[leaf]
-        made.count[index[leaf]] = (code.lengths[symbol] - depth[owner])[leaf]
-        made.value[index[leaf]] = symbol[leaf]
+        table.is_leaf[index] = leaf
+        table.reach[symbol[leaf]] = below[leaf]
+        table.count[index[leaf]] = (code.lengths[symbol] - depth[owner])[leaf]
+        table.value[index[leaf]] = symbol[leaf]
         branch = ~leaf
         depth, node = below[branch], number[branch]
         bits = np.array([code.table_bits[d][n] for d, n in zip(depth.tolist(), node.tolist(), strict=True)], np.int64)
         start = index[-1] + 1 + np.cumsum(1 << bits) - (1 << bits)
-        made.count[index[branch]] = bits - 1
-        made.value[index[branch]] = start - index[branch]
-    return made
+        table.count[index[branch]] = bits - 1
+        table.value[index[branch]] = start - index[branch]
+    return table
 
 
 @lru_cache(maxsize=4)

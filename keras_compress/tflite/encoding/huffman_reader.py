@@ -179,7 +179,7 @@ def _leaves(
     """First window, symbol, bits taken and bits looked at of each leaf; every entry must be in exactly one table."""
     start, bits = np.zeros(1, np.int64), np.full(1, first_bits)
     path, depth = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    found: list[tuple[NDArray[np.int64], ...]] = []
+    leaves: list[tuple[NDArray[np.int64], ...]] = []
     seen = 0
     while start.size:
         sizes = 1 << bits
@@ -198,9 +198,9 @@ def _leaves(
             raise ValueError(
                 "Expected leaves that take 1 bit at least, and no more than their table has. Received: others"
             )
-        found.append((whole[leaf] << (WINDOW_BITS - below[leaf]), value[index][leaf], taken[leaf], below[leaf]))
+        leaves.append((whole[leaf] << (WINDOW_BITS - below[leaf]), value[index][leaf], taken[leaf], below[leaf]))
         start, bits = (index + value[index])[~leaf], count[index][~leaf] + 1
         path, depth = whole[~leaf], below[~leaf]
     if seen != is_leaf.size:
         raise ValueError(f"Expected {seen:,} entries, as the tables have. Received: {is_leaf.size:,} entries")
-    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+    return tuple(np.concatenate(column) for column in zip(*leaves, strict=True))

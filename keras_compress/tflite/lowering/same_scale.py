@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.grids import Grid
@@ -92,14 +93,18 @@ class PadValue(SameScale):
 
 
 class IndexOfTable(Rule):
-    """CAST of an int8 tensor to the index of a table."""
+    """CAST of the integers of an int8 tensor, which the operator says it reads: the index of a table.
+
+    One of the real numbers that they stand for, such as a user's `keras.ops.cast`, stays float.
+    """
 
     handles: ClassVar[tuple[str, ...]] = ("CAST",)
     bits = (8,)
 
     def refusal(self, graph: Graph, op: Any, bits: int) -> str | None:
-        to_index = graph.dtype(op.outputs[0]) == "int32"
-        return super().refusal(graph, op, bits) if to_index else "CAST to an integer index is all that is known"
+        options = op.builtinOptions
+        to_index = options is not None and options.inDataType == schema.TensorType.INT8
+        return super().refusal(graph, op, bits) if to_index else "CAST is of real numbers"
 
 
 class Joined(Rule):

@@ -113,15 +113,15 @@ def _exponential(a: Array, integer_bits: int) -> Array:
     fraction_bits = 15 - integer_bits
     quarter = 1 << (fraction_bits - 2)
     small = (a & (quarter - 1)) - quarter
-    found = _exponential_above_minus_quarter(_times_power(small, integer_bits))
+    power = _exponential_above_minus_quarter(_times_power(small, integer_bits))
     rest = _wrapped(small - a)
     for exponent, constant in zip(range(-2, 5), _EXPONENTIALS, strict=True):
         if integer_bits > exponent:
             bit = rest & (1 << (fraction_bits + exponent))
-            found = np.where(bit != 0, _product(found, _constant(constant)), found)
+            power = np.where(bit != 0, _product(power, _constant(constant)), power)
     if integer_bits > 5:
-        found = np.where(a < _constant(-(1 << (36 - integer_bits))), 0, found)
-    return np.where(a == 0, _LARGEST, found)
+        power = np.where(a < _constant(-(1 << (36 - integer_bits))), 0, power)
+    return np.where(a == 0, _LARGEST, power)
 
 
 def _exponential_above_minus_quarter(a: Array) -> Array:

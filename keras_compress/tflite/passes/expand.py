@@ -31,7 +31,7 @@ def expand_weights(graph: Graph) -> int:
     same_as: dict[int, int] = {}
     left = _MOST_READINGS * sum(len(buffer.data) for buffer in graph.model.buffers if buffer.data is not None)
     for encoded, ancillary, output in decoded_tensors(graph):
-        held, found = graph.tensors[output], graph.quantization(output)
+        held, quantization = graph.tensors[output], graph.quantization(output)
         form = form_of(graph, output)
         stream = graph.tensors[encoded].buffer
         key = (stream, graph.tensors[ancillary].buffer, form)
@@ -42,7 +42,7 @@ def expand_weights(graph: Graph) -> int:
             if left < 0:
                 raise ValueError(f"Could not decode {graph.name(output)!r}: too many other tensors read its stream")
         held.buffer = decoded_in[key]
-        scales = b"" if found is None else found[0].tobytes()
+        scales = b"" if quantization is None else quantization[0].tobytes()
         same_as.setdefault(output, first_of.setdefault((encoded, ancillary, form, scales), output))
     graph.operators = [op for op in graph.operators if graph.custom_name(op) != DECODE]
     for op in graph.operators:

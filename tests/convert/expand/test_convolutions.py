@@ -46,14 +46,16 @@ def test_one_filter_with_a_bias_has_an_integer_kernel():
     assert kc.verify(artifact, model, x[:4]).ok
 
 
+@pytest.mark.parametrize("mode", ["int8", "16x8", "dynamic"])
 @pytest.mark.parametrize(
     ("layer", "op"),
     [
-        (lambda: layers.Conv3D(2, 2), "CONV_3D has no int8 kernel"),
-        (lambda: layers.Conv3DTranspose(2, 2), "CONV_3D_TRANSPOSE has no int8 kernel"),
+        (lambda: layers.Conv3D(2, 2), "CONV_3D"),
+        (lambda: layers.Conv3DTranspose(2, 2), "CONV_3D_TRANSPOSE"),
     ],
 )
-def test_refused_by_the_operator(bench, layer, op):
+def test_refused_by_the_operator_and_the_mode(bench, layer, op, mode):
     model = bench.model(lambda x: layer()(x), (3, 4, 4, 2))
-    with pytest.raises(ValueError, match=op):
-        kc.freeze(model, np.random.default_rng(0).normal(size=(2, 3, 4, 4, 2)).astype(np.float32))
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4, 2)).astype(np.float32)
+    with pytest.raises(ValueError, match=f"for {op} has no {mode} kernel"):
+        kc.convert(model, mode=mode, representative_dataset=x)

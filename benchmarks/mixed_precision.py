@@ -1,0 +1,166 @@
+"""Bits chosen layer by layer beside one width for all, after training: 4 bits on average, and half of int8's file.
+
+python benchmarks/mixed_precision.py [--quick] [--seeds=0,1,2] [--nets=resnet,mobilenet,xception]
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from absl import app, flags
+from common import at_least, fashion_mnist, print_goals, write_results
+from keras import layers
+
+import keras_compress as kc
+from keras_compress.pipelines.bit_choice import InfeasibleError
+
+TRAINED, EPOCHS, SAMPLES, TESTED = 24_000, 3, 256, 5_000
+WIDTHS = (2, 3, 4, 5, 6, 8)
+AVERAGE_BITS = 4.0
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+_QUICK = flags.DEFINE_bool("quick", False, "One seed, little data; results are not written.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Networks to train.")
+_NETS = flags.DEFINE_list("nets", ["resnet", "mobilenet", "xception"], "Which networks.")
+
+
+def resnet() -> keras.Model:
+    """Three residual blocks; the second half of the weights is in the last one."""
+    x = image = keras.Input((28, 28, 1))
+    x = _normed(layers.Conv2D(12, 3, padding="same", use_bias=False)(x))
+    for filters in (12, 24, 48):
+        side = layers.Conv2D(filters, 1, strides=2, padding="same", use_bias=False)(x)
+        x = _normed(layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x))
+        x = _normed(layers.Conv2D(filters, 3, padding="same", use_bias=False)(x), relu=False)
+        x = layers.ReLU()(layers.Add()([x, _normed(side, relu=False)]))
+    return _headed(image, x, "resnet")
+
+
+def mobilenet() -> keras.Model:
+    """Inverted residual blocks: expanded, depthwise, projected."""
+    x = image = keras.Input((28, 28, 1))
+    x = _normed(layers.Conv2D(12, 3, strides=2, padding="same", use_bias=False)(x))
+    for filters, strides in ((16, 1), (24, 2), (24, 1), (40, 2), (40, 1)):
+        before = x
+        x = _normed(layers.Conv2D(4 * x.shape[-1], 1, use_bias=False)(x))
+        x = _normed(layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x))
+        x = _normed(layers.Conv2D(filters, 1, use_bias=False)(x), relu=False)
+        x = layers.Add()([x, before]) if x.shape == before.shape else x
+    return _headed(image, x, "mobilenet")
+
+
+def xception() -> keras.Model:
+    """Separable convolutions and pooled residual sums."""
+    x = image = keras.Input((28, 28, 1))
+    x = _normed(layers.Conv2D(16, 3, padding="same", use_bias=False)(x))
+    for filters in (32, 48, 64):
+        side = _normed(layers.Conv2D(filters, 1, strides=2, padding="same", use_bias=False)(x), relu=False)
+        x = _normed(layers.SeparableConv2D(filters, 3, padding="same", use_bias=False)(x))
+        x = _normed(layers.SeparableConv2D(filters, 3, padding="same", use_bias=False)(x), relu=False)
+        x = layers.Add()([layers.MaxPooling2D(3, strides=2, padding="same")(x), side])
+    return _headed(image, x, "xception")
+
+
+def _normed(x: Any, relu: bool = True) -> Any:
+    x = layers.BatchNormalization()(x)
+    return layers.ReLU()(x) if relu else x
+
+
+def _headed(image: Any, x: Any, name: str) -> keras.Model:
+    return keras.Model(image, layers.Dense(10, name="logits")(layers.GlobalAveragePooling2D()(x)), name=name)
+
+
+NETS: dict[str, Callable[[], keras.Model]] = {"resnet": resnet, "mobilenet": mobilenet, "xception": xception}
+
+
+def trained(name: str, seed: int, data: Any) -> keras.Model:
+    """The network after a little training."""
+    keras.utils.set_random_seed(seed)
+    model = NETS[name]()
+    model.compile("adam", LOSS)
+    model.fit(data.x_train[:TRAINED], data.y_train[:TRAINED], batch_size=64, epochs=EPOCHS, verbose=0)
+    return model
+
+
+def accuracy(model: keras.Model, data: Any) -> float:
+    x, y = data.x_test[:TESTED], data.y_test[:TESTED]
+    return float((model.predict(x, batch_size=250, verbose=0).argmax(-1) == y).mean())
+
+
+def rows_of(name: str, seed: int, data: Any) -> list[dict[str, Any]]:
+    """Float, 8 bits, and both budgets by each way to choose."""
+    model = trained(name, seed, data)
+    chosen = np.random.default_rng(seed).permutation(len(data.x_train))[:SAMPLES]
+    x, y = data.x_train[chosen], data.y_train[chosen]
+    eight = kc.mixed_precision(model, x, kc.Budget(bytes=10**9), weights=(8,))
+    half = eight.costs["bytes"] / 2
+    rows = [_row(name, seed, "float", model, data), _row(name, seed, "int8", eight.model, data, eight)]
+    begin = time.process_time()
+    by_noise = kc.sensitivity(model, of="bits", data=x, bits=WIDTHS)
+    seconds = {"sqnr": time.process_time() - begin}
+    begin = time.process_time()
+    by_loss = kc.sensitivity(model, of="bits", data=(x, y), bits=WIDTHS, method="hessian", loss=LOSS)
+    seconds["hessian"] = time.process_time() - begin
+    for budget in (kc.Budget(average_bits=AVERAGE_BITS), kc.Budget(bytes=half)):
+        for solver, found in [("uniform", by_noise), ("greedy", by_noise), ("milp", by_noise), ("milp", by_loss)]:
+            label = f"{next(iter(budget)).cost.noun}, {solver}, {found.criterion}"
+            widths = WIDTHS if next(iter(budget)).cost.noun.startswith("bits") else (2, 4, 8)
+            try:
+                made = kc.mixed_precision(
+                    model, x, budget, weights=widths, solver=solver, sensitivity=found, weights_storage="int4"
+                )
+            except InfeasibleError as error:
+                rows.append({"net": name, "seed": seed, "row": label, "infeasible": str(error)})
+                continue
+            rows.append(_row(name, seed, label, made.model, data, made) | {"seconds": seconds[found.criterion]})
+    return rows
+
+
+def _row(name: str, seed: int, label: str, model: keras.Model, data: Any, made: Any = None) -> dict[str, Any]:
+    row: dict[str, Any] = {"net": name, "seed": seed, "row": label, "accuracy": accuracy(model, data)}
+    if made is not None:
+        row["costs"], row["predicted"] = dict(made.costs), dict(made.predicted)
+        row["bits"] = {each.name: each.bits for each in made.choices if each.kind == "weights"}
+    print(name, seed, label, f"{row['accuracy']:.4f}", row.get("costs", ""), flush=True)
+    return row
+
+
+def goals_of(rows: Sequence[dict[str, Any]]) -> list[Any]:
+    """At 4 bits on average against uniform bits; predicted bytes beside the file's."""
+    goals = []
+    for net in dict.fromkeys(row["net"] for row in rows):
+        of_net = [row for row in rows if row["net"] == net and "accuracy" in row]
+        means = {
+            label: np.mean([row["accuracy"] for row in of_net if row["row"] == label])
+            for label in dict.fromkeys(row["row"] for row in of_net)
+        }
+        ahead = means["bits of a weight, milp, sqnr"] - means["bits of a weight, uniform, sqnr"]
+        goals.append(at_least(f"{net}: points above uniform at {AVERAGE_BITS:g} bits", 100 * float(ahead), 1.0))
+        if (label := "bytes, milp, sqnr") in means:
+            goals.append(
+                at_least(f"{net}: points above int8 at half its file", 100 * float(means[label] - means["int8"]), -0.3)
+            )
+    sizes = [row for row in rows if "bytes" in row.get("costs", {})]
+    off = [abs(row["predicted"]["bytes"] / row["costs"]["bytes"] - 1) for row in sizes]
+    goals.append(at_least("percent that predicted bytes are off, negated", -100 * max(off, default=0.0), -1.0))
+    return goals
+
+
+def main(arguments: Sequence[str]) -> None:
+    data, rows = fashion_mnist(_QUICK.value), []
+    seeds = list(map(int, _SEEDS.value[: 1 if _QUICK.value else None]))
+    for name in _NETS.value:
+        for seed in seeds:
+            rows += rows_of(name, seed, data)
+    goals = goals_of(rows)
+    if not _QUICK.value:
+        settings = {"trained": TRAINED, "epochs": EPOCHS, "samples": SAMPLES, "tested": TESTED, "widths": list(WIDTHS)}
+        print(write_results("mixed_precision", rows, goals, seeds=seeds, settings=settings))
+    print_goals(goals)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,116 @@
+"""What is asked of the range and the integers of an activation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import ops
+
+from keras_compress.core import affine
+from keras_compress.core.ste import gradient_inside, in_float32, with_gradient
+from keras_compress.quantizers.kinds import Place
+
+Tensor = Any
+# `(values, upstream, *numbers) -> gradients of the values and of each number`, and the numbers now.
+Surrogate = tuple[Callable[..., Sequence[Tensor]], Sequence[Tensor]]
+
+
+class ActivationGrid:
+    """What is asked of an activation's range and integers. Subclasses implement `parameters` and `call`.
+
+    By itself no Keras layer: those of a conversion, which nothing trains and no file holds, are made by the thousand.
+
+    Args:
+        bits: 1 to 8, or 16 (symmetric).
+
+    Class attributes:
+        allowed_bits: Values of `bits` for which the method is defined.
+        non_negative: It takes values of 0 and more only: `quantize_model` puts it behind ReLUs.
+        replaces_relu: It takes the place of a ReLU, as a function of its input.
+
+    Raises:
+        ValueError: For other bits.
+    """
+
+    allowed_bits: tuple[int, ...] = (*range(1, 9), 16)
+    non_negative: bool = False
+    replaces_relu: bool = False
+
+    def set_bits(self, bits: int) -> None:
+        """Take a width that the method is defined for."""
+        if isinstance(bits, bool) or bits not in self.allowed_bits:
+            raise ValueError(f"Expected `bits` out of {self.allowed_bits}. Received: bits={bits}")
+        self.bits = bits
+
+    @property
+    def spec(self) -> affine.QuantSpec:
+        """Integer format: asymmetric, or symmetric for 16 bits as TFLite has it."""
+        wide = self.bits == 16
+        return affine.QuantSpec(bits=self.bits, symmetric=wide, narrow_range=wide)
+
+    def trained(self) -> bool:
+        """Whether the range is known."""
+        return True
+
+    def stands_at(self, place: Place) -> bool:
+        """Whether `quantize_model` may put it there."""
+        if self.replaces_relu:
+            return place is Place.RELU
+        if place is Place.MEAN:
+            # The device has 8 bits for them, at no cost; few levels would leave little of a mean.
+            return self.bits >= 8 and not self.non_negative
+        return place is not Place.ANYWHERE or not self.non_negative
+
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        """`(scale, zero_point)` of inference, float scalars."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `parameters()`.")
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        """`(low, high)` of inference, before 0.0 is included."""
+        scale, zero_point = self.parameters()
+        spec = self.spec
+        return (spec.minimum - zero_point) * scale, (spec.maximum - zero_point) * scale
+
+    def surrogate(self) -> Surrogate:
+        """The gradient of training and the numbers that it moves: 1 inside the range, 0 outside, and none."""
+        low, high = self.range()
+        return lambda values, upstream: (gradient_inside(values, low, high, upstream),), ()
+
+    def inferred(self, forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """What `forward` makes of float32 values in inference, with the gradient of training.
+
+        Saliency maps, adversarial examples and loops that call the model without `training=True` have gradients so.
+        """
+        backward, numbers = self.surrogate()
+        return in_float32(lambda values: with_gradient(forward, backward, values, *numbers), inputs)
+
+    def check_range(self, where: str) -> None:
+        """Refuse a range that training has made NaN or infinite.
+
+        Raises:
+            ValueError: Naming the place.
+        """
+        low, high = (float(end) for end in self.range())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(
+                f"Expected a finite range of activations. Received: {low} to {high} at {where!r}: the training "
+                "diverged, or a layer before it gives values that are not finite"
+            )
+
+    def plain(self, inputs: Any) -> Any:
+        """The same function of inference as plain Keras operations."""
+        if not self.trained():
+            return inputs
+        scale, zero_point = (float(p) for p in self.parameters())
+        return in_float32(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
+
+    def unrounded(self, inputs: Any) -> Any:
+        """What is left of it in a model that computes in floats: the function without the rounding."""
+        low, high = (float(end) for end in self.range())
+        return in_float32(lambda values: ops.clip(values, low, high), inputs)
+
+    def summary_values(self) -> dict[str, float]:
+        """Figures worth a curve in TensorBoard, by name."""
+        return {}

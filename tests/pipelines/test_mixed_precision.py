@@ -1,0 +1,120 @@
+"""Mixed precision: what was chosen is in the file, within the budget, with the bytes that were counted."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_compress as kc
+from keras_compress.pipelines.bit_choice import InfeasibleError
+
+X = np.random.default_rng(0).normal(size=(64, 10, 10, 2)).astype(np.float32)
+
+
+def net() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    image = x = keras.Input((10, 10, 2), name="image")
+    x = keras.layers.Conv2D(16, 3, use_bias=False, name="first")(x)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.DepthwiseConv2D(3, activation="relu", name="depthwise")(x)
+    x = keras.layers.Conv2D(32, 3, activation="relu", name="second")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="mean")(x)
+    x = keras.layers.Dense(33, activation="relu", name="hidden")(x)
+    return keras.Model(image, keras.layers.Dense(10, name="logits")(x))
+
+
+@pytest.fixture(scope="module")
+def measured() -> kc.BitSensitivity:
+    return kc.sensitivity(net(), of="bits", data=X, bits=(2, 4, 8))
+
+
+def test_the_file_has_the_bytes_that_were_counted_and_the_bits_that_were_chosen(measured) -> None:
+    model = net()
+    eight = len(kc.convert(kc.quantize_model(model), representative_dataset=X).content)
+    found = kc.mixed_precision(model, X, kc.Budget(bytes=eight - 2000), sensitivity=measured)
+    artifact = kc.convert(found.model, **found.convert_options)
+    assert len(artifact.content) == found.costs["bytes"] <= eight - 2000
+    assert found.predicted["bytes"] == pytest.approx(len(artifact.content), rel=0.01)
+    bits = {each.name: each.bits for each in found.choices if each.kind == "weights"}
+    assert len(set(bits.values())) > 1
+    stored = {weight.name.split("/")[0]: weight.dtype for weight in kc.inspect_tflite(artifact.content).weights}
+    assert stored == {name: "INT8" if width == 8 else "INT4" for name, width in bits.items()}
+    assert kc.verify(artifact, model, X[:8]).ok
+
+
+def test_each_limit_is_kept_by_the_model_itself(measured) -> None:
+    model = net()
+    budget = kc.Budget(average_bits=4.5, bops=0.03)
+    found = kc.mixed_precision(model, X, budget, activations=(4, 8), sensitivity=measured)
+    assert found.costs["average_bits"] == pytest.approx(kc.AverageBits().of(found.model)) != 8
+    assert found.costs["average_bits"] <= 4.5
+    assert found.costs["bops"] == kc.Bops().of(found.model) <= 0.03 * kc.Bops().of(model)
+    bits = {(each.kind, each.name): each.bits for each in found.choices}
+    assert 4 in bits.values()
+    # Means keep 8 bits, in the model too.
+    assert bits["activations", "mean"] == 8
+    assert found.model.get_layer("mean_quantized").quantizer.bits == 8
+    again = kc.quantize_model(model, "int8", None, rules=found.rules)
+    assert kc.AverageBits().of(again) == found.costs["average_bits"]
+
+
+def test_the_program_loses_no_more_than_the_baselines(measured) -> None:
+    losses = {}
+    for solver in ("milp", "greedy", "uniform"):
+        found = kc.mixed_precision(net(), X, {"average_bits": 5.0}, sensitivity=measured, solver=solver)
+        losses[solver] = sum(each.loss for each in found.choices)
+    assert losses["milp"] <= losses["greedy"] <= losses["uniform"]
+    assert losses["milp"] < losses["uniform"]
+
+
+def test_predicted_noise_is_about_that_of_the_model(measured) -> None:
+    model = net()
+    found = kc.mixed_precision(model, X, {"average_bits": 5.0}, sensitivity=measured)
+    real, made = np.array(model(X)), np.array(found.model(X))
+    ratio = ((made - real) ** 2).sum() / (real**2).sum()
+    assert ratio == pytest.approx(sum(each.loss for each in found.choices), rel=0.6)
+
+
+def test_a_budget_that_nothing_keeps_names_the_nearest(measured) -> None:
+    options = {"sensitivity": measured, "weights": (4, 8)}
+    with pytest.raises(InfeasibleError, match=r"average_bits <= 3; the nearest that is feasible: average_bits 4$"):
+        kc.mixed_precision(net(), X, {"average_bits": 3.0}, **options)
+    with pytest.raises(InfeasibleError, match=r"Received: bytes <= 2,000; the nearest that is feasible: bytes \d") as e:
+        kc.mixed_precision(net(), X, {"bytes": 2000}, **options)
+    named = int(str(e.value).rsplit(" ", 1)[1].replace(",", ""))
+    found = kc.mixed_precision(net(), X, {"bytes": named}, **options)
+    assert found.costs["bytes"] <= named
+
+
+def test_softmax_separable_and_layers_left_out() -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((10, 10, 2), name="image")
+    x = keras.layers.SeparableConv2D(8, 3, activation="gelu", name="separable")(image)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(image, keras.layers.Dense(4, activation="softmax", name="dense")(x))
+    found = kc.mixed_precision(model, X, {"bytes": 10_000, "bops": 0.2}, filters="dense")
+    assert {each.name: each.bits for each in found.choices if each.kind == "weights"} == {"dense": 8}
+    assert found.costs["bops"] == kc.Bops().of(found.model)
+    artifact = kc.convert(found.model, representative_dataset=X, **found.convert_options)
+    assert len(artifact.content) == found.costs["bytes"]
+
+
+def test_shown(measured) -> None:
+    found = kc.mixed_precision(net(), X, {"average_bits": 4.0}, sensitivity=measured)
+    assert "average_bits" in str(found)
+    assert "of at most 4" in repr(found)
+
+
+def test_bad_input(measured) -> None:
+    model = net()
+    with pytest.raises(ValueError, match="Expected a budget of bytes, bops, average_bits, each once.*Received: 0.5 of"):
+        kc.mixed_precision(model, X, {"latency": 0.5})
+    with pytest.raises(ValueError, match="Expected `activations` of 2 to 8 bits"):
+        kc.mixed_precision(model, X, {"bops": 0.5}, activations=(8, 16))
+    with pytest.raises(ValueError, match="Expected `weights` of 2 to 8 bits"):
+        kc.mixed_precision(model, X, {"bops": 0.5}, weights=(8, 16))
+    with pytest.raises(ValueError, match="Expected `solver` out of"):
+        kc.mixed_precision(model, X, {"bops": 0.5}, solver="random")
+    with pytest.raises(ValueError, match=r"Received: none of the weights of 'first' at \[3\]"):
+        kc.mixed_precision(model, X, {"bops": 0.5}, weights=(3, 8), sensitivity=measured)
+    with pytest.raises(ValueError, match="Expected a model that is not quantized yet"):
+        kc.mixed_precision(kc.quantize_model(model), X, {"bops": 0.5})
