@@ -45,6 +45,7 @@ __all__ = sorted(_NAMES)  # noqa: PLE0605 - read from the stub
 # What layers below look up in the registry without knowing where it is.
 for _kind, _modules in {
     "cost": ("convert.file_bytes", "report.bit_costs", "runtime.arena", "runtime.latency", "structured.cost"),
+    "entry_point": ("post_training.quantize",),
     "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
     "probe": ("runtime.arena_probe",),
     "report": ("report.sensitivity_plot",),
@@ -53,7 +54,7 @@ for _kind, _modules in {
     provide(_kind, *(f"{__name__}.{module}" for module in _modules))
 
 # Registered classes are found here without being listed: those of others, and Keras's loader and recipes know ours.
-_METHODS = ("pruning", "clustering", "quantizers", "structured", "post_training")
+_METHODS = ("pruning", "clustering", "quantizers", "structured")
 _KINDS = (
     *("schedule", "weight_transform", "activation_quantizer", "gradient_quantizer", "constraint", "layer"),
     *("channel_criterion", "cost"),

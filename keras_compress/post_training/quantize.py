@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -64,8 +65,7 @@ def quantize_post_training(
 
     Args:
         model: Plain, trained, built model.
-        data: Inputs as they are in use, without labels; see `convert`'s `representative_dataset`. Level 2 needs some
-            hundreds.
+        data: Inputs as they are in use, without labels, some hundreds; see `convert`'s `representative_dataset`.
         level: 1, 2, or `"auto"`: 2 where there are data, else 1.
         weights: See `quantize_model`.
         activations: See `quantize_model`.
@@ -78,16 +78,14 @@ def quantize_post_training(
         options: Name of a pass -> arguments for it: `{"equalize": {"relu6": "replace"}}`.
         input_range: Lowest and highest value of the inputs, `(0.0, 1.0)`: the range of the points at inputs, and what
             synthetic data keep to.
-        report: Compare the layers with those of the float model after each pass; `summary` shows it. It takes a run of
-            16 samples each time.
+        report: Compare the layers with those of the float model after each pass, on 16 samples; `summary` shows it.
         seed: Of synthetic data, and of the draws of learned rounding.
         filters: See `quantize_model`.
         rules: See `quantize_model`.
         strict: See `quantize_model`.
 
     Returns:
-        A model as `quantize_model` makes it, to be converted, verified, saved, or trained further. What was done to it,
-        `summary` tells. Inside models and layers that users wrote, see `quantize_model`.
+        A model as `quantize_model` makes it, to be converted, verified, saved, or trained further; see `summary`.
 
     Raises:
         ValueError: For another level, level 2 without data, unknown passes or options, a quantized model, or what
@@ -97,22 +95,15 @@ def quantize_post_training(
     _check_options(options or {})
     refuse_quantized(model)
     ends = None if input_range is None else _ends(input_range)
-    quantizer = weight_quantizer(weights, per_channel)
-    situation = Situation(model, None, options or {}, ends, quantizer, seed)
+    situation = Situation(model, None, options or {}, ends, weight_quantizer(weights, per_channel), seed)
     run = chosen(number, situation, passes)
     situation.data = held(model, data)
     settings = {"weights": weights, "per_channel": per_channel, "grid": grid, "filters": filters, "rules": rules}
+    whole = {**settings, "activations": activations, "other_activations": other_activations, "strict": strict}
+    quantize = partial(_quantized, ends=ends, settings=whole)
     work = _Work(run, situation, report, passes is not None, settings)
     with ProgressLine("quantizing", len(run) + 1) as work.line:
         plain = work.passed(model, quantized=False)
-
-        def quantize(each: keras.Model) -> keras.Model:
-            made = quantize_model(
-                each, activations=activations, other_activations=other_activations, strict=strict, **settings
-            )
-            _set_input_ranges(made, ends)
-            return carry(made, record_of(each))
-
         if passes is None:
             plain = work.better(model, plain, quantize)
         work.reference = plain
@@ -149,6 +140,13 @@ def _ends(input_range: Sequence[float]) -> tuple[float, float]:
     if len(ends) != 2 or not np.isfinite(ends).all() or not ends[0] < ends[1]:
         raise ValueError(f"Expected `input_range` of two numbers, the lower first. Received: input_range={input_range}")
     return ends[0], ends[1]
+
+
+def _quantized(model: keras.Model, ends: tuple[float, float] | None, settings: Mapping[str, Any]) -> keras.Model:
+    """What `quantize_model` makes of a model, with its record."""
+    made = quantize_model(model, **settings)
+    _set_input_ranges(made, ends)
+    return carry(made, record_of(model))
 
 
 def _set_input_ranges(model: keras.Model, ends: tuple[float, float] | None) -> None:

@@ -32,8 +32,8 @@ def test_learned_rounding_is_better_than_gptq_and_that_than_the_nearest(tiny: Ti
     made = {
         "nearest": nearest,
         "gptq": gptq(nearest, values[:128]),
-        "adaround": adaround(nearest, values[:128], steps=200),
-        "brecq": brecq(nearest, values[:128], steps=200),
+        "adaround": adaround(nearest, values[:128], steps=400),
+        "brecq": brecq(nearest, values[:128], steps=400),
     }
     # On samples that were not learned on.
     found = {name: distance(model, values[128:], each) for name, each in made.items()}
