@@ -115,8 +115,7 @@ def convert(
     )
     any_batch = is_free(frozen, batch_size, target) and not lowered.fixed_by
     final = _small(lowered.content, mode, storage, max_arena_bytes, any_batch, written)
-    read = final.graph if target == "litert" else None
-    costs = notes_of_cost(model, frozen, final.content, read) if mode in _INTEGER_MODES else []
+    costs = _cost_notes(model, frozen, final, target) if mode in _INTEGER_MODES else []
     distances = _distance(model, frozen, examples)
     notes = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
     return Artifact(
@@ -149,6 +148,11 @@ def _small(
         any_batch=any_batch,
         graph=graph,
     )
+
+
+def _cost_notes(model: keras.Model, frozen: keras.Model, final: CompressedFile, target: str) -> list[str]:
+    """Where the file is likely larger or slower than float32 would be; of speed only LiteRT's kernels are known."""
+    return notes_of_cost(model, frozen, final.content, final.graph if target == "litert" else None)
 
 
 def _check_model(model: keras.Model, target: str) -> None:
