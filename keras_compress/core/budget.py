@@ -122,7 +122,11 @@ class Budget(Shown):
         given = [*(limits or {}).items(), *named.items()]
         if not given:
             raise ValueError("Expected at least one cost, as in Budget(macs=0.5). Received: none")
-        self._limits = [(_label(identifier), _limit(identifier, most)) for identifier, most in given]
+        labels = [_label(identifier) for identifier, _ in given]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"Expected each cost once. Received: {twice} twice")
+        self._limits = [(label, _limit(*each)) for label, each in zip(labels, given, strict=True)]
 
     @classmethod
     def of(cls, target: Budget | Mapping[Any, float]) -> Budget:

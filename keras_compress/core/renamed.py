@@ -22,14 +22,20 @@ def with_earlier(
         places: Old name -> argument, and the name in its class.
 
     Raises:
-        TypeError: For a name that never was one.
+        TypeError: For a name that never was one, or a part that is of another class.
+        ValueError: For the same thing by its old and its new name.
     """
-    renamed = dict(parts)
+    renamed, defaults = dict(parts), {part: type(value)() for part, value in parts.items()}
     for name, value in earlier.items():
         if name not in places:
             near = did_you_mean(name, [*parts, *places])
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{near}")
         part, field = places[name]
+        if getattr(parts[part], field) != getattr(defaults[part], field):
+            raise ValueError(
+                f"Expected {name!r} either by itself or as `{field}` of `{part}`. "
+                f"Received: {name}={value!r}, {part}={parts[part]!r}"
+            )
         # As a default: the fields that were not given keep theirs.
         renamed[part] = replace(renamed[part], **{field: value})
         kind = type(renamed[part]).__name__

@@ -9,7 +9,7 @@ float32 centroids; indices are not relative; the code is decoded by the runtime,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -165,12 +165,20 @@ def deep_compression(
     """
     check_model(model)
     parts = {"pruning": pruning, "clustering": clustering, "training": training, "conversion": conversion}
+    _check_kinds(parts)
     how = _Parts(**with_earlier("deep_compression", parts, earlier, _EARLIER))
     judge = Judge(*validation_data, metric, max_drop)
     trainer = Trainer(how.training, x, y, model)
     data = {"model": model, "x": x, "y": y, "validation_data": list(validation_data), "metric": metric}
     with Checkpoints(folder, {**data, "filters": filters, **how.decisive(), **trainer.decisive()}) as kept:
         return _Run(model, trainer, judge, kept, how, filters).result()
+
+
+def _check_kinds(parts: Mapping[str, Any]) -> None:
+    """Refuse one kind of step in the place of another."""
+    for (name, given), kind in zip(parts.items(), (Pruning, Clustering, Training, Conversion), strict=True):
+        if not isinstance(given, kind):
+            raise ValueError(f"Expected `{name}` as kc.{kind.__name__}(...). Received: {name}={given!r}")
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,8 @@ def chosen(level: int, situation: Situation, names: Any = None) -> list[Pass]:
         ValueError: For a name that is none of the level's passes.
     """
     of_level = [each for each in PASSES if level in each.levels]
+    if isinstance(names, str):
+        names = [names]
     if names is None:
         return [each for each in of_level if each.standard(situation)]
     known = [each.name for each in of_level]

@@ -133,10 +133,16 @@ def _check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"Expected `options` for passes out of {known}. Received: {unknown}")
+    wrong = {name: given for name, given in options.items() if not isinstance(given, Mapping)}
+    if wrong:
+        raise ValueError(
+            f"Expected arguments by name for each pass, {{'equalize': {{'relu6': 'keep'}}}}. Received: {wrong}"
+        )
 
 
 def _ends(input_range: Sequence[float]) -> tuple[float, float]:
-    ends = tuple(float(each) for each in input_range)
+    numbers = isinstance(input_range, Sequence) and all(isinstance(each, (int, float)) for each in input_range)
+    ends = tuple(map(float, input_range)) if numbers else ()
     if len(ends) != 2 or not np.isfinite(ends).all() or not ends[0] < ends[1]:
         raise ValueError(f"Expected `input_range` of two numbers, the lower first. Received: input_range={input_range}")
     return ends[0], ends[1]

@@ -196,6 +196,11 @@ def _check_settings(
         raise ValueError(
             "Expected no ratios of layers in one ranking of all. Received: a rule with `ratio`, scope='global'"
         )
+    if fine_tune is not None and not callable(fine_tune):
+        raise ValueError(
+            "Expected `fine_tune` that can be called with a model, such as kc.Training(...).on(x, y). "
+            f"Received: fine_tune={fine_tune}"
+        )
     if (iterations > 1) != (fine_tune is not None):
         raise ValueError(
             "Expected `fine_tune` together with `iterations` > 1: what trains the model between the steps. "

@@ -84,3 +84,8 @@ def test_a_cost_of_ones_own_is_a_name_in_a_budget(monkeypatch: pytest.MonkeyPatc
 def test_a_cost_that_counts_nothing_says_what_to_write() -> None:
     with pytest.raises(NotImplementedError, match=r"Cost must implement `of\(model\)`"):
         Cost().of(None)
+
+
+def test_a_cost_given_by_a_mapping_and_by_name_is_refused():
+    with pytest.raises(ValueError, match=r"Expected each cost once. Received: \['macs'\] twice"):
+        kc.Budget({"macs": 0.5}, macs=0.4)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -208,3 +209,17 @@ def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
 def test_a_quantized_model_is_refused() -> None:
     with pytest.raises(ValueError, match="Expected a plain model"):
         kc.quantize_post_training(kc.quantize_model(dense()))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"options": {"equalize": 3}}, "arguments by name for each pass"),
+        ({"input_range": 5}, "Expected `input_range` of two numbers"),
+        ({"input_range": "0,1"}, "Expected `input_range` of two numbers"),
+        ({"passes": "gptq"}, "Received: ['gptq']"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(given, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kc.quantize_post_training(residual_net(), **given)

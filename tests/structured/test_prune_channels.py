@@ -194,3 +194,9 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     broken.get_layer("d1").kernel.assign(kernel)
     with pytest.raises(ValueError, match="weights and data that give finite scores. Received: L1 scored 1 channels"):
         kc.prune_channels(broken)
+
+
+def test_a_training_without_data_is_refused_before_anything_is_pruned():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="Expected `fine_tune` that can be called with a model"):
+        kc.prune_channels(model, ratio=0.5, iterations=2, fine_tune=kc.Training("mse"))
