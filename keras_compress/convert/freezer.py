@@ -41,6 +41,8 @@ from keras_compress.quantizers.placement import point_behind, reader_of
 from keras_compress.tflite.storage import INT8, Storage
 
 Grid = FixedGrid
+# Its kernel refuses outputs whose steps are a 128th of its input's, or finer.
+FINEST_OF_HARD_SWISH = 127
 _OF_TWO_TENSORS = ("Multiply", "BatchedMatmul", "Matmul")
 
 
@@ -123,6 +125,8 @@ class Freezer:
                 self._of[outputs].moved = call.args[0], layer
         if kind is Kind.CLAMP:
             self._of[outputs].sums = source.sums
+        if getattr(layer, "function", None) == "hard_silu" and source.grid is not None:
+            self._of[outputs].finest = source.grid.scale / FINEST_OF_HARD_SWISH
         if type(layer).__name__ == "Mean":
             self._remember_mean(call.args[0], outputs)
         if type(layer).__name__ in _OF_TWO_TENSORS:
@@ -214,7 +218,7 @@ class Freezer:
         """The grid that a tensor is written on for a point."""
         known = self._of[tensor]
         own = known.written or self.known.get(layer.name)
-        return own or no_finer(final_grid(layer.quantizer, self.activation_bits), known.step)
+        return own or no_finer(final_grid(layer.quantizer, self.activation_bits), known.finest or known.step)
 
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
         if self.storage.target == "tflm":

@@ -24,6 +24,7 @@ class Known:
         table: Grid of the table whose rows it holds.
         sums: Of a layer with weights: input scale, and weight scale of each channel. Of a product: the factors' scales.
         mean: Over positions: input scale, and how many values each is the mean of.
+        finest: Finest steps that its kernel writes.
         steps: Lowest and highest multiple of its grid's scale that it holds.
         lattice: Of a sum of tensors on one scale: that scale, lowest and highest multiple.
         moved: Of a kernel's output that was reshaped or permuted: the tensor before that, and the layer that did it.
@@ -37,6 +38,7 @@ class Known:
     table: FixedGrid | None = None
     sums: tuple[float, NDArray[np.float32]] | None = None
     mean: tuple[float, int] | None = None
+    finest: float | None = None
     steps: tuple[int, int] | None = None
     lattice: tuple[float, int, int] | None = None
     moved: tuple[Any, keras.layers.Layer] | None = None
@@ -59,6 +61,7 @@ class Known:
         """Say of a tensor with the same values, moved, what moving them does not change."""
         target.grid = self.grid or target.grid
         target.steps = self.steps or target.steps
+        target.finest = self.finest or target.finest
         target.ahead = self.ahead or target.ahead
 
     def on_tflm(self, grid: FixedGrid) -> FixedGrid:

@@ -18,7 +18,7 @@ _ENTRIES: dict[str, dict[str, Any]] = {}
 
 
 def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Registered]:
-    """Decorator that enters a class or function under `kind`; Keras's loader learns of classes with `get_config`.
+    """Decorator that enters a class or function under `kind`; Keras's loader learns of classes with `from_config`.
 
     A class outside this package is known to Keras under the name of its own package, and to recipes, the command line
     and `kc.Name` by its name: import the module that has it first (`--import=module` on the command line).
@@ -39,7 +39,7 @@ def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Reg
         if key in taken:
             raise ValueError(f"Expected a new {kind} name. Received: {key!r}, which is registered already.")
         taken[key] = registered
-        if hasattr(registered, "get_config"):
+        if hasattr(registered, "from_config"):
             keras.saving.register_keras_serializable(package=registered.__module__.split(".")[0])(registered)
         return registered
 

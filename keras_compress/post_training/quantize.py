@@ -283,8 +283,8 @@ def _with_report(model: keras.Model, stages: Sequence[Stage]) -> keras.Model:
     ]
     if waiting:
         warn(
-            f"The ranges of {len(waiting)} points are not known, as there are no data and no BatchNormalizations to "
-            f"make some from: give `convert` a representative_dataset. The first is {waiting[0]!r}."
+            "Expected data, or BatchNormalizations to make data from, for the ranges of all points. Received: neither "
+            f"for {len(waiting)}, the first {waiting[0]!r}: give `convert` a representative_dataset."
         )
     report = PassReport(model.name, tuple(stages), record.effects) if stages else None
     return carry(model, replace(record, report=report))

@@ -118,12 +118,12 @@ def _copies(peaks: Vector, more: int) -> Copies:
     heap = [(-float(peak), number) for number, peak in enumerate(peaks)]
     heapq.heapify(heap)
     for _ in range(more):
-        peak, number = heap[0]
-        if peak == 0.0:
+        left, number = heap[0]
+        if left == 0.0:
             break
-        heapq.heapreplace(heap, (peak / 2, number))
-        heapq.heappush(heap, (peak / 2, number))
         copies[number] += 1
+        # Copies share a weight evenly.
+        heapq.heapreplace(heap, (-float(peaks[number]) / copies[number], number))
     return copies
 
 

@@ -180,3 +180,13 @@ def test_logits_that_are_nearly_nothing_make_a_softmax_that_runs():
     for kernel in ("xnnpack", "builtin", "reference"):
         found = deployed.run(runner_of(kernel), artifact.content, [x], "model")[0]
         assert np.abs(found - 0.2).max() < 1 / 256
+
+
+def test_a_hard_swish_that_is_nearly_closed_has_steps_that_its_kernel_takes():
+    """Of arguments down to -60 it leaves 0.1: steps 1/150 of the input's, where 1/128 is the finest."""
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Activation("hard_silu")(inputs))
+    x = np.random.default_rng(0).uniform(-60, 0.1, (64, 4)).astype(np.float32)
+    x[np.abs(x + 1.5) < 1.45] = -4.0
+    artifact = kc.convert(model, representative_dataset=x)
+    assert kc.verify(artifact, model, x, kernels=("xnnpack", "reference", "tflm")).ok

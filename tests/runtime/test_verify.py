@@ -46,15 +46,15 @@ def converted():
 def test_swapped_channels_are_caught_and_named(converted):
     model, x, artifact = converted
     frozen = artifact.frozen
-    grid = frozen.get_layer("depthwise").transforms["kernel"][-1]
-    kept = np.array(grid.integers)
-    grid.integers.assign(kept[:, :, ::-1])
+    integers, _ = frozen.get_layer("depthwise").transforms["kernel"][-1].variables
+    kept = np.array(integers)
+    integers.assign(kept[:, :, ::-1])
     try:
         with pytest.raises(kc.VerificationError, match="first at 'relu6_quantized' on xnnpack"):
             verify(artifact, frozen, x)
         result = verify(artifact, frozen, x, strict=False)
     finally:
-        grid.integers.assign(kept)
+        integers.assign(kept)
     assert not result.ok
     assert result.first_failure.name == "relu6_quantized"
     assert [row.ok for row in result.rows if row.name == "relu_quantized"] == [True, True]
@@ -62,13 +62,13 @@ def test_swapped_channels_are_caught_and_named(converted):
 
 def test_one_wrong_bias_is_caught(converted):
     model, x, artifact = converted
-    grid = artifact.frozen.get_layer("logits").transforms["bias"][-1]
-    kept = np.array(grid.integers)
-    grid.integers.assign(kept + 4000)
+    integers, _ = artifact.frozen.get_layer("logits").transforms["bias"][-1].variables
+    kept = np.array(integers)
+    integers.assign(kept + 4000)
     try:
         assert verify(artifact, artifact.frozen, x, strict=False).first_failure.name == "logits_quantized"
     finally:
-        grid.integers.assign(kept)
+        integers.assign(kept)
 
 
 def test_data_on_which_nothing_varies_prove_nothing(converted):
