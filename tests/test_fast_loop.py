@@ -22,7 +22,7 @@ def test_the_listed_tests_are_there() -> None:
     gone = []
     for name in [*listed["runtime"], *listed["slow"]]:
         file, _, function = name.partition("::")
-        path = REPOSITORY / file
+        path, function = REPOSITORY / file, function.rpartition("::")[2]
         if not path.is_file() or (function and file.startswith("tests/") and function not in functions_of(path)):
             gone.append(name)
     assert not gone, f"Renamed or gone; a recorded run writes {LONG_TESTS.name} anew: {gone}"

@@ -123,7 +123,8 @@ class Budget(Shown):
         if not given:
             raise ValueError("Expected at least one cost, as in Budget(macs=0.5). Received: none")
         labels = [_label(identifier) for identifier, _ in given]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
+        names = [identifier for identifier, _ in given if isinstance(identifier, str)]
+        twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"Expected each cost once. Received: {twice} twice")
         self._limits = [(label, _limit(*each)) for label, each in zip(labels, given, strict=True)]
