@@ -112,18 +112,19 @@ def _copies(peaks: Vector, more: int) -> Copies:
     """How often each channel is to be there: the one with the largest weight left is split, again and again.
 
     >>> _copies(np.array([8.0, 3.0, 1.0]), 3).tolist()
-    [3, 2, 1]
+    [4, 1, 1]
     """
     copies = np.ones(len(peaks), np.int64)
     heap = [(-float(peak), number) for number, peak in enumerate(peaks)]
     heapq.heapify(heap)
     for _ in range(more):
-        left, number = heap[0]
-        if left == 0.0:
+        peak, number = heap[0]
+        if peak == 0.0:
             break
+        # A split halves one copy, the largest, as in `parts`: 3 copies have 1/2, 1/4 and 1/4 of a weight.
+        heapq.heapreplace(heap, (peak / 2, number))
+        heapq.heappush(heap, (peak / 2, number))
         copies[number] += 1
-        # Copies share a weight evenly.
-        heapq.heapreplace(heap, (-float(peaks[number]) / copies[number], number))
     return copies
 
 
