@@ -76,7 +76,7 @@ class MeasuredRange(ActivationGrid):
         """
 
     def parameters(self) -> tuple[Any, Any]:
-        # Recurrent layers share a range at all steps, and ask for it at each.
+        # The calls of a layer may share a range, and each asks for it.
         if self._parameters is None:
             self._parameters = affine.affine_parameters(*self.range(), self.spec)
         return self._parameters
@@ -268,6 +268,7 @@ def _extremes(
     """
     measured = {id(point) for point in points}
     wanted = {n: id(point) for n, point in enumerate(points) if counting or _is_watched(point)}
+    kept_values = set(wanted.values())
     factors = _factors(model, [point for point in points if getattr(point.quantizer, "weighs", False)])
 
     def extremes(inputs: list[tf.Tensor]) -> tuple[list[Any], dict[int, tuple[tf.Tensor, tf.Tensor]]]:
@@ -286,7 +287,7 @@ def _extremes(
                     squares[factor] = squares.get(factor, 0.0) + _mean_squares(made, values[factor])
                 return made
             ends[key] = measure(call.args[0])
-            if key in wanted.values():
+            if key in kept_values:
                 values[key] = call.args[0]
             return call.args[0]
 

@@ -81,7 +81,7 @@ def compress_content(
 
 def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
     plain = Graph(read_model(content))
-    # Another converter's file may have no scales, or one zero point, where `expanded` puts them.
+    # Another converter's file may have no scales, or one zero point, where `expand_content` puts them.
     restore_scales(plain)
     canonical = write_model(plain.model)
     for slim in (True, False):
@@ -93,7 +93,7 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
         # The runtime checks nothing: what it is given must be the plain file when read by our own decoders.
         if expand_content(encoded) == canonical:
             break
-        # A bias of two layers has the scales of one of them, and `expanded` cannot know of which.
+        # A bias of two layers has the scales of one of them, and `expand_content` cannot know of which.
     else:
         raise ValueError("Expected the encoded file to expand to the plain one. Received: another file")
     if len(encoded) >= len(canonical) or not any(graph.custom_name(op) == DECODE for op in graph.operators):

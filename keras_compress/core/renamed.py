@@ -22,7 +22,7 @@ def with_earlier(
         places: Old name -> argument, and the name in its class.
 
     Raises:
-        TypeError: For a name that never was one, or a part that is of another class.
+        TypeError: For a name that never was one.
         ValueError: For the same thing by its old and its new name.
     """
     renamed, defaults = dict(parts), {part: type(value)() for part, value in parts.items()}

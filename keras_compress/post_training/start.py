@@ -75,7 +75,7 @@ def set_ranges(model: keras.Model, data: Any, observer: Any = "min_max", again: 
     points = points_to_measure(flat, again)
     if points:
         calibrate(flat, lambda: batches(data, outer), observer=observer, run=as_floats, again=again)
-    # The steps of a recurrent layer share a quantizer.
+    # The calls of one layer may share a quantizer.
     return list({id(point.quantizer): point.quantizer for point in points}.values())
 
 
