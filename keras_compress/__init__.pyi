@@ -85,6 +85,8 @@ from keras_compress.recipes.recipe import Recipe as Recipe
 from keras_compress.recipes.recipe import compress as compress
 from keras_compress.report.bit_costs import AverageBits as AverageBits
 from keras_compress.report.bit_costs import Bops as Bops
+from keras_compress.report.page.report import Report as Report
+from keras_compress.report.page.report import report as report
 from keras_compress.report.summary import summary as summary
 from keras_compress.report.tensorboard import TensorBoardSummaries as TensorBoardSummaries
 from keras_compress.runtime.arena import Arena as Arena

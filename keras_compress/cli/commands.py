@@ -14,7 +14,6 @@ from absl import flags
 from keras_compress.cli import report as cli_report
 from keras_compress.cli.data import Array, Data, Task, as_input, content_check, load_model, task_of
 from keras_compress.cli.progress import CommandLine
-from keras_compress.cli.report import Deployed
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.compressed import expand_content
 from keras_compress.convert.convert import convert as convert_model
@@ -25,6 +24,7 @@ from keras_compress.core.outputs import check_not_read, check_output
 from keras_compress.data.training import Training
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
+from keras_compress.report.stages import Deployed, latency_entry, stage_rows
 from keras_compress.report.summary import summary
 from keras_compress.report.tables import file_line, measurement_table, storage_table, tensor_table
 from keras_compress.runtime.c_export import export_c
@@ -73,7 +73,7 @@ def compress(values: flags.FlagValues) -> None:
             "original": _deployed(original, model, x_test, y_test, task),
             _other_than("original", recipe.name): _deployed(artifact, compressed, x_test, y_test, task),
         }
-        rows, said = cli_report.stage_rows(stages, x_test, y_test, task.metric)
+        rows, said = stage_rows(stages, x_test, y_test, task.metric)
     if "x_test" not in data.arrays:
         said.append("Measured on the training data: the file has no x_test, y_test.")
     report = {
@@ -260,7 +260,7 @@ def _row(found: Measurement) -> dict[str, Any]:
     row.update({key: getattr(found, key) for key in ("raw_bytes", "gzip_bytes", "weight_payload_bytes", "sparsity")})
     row["distinct_values"] = max(found.distinct_values.values(), default=0)
     if found.target == "litert":
-        row["litert_latency_ms"] = cli_report.latency_entry(found)
+        row["litert_latency_ms"] = latency_entry(found)
     else:
         row["tflm_arena_bytes"] = found.memory["arena_bytes"]
     return row

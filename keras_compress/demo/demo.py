@@ -14,13 +14,13 @@ from absl import flags
 
 from keras_compress.cli import report as cli_report
 from keras_compress.cli.progress import CommandLine
-from keras_compress.cli.report import Deployed
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import convert
 from keras_compress.convert.files import make_folder, save_keras_atomic
 from keras_compress.data.training import Training
 from keras_compress.demo import datasets, models
 from keras_compress.recipes.recipe import Recipe
+from keras_compress.report.stages import Deployed, stage_rows
 from keras_compress.runtime.verification import Verification
 from keras_compress.runtime.verify import verify
 
@@ -150,7 +150,7 @@ class Demo:
             self._convert(line)
             verification = self._verify(line)
             line.begin("measuring")
-            rows, notes = cli_report.stage_rows(self._deployed(), self.data.x_test, self.data.y_test)
+            rows, notes = stage_rows(self._deployed(), self.data.x_test, self.data.y_test)
         report = {
             **dataclasses.asdict(self.settings),
             "title": f"{self.settings.model} on {self.settings.dataset}, {len(self.data.y_test):,} test images",

@@ -75,7 +75,7 @@ def peak_of(content: bytes) -> str:
     """How many bytes are activations, how many decoded weights, and at which operator, where both are most."""
     graph = Graph(read_model(content))
     decoded = set(decoded_of(graph))
-    everything, weights = _alive(graph), _alive(graph, decoded)
+    everything, weights = bytes_alive(graph), bytes_alive(graph, decoded)
     time = int(np.argmax(everything))
     op = graph.operators[time]
     name = graph.name(op.outputs[0]) if len(op.outputs) else ""
@@ -143,7 +143,7 @@ class ArenaPlan:
 
     def __init__(self, plain: bytes, encoded: bytes) -> None:
         graph, decoding = Graph(read_model(plain)), Graph(read_model(encoded))
-        alive = _alive(decoding)
+        alive = bytes_alive(decoding)
         decoded = set(decoded_of(decoding))
         computing = [(t, op) for t, op in enumerate(decoding.operators) if decoding.custom_name(op) != DECODE]
         self._layers: list[Layer] = []
@@ -195,7 +195,7 @@ def _layer(graph: Graph, op: Any, decoding: Graph, same: Any, time: int, alive: 
     )
 
 
-def _alive(graph: Graph, among: Set[int] | None = None) -> list[int]:
+def bytes_alive(graph: Graph, among: Set[int] | None = None) -> list[int]:
     """Bytes of computed tensors, or of some, alive at each operator: from who writes them to who reads them last."""
     change = np.zeros(len(graph.operators) + 2, np.int64)
     written = {t: time for time, op in enumerate(graph.operators) for t in op.outputs}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tests_integer_nets import IntegerNet
 
-from keras_compress.tflite.arena_plan import _alive
+from keras_compress.tflite.arena_plan import bytes_alive
 from keras_compress.tflite.flatbuffer import Graph, read_model
 
 
@@ -17,4 +17,4 @@ def test_tensors_live_from_the_operator_that_writes_them_to_the_last_that_reads_
     # Also the first tensor of the file, which is the input.
     assert graph.inputs == [0]
     # 32 of the input, 48 of each of the others.
-    assert _alive(graph) == [32 + 48, 48 + 48, 48 + 48 + 48]
+    assert bytes_alive(graph) == [32 + 48, 48 + 48, 48 + 48 + 48]
