@@ -101,7 +101,8 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *_registered()})
 
 
-# `kc.convert` is the (nearly empty) package, which can be called as the function of that name.
-importlib.import_module(f"{__name__}.convert")
+# `kc.convert` and `kc.report` are (nearly empty) packages, which can be called as the functions of these names.
+for _package in ("convert", "report"):
+    importlib.import_module(f"{__name__}.{_package}")
 if not _is_the_command():
     _import_methods()

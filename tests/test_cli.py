@@ -237,7 +237,9 @@ def test_compress_writes_models_and_report(files: Path, tmp_path: Path, capsys: 
     captured = capsys.readouterr()
     assert "the model's own loss, sparse_categorical_crossentropy" in captured.out
     assert captured.err.splitlines() == ["training stage prune", "training stage quantize"]
-    assert sorted(p.name for p in out.iterdir()) == ["model_compressed.keras", "model_compressed.tflite", "report.json"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "model_compressed.keras", "model_compressed.tflite", "report.html", "report.json", "report_page.json",
+    ]  # fmt: skip
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     original, compressed = report["stages"]
     assert [original["name"], compressed["name"]] == ["original", "quick"]

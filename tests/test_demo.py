@@ -36,7 +36,7 @@ def test_files(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "model_clustered.keras", "model_clustered.tflite", "model_compressed.keras", "model_float.keras",
         "model_float.tflite", "model_int8.tflite", "model_plain_int8.tflite", "model_pruned.keras",
-        "model_pruned.tflite", "report.json",
+        "model_pruned.tflite", "report.html", "report.json", "report_page.json",
     ]  # fmt: skip
     reloaded = keras.models.load_model(folder / "model_compressed.keras")
     assert reloaded.name == "digits_cnn"
@@ -98,6 +98,14 @@ def test_report_command_prints_the_table_again(folder: Path, capsys: pytest.Capt
     for name in STAGES:
         assert f" {name}" in text
     assert "digits_cnn on digits, 360 test images" in text
+
+
+def test_report_command_writes_the_page_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    assert cli.main(["keras-compress", "report", f"--out={folder}/report.html"]) == 0
+    assert (folder / "report.html").read_bytes() == page
+    assert f"{folder}/report.html shows it layer by layer." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

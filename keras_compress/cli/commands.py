@@ -13,6 +13,7 @@ from absl import flags
 
 from keras_compress.cli import report as cli_report
 from keras_compress.cli.data import Array, Data, Task, as_input, content_check, load_model, task_of
+from keras_compress.cli.flags import command_line
 from keras_compress.cli.progress import CommandLine
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.compressed import expand_content
@@ -24,6 +25,7 @@ from keras_compress.core.outputs import check_not_read, check_output
 from keras_compress.data.training import Training
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
+from keras_compress.report.page.report import page_figures
 from keras_compress.report.stages import Deployed, latency_entry, stage_rows
 from keras_compress.report.summary import summary
 from keras_compress.report.tables import file_line, measurement_table, storage_table, tensor_table
@@ -48,7 +50,8 @@ _QUANTIZING = ("quantize_model", "quantize_post_training")
 def compress(values: flags.FlagValues) -> None:
     """`keras-compress compress`."""
     read = {f"--{key}": getattr(values, key) for key in ("model", "data", "recipe")}
-    for name in (_TRAINED, _CONVERTED, cli_report.FILE_NAME):
+    written = (_TRAINED, _CONVERTED, cli_report.FILE_NAME, cli_report.FIGURES_NAME, cli_report.PAGE_NAME)
+    for name in written:
         check_not_read(Path(values.out) / name, read, "what is written to --out")
     recipe = Recipe.load(values.recipe)
     data = Data.load(values.data)
@@ -86,8 +89,10 @@ def compress(values: flags.FlagValues) -> None:
         "notes": [*said, *_calibrated(artifact, split), *artifact.notes, *notes],
     }
     cli_report.save(report, folder)
+    figures = page_figures(rows, artifact.content, artifact=artifact, model=compressed, original=model, x=x_test)
+    page = cli_report.save_page(report, {**figures, "command": command_line("compress", values)}, folder)
     cli_report.show(report)
-    cli_report.say(f"{_TRAINED}, {_CONVERTED} and {cli_report.FILE_NAME} are in {folder}.")
+    cli_report.say(f"{_TRAINED}, {_CONVERTED} and {cli_report.FILE_NAME} are in {folder}.", *page)
 
 
 def _check_storage(values: flags.FlagValues, model: keras.Model, recipe: Recipe) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from absl import flags
 
 PROGRAM = "keras-compress"
+
+
+def command_line(name: str, values: flags.FlagValues) -> str:
+    """The command that these flags were read from, for a shell."""
+    given = sorted((key, values[key].value) for key in values if values[key].present)
+    pairs = [f"--{key}={','.join(map(str, value)) if isinstance(value, list) else value}" for key, value in given]
+    return shlex.join([PROGRAM, name, *pairs])
 
 
 @dataclass(frozen=True)
@@ -160,7 +168,7 @@ def _verify_flags(define: _Definer) -> None:
 
 
 def _report_flags(define: _Definer) -> None:
-    define.text("out", "out", "Folder with a report.json.")
+    define.text("out", "out", "Folder with a report.json; or the page to write in it, such as out/report.html.")
 
 
 def _inspect_flags(define: _Definer) -> None:
@@ -284,8 +292,8 @@ COMMANDS: dict[str, Command] = {
         ("model",),
     ),
     "report": Command(
-        "Print the table of an earlier demo or compress run again.",
-        "Reads report.json; nothing is trained or run.",
+        "Print the table of an earlier demo or compress run again, or write its page.",
+        "Reads report.json and report_page.json; nothing is trained or run. --out=out/report.html writes the page.",
         f"{PROGRAM} report --out=out",
         "keras_compress.cli.report:run",
         _report_flags,

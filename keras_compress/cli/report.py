@@ -17,11 +17,14 @@ from rich.table import Table
 
 from keras_compress.convert.files import write_atomic
 from keras_compress.core.printable import printable
+from keras_compress.report.page.render import html_of
 from keras_compress.report.stages import machine, versions
 from keras_compress.report.tables import measurement_table
 from keras_compress.runtime.verification import Verification
 
 FILE_NAME = "report.json"
+# The page, and the figures that it is made from besides those of the report.
+PAGE_NAME, FIGURES_NAME = "report.html", "report_page.json"
 # Where no terminal tells its width, the whole table fits.
 WIDTH = 110
 
@@ -97,6 +100,30 @@ def save(report: Mapping[str, Any], folder: Path) -> None:
     write_atomic(folder / FILE_NAME, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
 
 
+def save_page(report: Mapping[str, Any], figures: Mapping[str, Any], folder: Path) -> list[str]:
+    """Write the page and what it is made from, each whole or not at all.
+
+    Args:
+        report: As in report.json.
+        figures: What `page_figures` gave.
+        folder: Where both go.
+
+    Returns:
+        What is to be said: which file it is, or why there is none.
+    """
+    write_atomic(folder / FIGURES_NAME, json.dumps(figures, separators=(",", ":"), allow_nan=False).encode())
+    try:
+        _write_page({**figures, **report}, folder / PAGE_NAME)
+    except ImportError as error:
+        again = f"keras-compress report --out={folder / PAGE_NAME}"
+        return [f"No {PAGE_NAME}: {error}. `{again}` makes it from what is in the folder."]
+    return [f"{folder / PAGE_NAME} shows it layer by layer."]
+
+
+def _write_page(figures: Mapping[str, Any], path: Path) -> None:
+    write_atomic(path, html_of(figures).encode())
+
+
 def load(folder: Path) -> dict[str, Any]:
     """Read report.json.
 
@@ -136,9 +163,28 @@ def console_for_tables() -> Console:
 
 def run(values: flags.FlagValues) -> None:
     """`keras-compress report`."""
-    folder = Path(values.out)
+    out = Path(values.out)
+    wants_page = out.suffix.lower() == ".html"
+    folder = out.parent if wants_page else out
     report = load(folder)
     try:
         show(report)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"Expected a report with figures in it. Received: {folder / FILE_NAME} ({error})") from error
+    if wants_page:
+        _write_page({**_figures(folder), **report}, out)
+        say(f"{out} shows it layer by layer.")
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    """What a run kept for the page; nothing for a run that kept none: the page then has the table alone."""
+    path = folder / FIGURES_NAME
+    if not path.exists():
+        return {"machine": machine(), "versions": versions()}
+    try:
+        figures = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected figures in JSON. Received: {path} ({error})") from error
+    if not isinstance(figures, dict):
+        raise ValueError(f"Expected figures as a JSON object. Received: {path}")
+    return figures

@@ -20,6 +20,7 @@ from keras_compress.convert.files import make_folder, save_keras_atomic
 from keras_compress.data.training import Training
 from keras_compress.demo import datasets, models
 from keras_compress.recipes.recipe import Recipe
+from keras_compress.report.page.report import page_figures
 from keras_compress.report.stages import Deployed, stage_rows
 from keras_compress.runtime.verification import Verification
 from keras_compress.runtime.verify import verify
@@ -117,7 +118,7 @@ def run(values: flags.FlagValues) -> None:
     data = datasets.load(settings.dataset)
     report = Demo(settings, data).run(folder)
     cli_report.show(report)
-    cli_report.say(f"{report['seconds']:.0f} s. Models and {cli_report.FILE_NAME} are in {folder}.")
+    cli_report.say(f"{report['seconds']:.0f} s. Models and {cli_report.FILE_NAME} are in {folder}.", *report["page"])
 
 
 @dataclass
@@ -151,6 +152,7 @@ class Demo:
             verification = self._verify(line)
             line.begin("measuring")
             rows, notes = stage_rows(self._deployed(), self.data.x_test, self.data.y_test)
+            figures = self._figures(rows, verification)
         report = {
             **dataclasses.asdict(self.settings),
             "title": f"{self.settings.model} on {self.settings.dataset}, {len(self.data.y_test):,} test images",
@@ -161,7 +163,14 @@ class Demo:
             "notes": [*notes, *_folded_note(rows), *warned],
         }
         self._save(folder, report)
+        report["page"] = cli_report.save_page(report, figures, folder)
         return report
+
+    def _figures(self, rows: list[dict[str, Any]], verification: Verification) -> dict[str, Any]:
+        last = self._artifacts["pcqat int8"]
+        models = {"model": self._trained["compressed"], "original": self._trained["float"]}
+        x = self.data.x_test
+        return page_figures(rows, last.content, artifact=last, **models, x=x, verification=verification)
 
     @property
     def _steps_per_epoch(self) -> int:

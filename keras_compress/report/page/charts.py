@@ -118,7 +118,8 @@ def _draw_costs(axes: Any, points: list[tuple[float, float, Row]], metric: str, 
             axes.hlines(ys[n], low, high, color=_INK, linewidth=0.8)
         on_front = n in best
         axes.plot(x, ys[n], "o", color=_LINE, markersize=6, markerfacecolor=_LINE if on_front else "none")
-        axes.annotate(plain_text(_short(str(row["name"]))), (x, ys[n]), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        label = plain_text(_short(str(row["name"])))
+        axes.annotate(label, (x, ys[n]), xytext=(5, 5), textcoords="offset points", fontsize=8)
     if max(xs) > _WIDE * min(xs) > 0:
         axes.set_xscale("log")
     else:

@@ -28,8 +28,8 @@ def layer_rows(
         verification: What `verify` found, for the second step.
 
     Returns:
-        Mappings with `name`, `bits`, `low` and `high` (ends of its range), `sqnr_db` (trained to frozen; `None` where no
-        tensor of the trained model stands beside), the distributions `trained` (or `None`) and `frozen` (integers),
+        Mappings with `name`, `bits`, `low` and `high` (ends of its range), `sqnr_db` (trained to frozen; `None` where
+        no tensor of the trained model stands beside), the distributions `trained` (or `None`) and `frozen` (integers),
         and `kernels`: kernel -> largest difference in steps and the share of values that differ, frozen to deployed.
     """
     if trained is None or is_frozen(trained):

@@ -96,21 +96,32 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{_text(last['name'])} takes {count(last['raw_bytes'])} bytes, "
         f"{times} {_text(first['name'])} ({count(first['raw_bytes'])})."
     ]
-    key = next((key for key in METRICS if key in first and key in last), None)
-    if key == "accuracy" and None not in (first[key], last[key]):
-        points = 100 * (last[key] - first[key])
-        change = "the same" if abs(points) < 0.005 else f"{abs(points):.2f} points {'higher' if points > 0 else 'lower'}"
-        said.append(f"Its accuracy is {percent(last[key])} %, {change}.")
-    elif key is not None and None not in (first[key], last[key]):
-        said.append(f"Its mean absolute error is {last[key]:.5g}; that of {_text(first['name'])} is {first[key]:.5g}.")
-    if (ms := last.get("litert_latency_ms")) and (before := first.get("litert_latency_ms")):
-        overlap = ms["p90"] >= before["p10"] and before["p90"] >= ms["p10"]
-        verdict = "no measurable difference" if overlap else _times(ms["median"], before["median"], "faster", "slower", "as fast")
-        said.append(
-            f"One sample takes {ms['median']:.3g} ms on this computer's CPU; "
-            f"{_text(first['name'])} took {before['median']:.3g} ms: {verdict}."
-        )
-    return said
+    return [*said, *_metric_changed(first, last), *_latency_changed(first, last)]
+
+
+def _metric_changed(first: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
+    key = next((key for key in METRICS if first.get(key) is not None and last.get(key) is not None), None)
+    if key is None:
+        return []
+    if key != "accuracy":
+        return [f"Its mean absolute error is {last[key]:.5g}; that of {_text(first['name'])} is {first[key]:.5g}."]
+    points = 100 * (last[key] - first[key])
+    way = "higher" if points > 0 else "lower"
+    change = "the same" if abs(points) < 0.005 else f"{abs(points):.2f} points {way}"
+    return [f"Its accuracy is {percent(last[key])} %, {change}."]
+
+
+def _latency_changed(first: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
+    now, before = last.get("litert_latency_ms"), first.get("litert_latency_ms")
+    if not now or not before:
+        return []
+    verdict = "no difference beyond the spread"
+    if now["p90"] < before["p10"] or before["p90"] < now["p10"]:
+        verdict = _times(now["median"], before["median"], "faster", "slower", "as fast")
+    return [
+        f"One sample takes {now['median']:.3g} ms on this computer's CPU, where {_text(first['name'])} takes "
+        f"{before['median']:.3g} ms: {verdict}."
+    ]
 
 
 def _times(now: float, before: float, less: str, more: str, same: str) -> str:
