@@ -167,6 +167,7 @@ class Demo:
         return report
 
     def _figures(self, rows: list[dict[str, Any]], verification: Verification) -> dict[str, Any]:
+        """For the page: the last stage in detail."""
         last = self._artifacts["pcqat int8"]
         models = {"model": self._trained["compressed"], "original": self._trained["float"]}
         x = self.data.x_test

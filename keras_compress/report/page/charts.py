@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +18,8 @@ _LINE = "#0072B2"
 _WIDE = 20
 # A longer name of a stage would run into the next chart.
 _LONGEST_NAME = 18
+# Share of an axis within which labels would lie on each other.
+_OVERLAP = 0.12
 _THEME = {
     "text.color": _INK,
     "axes.edgecolor": _INK,
@@ -112,14 +114,14 @@ def _draw_costs(axes: Any, points: list[tuple[float, float, Row]], metric: str, 
     xs, ys = [x for x, _, _ in points], [factor * y for _, y, _ in points]
     best = front([(x, y) for x, y, _ in points], more_is_better)
     axes.plot([xs[n] for n in best], [ys[n] for n in best], color=_LINE, linewidth=1.2, drawstyle="steps-post")
+    for (x, y), names in _labels(xs, ys, [str(row["name"]) for _, _, row in points]):
+        axes.annotate(plain_text(names), (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
     for n, (x, _, row) in enumerate(points):
         if cost.spread is not None:
             low, high = cost.spread(row)
             axes.hlines(ys[n], low, high, color=_INK, linewidth=0.8)
         on_front = n in best
         axes.plot(x, ys[n], "o", color=_LINE, markersize=6, markerfacecolor=_LINE if on_front else "none")
-        label = plain_text(_short(str(row["name"])))
-        axes.annotate(label, (x, ys[n]), xytext=(5, 5), textcoords="offset points", fontsize=8)
     if max(xs) > _WIDE * min(xs) > 0:
         axes.set_xscale("log")
     else:
@@ -130,6 +132,22 @@ def _draw_costs(axes: Any, points: list[tuple[float, float, Row]], metric: str, 
     axes.set_xlabel(cost.label)
     axes.set_ylabel(name)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _labels(
+    xs: Sequence[float], ys: Sequence[float], names: Sequence[str]
+) -> Iterator[tuple[tuple[float, float], str]]:
+    """One label for points that lie so near each other that theirs would overlap."""
+    left = list(range(len(xs)))
+    while left:
+        n = left.pop(0)
+        near = [m for m in left if _near(xs[n], xs[m], max(xs)) and _near(ys[n], ys[m], max(ys) - min(ys))]
+        left = [m for m in left if m not in near]
+        yield (xs[n], ys[n]), "\n".join(_short(names[m]) for m in (*reversed(near), n))
+
+
+def _near(one: float, other: float, whole: float) -> bool:
+    return abs(one - other) <= _OVERLAP * whole
 
 
 def _short(name: str) -> str:

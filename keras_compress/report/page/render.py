@@ -50,7 +50,7 @@ def html_of(figures: Mapping[str, Any]) -> str:
     source = resources.files("keras_compress.report.page").joinpath("page.html.j2").read_text("utf-8")
     figures = {"file": {}, **{key: [] for key in _LISTS}, "sensitivity": None, "command": None, **figures}
     scan = figures["sensitivity"]
-    return environment.from_string(source).render(
+    page: str = environment.from_string(source).render(
         **figures,
         headline=headline(figures["stages"]),
         stage_table=_stage_table(figures["stages"]),
@@ -60,6 +60,7 @@ def html_of(figures: Mapping[str, Any]) -> str:
         memory_svg=memory_chart(figures["memory"]),
         sensitivity_svg="" if scan is None else sensitivity_chart(scan),
     )
+    return page
 
 
 _LISTS = ("stages", "map", "weights", "layers", "memory", "outputs", "kernels", "notes")
