@@ -298,7 +298,7 @@ def _few_bits() -> list[Case]:
         found += [Case("few bits", f"net of {sign}", made, {"target": t, "mode": "int8"}) for t in TARGETS]
     for net in STORED:
         made = coarse(BUILT[net])
-        storages = {"litert": ("int4", "int2", "auto"), "tflm": ("int4", "lut", "prune", "huffman", "auto")}
+        storages = {"litert": ("int4", "int2", "auto"), "tflm": ("int4", "lut", "bitmap", "huffman", "auto")}
         for target, names in storages.items():
             for name in names:
                 settings = {"target": target, "mode": "int8", "weights_storage": name}

@@ -147,7 +147,7 @@ def test_expand_refuses_in_one_line(files: Path, tmp_path: Path, capsys: pytest.
     text.write_text("This is no model." * 20, encoding="utf-8")
     content = (files / "encoded.tflite").read_bytes()
     # The header of an ancillary tensor: codec, and the format's and the codec's version.
-    codec = {"lut": 0, "huffman": 1, "prune": 2}[kc.inspect_tflite(content).weights[0].storage]
+    codec = {"lut": 0, "huffman": 1, "bitmap": 2}[kc.inspect_tflite(content).weights[0].storage]
     start = content.index(bytes([codec, 1, 0, 0, 1]))
     damaged.write_bytes(content[: start + 4] + b"\x09" + content[start + 5 :])
     assert "Expected a valid .tflite file" in error_of(capsys, "expand", f"--model={text}", out)

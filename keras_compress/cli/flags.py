@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from absl import flags
@@ -48,6 +49,20 @@ class Command:
         return values
 
 
+class _ChoiceWithEarlier(flags.EnumParser):
+    """One of some names, which help shows; earlier ones work for one release, with a warning that is always shown."""
+
+    def __init__(self, options: list[str], earlier: Mapping[str, str]) -> None:
+        super().__init__(options)
+        self.earlier = earlier
+
+    def parse(self, argument: str) -> str:
+        """The name that the choice has now."""
+        if argument in self.earlier:
+            warnings.warn(f"{argument!r} is {self.earlier[argument]!r} now.", FutureWarning, stacklevel=2)
+        return str(super().parse(self.earlier.get(argument, argument)))
+
+
 class _Definer:
     """Defines flags on one set of values, so that each sub-command has its own."""
 
@@ -78,12 +93,13 @@ class _Definer:
 
     def weights_storage(self) -> None:
         about = (
-            "Weights of integer models: int4 and int2 pack wherever they fit and the runtime takes it; lut, prune and "
+            "Weights of integer models: int4 and int2 pack wherever they fit and the runtime takes it; lut, bitmap and "
             "huffman are decoded by TFLite-Micro while it runs; auto takes the smallest of those there, and on LiteRT "
             "packs where that is free. By default what costs neither time nor memory."
         )
-        storages = ["auto", "int8", "int4", "int2", "lut", "prune", "huffman"]
-        self.choice("weights_storage", None, storages, about)
+        storages = ["auto", "int8", "int4", "int2", "lut", "bitmap", "huffman"]
+        parser = _ChoiceWithEarlier(storages, {"prune": "bitmap"})
+        flags.DEFINE(parser, "weights_storage", None, about, flag_values=self._values)
 
 
 def _demo_flags(define: _Definer) -> None:

@@ -18,7 +18,7 @@ from keras_compress.tflite.passes.encode_weights import encode_weights
 from keras_compress.tflite.passes.expand import expand_weights
 from keras_compress.tflite.passes.free_batch import free_batch
 from keras_compress.tflite.passes.slim_scales import restore_scales, slim_scales
-from keras_compress.tflite.storage import ENCODINGS
+from keras_compress.tflite.storage import ENCODINGS, current_storage
 from keras_compress.tflite.unfit import unfit_for_tflm
 
 
@@ -50,7 +50,7 @@ def compress_content(
 
     Args:
         plain: Integer `.tflite` file.
-        storage: `"auto"`, `"lut"`, `"prune"` or `"huffman"`; without effect where `encode` is false.
+        storage: `"auto"`, `"lut"`, `"bitmap"` or `"huffman"`; without effect where `encode` is false.
         encode: Whether weights are stored compressed: for TFLite-Micro only.
         max_arena_bytes: Largest arena that TFLite-Micro may need.
         any_batch: Whether the plain file takes any number of samples, and the other one is to.
@@ -127,7 +127,7 @@ def compress_tflite(
 
     Args:
         source: The file's bytes, or its path.
-        weights_storage: `"auto"` (the smallest for each tensor), `"lut"`, `"prune"` or `"huffman"`.
+        weights_storage: `"auto"` (the smallest for each tensor), `"lut"`, `"bitmap"` or `"huffman"`.
         max_arena_bytes: As for `convert`.
 
     Raises:
@@ -135,6 +135,7 @@ def compress_tflite(
             dense layers), or an arena that cannot be kept within the limit.
         OSError: The file cannot be read.
     """
+    weights_storage = current_storage(weights_storage)
     if weights_storage not in ("auto", *ENCODINGS):
         raise ValueError(
             f"Expected `weights_storage` out of {('auto', *ENCODINGS)}. Received: weights_storage={weights_storage!r}"

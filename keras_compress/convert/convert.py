@@ -33,7 +33,7 @@ from keras_compress.graph.model import check_model, check_phases_ended, warn_of_
 from keras_compress.ir.emit import emit
 from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.plan import IO_TYPES, MODES, LoweringPlan
-from keras_compress.tflite.storage import ENCODINGS, STORAGES, Storage, as_notes, default_storage
+from keras_compress.tflite.storage import ENCODINGS, STORAGES, Storage, as_notes, current_storage, default_storage
 
 TARGETS = ("litert", "tflm", "ethos_u")
 # What else they are called.
@@ -76,7 +76,7 @@ def convert(
         io: Type of inputs and outputs: `"float32"`, `"int8"`, `"uint8"`, or `"int16"` for 16x8.
         weights_storage: For int8: `"int8"`; `"int4"` (-7 to 7) or `"int2"` (-1 to 1) packs each weight whose integers
             fit and whose operator takes it on the target, and notes the others with the reason. On TFLite-Micro
-            `"lut"`, `"prune"` and `"huffman"` (16x8 too) store weights so where it makes the file smaller; the runtime
+            `"lut"`, `"bitmap"` and `"huffman"` (16x8 too) store weights so where it makes the file smaller; the runtime
             decodes each right before it is used. `"auto"`: there the smallest of the three for each tensor; on LiteRT
             INT4 where that costs neither time nor memory. Default: `"auto"` on LiteRT, `"int8"` on TFLite-Micro.
         max_arena_bytes: For `"tflm"`: largest arena, in bytes, as the host measures it; layers are split to fit it.
@@ -103,7 +103,7 @@ def convert(
     representative_dataset = peekable(representative_dataset)
     examples = _seen_again(representative_dataset)
     mode = _chosen_mode(model, mode, representative_dataset)
-    weights_storage = weights_storage or default_storage(target)
+    weights_storage = current_storage(weights_storage or default_storage(target))
     check_arguments(target, mode, io, weights_storage, max_arena_bytes, recurrent)
     check_batch_size(batch_size, target)
     warn_of_pending(model)

@@ -29,6 +29,7 @@ from keras_compress.quantizers.model import activation_quantizer, quantize_model
 from keras_compress.quantizers.placement import PlacePoints
 from keras_compress.report.bit_costs import AverageBits, Bops, input_points, macs_of_layers, weights_in
 from keras_compress.report.tables import cell_text, new_table
+from keras_compress.tflite.storage import current_storage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -169,7 +170,7 @@ def mixed_precision(
     found = sensitivity or scanned(probe, examples, method, sorted({*weights, *activations, _LEFT}), filters, 0)
     chosen = list(settings_by_path(candidates(probe.model, quiet=True), {}, filters))
     step("choosing")
-    files = Files(target, weights_storage, lambda: (inputs for inputs, _ in probe.batches))
+    files = Files(target, current_storage(weights_storage), lambda: (inputs for inputs, _ in probe.batches))
     plan = _Plan(model, probe, _items(found, chosen, probe, weights, activations), files)
     costs = [plan.cost(name, limit) for name, limit in limits]
     choice, made, costs, content_bytes = plan.within(SOLVERS[solver], costs)

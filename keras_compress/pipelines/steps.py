@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_compress.clustering.centroids import CentroidClusterer
 from keras_compress.convert.convert import check_arguments
+from keras_compress.tflite.storage import current_storage
 
 
 @dataclass(frozen=True)
@@ -69,4 +70,5 @@ class Conversion:
     io: str = "float32"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "weights_storage", current_storage(self.weights_storage))
         check_arguments(self.target, "int8", self.io, self.weights_storage)

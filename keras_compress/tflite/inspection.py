@@ -71,7 +71,7 @@ class TensorStats:
         scale_count: Number of quantization scales: 0 (float), 1 (per tensor) or the channels.
         entropy_bits: Order-0 entropy of the stored values, bits per weight. No code of one word for each value goes
             under it.
-        storage: `"raw"`, or how the values are encoded for TFLite-Micro: `"lut"`, `"prune"` or `"huffman"`. `bytes` is
+        storage: `"raw"`, or how the values are encoded for TFLite-Micro: `"lut"`, `"bitmap"` or `"huffman"`. `bytes` is
             then what stream and tables take.
         alternatives: Storage -> bytes that it would take, for those that can hold the tensor; `None` where that was not
             asked for.

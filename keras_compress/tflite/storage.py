@@ -18,12 +18,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from keras_compress.core.warn import warn
 from keras_compress.tflite.grids import ConstantGrid
 from keras_compress.tflite.packing import bits_needed, spare_bits
 
 # What TFLite-Micro decodes while it runs.
-ENCODINGS = ("lut", "prune", "huffman")
+ENCODINGS = ("lut", "bitmap", "huffman")
 STORAGES = ("auto", "int8", "int4", "int2", *ENCODINGS)
+# Old name -> name; old names work for one release.
+EARLIER = {"prune": "bitmap"}
 _DEFAULTS = {"litert": "auto"}
 _RUNTIMES = {"litert": "LiteRT", "tflm": "TFLite-Micro"}
 _BUILT_IN = "LiteRT computes it with slow built-in kernels"
@@ -58,6 +61,15 @@ _KERNELS: dict[tuple[str, str, int], _Kernel] = {
 def default_storage(target: str) -> str:
     """What costs neither time nor memory: INT4 dense layers on LiteRT, nothing elsewhere."""
     return _DEFAULTS.get(target, "int8")
+
+
+def current_storage(wanted: str) -> str:
+    """The name that a storage has now; an earlier one is warned of."""
+    # What is no string is refused with the unknown ones.
+    current = EARLIER.get(wanted, wanted) if isinstance(wanted, str) else wanted
+    if current != wanted:
+        warn(f"weights_storage={wanted!r} is weights_storage={current!r} now.", DeprecationWarning)
+    return current
 
 
 def runs_as_convolution(target: str, operator: str, bits: int, scales: int) -> bool:

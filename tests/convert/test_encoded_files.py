@@ -21,7 +21,7 @@ from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 from keras_compress.tflite.passes import expand
 from keras_compress.tflite.passes.encode_weights import encode_weights
 
-STORAGES = ("auto", "lut", "prune", "huffman")
+STORAGES = ("auto", "lut", "bitmap", "huffman")
 
 
 def few_values(shape, axis, seed):
@@ -107,13 +107,13 @@ def test_auto_takes_the_smallest_for_each_tensor(artifacts):
     }
     for weight in stats.weights:
         others = dict(weight.alternatives)
-        assert set(others) == {"raw", "lut", "prune", "huffman"}
+        assert set(others) == {"raw", "lut", "bitmap", "huffman"}
         assert weight.bytes == others[weight.storage]
         if weight.storage != "raw":
             assert weight.bytes == min(others.values())
             assert weight.bits_per_weight > weight.entropy_bits
         assert weight.sparsity > 0.5
-    assert len(artifacts["auto"].content) <= min(len(artifacts[s].content) for s in ("lut", "prune", "huffman"))
+    assert len(artifacts["auto"].content) <= min(len(artifacts[s].content) for s in ("lut", "bitmap", "huffman"))
 
 
 def test_the_largest_decoded_weight_is_reported(artifacts):
@@ -132,7 +132,7 @@ def test_by_default_nothing_is_encoded(model, x, artifacts):
 
 def test_every_encoding_of_weights_and_biases_even_where_it_does_not_pay(artifacts, x):
     plain = artifacts["int8"].content
-    for storage in ("lut", "prune"):
+    for storage in ("lut", "bitmap"):
         graph = Graph(read_model(plain))
         assert encode_weights(graph, storage, always=True) == []
         content = write_model(graph.model)

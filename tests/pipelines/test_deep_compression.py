@@ -69,7 +69,7 @@ def test_a_file_within_the_budget_that_holds_all_three_promises(model: keras.Mod
     stats = kc.inspect_tflite(found.artifact.content)
     assert stats.sparsity == pytest.approx(0.7, abs=0.02)
     assert stats.distinct_values <= 16
-    assert {weight.storage for weight in stats.weights} & {"huffman", "prune"}
+    assert {weight.storage for weight in stats.weights} & {"huffman", "bitmap"}
     # The layer that minds most has the fewest zeros.
     zeros = {weight.name: weight.sparsity for weight in stats.weights}
     assert zeros["logits/kernel"] < zeros["hidden/kernel"]

@@ -91,7 +91,7 @@ def test_tensor_table_shows_what_the_file_holds() -> None:
 
 def test_storage_table_shows_what_each_storage_would_take() -> None:
     stats = file_stats()
-    kept = replace(stats.weights[0], bytes=104, storage="lut", alternatives={"raw": 288, "lut": 104, "prune": 232})
+    kept = replace(stats.weights[0], bytes=104, storage="lut", alternatives={"raw": 288, "lut": 104, "bitmap": 232})
     other = replace(stats.weights[0], name="other", alternatives={"raw": 288, "huffman": 1_500})
     text = rendered(tables.storage_table(replace(stats, weights=(kept, other))))
     assert cells(text, "conv") == ["model/[red]conv", "lut", "104", "2.89", "288", "104", "232"]

@@ -25,7 +25,7 @@ from keras_compress.tflite.passes.tile_outputs import tile_outputs
 
 def encode(content):
     graph = Graph(read_model(content))
-    encode_weights(graph, "prune")
+    encode_weights(graph, "bitmap")
     return write_model(graph.model)
 
 

@@ -49,7 +49,7 @@ class Form:
 
     @property
     def axis_refusal(self) -> str | None:
-        """Why LUT and prune cannot know the channels of this tensor: they run along its first or its last axis."""
+        """Why LUT and bitmap cannot know the channels of this tensor: they run along its first or its last axis."""
         if self.scale_count == 0 or (self.scale_count == 1 and self.dimension == 0):
             return None
         if self.scale_count == 1:

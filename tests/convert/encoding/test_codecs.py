@@ -8,7 +8,7 @@ import pytest
 from keras_compress.tflite.encoding.codec import Form
 from keras_compress.tflite.encoding.known import codecs
 
-NAMES = ("huffman", "lut", "prune")
+NAMES = ("bitmap", "huffman", "lut")
 
 
 def geometric(shape, dtype, most=9, seed=0):
@@ -61,7 +61,7 @@ def test_what_no_codec_stores(name):
             call(empty, Form((0, 3)))
 
 
-@pytest.mark.parametrize("name", ["lut", "prune"])
+@pytest.mark.parametrize("name", ["lut", "bitmap"])
 @pytest.mark.parametrize(
     ("form", "reason"),
     [

@@ -15,9 +15,9 @@ from keras_compress.tflite.passes.encode_weights import encode_weights
 
 runtime = pytest.importorskip("tflite_micro").runtime
 
-NAMES = ("huffman", "lut", "prune")
+NAMES = ("bitmap", "huffman", "lut")
 _ALL = ("bool", "int8", "int16", "int32", "int64", "float32")
-DTYPES = {"huffman": ("int8", "int16"), "lut": _ALL, "prune": _ALL}
+DTYPES = {"huffman": ("int8", "int16"), "lut": _ALL, "bitmap": _ALL}
 # Along the first axis, along the last, one for all, none.
 SCALES = {"first": (6, 0), "last": (7, 2), "one": (1, 0), "none": (0, 0)}
 
@@ -130,15 +130,15 @@ def test_huffman_with_a_first_table_of_16_bits_and_with_32_bit_entries_for_int8(
 
 
 @pytest.mark.parametrize("scales", ["first", "last", "one"])
-def test_prune_with_a_zero_point(scales):
+def test_bitmap_with_a_zero_point(scales):
     form = Form((6, 5, 7), "int8", *SCALES[scales], zero_point=-3)
     values = some_values(form.shape, "int8", 5) - 2
-    encoded = codecs()["prune"].encode(values.astype(np.int8), form)
+    encoded = codecs()["bitmap"].encode(values.astype(np.int8), form)
     assert 0 < encoded.ancillary.size - 16 < 150
     np.testing.assert_array_equal(decoded(encoded, form), values)
 
 
-@pytest.mark.parametrize("name", ["lut", "prune"])
+@pytest.mark.parametrize("name", ["lut", "bitmap"])
 @pytest.mark.parametrize("scales", [(5, 1), (1, 2)])
 def test_the_runtime_refuses_the_axes_that_are_refused_here(name, scales, capfd):
     codec, form = codecs()[name], Form((6, 5, 7), "int8", *scales)

@@ -21,9 +21,9 @@ from keras_compress.tflite.encoding.codec import (
 )
 
 
-@register("codec", "prune")
-class Prune(Codec):
-    """Stores a bit for each value, and the values that differ from the zero point.
+@register("codec", "bitmap")
+class Bitmap(Codec):
+    """Stores a bit for each value, and the values that differ from the zero point. TFLite-Micro calls this form prune.
 
     Data is the bitmap, element i at byte `i // 8`, the highest bit first; the ancillary tensor's payload is the kept
     values in the tensor's own type, little-endian. In all `16 + ceil(N / 8) + kept * itemsize` bytes.
@@ -34,7 +34,7 @@ class Prune(Codec):
     are all `form.zero_point`. A float32 -0.0 is kept: only +0.0 comes back from the bitmap.
     """
 
-    name = "prune"
+    name = "bitmap"
     type_code = 2
     dtypes = ("bool", "int8", "int16", "int32", "int64", "float32")
 
