@@ -27,7 +27,7 @@ def run_python(code: str) -> str:
     """Runs code in a fresh interpreter that finds the same package as this one."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120, check=False,
+        cwd=PACKAGE.parent, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -42,14 +42,15 @@ def test_import_is_light_and_without_warnings() -> None:
 
 
 def test_importing_costs_little_beyond_keras() -> None:
-    # Both in one process, so that what else the machine does hits them alike; the best of several is what it costs.
-    code = "import keras, time; start = time.perf_counter(); import keras_compress; print(time.perf_counter() - start)"
+    # Both in one process, by its own CPU time: what else the machine does costs it none, or little (caches, frequency).
+    # The best of several is what it costs.
+    code = "import keras, time; start = time.process_time(); import keras_compress; print(time.process_time() - start)"
     seconds = []
     for _ in range(4):
         seconds.append(float(run_python(code)))
         if seconds[-1] < LONGEST_IMPORT_SECONDS:
             return
-    pytest.fail(f"importing keras_compress took {seconds} s beyond Keras")
+    pytest.fail(f"importing keras_compress took {seconds} s of CPU time beyond Keras")
 
 
 def requirements(system: str, machine: str, extra: str | None = None) -> list[str]:
@@ -138,7 +139,7 @@ def test_layers_import_one_way() -> None:
     command = "from importlinter.cli import lint_imports_command as run; run()"
     done = subprocess.run(
         [sys.executable, "-c", command, "--no-cache"],
-        cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
