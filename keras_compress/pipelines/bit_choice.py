@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint, milp
 from scipy.sparse import csr_array, vstack
 
+# What the narrower of two choices that are as near counts for, as a share of a limit.
+_NARROWER = 1e-2
 # One width for each item, in the order of the items.
 Choice = tuple[int, ...]
 
@@ -152,6 +154,11 @@ class _Program:
         objective = np.zeros(count)
         if stretched:
             objective[-1] = 1.0
+            # Of equals the narrower: costs are counted in steps, and what is below one shows only in what is made.
+            widest = sum(max(item.losses) for item in self._items)
+            for number, item in enumerate(self._items):
+                for width in item.losses:
+                    objective[self._places[number, width]] = _NARROWER * width / widest
             return objective
         for number, item in enumerate(self._items):
             for width, loss in item.losses.items():

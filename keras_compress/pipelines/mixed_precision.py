@@ -19,7 +19,7 @@ from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.shown import Shown, names
 from keras_compress.graph import graph
 from keras_compress.graph.model import candidates
-from keras_compress.pipelines.bit_choice import SOLVERS, Choice, InfeasibleError, Item, LinearCost, moved
+from keras_compress.pipelines.bit_choice import SOLVERS, Choice, InfeasibleError, Item, LinearCost, infeasible, moved
 from keras_compress.pipelines.bit_probe import BitProbe
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity, checked_bits, checked_examples, scanned
 from keras_compress.pipelines.stored_bytes import Files, stored_bytes
@@ -268,18 +268,26 @@ class _Plan:
         """The choice, its model and the bytes of its file, which are within their limit.
 
         Few-bit activations take operators of their own, and channels of few bits may be all zeros: where the file is
-        larger than was counted, the difference is added and the choice made anew.
+        larger than was counted, the difference is added and the choice made anew. Where it is counted that none fits,
+        the nearest is written before that is said: gaps between buffers depend on all of them.
         """
         costs = list(costs)
         index = next((n for n, cost in enumerate(costs) if cost.name == "bytes"), None)
         for _ in range(_TRIES):
-            choice = solve(self.items, costs)
+            try:
+                choice, refused = solve(self.items, costs), False
+            except InfeasibleError as error:
+                choice, refused = error.nearest, True
+                if any(cost.of(choice) > cost.most for cost in costs if cost.name != "bytes"):
+                    raise
             made = self.quantized(choice)
             size = 0 if index is None else len(self._files.of(made))
             most = np.inf if index is None else costs[index].most
             if index is None or size <= most:
                 return choice, made, costs, size
             costs[index] = moved(costs[index], size - costs[index].of(choice))
+            if refused:
+                raise infeasible(self.items, costs)
         raise InfeasibleError(
             f"Expected a file within the budget after {_TRIES} conversions. "
             f"Received: bytes <= {most:,.10g}; the nearest that was written: bytes {size:,}",

@@ -11,8 +11,9 @@ import keras
 from keras_compress.convert.convert import convert
 from keras_compress.tflite.inspection import TensorStats, inspect_tflite
 
-# Of buffers in a file.
+# Of buffers in a file, and what lies between two: the length of the one, the table of the other.
 _ALIGNMENT = 16
+_BETWEEN = 12
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def stored_bytes(models: Mapping[int, keras.Model], paths: Sequence[str], files:
 
 def _aligned(count: int) -> int:
     """Bytes of a buffer with what is between it and the next, which begins at a multiple."""
-    return -(-count // _ALIGNMENT) * _ALIGNMENT
+    return -(-(count + _BETWEEN) // _ALIGNMENT) * _ALIGNMENT
 
 
 def _is_of(weight: TensorStats, path: str) -> bool:

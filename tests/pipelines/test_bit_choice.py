@@ -70,3 +70,10 @@ def test_baselines() -> None:
     assert uniform(ITEMS, [cost]) == (4, 4, 4)
     points = [Item("p", {4: 1.0, 8: 0.0}, "activations"), Item("mean", {8: 0.0}, "activations")]
     assert uniform([*ITEMS, *points], [cost]) == (4, 4, 4, 8, 8)
+
+
+def test_of_two_that_are_as_near_the_narrower_is_named() -> None:
+    items = [Item("a", {2: 1.0, 4: 0.5, 8: 0.0}), Item("b", {4: 0.5, 8: 0.0})]
+    with pytest.raises(InfeasibleError) as raised:
+        best(items, [LinearCost("bytes", 5.0, terms={0: {2: 16, 4: 16, 8: 32}, 1: {4: 16, 8: 16}})])
+    assert raised.value.nearest == (2, 4)
