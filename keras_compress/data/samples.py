@@ -64,6 +64,7 @@ def samples(data: Any, inputs: Sequence[InputSpec]) -> Batch:
     Raises:
         ValueError: For no data, or data that do not fit the inputs.
     """
+    _refuse_labels(data, inputs)
     arrays = isinstance(data, (list, tuple)) and bool(data) and all(map(_is_array, data))
     found = [in_order(data, inputs)] if arrays else list(batches_of(data, inputs))
     if not found:
@@ -78,12 +79,13 @@ def batches_of(data: Any, inputs: Sequence[InputSpec]) -> Iterator[Batch]:
         data: An array or tensor (first axis: samples), a list or tuple of one for each input, a mapping from keys or
             names of inputs to arrays, structured as the model's inputs are if those are nested; or a `tf.data.Dataset`,
             a `PyDataset`, an iterable of batches in one of these forms, or a function that returns one. Targets, the
-            second of a tuple of two or three, are left out where the model does not take as many inputs.
+            second of a tuple of two or three in it, are left out where the model does not take as many inputs.
         inputs: The model's.
 
     Raises:
-        ValueError: For another number of inputs, other names, or shapes that do not fit.
+        ValueError: For another number of inputs, other names, or shapes that do not fit; for `(x, y)` instead of `x`.
     """
+    _refuse_labels(data, inputs)
     if _is_array(data) or isinstance(data, Mapping) or _is_list_of_inputs(data, inputs):
         yield in_order(data, inputs)
         return
@@ -153,6 +155,23 @@ def _is_list_of_inputs(data: Any, inputs: Sequence[InputSpec]) -> bool:
     if not isinstance(data, (list, tuple)) or len(data) != len(inputs) or not all(map(_is_array, data)):
         return False
     return all(s.shape is None or len(a.shape) == len(s.shape) + 1 for a, s in zip(data, inputs, strict=True))
+
+
+def _refuse_labels(data: Any, inputs: Sequence[InputSpec]) -> None:
+    """Raises for `(x, y)` as it is given to `fit`: a tuple of which the first alone is all inputs."""
+    if isinstance(data, tuple) and len(data) in (2, 3) and _are_inputs(data[0], inputs):
+        raise ValueError(
+            f"Expected inputs without labels for {_listed(inputs)}: `x`, not `(x, y)`; batches go into a list, not "
+            f"into a tuple. Received: a tuple of {len(data)}, of which the first is all inputs"
+        )
+
+
+def _are_inputs(item: Any, inputs: Sequence[InputSpec]) -> bool:
+    try:
+        in_order(item, inputs)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _iterable(data: Any) -> Iterable[Any]:
