@@ -34,29 +34,6 @@ def every_rule() -> list[Observer]:
     return [known[name]() for name in sorted(known, key=lambda name: (name != _FIRST, name))]
 
 
-class FirstSamples:
-    """The first samples that go by.
-
-    Args:
-        count: How many to keep.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._left = count
-        self._batches: list[Batch] = []
-
-    def add(self, batch: Batch) -> None:
-        """Keep samples, while there is room."""
-        if self._left > 0:
-            self._batches.append([array[: self._left] for array in batch])
-            self._left -= len(batch[0])
-
-    @property
-    def arrays(self) -> Batch:
-        """One array for each input."""
-        return [np.concatenate(arrays) for arrays in zip(*self._batches, strict=True)]
-
-
 @dataclass(frozen=True)
 class Tried:
     """What is chosen from.

@@ -12,14 +12,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.calibration.auto import FirstSamples, Tried, best_ranges, every_rule, samples_to_try
+from keras_compress.calibration.auto import Tried, best_ranges, every_rule, samples_to_try
 from keras_compress.calibration.observer import observer_of
 from keras_compress.calibration.record import Record, together
 from keras_compress.core import affine, keras_private, progress
 from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.core.ste import finite_extremes
 from keras_compress.core.warn import warn
-from keras_compress.data.batches import batches
+from keras_compress.data.batches import FirstSamples, batches
 from keras_compress.data.samples import Batch, cut, filled, fixed_batch
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation

@@ -42,9 +42,9 @@ def ends_of(grid: FixedGrid) -> tuple[float, float]:
     return (grid.lowest - grid.zero_point) * grid.scale, (grid.spec.maximum - grid.zero_point) * grid.scale
 
 
-def whole_grid(scale: float, zero_point: int, bits: int = 16) -> FixedGrid:
-    """A grid of all integers of a tensor, down to the one where kernels saturate by themselves."""
-    return FixedGrid(scale, zero_point, bits, lowest=-(2 ** (bits - 1)))
+def whole_grid(scale: float, zero_point: int) -> FixedGrid:
+    """A grid of all integers of an int16 tensor, down to the one where kernels saturate by themselves."""
+    return FixedGrid(scale, zero_point, 16, lowest=-(2**15))
 
 
 def no_finer(grid: FixedGrid, step: float | None) -> FixedGrid:

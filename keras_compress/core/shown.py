@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import html
+import io
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from keras_compress.core.printable import printable
 
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+TEXT_WIDTH = 120
 _LONGEST_CELL = 200
 _MOST_NAMES = 3
 Row = tuple[str, str]
@@ -56,3 +62,38 @@ def names(listed: Iterable[str], attribute: str) -> str:
     found = list(listed)
     more = [f"and {len(found) - _MOST_NAMES} more in {attribute}"] if len(found) > _MOST_NAMES else []
     return "; ".join([*found[:_MOST_NAMES], *more])
+
+
+def columns(rows: Sequence[Sequence[str]], ruled: bool = False) -> list[str]:
+    """Rows of cells as lines of text, each column as wide as its widest cell.
+
+    Args:
+        rows: The headings first.
+        ruled: Draw a line under them.
+
+    >>> columns([("layer", "bits"), ("convolution", "4")], ruled=True)
+    ['layer        bits', '-----------  ----', 'convolution  4']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = [["-" * width for width in widths]] if ruled else []
+    lines = [rows[0], *rule, *rows[1:]]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def text_console() -> Console:
+    """A console whose text is in `text_of`'s form and goes to its `file`, a `StringIO`."""
+    from rich.console import Console
+
+    return Console(file=io.StringIO(), width=TEXT_WIDTH, color_system=None)
+
+
+def text_of(table: RenderableType) -> str:
+    """A rich table as text without colours, 120 characters wide."""
+    console = text_console()
+    console.print(table)
+    return written_to(console)
+
+
+def written_to(console: Console) -> str:
+    """What a `text_console` was given."""
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]

@@ -38,6 +38,53 @@ def batches(data: Any, model: keras.Model) -> Iterator[Batch]:
         raise ValueError("Expected a representative_dataset with at least one batch. Received: an empty one")
 
 
+def first_samples(data: Any, model: keras.Model, most: int) -> Batch:
+    """The first samples of some data, one array for each input; iterators are read as far as is needed.
+
+    Args:
+        data: See `batches`.
+        model: Functional model to be fed.
+        most: How many samples are wanted, 1 at least.
+
+    Raises:
+        ValueError: As `batches` does.
+    """
+    first = FirstSamples(most)
+    for batch in batches(data, model):
+        first.add(batch)
+        if first.are_enough:
+            break
+    return first.arrays
+
+
+class FirstSamples:
+    """The first samples of batches that go by.
+
+    Args:
+        most: How many to keep.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._batches: list[Batch] = []
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether there is no room for more."""
+        return self._left <= 0
+
+    @property
+    def arrays(self) -> Batch:
+        """One array for each input."""
+        return [np.concatenate(arrays) for arrays in zip(*self._batches, strict=True)]
+
+    def add(self, batch: Batch) -> None:
+        """Keep samples, while there is room."""
+        if not self.are_enough:
+            self._batches.append([array[: self._left] for array in batch])
+            self._left -= len(batch[0])
+
+
 def _pieces(data: Any, inputs: Sequence[InputSpec]) -> Iterator[Batch]:
     for index, batch in enumerate(batches_of(data, inputs)):
         for piece in cut(batch, LARGEST_BATCH):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from keras_compress.core.budget import Budget, Limit
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import shown, step
 from keras_compress.core.selection import Selector, settings_by_path
-from keras_compress.core.shown import Shown, names
+from keras_compress.core.shown import Shown, names, text_of
 from keras_compress.graph import graph
 from keras_compress.graph.model import candidates
 from keras_compress.pipelines.bit_choice import SOLVERS, Choice, InfeasibleError, Item, LinearCost, infeasible, moved
@@ -106,11 +105,7 @@ class MixedPrecision(Shown):
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        file = io.StringIO()
-        Console(file=file, width=120, color_system=None).print(self.table())
-        return file.getvalue()
+        return text_of(self.table())
 
 
 @shown("mixed precision")

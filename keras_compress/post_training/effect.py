@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from keras_compress.core.shown import columns
+
 _COLUMNS = ("layer", "method", "weight error", "SQNR before", "SQNR after", "note")
 
 
@@ -37,9 +39,7 @@ def table(effects: Sequence[LayerEffect]) -> str:
     layer  method    weight error  SQNR before  SQNR after  note
     conv   adaround  -20.0 dB      17.2 dB      21.5 dB
     """
-    rows = [_COLUMNS, *(_row(each) for each in effects)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(columns([_COLUMNS, *(_row(each) for each in effects)]))
 
 
 def _row(effect: LayerEffect) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from keras_compress.core import keras_private
 from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.core.wrapper import Compressed
-from keras_compress.data.batches import batches
+from keras_compress.data.batches import first_samples
 from keras_compress.data.samples import first_of
 from keras_compress.graph import graph
 from keras_compress.graph.trace import as_graph, trace
@@ -67,12 +67,7 @@ def samples_for(model: keras.Model, flat: keras.Model, data: Any, most: int = SA
     tensors = [tensor for node in graph.nodes(flat) for tensor in node.outputs]
     largest = max((int(np.prod([n or 1 for n in tensor.shape[1:]])) for tensor in tensors), default=1)
     count = max(1, min(most, LARGEST_VALUES_BYTES // (4 * largest)))
-    taken: list[list[Array]] = []
-    for batch in batches(data, outer):
-        taken.append([array[: count - sum(len(each[0]) for each in taken)] for array in batch])
-        if sum(len(each[0]) for each in taken) >= count:
-            break
-    return [np.concatenate(arrays) for arrays in zip(*taken, strict=True)]
+    return first_samples(data, outer, count)
 
 
 def wrappers_of(node: Any) -> list[Compressed]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -51,7 +52,6 @@ class Situation:
     quantizer: WeightQuantizer | None
     seed: int
     reference: keras.Model | None = None
-    _synthetic: dict[str, Any] = field(default_factory=dict)
 
     @property
     def bits(self) -> int:
@@ -63,12 +63,15 @@ class Situation:
         """Whether weights have one scale for each output channel."""
         return bool(getattr(self.quantizer, "per_channel", True))
 
+    @cached_property
     def synthetic(self) -> Any:
-        """Data made from the trained model, once."""
-        if "data" not in self._synthetic:
-            settings = {"input_range": self.input_range, "seed": self.seed, **self.options.get("synthetic_data", {})}
-            self._synthetic["data"] = synthetic_data(self.trained, **settings)
-        return self._synthetic["data"]
+        """Data made from the trained model, once.
+
+        Raises:
+            NotApplicable: Where its statistics are not enough.
+        """
+        settings = {"input_range": self.input_range, "seed": self.seed, **self.options.get("synthetic_data", {})}
+        return synthetic_data(self.trained, **settings)
 
 
 Run = Callable[..., keras.Model]
@@ -129,7 +132,7 @@ def _split(model: keras.Model, situation: Situation, **options: Any) -> keras.Mo
 
 def _synthetic_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
     # The options are those of the data.
-    return with_ranges(model, situation.synthetic(), source="synthetic data", margin=SYNTHETIC_MARGIN)
+    return with_ranges(model, situation.synthetic, source="synthetic data", margin=SYNTHETIC_MARGIN)
 
 
 def _data_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:

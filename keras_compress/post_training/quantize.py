@@ -266,7 +266,7 @@ class _Work:
             return []
         if data is None:
             try:
-                data = self._situation.synthetic()
+                data = self._situation.synthetic
             except NotApplicable:
                 return []
             return [array[:COMPARED] for array in keras.tree.flatten(data)]

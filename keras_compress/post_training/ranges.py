@@ -14,12 +14,12 @@ from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.model import rebuild
 from keras_compress.post_training.moments import Moments, ceilings_in, moments_of
 from keras_compress.post_training.record import carry, check_statistics, record_of
+from keras_compress.post_training.weight_clipping import GAUSS, aciq_factor
 from keras_compress.quantizers.activation import QuantizeActivation, TrainedQuantizer
 
-# Where the ends of a normal distribution's range are best, in standard deviations: Banner et al. (2019), table 1 of
-# ACIQ; with 8 bits and more nothing is to be gained by cutting.
-SIGMAS = {2: 1.71, 3: 2.15, 4: 2.55, 5: 2.93, 6: 3.28, 7: 3.61}
+# With 8 bits and more nothing is to be gained by cutting.
 MOST_SIGMAS = 6.0
+_CUT_BELOW_BITS = 8
 
 
 @global_state_kept()
@@ -35,7 +35,7 @@ def ranges_from_statistics(
 
     Args:
         model: From `quantize_model`, of a model that passes made (`fold_batch_norms`), or with BatchNormalizations.
-        sigmas: The n above, > 0. By default 6 for points of 8 bits and more, of fewer what loses least: 2.55 for 4.
+        sigmas: The n above, > 0. By default 6 for points of 8 bits and more, of fewer what loses least: 2.56 for 4.
         made_from: The model that `quantize_model` was given, whose statistics are taken; by default those that
             `quantize_post_training` leaves with its models.
 
@@ -84,5 +84,10 @@ def _ranges(model: keras.Model, statistics: Mapping[str, Any], sigmas: float | N
         found[id(point)] = min(low, float(moments.low.min())), max(high, float(moments.high.max()))
 
     for width in {p.quantizer.bits for _, p in keras_graph.walk(model) if isinstance(p, QuantizeActivation)}:
-        moments_of(model, statistics, sigmas or SIGMAS.get(width, MOST_SIGMAS), seen)
+        moments_of(model, statistics, sigmas or _sigmas(width), seen)
     return {key: (low, min(high, ceilings.get(key, high))) for key, (low, high) in found.items() if key not in unknown}
+
+
+def _sigmas(bits: int) -> float:
+    """Where the ends of a normal distribution's range are best, in standard deviations: see `aciq_factor`."""
+    return aciq_factor(bits, GAUSS) if bits < _CUT_BELOW_BITS else MOST_SIGMAS

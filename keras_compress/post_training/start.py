@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_compress.calibration.calibrate import calibrate, points_to_measure
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.warn import warn
-from keras_compress.data.batches import batches
+from keras_compress.data.batches import batches, first_samples
 from keras_compress.data.samples import first_of, peekable
 from keras_compress.graph.model import rebuild
 from keras_compress.graph.trace import as_graph
@@ -29,13 +28,7 @@ def held(model: keras.Model, data: Any, most: int = SAMPLES) -> Any:
     if not isinstance(data, Iterator):
         return data
     data = peekable(data)
-    outer, taken, count = as_graph(model, first_of(data)), [], 0
-    for batch in batches(data, outer):
-        taken.append(batch)
-        count += len(batch[0])
-        if count >= most:
-            break
-    return [np.concatenate(arrays)[:most] for arrays in zip(*taken, strict=True)]
+    return first_samples(data, as_graph(model, first_of(data)), most)
 
 
 @global_state_kept()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from keras import ops
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.printable import printable
-from keras_compress.core.shown import Shown, names
+from keras_compress.core.shown import Shown, names, text_console, written_to
 from keras_compress.core.slots import Slot, skip_reason
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
@@ -204,11 +203,9 @@ class ModelSummary(Shown):
         return said
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=120, color_system=None)
+        console = text_console()
         self._print(console)
-        return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+        return written_to(console)
 
     def _print(self, console: Any) -> None:
         console.print(self.table())

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.core.shown import Shown, names
+from keras_compress.core.shown import Shown, columns, names
 from keras_compress.structured.channel_ids import Ids
 
 Removed = NDArray[np.bool_]
@@ -206,10 +206,7 @@ class ChannelGraph(Shown):
                 count += f" -> {len(group) - self.removed_of(group, removed)}"
             layers = group.layers[0] + (f" and {len(group.layers) - 1} more" if len(group.layers) > 1 else "")
             rows.append([group.name, count, layers, group.reason or ""])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        rows.insert(1, ["-" * width for width in widths])
-        lines = ["  ".join(each.ljust(n) for each, n in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines.append("")
+        lines = [*columns(rows, ruled=True), ""]
         for name, cost in (("MACs", self.macs), ("parameters", self.params)):
             lines.append(f"{name}: {cost():,}" + ("" if removed is None else f" -> {cost(removed):,}"))
         return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from keras_compress.core.outputs import check_output
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import lookup, register
 from keras_compress.core.selection import Selector
-from keras_compress.core.shown import Shown, names
+from keras_compress.core.shown import Shown, names, text_of
 from keras_compress.data.examples import Examples
 from keras_compress.structured.accuracy import Accuracy
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, WeightAxis
@@ -164,11 +163,7 @@ class Scan(Shown):
             return cls.from_json(file.read())
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        file = io.StringIO()
-        Console(file=file, width=120, color_system=None).print(self.table())
-        return file.getvalue()
+        return text_of(self.table())
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
+from keras_compress.data.batches import first_samples
 from keras_compress.data.samples import InputSpec, batches_of, samples
 
 ONE = [InputSpec(("image",), (2,))]
@@ -44,3 +45,12 @@ def test_post_training_quantization_says_so() -> None:
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match=r"Expected inputs without labels .*Received: a tuple of 2"):
         kc.quantize_post_training(model, (A, np.zeros(4)))
+
+
+def test_first_samples_of_an_iterator_read_no_further_than_needed() -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    # Batches of up to 64 are put together out of smaller ones, one of which is read ahead.
+    batches = iter([np.full((40, 2), n, np.float32) for n in range(5)])
+    (taken,) = first_samples(batches, model, 50)
+    assert taken[:, 0].tolist() == [0.0] * 40 + [1.0] * 10
+    assert len(list(batches)) == 2
