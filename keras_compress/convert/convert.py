@@ -72,7 +72,9 @@ def convert(
         mode: `"int8"`, `"16x8"` (int16 activations, int8 weights), `"dynamic"` (int8 weights, float activations),
             `"float16"` or `"float32"`. By default int8, or 16x8 for a model trained with 16-bit activations.
         representative_dataset: Data to calibrate activation ranges that training did not set: arrays, a
-            `tf.data.Dataset`, or a function that yields batches, as for the TFLite converter.
+            `tf.data.Dataset`, or a function that yields batches, as for the TFLite converter. Also wanted for a model
+            with trained ranges where layers become several (separable, recurrent, attention, normalizations): training
+            saw each as a whole, and set none between them.
         io: Type of inputs and outputs: `"float32"`, `"int8"`, `"uint8"`, or `"int16"` for 16x8.
         weights_storage: For int8: `"int8"`; `"int4"` (-7 to 7) or `"int2"` (-1 to 1) packs each weight whose integers
             fit and whose operator takes it on the target, and notes the others with the reason. On TFLite-Micro
@@ -174,7 +176,7 @@ def _float_file(
         raise ValueError("Expected a training or plain model for a float mode. Received: a frozen model")
     plain = input_points_apart(as_graph(model, first_of(representative_dataset)))
     emitted, made_by = float_tables(plain, model, batch_of(plain, batch_size) or 1, target)
-    lowered = lower(emitted, LoweringPlan(mode, io, any_batch=is_free(plain, batch_size, target)))
+    lowered = lower(emitted, LoweringPlan(mode, io, runtime_of(target), is_free(plain, batch_size, target)))
     notes = (*made_by, *lowered.notes, *notes_of_fixed(lowered.fixed_by, batch_size))
     return Artifact(lowered.content, target, mode, io, None, lowered.point_tensors, (), notes)
 

@@ -148,3 +148,22 @@ def test_convert_is_a_function_and_a_package_in_any_order() -> None:
         kc.convert(3)
     assert inspect.signature(kc.convert) == inspect.signature(module.convert)
     assert "representative_dataset" in str(kc.convert.__doc__)
+
+
+def rescaled(dtype: str) -> keras.Model:
+    return keras.Sequential([keras.Input((4,), dtype=dtype), L.Rescaling(1 / 255, name="scaled"), L.Dense(2)])
+
+
+def test_casts_that_tflm_lacks_are_refused_with_the_cure() -> None:
+    pixels = np.arange(64, dtype="uint8").reshape(16, 4)
+    message = (
+        r"TFLite-Micro has\. Received: CAST at 'scaled.*', which reads no uint8: .*io='uint8'\. Use target='litert'"
+    )
+    with pytest.raises(ValueError, match=message):
+        kc.convert(rescaled("uint8"), "tflm", representative_dataset=pixels)
+    assert kc.convert(rescaled("uint8"), "litert", representative_dataset=pixels).content
+    cured = kc.convert(rescaled("float32"), "tflm", io="uint8", representative_dataset=pixels.astype("float32"))
+    assert kc.inspect_tflite(cured.content).operators["QUANTIZE"] >= 1
+    tokens = keras.Sequential([keras.Input((4,), dtype="int64"), L.Embedding(8, 2), L.Flatten()])
+    with pytest.raises(ValueError, match=r"which reads no int64: make the input int32, "):
+        kc.convert(tokens, "tflm", representative_dataset=np.ones((8, 4), "int64"))

@@ -25,6 +25,11 @@ _WITHOUT: dict[str, frozenset[str]] = {
     "int16": frozenset({"EXP", "LOG", "REDUCE_MAX", "REDUCE_MIN", "RESIZE_BILINEAR"}),
 }
 _LARGEST_RANK_OF_TRANSPOSE = 5
+# What CAST does not read there, and what to do about it.
+_NOT_CAST = {
+    "uint8": "make the input float32, `keras.Input(..., dtype='float32')`, and convert with io='uint8'",
+    "int64": "make the input int32, `keras.Input(..., dtype='int32')`",
+}
 
 
 def has_kernel(kind: str) -> bool:
@@ -55,6 +60,8 @@ def _problem(graph: Graph, op: Any) -> str | None:
         return f"{kind} {place}, which has no kernel"
     if kind == "TRANSPOSE" and len(graph.shape(op.inputs[0])) > _LARGEST_RANK_OF_TRANSPOSE:
         return f"{kind} {place}, of {len(graph.shape(op.inputs[0]))} dimensions, which has none for more than 5"
+    if kind == "CAST" and (cure := _NOT_CAST.get(graph.dtype(op.inputs[0]))) is not None:
+        return f"{kind} {place}, which reads no {graph.dtype(op.inputs[0])}: {cure}"
     types = {graph.dtype(t) for t in (*op.inputs, *op.outputs) if t >= 0}
     lacking = sorted(dtype for dtype in types if kind in _WITHOUT.get(dtype, ()))
     return f"{kind} {place}, which has no {lacking[0]} kernel" if lacking else None
