@@ -82,7 +82,9 @@ def freeze(
     Returns:
         A Functional model; its outputs for a batch are the device's, but for the rounding of the kernels themselves.
         Its `calibration_samples` tells how many samples set ranges, its `recurrent_notes` what became of recurrent
-        layers, its `without_operator` which of them are unrolled for want of one.
+        layers, its `without_operator` which of them are unrolled for want of one. Grids of activations are its layers'
+        configuration, not weights: `set_weights` and `load_weights` from another frozen model move the weights alone,
+        onto this one's grids. A `.keras` file, and `keras.models.clone_model` with `set_weights`, have both.
 
     Raises:
         ValueError: For ranges that are not known, or a layer without an integer kernel, by name.

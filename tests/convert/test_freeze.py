@@ -161,3 +161,17 @@ def test_outputs_are_no_finer_than_the_sums_behind_them():
     first, last = (point.quantizer for point in points_in(frozen))
     weight = frozen.get_layer("tiny").transforms["kernel"][-1].integer_weight(None)
     assert last.scale == pytest.approx(first.scale * weight.scale.max(), rel=1e-6)
+
+
+def test_grids_are_configuration_and_weights_move_alone():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, activation="relu", name="a"), L.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    one, three = kc.freeze(model, x), kc.freeze(model, 3 * x)
+    before = [layer.get_config() for layer in one.layers]
+    expected = three(x).numpy()
+    whole = keras.models.clone_model(three)
+    whole.set_weights(three.get_weights())
+    np.testing.assert_array_equal(whole(x), expected)
+    one.set_weights(three.get_weights())
+    assert [layer.get_config() for layer in one.layers] == before
+    assert np.abs(one(x) - expected).max() > 0
