@@ -25,6 +25,9 @@ from keras_compress.tflite.multiplier import multiplier_of
 
 Array = NDArray[Any]
 Tensor = Any
+# By which ADD and SUB shift what they add, and scales so far apart that float32 still holds the sums.
+_SUM_BITS = 20
+_MOST_OCTAVES = 12
 
 
 def round_twice(sums: Tensor, factor: Tensor, exponent: Tensor) -> Tensor:
@@ -92,6 +95,27 @@ class TwiceRoundedGrid(FixedGrid):
         factor, exponent = multiplier_of(np.array([scale / np.float64(np.float32(grid.scale))]))
         shift = min(count.bit_length() - 1, 32, 31 + int(exponent[0]))
         return cls._with(grid, np.array([scale / count]), (factor << shift) // count, exponent - shift)
+
+    @classmethod
+    def behind_sum(cls, grid: FixedGrid, scales: tuple[float, float]) -> FixedGrid:
+        """The same grid for sums and differences of two tensors, where kernels add exactly; else the grid as it is.
+
+        ADD and SUB bring both tensors to steps of `2^-20` of twice the larger scale. Where that is the smaller one
+        times a power of two nothing is lost there, and what a sum becomes depends on the sum alone. Otherwise each
+        summand is rounded before, and moves sums off their ties by as little as that.
+
+        Args:
+            grid: Scale, zero point and lowest integer.
+            scales: Of the two tensors.
+        """
+        smaller, larger = sorted(np.float64(np.float32(scale)) for scale in scales)
+        octaves = int(np.rint(np.log2(larger / smaller)))
+        if smaller * 2.0**octaves != larger or octaves > _MOST_OCTAVES:
+            return grid
+        factor, exponent = multiplier_of(
+            np.array([2.0**-_SUM_BITS * 2.0 * larger / np.float64(np.float32(grid.scale))])
+        )
+        return cls._with(grid, np.array([smaller]), factor << (_SUM_BITS - 1 - octaves), exponent)
 
     @classmethod
     def _with(cls, grid: FixedGrid, step: Array, factor: Array, exponent: Array) -> TwiceRoundedGrid:

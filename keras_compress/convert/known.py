@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.convert.kernel_rounding import TwiceRoundedGrid
+from keras_compress.core import keras_private
 from keras_compress.quantizers.activation import FixedGrid
+from keras_compress.quantizers.kinds import activation_name
+
+_SUMS = ("Add", "Subtract")
 
 
 @dataclass
@@ -23,6 +27,7 @@ class Known:
         fixed: Grid that its kernel writes on, whatever range training saw behind it.
         table: Grid of the table whose rows it holds.
         sums: Of a layer with weights: input scale, and weight scale of each channel. Of a product: the factors' scales.
+        summands: Of a sum or difference of two tensors, and of a ReLU of one: their scales.
         mean: Over positions: input scale, and how many values each is the mean of.
         finest: Finest steps that its kernel writes.
         steps: Lowest and highest multiple of its grid's scale that it holds.
@@ -37,6 +42,7 @@ class Known:
     fixed: FixedGrid | None = None
     table: FixedGrid | None = None
     sums: tuple[float, NDArray[np.float32]] | None = None
+    summands: tuple[float, float] | None = None
     mean: tuple[float, int] | None = None
     finest: float | None = None
     steps: tuple[int, int] | None = None
@@ -70,6 +76,8 @@ class Known:
             return TwiceRoundedGrid.behind(grid, *self.sums)
         if grid.bits == 8 and self.mean is not None:
             return TwiceRoundedGrid.behind_mean(grid, *self.mean)
+        if grid.bits == 8 and self.summands is not None:
+            return TwiceRoundedGrid.behind_sum(grid, self.summands)
         if grid.bits == 8 and self.grid is not None and self.grid.bits == 8 and self.grid.scale != grid.scale:
             return TwiceRoundedGrid.behind(grid, self.grid.scale, np.ones(1))
         return grid
@@ -83,4 +91,21 @@ class KnownTensors:
 
     def __getitem__(self, tensor: Any) -> Known:
         """The tensor's record, which may be added to."""
-        return self._records.setdefault(tensor, Known()) if isinstance(tensor, keras.KerasTensor) else Known()
+        if not isinstance(tensor, keras.KerasTensor):
+            return Known()
+        if tensor not in self._records:
+            self._records[tensor] = Known(summands=self._summands(tensor))
+        return self._records[tensor]
+
+    def _summands(self, tensor: keras.KerasTensor) -> tuple[float, float] | None:
+        """Scales of the two 8-bit tensors that it is the sum or the difference of."""
+        operation = keras_private.maker(tensor)
+        clips = activation_name(operation) == "relu"
+        if not clips and type(operation).__name__ not in _SUMS:
+            return None
+        known = [self[made] for made in keras_private.call_node(tensor).input_tensors]
+        if clips:
+            # The kernel that adds does it; a ceiling would be no whole number of the sum's steps.
+            return known[0].summands
+        grids = [each.grid for each in known if each.grid is not None and each.grid.bits == 8]
+        return (grids[0].scale, grids[1].scale) if len(grids) == len(known) == 2 else None

@@ -10,7 +10,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
-from keras_compress.convert.kernel_rounding import round_twice
+from keras_compress.convert.kernel_rounding import TwiceRoundedGrid, round_twice
+from keras_compress.quantizers.activation import FixedGrid
 from keras_compress.tflite.multiplier import multiplier_of
 
 
@@ -77,3 +78,30 @@ def test_the_kernels_give_the_frozen_models_integers(build: Callable[[Any], Any]
     assert {row.name: row.fraction_differing for row in found.rows if row.max_lsb} == {}
     assert [row.fraction_differing for row in found.outputs] == [0.0]
     assert len(np.unique(np.asarray(made.frozen(x)))) > 50
+
+
+@pytest.mark.parametrize(("combine", "clipped"), [(layers.Add, False), (layers.Subtract, False), (layers.Add, True)])
+def test_sums_of_scales_a_power_of_two_apart_are_exact_on_their_ties(combine: Any, clipped: bool) -> None:
+    # Steps of 2 and 4 (8 with the ReLU) units and sums on steps of 4: every other sum lies on a tie.
+    one, other = keras.Input((4,), name="one"), keras.Input((4,), name="other")
+    total = combine()([one, other])
+    model = keras.Model([one, other], layers.Flatten()(layers.ReLU()(total) if clipped else total))
+    end, sign = (4.0 if clipped else 2.0), (-1.0 if combine is layers.Subtract else 1.0)
+    rows = np.array([[1, -1, 0, 0], [sign, -sign, sign * end, -sign * end]], np.float32)
+    ranges = {name: np.repeat(row[:, None], 4, axis=1) for name, row in zip(("one", "other"), rows, strict=True)}
+    made = kc.convert(model, "tflm", representative_dataset=ranges)
+    draw = np.random.default_rng(0).uniform
+    x = {"one": draw(-1, 1, (300, 4)).astype("float32"), "other": draw(-end, end, (300, 4)).astype("float32")}
+    found = kc.verify(made, model, x)
+    assert {row.name: row.fraction_differing for row in found.rows if row.max_lsb} == {}
+    assert [row.fraction_differing for row in found.outputs] == [0.0]
+
+
+def test_a_sum_on_its_grid_by_hand() -> None:
+    # Sums of 1, 2, 3 and 5 quarters on steps of 1: halves away from zero by the second rounding.
+    grid = TwiceRoundedGrid.behind_sum(FixedGrid(1.0, 0), (0.25, 0.5))
+    values = np.float32([0.5, -0.5, 1.5, -1.5, 0.75, 0.25, 2.5, -2.5])
+    assert grid(values[:, None]).numpy()[:, 0].tolist() == [1, -1, 2, -2, 1, 0, 3, -3]
+    plain = FixedGrid(1.0, 0)
+    assert TwiceRoundedGrid.behind_sum(plain, (0.25, 0.75)) is plain
+    assert TwiceRoundedGrid.behind_sum(plain, (1.0, 2.0**13)) is plain
