@@ -16,6 +16,8 @@ from keras_compress.convert.expand.step_ranges import share_steps
 from keras_compress.convert.expand.used_ranges import coarse_enough, end_with_use, whole_offsets, whole_steps
 from keras_compress.convert.flatten import Flat, factors_of
 from keras_compress.core.warn import warn
+from keras_compress.graph import graph
+from keras_compress.graph.model import inner
 from keras_compress.quantizers.kinds import Place
 from keras_compress.quantizers.placement import PlacePoints
 
@@ -58,10 +60,7 @@ def set_ranges(flat: keras.Model, model: keras.Model, representative_dataset: An
     if not unknown:
         return 0
     if representative_dataset is None:
-        raise UnknownRangesError(
-            "Expected a model whose activation ranges were trained, or a `representative_dataset`. "
-            f"Received: ranges never trained at {[point.name for point in unknown][:10]}"
-        )
+        raise _unknown_ranges([point.name for point in unknown], model)
     first: list[Any] = []
     seen = calibrate(flat, representative_dataset, first.append)
     end_with_use(flat, unknown)
@@ -74,3 +73,21 @@ def set_ranges(flat: keras.Model, model: keras.Model, representative_dataset: An
     if message is not None:
         warn(message)
     return seen
+
+
+def _unknown_ranges(points: list[str], model: keras.Model) -> UnknownRangesError:
+    """What to say of points without ranges: by the layers around them, where training saw those as a whole."""
+    # A walk opens attention and its like, which are one layer to their user.
+    outer = [(layer.name, layer) for layer in model.layers if not graph.is_graph(layer)]
+    known = {path.replace("/", "."): type(inner(layer)).__name__ for path, layer in (*graph.walk(model), *outer)}
+    around = [next((path for path in known if name.startswith(f"{path}.")), None) for name in points]
+    layers = [f"{path!r} ({known[path]})" for path in dict.fromkeys(around) if path is not None]
+    if None not in around:
+        return UnknownRangesError(
+            "Expected a `representative_dataset` for layers that integer kernels know as several, with ranges between "
+            f"them: training saw each as a whole. Received: none, for {', '.join(layers[:10])}"
+        )
+    return UnknownRangesError(
+        "Expected a model whose activation ranges were trained, or a `representative_dataset`. "
+        f"Received: ranges never trained at {points[:10]}"
+    )

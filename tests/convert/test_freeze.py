@@ -175,3 +175,16 @@ def test_grids_are_configuration_and_weights_move_alone():
     one.set_weights(three.get_weights())
     assert [layer.get_config() for layer in one.layers] == before
     assert np.abs(one(x) - expected).max() > 0
+
+
+def test_layers_that_training_saw_as_a_whole_are_named():
+    inputs = keras.Input((6, 6, 2))
+    x = L.SeparableConv2D(3, 3, name="separable")(L.Conv2D(2, 1, name="conv")(inputs))
+    x = L.Reshape((16, 3))(x)
+    x = L.MultiHeadAttention(2, 2, name="attention")(x, x)
+    model = kc.quantize_model(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
+    x = np.random.default_rng(0).normal(size=(8, 6, 6, 2)).astype("float32")
+    model(x, training=True)
+    with pytest.raises(ValueError, match=r"know as several.*'separable' \(SeparableConv2D\), 'attention'"):
+        kc.freeze(model)
+    assert kc.freeze(model, x).calibration_samples == 8
