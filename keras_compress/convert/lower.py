@@ -21,7 +21,7 @@ from keras_compress.tflite.passes.dense_as_convolution import dense_as_convoluti
 from keras_compress.tflite.passes.float16 import store_float16
 from keras_compress.tflite.passes.free_batch import free_batch
 from keras_compress.tflite.passes.pack_weights import pack_weights
-from keras_compress.tflite.plan import IO_TYPES, MODES, LoweringPlan
+from keras_compress.tflite.plan import IO_TYPES, MADE_FOR, MODES, LoweringPlan
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def _lower_integer(emitted: Emitted, plan: LoweringPlan) -> Lowered:
     clamp_points(state, emitted.lowest, points)
     state.notes += dense_as_convolution(graph, state.packed, plan.target)
     pack_weights(graph, state.packed)
+    graph.model.description = MADE_FOR[plan.target]
     names = {point: graph.name(tensor) for point, tensor in points.items()}
     return _written(state, plan, names, float_ops)
 

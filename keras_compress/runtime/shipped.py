@@ -24,6 +24,7 @@ from keras_compress.tflite.lowering.rule import rule_of
 from keras_compress.tflite.lowering.weighted import Weighted
 from keras_compress.tflite.lstm.operator import CELL
 from keras_compress.tflite.lstm.operator import KIND as LSTM
+from keras_compress.tflite.plan import MADE_FOR
 
 # Samples that set ranges for a moment, until the file's take their place.
 _SAMPLES = 100
@@ -115,8 +116,8 @@ def _encoded(graph: Graph) -> str | None:
 
 
 def _target(graph: Graph) -> str:
-    """TFLite-Micro, where weights are encoded, or biases are without the scales that LiteRT wants."""
-    if _encoded(graph):
+    """TFLite-Micro, where the file says so, weights are encoded, or biases are without the scales that LiteRT wants."""
+    if graph.model.description == MADE_FOR["tflm"] or _encoded(graph):
         return "tflm"
     for op in graph.operators:
         rule = rule_of(graph.kind(op))

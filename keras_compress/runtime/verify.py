@@ -69,7 +69,8 @@ def verify(
 
     Args:
         artifact: What `convert` returned, in an integer mode; or such a `.tflite` file, its bytes or its path. Of a
-            file, ranges that calibration set are taken as they are in it, all else must be the model's.
+            file, ranges that calibration set are taken as they are in it, all else must be the model's. A file tells
+            the runtime it was made for; one of another release or program that does not is taken for LiteRT's.
         model: The model that was converted, or its frozen form (of the same storage of weights); `None` takes the one
             that the artifact remembers; a file remembers none. Without the model that was converted, nothing is said
             of the first step, from it to the frozen one; a note says so.

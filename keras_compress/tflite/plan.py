@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 MODES = ("float32", "float16", "dynamic", "int8", "16x8")
 IO_TYPES = ("float32", "int8", "uint8", "int16")
+# Description in a file, by the runtime whose rounding its integers follow: what the file does not show otherwise. Both
+# take the same room.
+MADE_FOR = {"litert": b"keras_compress", "tflm": b"kc, for TFLM"}
 
 
 @dataclass(frozen=True)

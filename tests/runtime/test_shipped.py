@@ -10,6 +10,7 @@ from keras import layers
 import keras_compress as kc
 from keras_compress.cli import main as cli
 from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.plan import MADE_FOR
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.random((64, 8, 8, 1), np.float32)
@@ -128,3 +129,20 @@ def test_operations_that_keras_names_anew_each_time() -> None:
     artifact = kc.convert(model, representative_dataset=x)
     assert set(kc.convert(model, representative_dataset=x).points) == set(artifact.points)
     assert kc.verify(artifact.content, model, [0.9 * each for each in x]).ok
+
+
+def test_a_file_tells_its_runtime() -> None:
+    # One scale for each tensor and no biases: but for its description it could be for either.
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(5, use_bias=False, name="d")])
+    options = {"weights": kc.UniformQuantizer(8, per_channel=False)}
+    x = RANDOM.random((32, 6), np.float32)
+    files = {target: kc.convert(kc.quantize_model(model, **options), target, representative_dataset=x).content
+             for target in ("litert", "tflm", "ethos_u")}  # fmt: skip
+    kernels = {target: {row.kernel for row in kc.verify(file, kc.quantize_model(model, **options), x).rows}
+               for target, file in files.items()}  # fmt: skip
+    assert kernels == {"litert": {"xnnpack", "reference"}, "tflm": {"tflm"}, "ethos_u": {"tflm"}}
+    untold = read_model(files["tflm"])
+    untold.description = MADE_FOR["litert"]
+    assert len(write_model(untold)) == len(files["tflm"]), "it takes no room"
+    found = kc.verify(write_model(untold), kc.quantize_model(model, **options), x)
+    assert {row.kernel for row in found.rows} == {"xnnpack", "reference"}
