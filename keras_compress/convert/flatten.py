@@ -34,7 +34,13 @@ class Flat:
     without_operator: tuple[str, ...] = ()
 
 
-def flatten(model: keras.Model, data: Any = None, recurrent: RecurrentForm | None = None, mode: str = "int8") -> Flat:
+def flatten(
+    model: keras.Model,
+    data: Any = None,
+    recurrent: RecurrentForm | None = None,
+    mode: str = "int8",
+    measures: bool = False,
+) -> Flat:
     """A copy of a model with nested models put in line and a layer of its own for every call.
 
     Layers are named by their path, `encoder.conv1`; the second call of a layer becomes `conv1.call1`. Layers without
@@ -46,11 +52,12 @@ def flatten(model: keras.Model, data: Any = None, recurrent: RecurrentForm | Non
         data: Representative data, which tells the dtype of a subclassed model's inputs.
         recurrent: How recurrent layers are to be computed: unrolled by default.
         mode: `"int8"`, `"16x8"` or `"dynamic"`, which refusals name.
+        measures: Whether all ranges, of 8 bits, will come from data.
 
     Raises:
         ValueError: For a layer that cannot be taken apart, by path.
     """
-    emitter = Emitter(recurrent, mode)
+    emitter = Emitter(recurrent, mode, measures)
     flat = graph.Rebuild(emitter.visit, flat=True).model(input_points_apart(as_graph(model, first_of(data))))
     return Flat(flat, frozenset(emitter.made), tuple(emitter.notes), tuple(emitter.without_operator))
 

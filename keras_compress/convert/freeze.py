@@ -100,12 +100,13 @@ def freeze(
     representative_dataset = peekable(representative_dataset)
     form = RecurrentForm(recurrent if activations and activation_bits == 8 else "unrolled", storage.target)
     mode = "dynamic" if not activations else "16x8" if activation_bits == 16 else "int8"
-    flat = flatten(model, representative_dataset, form, mode)
+    everywhere = activations and not has_points(model)
+    flat = flatten(model, representative_dataset, form, mode, measures=everywhere and activation_bits == 8)
     prepared, known, seen = flat.model, {}, 0
     if activations:
         has_data = representative_dataset is not None
         flat = replace(flat, model=fold_ahead(flat.model))
-        prepared = with_points(flat, activation_bits, everywhere=not has_points(model), has_data=has_data)
+        prepared = with_points(flat, activation_bits, everywhere=everywhere, has_data=has_data)
         free = {point.name for point in untrained_points(prepared)}
         known = {name: grid for name, grid in (grids or {}).items() if name in free}
         seen = set_ranges(prepared, model if graph.is_graph(model) else prepared, representative_dataset)

@@ -40,12 +40,16 @@ class Emitter:
         unknown_batch: The number that stands for the size of the batch in what is being traced, if any does.
         recurrent: How recurrent layers are to be computed.
         mode: What was asked of `convert`, which refusals name.
+        measures: Whether each point that comes out of an expansion has a range of 8 bits, as the data have it: training
+            knew none.
         notes: What was chosen for them.
         without_operator: Why some of them can only be unrolled.
     """
 
-    def __init__(self, recurrent: RecurrentForm | None = None, mode: str = "int8") -> None:
-        self.mode = mode
+    def __init__(
+        self, recurrent: RecurrentForm | None = None, mode: str = "int8", measures: bool = False
+    ) -> None:
+        self.mode, self.measures = mode, measures
         self.made: set[str] = set()
         self.recurrent = recurrent or RecurrentForm()
         self.notes: list[str] = []

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 
 from keras_compress.convert.expand.emitter import Emitter
 from keras_compress.convert.expand.expansion import Expansion
 from keras_compress.convert.expand.poolings import mean_over_positions
 from keras_compress.convert.expand.products import reshaped
+from keras_compress.convert.expand.weights import frozen
+from keras_compress.core.transform import IntegerWeight
 from keras_compress.quantizers.kinds import Kind, kind_of_call
 
 Tensor = Any
@@ -41,8 +45,19 @@ def _refuse_channels_first(operation: Any) -> None:
         raise ValueError(f"Expected data_format='channels_last'. Received: 'channels_first' at {operation.name!r}")
 
 
+def _has_whole_windows(sizes: Pair, strides: Pair, padding: str, places: Sequence[int]) -> bool:
+    """Whether no window of a pooling reaches beyond its input, where an average is one of fewer values."""
+    covered = [(math.ceil(n / s) - 1) * s + k for n, s, k in zip(places, strides, sizes, strict=True)]
+    return padding == "valid" or all(end <= n for end, n in zip(covered, places, strict=True))
+
+
 class Pooling3D(Expansion):
-    """MaxPooling3D and AveragePooling3D; an average is rounded twice."""
+    """MaxPooling3D and AveragePooling3D.
+
+    An average is rounded twice, and the second time its values are small beside the range that both poolings keep. With
+    measured ranges the two axes are averaged by weights, whose sums have a range of their own, after the third, of
+    whose roundings they take the mean.
+    """
 
     handles: ClassVar[tuple[str, ...]] = ("MaxPooling3D", "AveragePooling3D")
 
@@ -51,6 +66,8 @@ class Pooling3D(Expansion):
         if kind_of_call(operation, args[0].shape) is Kind.MEAN:
             return mean_over_positions(emit, args[0], keepdims=True)
         maximum = isinstance(operation, keras.layers.MaxPooling3D)
+        if not maximum and emit.measures and self._has_weights(operation, args[0].shape[1:3]):
+            return self._by_weights(emit, operation, args[0])
         kind = keras.layers.MaxPooling2D if maximum else keras.layers.AveragePooling2D
         pairs = list(zip(operation.pool_size, operation.strides, strict=True))
 
@@ -59,6 +76,30 @@ class Pooling3D(Expansion):
             return kind(sizes, strides, operation.padding, name=name)
 
         return by_images(emit, args[0], layer, pairs)
+
+    def _has_weights(self, pooling: Any, places: Sequence[int]) -> bool:
+        """Whether depth and height can be averaged by a depthwise convolution."""
+        sizes, strides = pooling.pool_size[:2], pooling.strides[:2]
+        # Keras has none with two strides.
+        plain = strides[0] == strides[1] and math.prod(sizes) > 1
+        return plain and _has_whole_windows(sizes, strides, pooling.padding, places)
+
+    def _by_weights(self, emit: Emitter, pooling: Any, volume: Tensor) -> Tensor:
+        depth, height, width, channels = volume.shape[1:]
+        if pooling.pool_size[2] > 1 or pooling.strides[2] > 1:
+            image = reshaped(emit, volume, (depth * height, width, channels), "width")
+            sizes, strides = (1, pooling.pool_size[2]), (1, pooling.strides[2])
+            image = emit.new(keras.layers.AveragePooling2D(sizes, strides, pooling.padding, name="first"), image)
+            width, volume = image.shape[2], image
+        image = reshaped(emit, volume, (depth, height, width * channels), "depth_and_height")
+        layer = keras.layers.DepthwiseConv2D(
+            pooling.pool_size[:2], pooling.strides[:2], pooling.padding, depthwise_initializer="zeros", name="second"
+        )
+        layer.build(image.shape)
+        shape = (*layer.kernel_size, width * channels, 1)
+        step = np.full((1, 1, 1, 1), 1 / (127 * math.prod(layer.kernel_size)), np.float32)
+        image = emit.new(frozen(layer, IntegerWeight(np.full(shape, 127, np.int32), step, 8)), image, name="second")
+        return reshaped(emit, image, (*image.shape[1:3], width, channels), "restored")
 
 
 class ZeroPadding3D(Expansion):

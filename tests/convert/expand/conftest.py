@@ -40,11 +40,11 @@ class Bench:
         rng = np.random.default_rng(6)
         return [rng.normal(size=(count, *t.shape[1:])).astype(np.float32) for t in model.inputs]
 
-    def same(self, model: keras.Model, *data: Any, atol: float = 1e-5) -> keras.Model:
+    def same(self, model: keras.Model, *data: Any, atol: float = 1e-5, measures: bool = False) -> keras.Model:
         """Flatten, compare the outputs, and return the flat model."""
         fed = list(data) or self.data(model)
         fed = fed if len(fed) > 1 else fed[0]
-        flat = flatten(model).model
+        flat = flatten(model, measures=measures).model
         expected, got = (keras.tree.flatten(m(fed)) for m in (model, flat))
         assert len(expected) == len(got)
         for one, two in zip(expected, got, strict=True):

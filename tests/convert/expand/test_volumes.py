@@ -1,8 +1,14 @@
 """Poolings, paddings and croppings of volumes as operations on images."""
 
+import keras
 import numpy as np
 import pytest
 from keras import layers
+
+import keras_compress as kc
+from keras_compress.core.signal_to_noise import sqnr_db
+from keras_compress.runtime import deployed
+from keras_compress.runtime.target import target
 
 
 @pytest.mark.parametrize(
@@ -33,3 +39,45 @@ def test_channels_first_is_refused(bench):
 def test_a_maximum_of_literal_numbers(bench):
     flat = bench.flatten(bench.model(lambda x: layers.MaxPooling3D(2)(x), (2, 2, 2, 1)))
     assert np.asarray(flat(np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2, 1))).item() == 7.0
+
+
+@pytest.mark.parametrize(
+    ("layer", "made"),
+    [
+        (lambda: layers.AveragePooling3D(2), ["AveragePooling2D", "DepthwiseConv2D"]),
+        (lambda: layers.AveragePooling3D((3, 2, 2), strides=1), ["AveragePooling2D", "DepthwiseConv2D"]),
+        (lambda: layers.AveragePooling3D((2, 2, 1)), ["DepthwiseConv2D"]),
+        (lambda: layers.AveragePooling3D((1, 1, 2)), ["AveragePooling2D", "AveragePooling2D"]),
+        # Means at an end are of fewer values, but for those along the width.
+        (lambda: layers.AveragePooling3D(2, padding="same"), ["AveragePooling2D", "AveragePooling2D"]),
+        (lambda: layers.AveragePooling3D((1, 2, 2), (1, 1, 2), "same"), ["AveragePooling2D", "AveragePooling2D"]),
+        (lambda: layers.AveragePooling3D((3, 2, 2), padding="same"), ["AveragePooling2D", "AveragePooling2D"]),
+        (lambda: layers.AveragePooling3D((3, 1, 2), (3, 3, 2), "same"), ["AveragePooling2D", "DepthwiseConv2D"]),
+        # Keras has no depthwise convolution with two strides.
+        (lambda: layers.AveragePooling3D(2, strides=(2, 1, 2)), ["AveragePooling2D", "AveragePooling2D"]),
+    ],
+)
+def test_averages_by_weights_are_those_of_keras(bench, layer, made):
+    flat = bench.same(bench.model(lambda x: layer()(x), (3, 4, 5, 2)), measures=True)
+    assert [kind for kind in bench.kinds(flat) if "2D" in kind] == made
+
+
+def test_an_average_of_a_volume_has_a_range_of_its_own():
+    """8 values a window: on its input's grid, rounded twice, it has 29.8 dB."""
+    x = np.random.default_rng(0).normal(size=(32, 4, 4, 4, 2)).astype(np.float32)
+    inputs = keras.Input((4, 4, 4, 2))
+    model = keras.Model(inputs, layers.AveragePooling3D(2)(inputs))
+    for runtime in ("litert", "tflm"):
+        artifact = kc.convert(model, target=runtime, representative_dataset=x)
+        kc.verify(artifact, model, x)
+        (found,) = deployed.run(target(runtime), artifact.content, [x], "volume")
+        assert sqnr_db(model.predict(x, verbose=0), found) > 34
+
+
+def test_a_trained_range_keeps_the_average_on_its_grid():
+    inputs = keras.Input((4, 4, 4, 2))
+    model = kc.quantize_model(keras.Model(inputs, layers.AveragePooling3D(2)(layers.Dense(2)(inputs))))
+    x = np.random.default_rng(0).normal(size=(8, 4, 4, 4, 2)).astype(np.float32)
+    model(x, training=True)
+    kinds = [type(layer).__name__ for layer in kc.freeze(model, x).layers]
+    assert kinds.count("AveragePooling2D") == 2
