@@ -101,7 +101,8 @@ def freeze(
     form = RecurrentForm(recurrent if activations and activation_bits == 8 else "unrolled", storage.target)
     mode = "dynamic" if not activations else "16x8" if activation_bits == 16 else "int8"
     everywhere = activations and not has_points(model)
-    flat = flatten(model, representative_dataset, form, mode, measures=everywhere and activation_bits == 8)
+    measures = everywhere and activation_bits == 8
+    flat = flatten(model, representative_dataset, form, mode, measures)
     prepared, known, seen = flat.model, {}, 0
     if activations:
         has_data = representative_dataset is not None
@@ -112,7 +113,7 @@ def freeze(
         seen = set_ranges(prepared, model if graph.is_graph(model) else prepared, representative_dataset)
         prepared = rows_apart(prepared)
     batch = batch_of(prepared, batch_size)
-    freezer = Freezer(prepared, activation_bits, activations, storage, known, mode)
+    freezer = Freezer(prepared, activation_bits, activations, storage, known, mode, measures)
     frozen = graph.Rebuild(freezer, input_shape=lambda tensor: (batch, *tensor.shape[1:])).model(prepared)
     frozen.calibration_samples, frozen.recurrent_notes = seen, (*flat.notes, *flat.without_operator)
     frozen.without_operator = flat.without_operator

@@ -24,6 +24,7 @@ from keras_compress.convert.known import KnownTensors
 from keras_compress.convert.lstm.freezing import cells_behind, frozen_lstm, shared_point
 from keras_compress.convert.lstm.layers import LstmCells, LstmOutput
 from keras_compress.convert.masked_grids import masked_grid, table_of_16_bits
+from keras_compress.convert.narrow_tanh import tanh_grid
 from keras_compress.convert.slopes import SlopedParts, slopes_of
 from keras_compress.convert.softmax_parts import LOWEST_LOGARITHM, SoftmaxParts, is_even
 from keras_compress.convert.written_grid import written_grid
@@ -57,6 +58,8 @@ class Freezer:
     known: Mapping[str, Grid] = field(default_factory=dict)
     # What was asked of `convert`, which refusals name.
     mode: str = "int8"
+    # Whether training knew no grids.
+    measures: bool = False
     _of: KnownTensors = field(default_factory=KnownTensors)
     # BatchNormalizations that the weights before them have taken in.
     _folded: set[keras.layers.Layer] = field(default_factory=set)
@@ -179,7 +182,8 @@ class Freezer:
         if self.activation_bits == 16 and kind is Kind.FIXED:
             self._of[outputs].fixed = whole_grid(*FIXED_GRID_16)
         elif self.activation_bits == 8 and name in FIXED_GRIDS_8:
-            self._of[outputs].fixed = FixedGrid(*FIXED_GRIDS_8[name])
+            grid = self._of[call.args[0]].grid if name == "tanh" and self.measures and call.args else None
+            self._of[outputs].fixed = tanh_grid(grid) or FixedGrid(*FIXED_GRIDS_8[name])
         elif isinstance(call.operation, Present) and self.activation_bits == 16:
             self._of[outputs].table = table_of_16_bits(call.operation)
         elif isinstance(call.operation, (Present, Gate, Either)):

@@ -42,6 +42,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "relu_between": lambda x, low, high: ops.clip(x, low, high),
     "relu": keras.activations.relu,
     "log": lambda x: ops.log(ops.maximum(x, 1e-7)),
+    "over_own_length": lambda x, epsilon: x * ops.rsqrt(ops.square(x) + epsilon),
     "reciprocal": lambda x: 1.0 / x,
     "sin": ops.sin,
     "cos": ops.cos,

@@ -46,9 +46,7 @@ class Emitter:
         without_operator: Why some of them can only be unrolled.
     """
 
-    def __init__(
-        self, recurrent: RecurrentForm | None = None, mode: str = "int8", measures: bool = False
-    ) -> None:
+    def __init__(self, recurrent: RecurrentForm | None = None, mode: str = "int8", measures: bool = False) -> None:
         self.mode, self.measures = mode, measures
         self.made: set[str] = set()
         self.recurrent = recurrent or RecurrentForm()

@@ -35,6 +35,9 @@ def normalized(
         centered: Whether the variance is that around the mean, in place of the mean square.
         shifts: Whether the mean is taken off the values too.
     """
+    alone = 2 if centered else 1
+    if tensor.shape[-1] == alone and shifts and emit.mode == "int8":
+        return _scaled(emit, _normalized_alone(emit, tensor, epsilon), gamma, beta)
     deviation = tensor
     if centered:
         deviation = emit.new(keras.layers.Subtract(name="centered"), [tensor, _mean(emit, tensor, "mean")])
@@ -43,6 +46,17 @@ def normalized(
     root = emit.new(PointwiseFunction("rsqrt", {"epsilon": float(epsilon)}, name="inverse_deviation"), variance)
     made = emit.new(keras.layers.Multiply(name="normalized"), [deviation if shifts else tensor, root])
     return _scaled(emit, made, gamma, beta)
+
+
+def _normalized_alone(emit: Emitter, tensor: Tensor, epsilon: float) -> Tensor:
+    """The same of rows each of whose values tells the others: one, or two around their mean, `(a - b) / 2` and its
+    negative. It is a function of that number, read from a table; its square would lose what is small in 8 bits.
+    """
+    if tensor.shape[-1] == 2:
+        halves = np.array([[127, -127], [-127, 127]], np.int32)
+        tensor = emit.dense(tensor, IntegerWeight(halves, np.full((1, 1), 0.5 / 127, np.float32), 8), name="centered")
+    function = PointwiseFunction("over_own_length", {"epsilon": float(epsilon)}, name="normalized")
+    return emit.new(function, tensor)
 
 
 def _scaled(emit: Emitter, tensor: Tensor, gamma: Any, beta: Any) -> Tensor:
@@ -165,6 +179,8 @@ class UnitNormalization(Expansion):
         return by_rows(emit, args[0], sample_axes(emit, operation.axis, args[0]), lambda rows: self._unit(emit, rows))
 
     def _unit(self, emit: Emitter, rows: Tensor) -> Tensor:
+        if rows.shape[-1] == 1 and emit.mode == "int8":
+            return _normalized_alone(emit, rows, 1e-12)
         squares = emit.new(keras.layers.Multiply(name="squares"), [rows, rows])
         length = emit.new(PointwiseFunction("rsqrt", {"epsilon": 1e-12}, name="inverse"), total(emit, squares, "total"))
         return emit.new(keras.layers.Multiply(name="normalized"), [rows, length])

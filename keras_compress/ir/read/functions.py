@@ -10,7 +10,7 @@ from keras_compress.ir.graph import Tensor
 from keras_compress.ir.read.lookups import looked_up
 from keras_compress.ir.read.reader import Reader
 from keras_compress.ir.read.table import reads
-from keras_compress.quantizers.kinds import activation_name
+from keras_compress.quantizers.kinds import FIXED_GRIDS, activation_name
 
 # Operators without settings that compute a function on real numbers as Keras does.
 _OPERATORS = {
@@ -36,13 +36,13 @@ _TOO_COARSE_FOR_TFLM = 2.0
 
 @reads("Activation", "ReLU", "Softmax", "Sigmoid", "Tanh", "Relu", "Relu6", "LogSoftmax")
 def activation(reader: Reader, operation: Any, inputs: Tensor, *args: Any, **named: Any) -> Any:
-    """Activations that a kernel computes; of sigmoid and tanh the coarse ones are read from a table."""
+    """Activations that a kernel computes; of sigmoid and tanh those on other grids are read from a table."""
     name = activation_name(operation) or ("log_softmax" if type(operation).__name__ == "LogSoftmax" else None)
     if inputs.dtype != "float32" or args or named or not _over_last(operation, inputs):
         return NotImplemented
     if name is None:
         return inputs
-    if name in ("sigmoid", "tanh") and not _has_kernel(reader, inputs) and _has_table(reader, inputs):
+    if name in ("sigmoid", "tanh") and not _has_kernel(reader, name, inputs) and _has_table(reader, inputs):
         return looked_up(reader, operation, inputs)
     if type(operation).__name__ == "ReLU" and name == "leaky_relu":
         return _bounded(reader, operation, inputs)
@@ -73,8 +73,10 @@ def _over_last(operation: Any, inputs: Tensor) -> bool:
     return isinstance(axis, int) and axis % len(inputs.shape) == len(inputs.shape) - 1
 
 
-def _has_kernel(reader: Reader, inputs: Tensor) -> bool:
-    grid = reader.grid(inputs)
+def _has_kernel(reader: Reader, name: str, inputs: Tensor) -> bool:
+    grid, point = reader.grid(inputs), reader.follows
+    if point is not None and point.bits == 8 and (point.scale, point.zero_point) != FIXED_GRIDS[name]:
+        return False
     return grid is None or reader.target != "tflm" or grid.scale < _TOO_COARSE_FOR_TFLM
 
 

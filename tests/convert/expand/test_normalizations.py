@@ -1,8 +1,14 @@
 """Normalizations as sums with one weight, a table and products."""
 
+import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+
+import keras_compress as kc
+from keras_compress.core.signal_to_noise import sqnr_db
+from keras_compress.runtime import deployed
+from keras_compress.runtime.target import target
 
 
 @pytest.mark.parametrize(
@@ -27,6 +33,51 @@ def test_the_same_function(bench, layer, shape):
 def test_a_unit_vector(bench):
     flat = bench.flatten(bench.model(lambda x: layers.UnitNormalization()(x), (2,)))
     np.testing.assert_allclose(flat(np.float32([[3.0, -4.0]])), [[0.6, -0.8]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.LayerNormalization, (3, 2)),
+        (lambda: layers.LayerNormalization(axis=1, epsilon=0.5), (2, 3)),
+        (lambda: layers.GroupNormalization(3), (6,)),
+        (layers.RMSNormalization, (3, 1)),
+        (layers.UnitNormalization, (3, 1)),
+    ],
+)
+def test_values_that_tell_the_rest_of_their_row_are_read_from_a_table(bench, layer, shape):
+    flat = bench.same(bench.model(lambda x: layer()(x), shape), atol=2e-4)
+    assert "PointwiseFunction" in bench.kinds(flat)
+    assert "Multiply" not in bench.kinds(flat)
+
+
+def test_pairs_and_single_values_of_literal_numbers(bench):
+    flat = bench.flatten(bench.model(lambda x: layers.UnitNormalization()(x), (2, 1)))
+    np.testing.assert_allclose(flat(np.float32([[[3.0], [-0.25]]])), [[[1.0], [-1.0]]], rtol=1e-5)
+    layer = layers.LayerNormalization(epsilon=1.0, center=False, scale=False)
+    flat = bench.flatten(bench.model(lambda x: layer(x), (2,)))
+    # 1 and 3 are 2 - 1 and 2 + 1, of the variance 1.
+    np.testing.assert_allclose(flat(np.float32([[1.0, 3.0]])), np.float32([[-1.0, 1.0]]) / np.sqrt(2), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "length", "least_db"),
+    [
+        # By squares of 8 bits: 11.0 dB, 12.4 and 12.2.
+        (layers.LayerNormalization, 2, 19),
+        (layers.RMSNormalization, 1, 40),
+        (layers.UnitNormalization, 1, 40),
+    ],
+)
+def test_small_rows_beside_large_ones_keep_their_values(layer, length, least_db):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 4, length)) * (np.exp(rng.normal(size=(64, 4, 1))) if length > 1 else 1)
+    x = x.astype(np.float32)
+    inputs = keras.Input((4, length))
+    model = keras.Model(inputs, layer()(inputs))
+    artifact = kc.convert(model, representative_dataset=x)
+    (found,) = deployed.run(target("litert"), artifact.content, [x], "rows")
+    assert sqnr_db(model.predict(x, verbose=0), found) > least_db
 
 
 @pytest.mark.parametrize(
