@@ -75,9 +75,12 @@ class Choice:
             self._goals.append(_Goal(limit, whole, limit.most * whole if limit.is_fraction else limit.most))
         self._as_is = {name: options[0] for name, options in menus.items()}
         scales = [sum(goal.guide(option) for option in self._as_is.values()) or 1.0 for goal in self._goals]
-        pairs = list(zip(self._goals, scales, strict=True))
-        self._size = lambda option: sum(goal.guide(option) / scale for goal, scale in pairs)
+        self._scales = scales
         self._menus = {name: front(options, self._size) for name, options in menus.items()}
+
+    def _size(self, option: Option) -> float:
+        """Of an option, relative to all layers as they are, over all limits."""
+        return sum(goal.guide(option) / scale for goal, scale in zip(self._goals, self._scales, strict=True))
 
     def found(self) -> dict[str, Option]:
         """The choice.

@@ -23,7 +23,7 @@ from keras_compress.factorization.record import FactorizationRecord, FactorizedL
 from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, Scheme
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.model import LayerCopies, check_model, copied
-from keras_compress.post_training.as_matrix import as_matrix, hessian
+from keras_compress.post_training.as_matrix import AsMatrix, as_matrix, hessian
 from keras_compress.structured.hashing import refuse_transforms
 from keras_compress.structured.opened import opened
 from keras_compress.structured.unit_places import all_nodes
@@ -270,18 +270,18 @@ class Row:
 
 def _grams(model: keras.Model, places: Mapping[str, Place], data: Any) -> dict[str, Array]:
     """Path -> `X^T X` over the first samples, of layers whose matrices are not too large."""
-    forms = {id(place.layer): (path, as_matrix(place.layer)) for path, place in places.items()}
-    forms = {
-        key: (path, form)
-        for key, (path, form) in forms.items()
-        if form is not None and form.to_matrix(places[path].kernel).shape[1] <= _LARGEST_GRAM
-    }
+    forms: dict[int, tuple[str, AsMatrix]] = {}
+    for path, place in places.items():
+        form = as_matrix(place.layer)
+        if form is not None and form.to_matrix(place.kernel).shape[1] <= _LARGEST_GRAM:
+            forms[id(place.layer)] = path, form
     found: dict[str, Array] = {}
 
     def visit(call: keras_graph.Call) -> Any:
         if id(call.operation) in forms:
             path, form = forms[id(call.operation)]
-            found[path] = found.get(path, 0.0) + len(call.args[0]) * hessian(form, call.args[0])
+            gram = len(call.args[0]) * hessian(form, call.args[0])
+            found[path] = found[path] + gram if path in found else gram
         return call.run()
 
     for arrays in _first(batches(data, model), SAMPLES):

@@ -36,7 +36,8 @@ class Place:
     @property
     def kernel(self) -> Array:
         """Its weight, float64."""
-        return keras.ops.convert_to_numpy(self.layer.kernel).astype(np.float64)
+        kernel: Array = keras.ops.convert_to_numpy(self.layer.kernel).astype(np.float64)
+        return kernel
 
     @property
     def input_positions(self) -> int:

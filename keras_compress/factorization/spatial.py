@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -51,10 +52,18 @@ class _Lines(Factors):
         self._place = place
         self._shape = place.kernel.shape
         height, width, channels, filters = self._shape
-        matrix = place.kernel.transpose(0, 2, 1, 3).reshape(height * channels, width * filters)
-        self._left, self._values, self._right = np.linalg.svd(matrix, full_matrices=False)
-        self._lost = lost(self._values[None])
-        self.full = (len(self._values),)
+        self.full = (min(height * channels, width * filters),)
+
+    @cached_property
+    def _svd(self) -> tuple[Array, Array, Array]:
+        height, width, channels, filters = self._shape
+        matrix = self._place.kernel.transpose(0, 2, 1, 3).reshape(height * channels, width * filters)
+        left, values, right = np.linalg.svd(matrix, full_matrices=False)
+        return left, values, right
+
+    @cached_property
+    def _lost(self) -> Array:
+        return lost(self._svd[1][None])
 
     def option(self, rank: Rank) -> Option:
         height, width, channels, filters = self._shape
@@ -66,13 +75,14 @@ class _Lines(Factors):
 
     def of_evidence(self) -> Rank:
         height, width, channels, filters = self._shape
-        return (max(1, evbmf_rank(self._values, height * channels, width * filters)),)
+        return (max(1, evbmf_rank(self._svd[1], height * channels, width * filters)),)
 
     def arrays(self, rank: Rank) -> list[Array]:
         height, width, channels, filters = self._shape
-        scale = np.sqrt(self._values[: rank[0]])
-        first = (self._left[:, : rank[0]] * scale).reshape(height, channels, rank[0])
-        second = (scale[:, None] * self._right[: rank[0]]).reshape(rank[0], width, filters)
+        left, values, right = self._svd
+        scale = np.sqrt(values[: rank[0]])
+        first = (left[:, : rank[0]] * scale).reshape(height, channels, rank[0])
+        second = (scale[:, None] * right[: rank[0]]).reshape(rank[0], width, filters)
         return [first[:, None], second.transpose(1, 0, 2)[None]]
 
     def merged(self, rank: Rank) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -33,8 +34,8 @@ class SVD(Scheme):
     """A weight of rank r: two layers, the first with r outputs.
 
     **Factors** `W ~ U_r S_r V_r^T`, of which the first layer gets `U_r sqrt(S_r)`, the second `sqrt(S_r) V_r^T`: no
-    other two factors of rank r are nearer in the Frobenius norm (Eckart and Young). A convolution's weight is the matrix
-    of `taps x input channels` rows and as many columns as filters: r basis filters, then a 1x1 convolution that
+    other two factors of rank r are nearer in the Frobenius norm (Eckart and Young). A convolution's weight is the
+    matrix of `taps x input channels` rows and as many columns as filters: r basis filters, then a 1x1 convolution that
     combines them. With groups, each group has r of its own.
 
     With data, the error is that of the layer's outputs: with `X^T X = R^T R`, the decomposition of `R W` is truncated
@@ -65,17 +66,24 @@ class _Pair(Factors):
         form = as_matrix(place.layer)
         if form is None:
             raise ValueError(f"Expected a layer whose weight is one matrix. Received: {place.layer.name!r}")
-        self._form = form
-        matrix = form.to_matrix(place.kernel)
-        roots = None if gram is None else np.stack([_root(each) for each in gram])
-        left, self._values, self._right = np.linalg.svd(
-            matrix if roots is None else roots @ matrix, full_matrices=False
-        )
-        if roots is not None:
-            left = np.stack([scipy.linalg.solve_triangular(r, u) for r, u in zip(roots, left, strict=True)])
-        self._left, self._lost = left, lost(self._values)
-        self._groups, self._inputs, self._outputs = matrix.shape
+        self._form, self._gram = form, gram
+        self._groups, self._inputs, self._outputs = form.to_matrix(place.kernel).shape
         self.full = (min(self._inputs, self._outputs),)
+
+    @cached_property
+    def _svd(self) -> tuple[Array, Array, Array]:
+        """`U`, `S` and `V^T` of each group, U as the first factor needs it."""
+        matrix = self._form.to_matrix(self._place.kernel)
+        if self._gram is None:
+            left, values, right = np.linalg.svd(matrix, full_matrices=False)
+            return left, values, right
+        roots = np.stack([_root(each) for each in self._gram])
+        left, values, right = np.linalg.svd(roots @ matrix, full_matrices=False)
+        return np.stack([scipy.linalg.solve_triangular(r, u) for r, u in zip(roots, left, strict=True)]), values, right
+
+    @cached_property
+    def _lost(self) -> Array:
+        return lost(self._svd[1])
 
     def option(self, rank: Rank) -> Option:
         size = rank[0] * self._groups * (self._inputs + self._outputs)
@@ -85,16 +93,18 @@ class _Pair(Factors):
     def _positions(self) -> int:
         if isinstance(self._layer, keras.layers.EinsumDense):
             rows = self._place.inputs[1:]
-            return max(1, self._place.calls * int(np.prod([n or 1 for n in rows])) // self._inputs)
+            size = int(np.prod([n or 1 for n in rows]))
+            return max(1, self._place.calls * size // int(self._inputs))
         return self._place.output_positions
 
     def of_evidence(self) -> Rank:
-        return (max(1, *(evbmf_rank(each, self._inputs, self._outputs) for each in self._values)),)
+        return (max(1, *(evbmf_rank(each, self._inputs, self._outputs) for each in self._svd[1])),)
 
     def _matrices(self, rank: Rank) -> tuple[Array, Array]:
         """`(groups, inputs, r)` and `(groups, r, outputs)`."""
-        scale = np.sqrt(self._values[:, : rank[0]])
-        return self._left[:, :, : rank[0]] * scale[:, None], scale[:, :, None] * self._right[:, : rank[0]]
+        left, values, right = self._svd
+        scale = np.sqrt(values[:, : rank[0]])
+        return left[:, :, : rank[0]] * scale[:, None], scale[:, :, None] * right[:, : rank[0]]
 
     def merged(self, rank: Rank) -> Array:
         first, second = self._matrices(rank)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import keras
@@ -56,14 +56,19 @@ class _Core(Factors):
         self._place, self._kernel = place, place.kernel
         self._taps = int(np.prod(self._kernel.shape[:2]))
         channels, filters = self._kernel.shape[2:]
-        unfolded = [
-            np.moveaxis(self._kernel, axis, 0).reshape(size, -1) for axis, size in ((2, channels), (3, filters))
-        ]
-        self._values = [np.linalg.svd(each, compute_uv=False) for each in unfolded]
-        self._shapes = [each.shape for each in unfolded]
-        self._lost = [lost(each[None]) for each in self._values]
-        self.full = (min(unfolded[0].shape), min(unfolded[1].shape))
+        self._shapes = [(channels, self._taps * filters), (filters, self._taps * channels)]
+        self.full = (min(self._shapes[0]), min(self._shapes[1]))
         self._decomposed = lru_cache(maxsize=2)(self._decompose)
+
+    @cached_property
+    def _values(self) -> list[Array]:
+        """Singular values of the unfoldings along input and output channels."""
+        unfolded = [np.moveaxis(self._kernel, 2 + n, 0).reshape(shape) for n, shape in enumerate(self._shapes)]
+        return [np.linalg.svd(each, compute_uv=False) for each in unfolded]
+
+    @cached_property
+    def _lost(self) -> list[Array]:
+        return [lost(each[None]) for each in self._values]
 
     def option(self, rank: Rank) -> Option:
         channels, filters = self._kernel.shape[2:]
