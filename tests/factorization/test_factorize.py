@@ -164,11 +164,11 @@ def small() -> keras.Model:
 
 @pytest.mark.parametrize("target", [{"macs": 0.5}, {"params": 0.3}, {"macs": 0.6, "params": 0.4}])
 def test_budgets_are_kept_and_used(small: keras.Model, target: dict[str, float]) -> None:
-    made = kc.factorize(small, target=target)
+    made = kc.factorize(small, target=target, multiple=2)
     costs = {"macs": kc.Macs(), "params": kc.Params()}
     left = {name: costs[name].of(made) / costs[name].of(small) for name in target}
     assert all(left[name] <= most for name, most in target.items())
-    assert max(left[name] / most for name, most in target.items()) > 0.93
+    assert max(left[name] / most for name, most in target.items()) > 0.85
     assert made.get_layer("head").units == 10
     assert made.output_shape == small.output_shape
 
