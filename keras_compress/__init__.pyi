@@ -18,6 +18,8 @@ from keras_compress.core.schedule import Schedule as Schedule
 from keras_compress.core.transform import WeightTransform as WeightTransform
 from keras_compress.core.wrapper import Compressed as Compressed
 from keras_compress.data.training import Training as Training
+from keras_compress.factorization.factorize import factorize as factorize
+from keras_compress.factorization.record import factorization_of as factorization_of
 from keras_compress.graph.model import strip as strip
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression

@@ -76,6 +76,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "demo",
         "compress",
         "quantize",
+        "factorize",
         "convert",
         "measure",
         "verify",

@@ -145,6 +145,19 @@ def _quantize_flags(define: _Definer) -> None:
     define.number("seed", 0, 0, "Seed of data made from the model.")
 
 
+def _factorize_flags(define: _Definer) -> None:
+    define.text("model", None, "Plain, trained Keras model, a .keras file.")
+    define.text("out", None, "The .keras file to write.")
+    define.data("Inputs, so that errors are those of the layers' outputs.")
+    methods = ["auto", "svd", "spatial", "tucker", "cp", "tensor_train"]
+    define.choice("method", "auto", methods, "How; auto: at each layer what loses the least of the first three.")
+    define.text("rank", None, "A rank, a share of the energy to keep such as 0.9, or evbmf; in place of a target.")
+    define.text("macs", None, "Target: share of the multiplications to keep, or a number; 0.5 where nothing is said.")
+    define.text("params", None, "Target: share of the weights to keep, or a number.")
+    define.text("bytes", None, "Target: share of the float32 file to keep, or bytes.")
+    define.number("multiple", 8, 1, "Ranks are multiples of it.")
+
+
 def _convert_flags(define: _Definer) -> None:
     define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
     define.text("out", None, "The .tflite file to write.")
@@ -244,6 +257,15 @@ COMMANDS: dict[str, Command] = {
         f"{PROGRAM} quantize --model=m.keras --input_range=0,1 --out=quantized.keras",
         "keras_compress.cli.quantize:quantize",
         _quantize_flags,
+        ("model", "out"),
+    ),
+    "factorize": Command(
+        "Replace large layers of a .keras model by rows of smaller ones of low rank.",
+        "What each layer gives up is chosen so that the target costs least. With --data errors are measured on the "
+        "layers' outputs. The model is to be trained on afterwards, as with recipe low_rank.",
+        f"{PROGRAM} factorize --model=m.keras --macs=0.5 --out=low_rank.keras",
+        "keras_compress.cli.factorize:run",
+        _factorize_flags,
         ("model", "out"),
     ),
     "convert": Command(

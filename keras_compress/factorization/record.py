@@ -1,0 +1,67 @@
+"""What `factorize` did to a model, kept with it until it is saved."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+
+import keras
+
+_RECORDS: weakref.WeakKeyDictionary[keras.Model, FactorizationRecord] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class FactorizedLayer:
+    """One layer that was factorized.
+
+    Attributes:
+        path: The layer's path.
+        scheme: How.
+        rank: Its ranks.
+        full_rank: The largest that they could be.
+        error: Share of the energy that is lost, of the weight or, with data, of the outputs.
+        macs: Multiply-accumulates of a sample, before and after.
+    """
+
+    path: str
+    scheme: str
+    rank: tuple[int, ...]
+    full_rank: tuple[int, ...]
+    error: float
+    macs: tuple[int, int]
+
+    def __str__(self) -> str:
+        rank, full = ("x".join(map(str, each)) for each in (self.rank, self.full_rank))
+        before, after = self.macs
+        return (
+            f"{self.path}: {self.scheme} of rank {rank} of {full}, {self.error:.2%} of the energy lost, "
+            f"{before:,} -> {after:,} MACs"
+        )
+
+
+@dataclass(frozen=True)
+class FactorizationRecord:
+    """All of it.
+
+    Attributes:
+        layers: Those that were factorized.
+        left: `(path, reason)` of those that were not.
+    """
+
+    layers: tuple[FactorizedLayer, ...]
+    left: tuple[tuple[str, str], ...]
+
+    def lines(self) -> list[str]:
+        """A line for each layer."""
+        return [*map(str, self.layers), *(f"{path}: left as it is: {reason}" for path, reason in self.left)]
+
+
+def factorization_of(model: keras.Model) -> FactorizationRecord | None:
+    """What `factorize` did to a model; `None` where it did nothing, or the model was saved and loaded since."""
+    return _RECORDS.get(model)
+
+
+def keep(model: keras.Model, record: FactorizationRecord) -> keras.Model:
+    """Keep a record with a model, and return the model."""
+    _RECORDS[model] = record
+    return model

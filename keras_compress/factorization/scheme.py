@@ -1,0 +1,177 @@
+"""What a way to factorize a layer has to do. One file for each way; the registry finds them by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_compress.graph.configuration import configuration
+
+Array = NDArray[Any]
+Rank = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer in its model.
+
+    Attributes:
+        layer: A plain layer with one kernel.
+        inputs: Shape of what it reads, the batch included; `None` for sizes that are not known.
+        outputs: Shape of what it makes.
+        calls: How often a sample runs it.
+    """
+
+    layer: Any
+    inputs: tuple[int | None, ...]
+    outputs: tuple[int | None, ...]
+    calls: int = 1
+
+    @property
+    def kernel(self) -> Array:
+        """Its weight, float64."""
+        kernel: Array = keras.ops.convert_to_numpy(self.layer.kernel).astype(np.float64)
+        return kernel
+
+    @property
+    def input_positions(self) -> int:
+        """Places of the input, without channels."""
+        return self.calls * _known(self.inputs[1:-1])
+
+    @property
+    def output_positions(self) -> int:
+        """Places of the output, without channels."""
+        return self.calls * _known(self.outputs[1:-1])
+
+
+def _known(sizes: Sequence[int | None]) -> int:
+    # Sizes that only data tell count once: what is compared has them in common.
+    return math.prod(size or 1 for size in sizes)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A layer factorized in one way, or left as it is.
+
+    Attributes:
+        scheme: Name of the way; `""` for the layer as it is.
+        rank: Its ranks.
+        error: Share of the energy that is lost: of the weight, or with data of the layer's outputs, in [0, 1].
+        macs: Multiply-accumulates of a sample.
+        params: Number of weights, biases not counted.
+    """
+
+    scheme: str
+    rank: Rank
+    error: float
+    macs: int
+    params: int
+
+
+class Factors:
+    """One layer, factorized in one way at any rank. A subclass implements the methods below.
+
+    Attributes:
+        full: Largest rank, or ranks.
+    """
+
+    full: Rank
+
+    def option(self, rank: Rank) -> Option:
+        """What a rank costs and loses."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `option(rank)`.")
+
+    def arrays(self, rank: Rank) -> list[Array]:
+        """The weights of the layers, in Keras's layout, without the bias."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `arrays(rank)`.")
+
+    def layers(self, rank: Rank) -> list[keras.layers.Layer]:
+        """The layers, not built yet; the last one with a kernel has the bias, if there is one."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `layers(rank)`.")
+
+    def merged(self, rank: Rank) -> Array:
+        """The weight of the layer as it was, from the factors: what the layers compute together."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `merged(rank)`.")
+
+    def ranks(self, multiple: int) -> Iterator[Rank]:
+        """Ranks to choose from: multiples, where the layer has room for one."""
+        (most,) = self.full
+        step = multiple if most > multiple else 1
+        yield from ((rank,) for rank in range(step, most + 1, step))
+
+    def of_energy(self, kept: float, multiple: int = 1) -> Rank:
+        """The smallest rank that keeps this share of the energy."""
+        ranks = list(self.ranks(multiple))
+        enough = (rank for rank in ranks if self.option(rank).error <= 1.0 - kept + 1e-12)
+        return next(enough, self.full)
+
+    def of_evidence(self) -> Rank:
+        """The rank of what is more than noise, at least 1."""
+        raise ValueError(f"Expected a method with singular values for rank='evbmf'. Received: {type(self).__name__}")
+
+
+class Scheme:
+    """A way to factorize layers, entered by `@register("factorization", name)`.
+
+    Class attributes:
+        chosen_by_itself: Whether `method="auto"` tries it.
+        data_aware: Whether it can weigh errors by what the layer reads.
+    """
+
+    name: str = ""
+    chosen_by_itself: bool = False
+    data_aware: bool = False
+
+    def refusal(self, layer: Any) -> str | None:
+        """Why a layer cannot be factorized so; `None` where it can."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `refusal(layer)`.")
+
+    def factors(self, place: Place, gram: Array | None = None) -> Factors:
+        """The factors of a layer that was not refused.
+
+        Args:
+            place: The layer.
+            gram: `X^T X` of the rows that its weight is multiplied with, `(groups, inputs, inputs)`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `factors(place, gram)`.")
+
+
+def first_of(layer: Any, suffix: str, **settings: Any) -> Any:
+    """A layer of the same class without bias, activation and regularizers, to stand in front."""
+    plain: Mapping[str, Any] = {
+        "name": f"{layer.name}_{suffix}",
+        "use_bias": False,
+        "activation": "linear",
+        "kernel_regularizer": None,
+        "bias_regularizer": None,
+        "activity_regularizer": None,
+        "kernel_constraint": None,
+        "bias_constraint": None,
+    }
+    with configuration(layer) as config:
+        return type(layer).from_config({**config, **plain, **settings})
+
+
+def last_of(layer: Any, **settings: Any) -> Any:
+    """The layer itself with other settings, and its name, bias and activation."""
+    with configuration(layer) as config:
+        return type(layer).from_config({**config, **settings})
+
+
+def is_a(layer: Any, *classes: Any) -> bool:
+    """Whether a layer is exactly of one of some classes: a subclass may compute something else."""
+    return type(layer) in classes and not getattr(layer, "lora_enabled", False)
+
+
+def lost(values: Array) -> Array:
+    """Share of the energy that is lost at each rank from 0 on, of singular values `(groups, number of them)`."""
+    squares = np.square(values).sum(axis=0)
+    total = float(squares.sum()) or 1.0
+    rest: Array = np.concatenate([np.cumsum(squares[::-1])[::-1], [0.0]]) / total
+    return rest

@@ -1,0 +1,174 @@
+"""Truncated singular value decomposition of a weight as a matrix."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import scipy.linalg
+
+from keras_compress.core.registry import register
+from keras_compress.factorization.evbmf import evbmf_rank
+from keras_compress.factorization.scheme import (
+    Array,
+    Factors,
+    Option,
+    Place,
+    Rank,
+    Scheme,
+    first_of,
+    is_a,
+    last_of,
+    lost,
+)  # fmt: skip
+from keras_compress.post_training.as_matrix import as_matrix
+
+# Of the mean of a Gram matrix's diagonal, added to it: directions that the data never had keep a little weight.
+DAMPING = 1e-6
+
+
+@register("factorization", "svd")
+class SVD(Scheme):
+    """A weight of rank r: two layers, the first with r outputs.
+
+    **Factors** `W ~ U_r S_r V_r^T`, of which the first layer gets `U_r sqrt(S_r)`, the second `sqrt(S_r) V_r^T`: no
+    other two factors of rank r are nearer in the Frobenius norm (Eckart and Young). A convolution's weight is the
+    matrix of `taps x input channels` rows and as many columns as filters: r basis filters, then a 1x1 convolution that
+    combines them. With groups, each group has r of its own.
+
+    With data, the error is that of the layer's outputs: with `X^T X = R^T R`, the decomposition of `R W` is truncated
+    and the first factor multiplied with the inverse of R, so that `||X W - X W_r||` is the least.
+
+    **Reference**: Denton et al., "Exploiting linear structure within convolutional networks for efficient evaluation"
+    (2014); Jaderberg et al., "Speeding up convolutional neural networks with low rank expansions" (2014), scheme 1;
+    Wang et al., "SVD-LLM" (2024) for the whitening.
+    """
+
+    name = "svd"
+    chosen_by_itself = True
+    data_aware = True
+
+    def refusal(self, layer: Any) -> str | None:
+        known = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv1D, keras.layers.Conv2D)
+        if not is_a(layer, *known) or as_matrix(layer) is None:
+            return f"{type(layer).__name__} has no weight that is one matrix"
+        return None
+
+    def factors(self, place: Place, gram: Array | None = None) -> Factors:
+        return _Pair(place, gram)
+
+
+class _Pair(Factors):
+    def __init__(self, place: Place, gram: Array | None) -> None:
+        self._place, self._layer = place, place.layer
+        form = as_matrix(place.layer)
+        if form is None:
+            raise ValueError(f"Expected a layer whose weight is one matrix. Received: {place.layer.name!r}")
+        self._form, self._gram = form, gram
+        self._groups, self._inputs, self._outputs = form.to_matrix(place.kernel).shape
+        self.full = (min(self._inputs, self._outputs),)
+
+    @cached_property
+    def _svd(self) -> tuple[Array, Array, Array]:
+        """`U`, `S` and `V^T` of each group, U as the first factor needs it."""
+        matrix = self._form.to_matrix(self._place.kernel)
+        if self._gram is None:
+            left, values, right = np.linalg.svd(matrix, full_matrices=False)
+            return left, values, right
+        roots = np.stack([_root(each) for each in self._gram])
+        left, values, right = np.linalg.svd(roots @ matrix, full_matrices=False)
+        return np.stack([scipy.linalg.solve_triangular(r, u) for r, u in zip(roots, left, strict=True)]), values, right
+
+    @cached_property
+    def _lost(self) -> Array:
+        return lost(self._svd[1])
+
+    def option(self, rank: Rank) -> Option:
+        size = rank[0] * self._groups * (self._inputs + self._outputs)
+        return Option("svd", rank, float(self._lost[rank[0]]), size * self._positions, size)
+
+    @property
+    def _positions(self) -> int:
+        if isinstance(self._layer, keras.layers.EinsumDense):
+            rows = self._place.inputs[1:]
+            size = int(np.prod([n or 1 for n in rows]))
+            return max(1, self._place.calls * size // int(self._inputs))
+        return self._place.output_positions
+
+    def of_evidence(self) -> Rank:
+        return (max(1, *(evbmf_rank(each, self._inputs, self._outputs) for each in self._svd[1])),)
+
+    def _matrices(self, rank: Rank) -> tuple[Array, Array]:
+        """`(groups, inputs, r)` and `(groups, r, outputs)`."""
+        left, values, right = self._svd
+        scale = np.sqrt(values[:, : rank[0]])
+        return left[:, :, : rank[0]] * scale[:, None], scale[:, :, None] * right[:, : rank[0]]
+
+    def merged(self, rank: Rank) -> Array:
+        first, second = self._matrices(rank)
+        return self._form.from_matrix(first @ second)
+
+    def arrays(self, rank: Rank) -> list[Array]:
+        first, second = self._matrices(rank)
+        kernel = self._place.kernel
+        if isinstance(self._layer, keras.layers.Dense):
+            return [first[0], second[0]]
+        if isinstance(self._layer, keras.layers.EinsumDense):
+            summed, free = self._letters()
+            sizes = dict(zip(_kernel_letters(self._layer), kernel.shape, strict=True))
+            return [
+                first[0].reshape([*(sizes[letter] for letter in summed), rank[0]]),
+                second[0].reshape([rank[0], *(sizes[letter] for letter in free)]),
+            ]
+        # Filters of a group stand side by side.
+        basis = first.transpose(1, 0, 2).reshape(*kernel.shape[:-1], -1)
+        ones = (1,) * (kernel.ndim - 2)
+        return [basis, second.transpose(1, 0, 2).reshape(*ones, rank[0], -1)]
+
+    def layers(self, rank: Rank) -> list[keras.layers.Layer]:
+        layer = self._layer
+        if isinstance(layer, keras.layers.Dense):
+            return [first_of(layer, "basis", units=rank[0]), last_of(layer)]
+        if isinstance(layer, keras.layers.EinsumDense):
+            return self._einsums(rank[0])
+        pointwise = {"kernel_size": 1, "strides": 1, "dilation_rate": 1, "padding": "valid"}
+        return [first_of(layer, "basis", filters=rank[0] * self._groups), last_of(layer, **pointwise)]
+
+    def _letters(self) -> tuple[list[str], list[str]]:
+        """Letters of the kernel that are summed over, and those that are in the output."""
+        result = self._layer.equation.split("->")[1]
+        letters = _kernel_letters(self._layer)
+        return [x for x in letters if x not in result], [x for x in letters if x in result]
+
+    def _einsums(self, rank: int) -> list[keras.layers.Layer]:
+        layer = self._layer
+        operands, result = layer.equation.replace(" ", "").split("->")
+        values, _ = operands.split(",")
+        summed, free = self._letters()
+        new = next(x for x in "rstuvwxyz" if x not in layer.equation)
+        middle = "".join(x for x in values if x not in summed) + new
+        sizes = dict(zip(values.replace("...", "")[::-1], self._place.inputs[::-1], strict=False)) | {new: rank}
+        named = middle.replace("...", "") if "..." in middle else middle[1:]
+        settings = {"bias_axes": None, "output_shape": tuple(sizes[x] for x in named)}
+        first = first_of_einsum(layer, f"{values},{''.join(summed)}{new}->{middle}", settings)
+        return [first, last_of(layer, equation=f"{middle},{new}{''.join(free)}->{result}")]
+
+
+def first_of_einsum(layer: Any, equation: str, settings: dict[str, Any]) -> Any:
+    """An EinsumDense to stand in front of another; it has no `use_bias`."""
+    return keras.layers.EinsumDense(
+        equation, dtype=layer.dtype_policy, trainable=layer.trainable, name=f"{layer.name}_basis", **settings
+    )
+
+
+def _kernel_letters(layer: Any) -> str:
+    return str(layer.equation.replace(" ", "").split("->")[0].split(",")[1])
+
+
+def _root(gram: Array) -> Array:
+    """Upper triangular R with `R^T R` = a Gram matrix, made definite."""
+    damped = gram + np.eye(len(gram)) * max(DAMPING * float(np.trace(gram)) / len(gram), np.finfo(np.float64).tiny)
+    root: Array = scipy.linalg.cholesky(damped)
+    return root
