@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -19,7 +20,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
-from tests_fast_loop import LONG_TESTS, Recorder, mark
+from tests_fast_loop import LONG_TESTS, TIMES, Recorder, mark
+from tests_xla import xla
 
 from keras_compress.demo import datasets
 
@@ -34,7 +36,7 @@ def seeded() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--record_times", action="store_true", help=f"Write {LONG_TESTS.name} anew; run everything.")
+    parser.addoption("--record_times", action="store_true", help=f"Run everything; write {TIMES}.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,10 +53,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark(items, json.loads(LONG_TESTS.read_text()))
 
 
+def pytest_collection_finish() -> None:
+    # Half a million objects of TensorFlow and Keras live until the end: nobody need look for garbage among them.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """Before fixtures of modules and sessions, which may draw weights too."""
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before fixtures of modules and sessions, which may draw weights and compile too."""
     seeded()
+    xla.turn(item.get_closest_marker("xla") is not None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    # Doctests, which this file does not reach, compile.
+    xla.turn(True)
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from tests_processes import python_copies
 
 import keras_compress as kc
 from keras_compress import testing
@@ -64,29 +64,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def run(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+@pytest.fixture(scope="module")
+def python(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """`python *arguments` in that folder; gives what it prints."""
+    with python_copies(tmp_path_factory.mktemp("printed")) as run:
+
+        def checked(*arguments: str) -> str:
+            done = run(folder, *arguments, limit_s=600)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+            return done.stdout
+
+        yield checked
 
 
-def test_the_checks_pass(folder: Path) -> None:
+def test_the_checks_pass(folder: Path, python: Callable[..., str]) -> None:
     assert len(list((folder / "my_methods").glob("*.py"))) == 7
-    assert "2 passed" in run(
-        folder, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "tests/test_my_methods.py"
+    assert "2 passed" in python(
+        "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "tests/test_my_methods.py"
     )
 
 
-def test_the_lines_between(folder: Path) -> None:
+def test_the_lines_between(folder: Path, python: Callable[..., str]) -> None:
     lines = [snippet for snippet in SNIPPETS if not snippet.startswith("# ")]
     assert len(lines) == 4
     (folder / "lines.py").write_text(f"LINES = {lines!r}\n{WHOLE}", encoding="utf-8")
-    run(folder, "lines.py")
+    python("lines.py")
 
 
-def test_the_commands(folder: Path) -> None:
+def test_the_commands(folder: Path, python: Callable[..., str]) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(64, 6)).astype(np.float32), rng.integers(0, 3, 64)
     np.savez(folder / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -96,7 +101,7 @@ def test_the_commands(folder: Path) -> None:
     (folder / "my_recipe.json").write_text(recipe, encoding="utf-8")
     assert len(COMMANDS) == 2
     for command in COMMANDS:
-        run(folder, "-m", "keras_compress.cli", *shlex.split(command))
+        python("-m", "keras_compress.cli", *shlex.split(command))
     graph = Graph(read_model((folder / "small.tflite").read_bytes()))
     kernels = [op.inputs[1] for op in graph.operators if graph.kind(op) == "FULLY_CONNECTED"]
     exponents = [np.log2(graph.tensors[index].quantization.scale) for index in kernels]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import json
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
-from tests_fast_loop import LONG_TESTS, ParametersSeen, mark, slowest
+import pytest
+from tests_fast_loop import LONG_TESTS, ParametersSeen, chosen, lines_of_tests, mark
 
 REPOSITORY = Path(__file__).parents[1]
 
 
+@cache
 def functions_of(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
 
@@ -39,7 +42,7 @@ def test_each_test_has_a_marker() -> None:
     others = [Item(nodeid=name) for name in ("a.py::g", "a.py::h", "b.py::f")]
     mark([*both, *others], {"runtime": ["b.py", "a.py::h"], "slow": ["a.py::h"]})
     assert [item.markers for item in both] == [["fast"], ["fast"], ["fast"], ["repeated"]]
-    assert [item.markers for item in others] == [["fast"], ["runtime", "slow"], ["runtime"]]
+    assert [item.markers for item in others] == [["fast"], ["runtime", "slow"], ["runtime", "fast"]]
 
 
 def test_a_test_without_parameters_runs_once_for_each_function() -> None:
@@ -47,8 +50,21 @@ def test_a_test_without_parameters_runs_once_for_each_function() -> None:
     assert [seen.adds(name, frozenset()) for name in ("f", "g", "f")] == [True, True, False]
 
 
-def test_the_longest_go_until_the_rest_fits() -> None:
-    seconds = {"f[0]": 1.0, "f[1]": 3.0, "g": 1.5, "h": 0.25, "r": 0.1}
-    assert slowest(seconds, ["r"], 10.0) == []
-    assert slowest(seconds, ["r"], 5.0) == ["f"]
-    assert slowest(seconds, ["r"], 1.0) == ["f", "g"]
+def test_new_lines_come_first_then_short_tests() -> None:
+    seconds = {"wide": 4.0, "again": 1.0, "other": 1.0, "short": 0.5, "long": 9.0}
+    ran = {name: {("a.py", line) for line in range(end)} for name, end in (("wide", 8), ("again", 6), ("long", 100))}
+    lines = {**ran, "other": {("b.py", 1)}, "short": {("a.py", 1)}}
+    assert chosen(seconds, lines, 5.5) == ["again", "other", "short"]
+    assert chosen(seconds, lines, 6.5) == ["again", "other", "short", "wide"]
+    assert chosen(seconds, lines, 100.0) == sorted(seconds)
+    assert chosen(seconds, lines, 0.5) == ["short"]
+
+
+def test_lines_of_a_function_are_those_of_all_its_cases(tmp_path: Path) -> None:
+    coverage = pytest.importorskip("coverage")
+    data = coverage.CoverageData(str(tmp_path / ".coverage"))
+    for context, ran in (("", [1, 2]), ("t.py::f[0]|setup", [2, 3]), ("t.py::f[1]|run", [4]), ("t.py::g|run", [2])):
+        data.set_context(context)
+        data.add_lines({"m.py": ran})
+    (file,) = data.measured_files()
+    assert lines_of_tests(data) == {"t.py::f": {(file, 3), (file, 4)}, "t.py::g": set()}

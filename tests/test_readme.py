@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
 import shlex
+import struct
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests_processes import Run, python_copies
 
 import keras_compress as kc
 from keras_compress.demo import datasets, models
@@ -28,6 +31,13 @@ COMMANDS = sorted(set(re.findall(r"keras-compress (?:demo|\w+ --)[^`|\n]*", READ
 ELSEWHERE = {"pip install . && keras-compress demo --out=out", "pip install '.[test]' && pytest -n 2 --dist worksteal"}
 FASHION = "--dataset=fashion_mnist"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """For the short commands; the demos start Python anew, as a user does."""
+    with python_copies(tmp_path_factory.mktemp("printed")) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +60,24 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: str, folder: Path, limit_s: float) -> float:
-    """Run a `keras-compress` command line as its entry point does; returns its time in seconds."""
+def arguments_of(command: str) -> list[str]:
+    """Of Python, as the entry point of a `keras-compress` command line has them."""
     program, *arguments = shlex.split(command)
     assert program == "keras-compress"
+    return ["-m", "keras_compress.cli", *arguments]
+
+
+def check(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stderr[-2000:]
+    # No converter noise, no traceback: progress and tables only.
+    assert not re.search(r"WARNING|Traceback|I0000|E0000|tensorflow/", done.stdout + done.stderr), done.stderr[-2000:]
+
+
+def run(command: str, folder: Path, limit_s: float) -> float:
+    """Run a `keras-compress` command line as its entry point does; returns its time in seconds."""
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "keras_compress.cli", *arguments],
+        [sys.executable, *arguments_of(command)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(kc.__file__).parents[1])},
         capture_output=True,
@@ -64,9 +85,7 @@ def run(command: str, folder: Path, limit_s: float) -> float:
         timeout=limit_s,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    # No converter noise, no traceback: progress and tables only.
-    assert not re.search(r"WARNING|Traceback|I0000|E0000|tensorflow/", done.stdout + done.stderr), done.stderr[-2000:]
+    check(done)
     return time.monotonic() - started
 
 
@@ -79,8 +98,8 @@ def test_readme_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if FASHION not in c and c.split()[1] != "demo"])
-def test_command(command: str, workplace: Path) -> None:
-    run(command, workplace, 300)
+def test_command(command: str, workplace: Path, python: Run) -> None:
+    check(python(workplace, *arguments_of(command)))
 
 
 def test_the_newcomers_demo(workplace: Path) -> None:
@@ -99,8 +118,22 @@ def test_the_newcomers_demo(workplace: Path) -> None:
     assert seconds < 240
 
 
-def test_the_demo_on_real_images(workplace: Path, fashion_mnist: datasets.Dataset) -> None:
-    """With one epoch a stage, to fit a test; the README's command trains longer."""
+@pytest.fixture
+def fewer_images(tmp_path: Path, fashion_mnist: datasets.Dataset) -> Path:
+    """A folder with a quarter of Fashion-MNIST's images for training and a fifth for testing."""
+    parts = {"train": (15_000, fashion_mnist.x_train, fashion_mnist.y_train)}
+    parts["t10k"] = (2_000, fashion_mnist.x_test, fashion_mnist.y_test)
+    for part, (count, images, labels) in parts.items():
+        pixels = np.round(images[:count, ..., 0] * 255).astype(np.uint8)
+        for name, values in (("images-idx3", pixels), ("labels-idx1", labels[:count].astype(np.uint8))):
+            header = struct.pack(f">2x2B{values.ndim}I", 8, values.ndim, *values.shape)
+            (tmp_path / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(header + values.tobytes(), 1))
+    return tmp_path
+
+
+def test_the_demo_on_real_images(workplace: Path, fewer_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one epoch a stage and fewer images, to fit a test; the README's command trains longer."""
+    monkeypatch.setenv(datasets.DATA_VARIABLE, str(fewer_images))
     command = next(c for c in COMMANDS if FASHION in c)
     run(f"{command} --epochs=1", workplace, 900)
     stages = json.loads((workplace / "out_fashion" / "report.json").read_text())["stages"]

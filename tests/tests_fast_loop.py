@@ -1,25 +1,36 @@
-"""Which tests `pytest -m fast` runs: all but those that a recorded run of the whole suite found long.
+"""Which tests `pytest -m fast` runs: those that cover most of the package's lines within two minutes.
 
-`tests/long_tests.json` names them, as `file::function` or as a file. `pytest -n 2 --record_times` runs everything and
-writes it anew: what uses a runtime is `"runtime"`, and of the rest the longest are `"slow"`, so many that the others
-take `BUDGET_SECONDS`. Of a function with parameters, the fast loop runs each value of each once, not all pairs.
+`tests/long_tests.json` names the others, as `file::function` or as a file: `"slow"` is left out; `"runtime"` says what
+asks LiteRT or TFLite-Micro, in the loop or not. A new test is in the loop until the list is written anew:
+
+    pytest -n 2 --record_times --cov=keras_compress --cov-context=test --cov-report=   # everything; needs pytest-cov
+    python tests/tests_fast_loop.py
+
+Of a function with parameters, the fast loop runs each value of each once, not all pairs.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from coverage import CoverageData
+
 LONG_TESTS = Path(__file__).with_name("long_tests.json")
+# Of a recorded run, in the folder where it ran, beside `.coverage`.
+TIMES = Path("recorded_times.json")
 # Of one process: two of them need 2 minutes, with 20 s for imports and for finding the tests.
 BUDGET_SECONDS = 2 * 100.0
 Parameters = frozenset[tuple[str, int]]
+Line = tuple[str, int]
 
 
 def function_of(node: str) -> str:
@@ -49,7 +60,7 @@ class ParametersSeen:
 
 
 def mark(items: Iterable[Any], long: Mapping[str, Iterable[str]]) -> None:
-    """Give each test its markers: `runtime`, `slow`, `repeated`, or `fast` where it has none of them."""
+    """Give each test its markers: `runtime`, and `slow`, `repeated` or `fast`."""
     names = {marker: frozenset(listed) for marker, listed in long.items()}
     seen = ParametersSeen()
     for item in items:
@@ -59,7 +70,9 @@ def mark(items: Iterable[Any], long: Mapping[str, Iterable[str]]) -> None:
         parameters = frozenset(item.callspec.indices.items()) if hasattr(item, "callspec") else frozenset()
         if not seen.adds(function, parameters):
             markers.append("repeated")
-        for marker in markers or ["fast"]:
+        if not {"slow", "repeated"} & set(markers):
+            markers.append("fast")
+        for marker in markers:
             item.add_marker(marker)
 
 
@@ -123,28 +136,71 @@ class Recorder:
 
     def pytest_sessionfinish(self) -> None:
         if self.writes:
-            found = {"runtime": sorted(self.runtime), "slow": slowest(self.seconds, self.runtime, BUDGET_SECONDS)}
-            LONG_TESTS.write_text(json.dumps(found, indent=1) + "\n")
+            of_functions: dict[str, float] = defaultdict(float)
+            for node, seconds in self.seconds.items():
+                of_functions[function_of(node)] += seconds
+            found = {"seconds": of_functions, "runtime": sorted(self.runtime)}
+            TIMES.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def slowest(seconds: Mapping[str, float], left_out: Iterable[str], budget_seconds: float) -> list[str]:
-    """Functions to leave out, in order of their names: the longest, so many that the others fit the budget.
+def chosen(seconds: Mapping[str, float], lines: Mapping[str, Set[Line]], budget_seconds: float) -> list[str]:
+    """Functions for the fast loop: of those left, always the one with the most new lines a second.
+
+    What is left of the budget when no function has new lines goes to the shortest ones.
 
     Args:
-        seconds: Of each test; that of a function with parameters counts by its mean.
-        left_out: Functions that are left out already.
+        seconds: Of each test function.
+        lines: Which it runs.
         budget_seconds: For all tests together.
 
-    >>> slowest({"a[0]": 3.0, "a[1]": 1.0, "b": 2.5, "c": 0.5, "d": 9.0}, ["d"], 3.0)
-    ['a', 'b']
+    >>> ran = {"a": {1, 2, 3, 4}, "b": {1, 2}, "c": {5}, "d": {1}}
+    >>> seconds = {"a": 4.0, "b": 1.0, "c": 1.0, "d": 0.5}
+    >>> chosen(seconds, ran, 6.0), chosen(seconds, ran, 2.0)
+    (['a', 'b', 'c'], ['b', 'c'])
     """
-    times: dict[str, list[float]] = defaultdict(list)
-    for node, each in seconds.items():
-        times[function_of(node)].append(each)
-    shortest_first = sorted(set(times) - set(left_out), key=lambda name: sum(times[name]) / len(times[name]))
-    total, found = 0.0, []
-    for name in shortest_first:
-        total += sum(times[name])
-        if total > budget_seconds:
+    found: list[str] = []
+    covered: set[Line] = set()
+    left = budget_seconds
+
+    def place(name: str) -> tuple[float, float, str]:
+        return -len(lines.get(name, set()) - covered) / (seconds[name] + 1e-3), seconds[name], name
+
+    heap = [place(name) for name in seconds]
+    heapq.heapify(heap)
+    while heap:
+        *_, name = heapq.heappop(heap)
+        # New lines only become fewer: whoever is still the first with those of now is the best of all.
+        if heap and (now := place(name)) > heap[0]:
+            heapq.heappush(heap, now)
+        elif seconds[name] <= left:
+            covered |= lines.get(name, set())
+            left -= seconds[name]
             found.append(name)
     return sorted(found)
+
+
+def lines_of_tests(data: CoverageData) -> dict[str, set[Line]]:
+    """Which lines of the package each test function runs, its fixtures included, of a run with `--cov-context=test`."""
+    found: dict[str, set[Line]] = defaultdict(set)
+    for file in data.measured_files():
+        for line, contexts in data.contexts_by_lineno(file).items():
+            for name in {function_of(context.partition("|")[0]) for context in contexts}:
+                found[name].add((file, line))
+    # Of no test: what is run when modules are imported, and costs nothing.
+    imported = found.pop("", set())
+    return {name: lines - imported for name, lines in found.items()}
+
+
+def main() -> None:
+    from coverage import CoverageData
+
+    recorded = json.loads(TIMES.read_text())
+    data = CoverageData(".coverage")
+    data.read()
+    fast = set(chosen(recorded["seconds"], lines_of_tests(data), BUDGET_SECONDS))
+    found = {"runtime": recorded["runtime"], "slow": sorted(set(recorded["seconds"]) - fast)}
+    LONG_TESTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,8 @@ import keras_compress as kc
 from keras_compress.quantizers.activation import ActivationQuantizer
 from keras_compress.testing.activation_quantizers import CHECKS, quantizers_in
 
+pytestmark = pytest.mark.xla
+
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_quantizer(quantizer, check) -> None:

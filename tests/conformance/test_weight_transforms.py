@@ -11,6 +11,8 @@ import keras_compress as kc
 from keras_compress.core.transform import check_order
 from keras_compress.testing.weight_transforms import CHECKS
 
+pytestmark = pytest.mark.xla
+
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_transform(transform, check) -> None:

@@ -82,7 +82,7 @@ def test_a_frozen_model_is_saved(tmp_path):
 def test_with_ranges_of_training():
     model, x = model_of(lambda x: layers.SimpleRNN(8, name="rnn")(x)), padded("behind")
     model = kc.quantize_model(model)
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     model.fit(x, np.zeros((60, 4)), verbose=0)
     made = kc.convert(model, "tflm", representative_dataset=x)
     check(made, model, x, "tflm", 25)

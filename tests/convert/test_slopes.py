@@ -86,7 +86,7 @@ def test_leaky_relus_too(layer, shape):
 @pytest.mark.filterwarnings("ignore:Layers left as they are")
 def test_a_model_with_trained_ranges_needs_no_data():
     model = kc.quantize_model(sloped(*FORMS["channel"][:2]))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     x = samples(32, 0)
     model.fit(x, np.zeros((32, 6, 6, 8)), verbose=0)
     artifact = kc.convert(model)

@@ -228,7 +228,7 @@ def test_freezing_shifts_only_what_stays_int8(trained, x):
 
 def test_verify_freezes_a_trained_model_for_the_same_storage(x):
     model = kc.quantize_model(net(), weights="int4")
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     model.fit(x, np.zeros((len(x), 5)), epochs=1, verbose=0)
     artifact = kc.convert(model, weights_storage="int4")
     again = kc.verify(artifact, model, x, kernels=["reference"])

@@ -103,7 +103,7 @@ def test_a_subclassed_model_runs_in_integers_as_simulated(net, images):
 
 def test_a_compressed_subclassed_model_keeps_its_zeros_in_the_file(net, images):
     pruned = kc.prune_low_magnitude(net, pruning_schedule=kc.ConstantSparsity(0.5, begin_step=0))
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     pruned.fit(images, np.zeros((48, 3), np.float32), verbose=0)
     stats = kc.inspect_tflite(kc.convert(pruned, representative_dataset=images).content)
     assert stats.sparsity >= 0.5
@@ -115,7 +115,7 @@ def test_a_weight_that_is_transposed_in_call_is_the_transformed_one():
     model = keras.Model(inputs, Projection()(inputs))
     pruned = kc.prune_low_magnitude(model, pruning_schedule=kc.ConstantSparsity(0.5, begin_step=0))
     x = np.random.default_rng(1).normal(size=(32, 6)).astype(np.float32)
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     pruned.fit(x, np.zeros((32, 4), np.float32), verbose=0)
     flat = flatten(pruned).model
     np.testing.assert_allclose(flat(x), pruned(x), atol=0.02)

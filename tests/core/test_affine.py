@@ -8,6 +8,8 @@ from keras import ops
 from keras_compress.core import affine
 from keras_compress.core.affine import QuantSpec
 
+pytestmark = pytest.mark.xla
+
 ACTIVATION_INT8 = QuantSpec(bits=8, symmetric=False, narrow_range=False)
 
 

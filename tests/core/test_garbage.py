@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 
 from keras_compress.core.garbage import older_objects_apart
+
+
+@pytest.fixture(autouse=True)
+def as_in_other_programs() -> Iterator[None]:
+    """None apart at first, as `conftest.py` has it."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 def test_older_objects_are_apart_meanwhile_and_new_garbage_is_found() -> None:

@@ -13,6 +13,8 @@ from keras_compress.core.transform import WeightTransform, apply_all
 from keras_compress.pruning.magnitude import MagnitudePruner
 from keras_compress.quantizers.uniform import UniformQuantizer
 
+pytestmark = pytest.mark.xla
+
 Scale = kernels.Kernel(
     lambda weight, factor: weight * factor,
     weight_gradient=lambda upstream, weight, factor: upstream * factor,

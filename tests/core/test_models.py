@@ -114,7 +114,7 @@ def test_outputs_are_compiled_by_name_after_loading_too(nested_outputs: bool, tm
     made = kc.quantize_model(kc.prune_low_magnitude(model, HALF))
     loss = {"first": "mse", "second": "mae"}
     targets = {"first": X[:, :2], "second": X[:, :3]}
-    made.compile("sgd", loss)
+    made.compile("sgd", loss, run_eagerly=True)
     made.fit(X, targets, verbose=0)
     made.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")

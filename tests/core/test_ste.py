@@ -8,6 +8,8 @@ import tensorflow as tf
 from keras_compress.core.affine import QuantSpec
 from keras_compress.core.ste import fake_quantize_range, straight_through, value_of
 
+pytestmark = pytest.mark.xla
+
 ACTIVATION_INT8 = QuantSpec(bits=8, symmetric=False, narrow_range=False)
 TWO_BITS = QuantSpec(bits=2, symmetric=False, narrow_range=False)
 

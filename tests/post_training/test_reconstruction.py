@@ -78,7 +78,7 @@ def test_training_goes_on_from_there(tiny: Tiny) -> None:
 def test_pruned_weights_stay_zero(tiny: Tiny) -> None:
     model, values = tiny
     pruned = kc.prune_low_magnitude(model, kc.ConstantSparsity(0.5, begin_step=0))
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     pruned.fit(values[:64], np.asarray(model(values[:64])), verbose=0)
     quantized = kc.quantize_model(pruned, weights="int4", activations="int8")
     masks = [np.asarray(layer.weight("kernel")) == 0 for layer in quantized.layers if isinstance(layer, kc.Compressed)]

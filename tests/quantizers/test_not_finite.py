@@ -13,6 +13,8 @@ from keras_compress.calibration.calibrate import MeasuredRange, calibrate
 from keras_compress.core import registry
 from keras_compress.core.ste import finite_extremes
 
+pytestmark = pytest.mark.xla
+
 BAD = [np.inf, -np.inf, np.nan]
 GOOD = np.array([-1.0, 0.5, 2.0, 3.0], np.float32)
 TRAINED = {

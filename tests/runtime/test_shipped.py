@@ -76,7 +76,7 @@ def test_one_wrong_number_is_found_and_named(net: keras.Model, file: bytes, tmp_
             kc.verify(edited(file, kind, change), net, X)
     # Ranges that training set are the model's own.
     trained = kc.quantize_model(net)
-    trained.compile("sgd", "mse")
+    trained.compile("sgd", "mse", run_eagerly=True)
     trained.fit(X, np.zeros((64, 4), np.float32), verbose=0)
     own = kc.convert(trained).content
     assert kc.verify(own, trained, X, kernels=["xnnpack"]).ok

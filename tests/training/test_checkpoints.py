@@ -22,6 +22,8 @@ from tests_training import (
     steps,
 )
 
+pytestmark = pytest.mark.xla
+
 
 @pytest.fixture(scope="module")
 def uninterrupted() -> keras.Model:

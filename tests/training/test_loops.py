@@ -23,6 +23,8 @@ from tests_training import (
     wrappers,
 )
 
+pytestmark = pytest.mark.xla
+
 
 @pytest.fixture(scope="module")
 def fitted() -> keras.Model:

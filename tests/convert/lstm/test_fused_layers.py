@@ -165,7 +165,7 @@ def test_a_file_alone_is_verified_with_the_ranges_of_its_cells():
 
 def test_zeros_of_pruning_stay():
     model = kc.prune_low_magnitude(model_of(last_of_a_stack), kc.ConstantSparsity(0.5, begin_step=0))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     model.fit(data(), np.zeros((48, 4)), verbose=0)
     frozen = kc.freeze(model, data(), recurrent="fused")
     lstm = frozen.get_layer("first").integers()
