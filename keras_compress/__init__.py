@@ -46,7 +46,6 @@ __all__ = sorted(_NAMES)  # noqa: PLE0605 - read from the stub
 for _kind, _modules in {
     "cost": ("convert.file_bytes", "report.bit_costs", "runtime.arena", "runtime.latency", "structured.cost"),
     "entry_point": ("factorization.factorize", "post_training.quantize"),
-    "factorization": ("factorization",),
     "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
     "probe": ("runtime.arena_probe",),
     "report": ("report.sensitivity_plot",),

@@ -14,7 +14,7 @@ from keras_compress.core import providers, registry
 
 ROOT = Path(keras_compress.__file__).parent
 # These import what a command line, a file's extension or the user's attribute names, or a runtime that may be missing.
-BY_NAME = {"__init__.py", "cli/main.py", "convert/__init__.py", "core/registry.py", "runtime/engine_litert.py",
+BY_NAME = {"__init__.py", "cli/main.py", "core/callable_package.py", "core/registry.py", "runtime/engine_litert.py",
            "runtime/engine_tflm.py", "runtime/worker.py"}  # fmt: skip
 
 
