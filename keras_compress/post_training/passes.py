@@ -18,6 +18,7 @@ from keras_compress.post_training.fold_batch_norms import fold_batch_norms
 from keras_compress.post_training.gptq import gptq
 from keras_compress.post_training.ranges import ranges_from_statistics
 from keras_compress.post_training.reconstruction import adaround, brecq
+from keras_compress.post_training.spiq import spiq
 from keras_compress.post_training.split_channels import split_channels
 from keras_compress.post_training.start import with_ranges
 from keras_compress.post_training.synthetic_data import synthetic_data
@@ -130,6 +131,10 @@ def _split(model: keras.Model, situation: Situation, **options: Any) -> keras.Mo
     return split_channels(model, **{"bits": situation.bits, "per_channel": situation.per_channel, **options})
 
 
+def _spiq(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
+    return spiq(model, situation.data, **options)
+
+
 def _synthetic_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
     # The options are those of the data.
     return with_ranges(model, situation.synthetic, source="synthetic data", margin=SYNTHETIC_MARGIN)
@@ -157,6 +162,7 @@ PASSES = (
     Pass("fold_batch_norms", _without_situation(fold_batch_norms)),
     Pass("equalize", _without_situation(equalize), scales=True),
     Pass("absorb_bias", _without_situation(absorb_bias), scales=True),
+    Pass("spiq", _spiq, standard=_never, scales=True),
     Pass("split_channels", _split, standard=_never),
     Pass("with_ranges", _data_ranges, quantized=True, levels=(2,), ranges=True),
     Pass("fit_breakpoints", _without_situation(fit_breakpoints), quantized=True, levels=(2,), standard=_piecewise),
