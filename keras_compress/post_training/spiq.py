@@ -142,9 +142,10 @@ def _effect(side: ChannelAxes, walk: ChannelWalk, factors: Vector, peaks: Peaks)
     count = int((own < 1.0).sum())
     if count:
         gained = float(np.mean(-np.log2(own)))
-        note = f"{count} of {len(own)} input channels scaled by up to {1.0 / own.min():.1f}: {gained:.1f} bits a channel"
+        most = f"{count} of {len(own)} input channels scaled by up to {1.0 / own.min():.1f}"
+        note = f"{most}: {gained:.1f} bits a channel"
         return LayerEffect(side.path, "spiq", note=note)
     if id(side.layer) not in peaks:
         return LayerEffect(side.path, "spiq", note="left: nothing is known of the range of its inputs")
-    reason = next((walk.reasons[unit] for unit in units if unit in walk.reasons), "they have one range already")
+    reason = next((walk.reasons[int(unit)] for unit in units if int(unit) in walk.reasons), "they have one range")
     return LayerEffect(side.path, "spiq", note=f"left: {reason}")
