@@ -47,7 +47,7 @@ def quantized(model: keras.Model, level: int, x: Any, **settings: Any) -> keras.
     [
         (np.full((32, 6), np.nan, np.float32), "Expected finite representative data. Received: NaN or inf"),
         (np.full((32, 6), np.inf, np.float32), "Expected finite representative data"),
-        (np.zeros((0, 6), np.float32), "at least one batch"),
+        (np.zeros((0, 6), np.float32), "Expected at least one sample"),
         (np.zeros((32, 7), np.float32), "'image'"),
         (np.zeros((32, 6), np.uint8), "dtype float32, prepared as for inference"),
         (None, "Expected `data` for level"),
@@ -62,7 +62,7 @@ def test_data_that_are_none_are_refused(level: int, x: Any, message: str) -> Non
 @pytest.mark.parametrize("level", LEVELS[1:])
 @pytest.mark.parametrize("value", [0.0, 0.5])
 def test_data_of_one_value_are_said(level: int, value: float) -> None:
-    with pytest.warns(UserWarning, match=f"Received: {value:g} everywhere in 'image'"):
+    with pytest.warns(UserWarning, match=rf"all values are equal in input 'image' \(all {value:g}"):
         quantized(net(), level, np.full((32, 6), value, np.float32))
 
 
