@@ -78,7 +78,9 @@ def test_one_sample_is_said(level: int) -> None:
 def test_without_normalizations_there_are_no_statistics(level: int) -> None:
     settings: dict[str, Any] = {"weights": "int8", "activations": None, "other_activations": None}
     notes = record_of(quantized(net(norm=False), level, data(), **settings)).notes
-    assert any(note.startswith("Left out: absorb_bias: Expected a model with BatchNormalizations") for note in notes)
+    left = [note for note in notes if note.startswith("Left out: absorb_bias: Expected a model with Batch")]
+    # With data, channels may be better left on their scales: then neither pass was run.
+    assert left or any(note.startswith("Left out: equalize: outputs on 16 samples") for note in notes)
 
 
 @pytest.mark.parametrize("level", LEVELS)
