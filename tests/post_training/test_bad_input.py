@@ -128,4 +128,5 @@ def test_a_generator_of_many_samples_is_not_held(level: int, monkeypatch: pytest
 
     monkeypatch.setattr(np, "concatenate", watched)
     quantized(net(), level, lambda: (data(500) for _ in range(20)))
-    assert 0 < max(taken) <= 4 * 6 * SAMPLES
+    # All of them together take 240,000 bytes; counts of values take some 33,000.
+    assert 0 < max(taken) < 120_000
