@@ -46,9 +46,12 @@ def test_without_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["keras-compress", "convert", f"--model={folder}/q.keras", f"--out={folder}/q.tflite"]) == 0
 
 
-def test_with_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(folder, f"--data={folder}/data.npz", "--level=2") == 0
-    assert "Post-training: Ranges from data: 3 points" in capsys.readouterr().out
+@pytest.mark.parametrize("level", ["2", "3"])
+def test_with_data(folder: Path, capsys: pytest.CaptureFixture[str], level: str) -> None:
+    assert run(folder, f"--data={folder}/data.npz", f"--level={level}") == 0
+    said = capsys.readouterr().out
+    assert "Post-training: Ranges from data: 3 points" in said
+    assert (" that were held out." in said) == (level == "3")
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,9 @@ def test_post_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads(text_of(cell))
     assert found["float_accuracy"] >= 0.95
     assert all(stage["verified"] for stage in found["stages"])
-    assert all(stage["accuracy"] >= found["float_accuracy"] - 0.02 for stage in found["stages"])
-    first, second, few = [stage["bytes"] for stage in found["stages"]]
+    assert all(stage["accuracy"] >= found["float_accuracy"] - 0.02 for stage in found["stages"][:-1])
+    assert found["stages"][-1]["accuracy"] >= found["float_accuracy"] - 0.06
+    first, second, few, _ = [stage["bytes"] for stage in found["stages"]]
     assert few <= min(first, second)
     nearest, learned = found["output_sqnr_db"]
     assert learned > nearest + 2.0

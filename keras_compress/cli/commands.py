@@ -130,7 +130,13 @@ def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, v
             shown = replace(training, loss=task.new_loss(), callbacks=[line.callback(what, stage.epochs)])
             shown.on(x, y)(stage_model, stage)
 
-        return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit)
+        few = x[:CALIBRATION_SAMPLES] if any(_takes_inputs(stage) for stage in recipe.stages) else None
+        return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit, data=few)
+
+
+def _takes_inputs(stage: Stage) -> bool:
+    """Whether a stage quantizes by inputs, which a recipe cannot hold."""
+    return stage.method == "quantize_post_training" and stage.config.get("level") in (2, 3)
 
 
 def _save_trained(model: keras.Model, path: Path) -> None:

@@ -134,9 +134,9 @@ def _compress_flags(define: _Definer) -> None:
 def _quantize_flags(define: _Definer) -> None:
     define.text("model", None, "Plain, trained Keras model, a .keras file.")
     define.text("out", None, "The quantized .keras file to write.")
-    define.data("Inputs to take the ranges of activations from, at level 2.")
-    level = "1: by the model's own statistics; 2: by data; auto: by what is given."
-    define.choice("level", "auto", ["auto", "1", "2"], level)
+    define.data("Inputs as they are in use, without labels: for levels 2 and 3.")
+    level = "1: by the model's own statistics; 2: by data; 3: trained a little, too; auto: 1 or 2, by what is given."
+    define.choice("level", "auto", ["auto", "1", "2", "3"], level)
     define.text("weights", "int8", "Quantizer of the weights: int2 to int8, or a name such as lsq4.")
     define.text("activations", "int8", "Quantizer of the activations: int2 to int8, int16, or a name.")
     scales = "One scale of weights for a channel, or for a tensor; by default what the quantizer does by itself."

@@ -1,4 +1,4 @@
-"""The command that quantizes a trained model without training it."""
+"""The command that quantizes a trained model without labels."""
 
 from __future__ import annotations
 

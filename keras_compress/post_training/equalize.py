@@ -53,33 +53,44 @@ def equalize(model: keras.Model, relu6: str = "auto") -> keras.Model:
     section 4.1, equation 11.
     **Deviations**: channels that several layers make or read together have the largest of their ranges.
     """
+    model, walk = scalable(model, relu6)
+    scales, sweeps, changed = _scales(walk)
+    if not changed:
+        raise none_scalable(model, walk)
+    return scaled(model, walk, scales, _notes(sweeps, changed))
+
+
+def scalable(model: keras.Model, relu6: str) -> tuple[keras.Model, ChannelWalk]:
+    """The model without BatchNormalizations, and without ceilings where they may go, and its channels.
+
+    Args:
+        model: Plain built model.
+        relu6: See `equalize`.
+
+    Raises:
+        ValueError: For another `relu6`, or a quantized model.
+    """
     if relu6 not in RELU6:
         raise ValueError(f"Expected `relu6` out of {RELU6}. Received: relu6={relu6!r}")
     model = fold_batch_norms(model)
     if relu6 in ("auto", "replace"):
         model = without_ceilings(model, everywhere=relu6 == "replace")
-    walk = ChannelWalk(SCALED, is_homogeneous, clips=relu6 != "keep", norms=True).run(model)
-    scales, sweeps, changed = _scales(walk)
-    if not changed:
-        raise NotApplicable(
-            "Expected a model with two weighted layers with nothing but positively homogeneous operations (ReLU, "
-            f"LeakyReLU, PReLU, pooling, sums) between them. Received: {model.name!r}: {_reasons(walk)}"
-        )
-    return _scaled(model, walk, scales, _notes(walk, scales, sweeps, changed))
+    return model, ChannelWalk(SCALED, is_homogeneous, clips=relu6 != "keep", norms=True).run(model)
 
 
-def _reasons(walk: ChannelWalk) -> str:
-    found = list(dict.fromkeys(walk.reasons.values()))
-    return "; ".join(found[:5]) or "no layer reads what another one makes"
+def none_scalable(model: keras.Model, walk: ChannelWalk) -> NotApplicable:
+    """The error of a model no channel of which can be scaled, with the reasons."""
+    found = "; ".join(list(dict.fromkeys(walk.reasons.values()))[:5]) or "no layer reads what another one makes"
+    return NotApplicable(
+        "Expected a model with two weighted layers with nothing but positively homogeneous operations (ReLU, "
+        f"LeakyReLU, PReLU, pooling, sums) between them. Received: {model.name!r}: {found}"
+    )
 
 
-def _notes(walk: ChannelWalk, scales: Vector, sweeps: int, changed: int) -> list[str]:
+def _notes(sweeps: int, changed: int) -> list[str]:
     notes = [f"Equalized: {changed} channels scaled in {sweeps} sweeps"]
     if sweeps == MOST_SWEEPS:
         notes.append(f"Equalization stopped after {MOST_SWEEPS} sweeps, before all ranges were equal")
-    clips = [clip for clip in walk.clipped.values() if not np.all(scales[walk.units[clip.ids]] == 1.0)]
-    if clips:
-        notes.append(f"ReLU6 became ReLU with a ceiling for each channel at {len(clips)} places: the same function")
     return notes
 
 
@@ -164,8 +175,19 @@ def _step(
     return step
 
 
-def _scaled(model: keras.Model, walk: ChannelWalk, scales: Vector, notes: list[str]) -> keras.Model:
-    """The model with weights, ceilings and statistics on other scales."""
+def scaled(model: keras.Model, walk: ChannelWalk, scales: Vector, notes: list[str]) -> keras.Model:
+    """The same function with weights, ceilings and statistics on other scales.
+
+    Args:
+        model: The model that was walked through.
+        walk: The walk.
+        scales: For each unit, by what what it makes is divided, and what reads it multiplied.
+        notes: What to add to the record.
+    """
+    clips = [clip for clip in walk.clipped.values() if not np.all(scales[walk.units[clip.ids]] == 1.0)]
+    if clips:
+        said = f"ReLU6 became ReLU with a ceiling for each channel at {len(clips)} places: the same function"
+        notes = [*notes, said]
     factors: dict[int, Any] = {}
     for side in walk.found.values():
         factor = side.broadcast(scales if side.reads else 1.0 / scales, walk.units)
@@ -179,7 +201,7 @@ def _scaled(model: keras.Model, walk: ChannelWalk, scales: Vector, notes: list[s
         return copy
 
     ceilings = {key: clip.ceiling / scales[walk.units[clip.ids]] for key, clip in walk.clipped.items()}
-    changed = {key: each for key, each in ceilings.items() if not np.all(each == each[0])}
+    changed = {key: each for key, each in ceilings.items() if not np.all(each == walk.clipped[key].ceiling)}
     record = record_of(model)
     made = {side.path: 1.0 / scales[walk.units[side.ids]].reshape(-1) for side in _biases(walk)}
     statistics = {path: each.scaled(made[path]) if path in made else each for path, each in record.statistics.items()}

@@ -14,10 +14,12 @@ from keras_compress.post_training.bias_from_data import bias_from_data
 from keras_compress.post_training.bias_from_statistics import bias_from_statistics
 from keras_compress.post_training.breakpoints import fit_breakpoints
 from keras_compress.post_training.equalize import equalize
+from keras_compress.post_training.fine_tune import fine_tune
 from keras_compress.post_training.fold_batch_norms import fold_batch_norms
 from keras_compress.post_training.gptq import gptq
 from keras_compress.post_training.ranges import ranges_from_statistics
 from keras_compress.post_training.reconstruction import adaround, brecq
+from keras_compress.post_training.spiq import spiq
 from keras_compress.post_training.split_channels import split_channels
 from keras_compress.post_training.start import with_ranges
 from keras_compress.post_training.synthetic_data import synthetic_data
@@ -29,6 +31,7 @@ from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 
 # Made inputs are all near the mean of the real ones: logits of a trained net went a third further on real images.
 SYNTHETIC_MARGIN = 1.5
+WITH_DATA = (2, 3)
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Situation:
         input_range: Lowest and highest value of the inputs, or `None`.
         quantizer: Of the weights, or `None`.
         seed: Of what is drawn.
+        teacher: What level 3 learns from; the model as it was given by default.
         reference: What `quantize_model` made, before any pass changed it: the weights that all aim at.
     """
 
@@ -51,6 +55,7 @@ class Situation:
     input_range: tuple[float, float] | None
     quantizer: WeightQuantizer | None
     seed: int
+    teacher: keras.Model | None = None
     reference: keras.Model | None = None
 
     @property
@@ -116,7 +121,7 @@ class Pass:
     name: str
     run: Run
     quantized: bool = False
-    levels: tuple[int, ...] = (1, 2)
+    levels: tuple[int, ...] = (1, 2, 3)
     standard: When = _always
     scales: bool = False
     ranges: bool = False
@@ -128,6 +133,10 @@ def _without_situation(function: Callable[..., keras.Model]) -> Run:
 
 def _split(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
     return split_channels(model, **{"bits": situation.bits, "per_channel": situation.per_channel, **options})
+
+
+def _spiq(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
+    return spiq(model, situation.data, **options)
 
 
 def _synthetic_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
@@ -152,20 +161,26 @@ def _drawn(function: Callable[..., keras.Model]) -> Run:
     )
 
 
+def _taught(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
+    return _drawn(fine_tune)(model, situation, **{"teacher": situation.teacher or situation.trained, **options})
+
+
 # A model that none of level 1's passes can be run on goes on to `quantize_model` as it is.
 PASSES = (
     Pass("fold_batch_norms", _without_situation(fold_batch_norms)),
     Pass("equalize", _without_situation(equalize), scales=True),
     Pass("absorb_bias", _without_situation(absorb_bias), scales=True),
+    Pass("spiq", _spiq, standard=_never, scales=True),
     Pass("split_channels", _split, standard=_never),
-    Pass("with_ranges", _data_ranges, quantized=True, levels=(2,), ranges=True),
-    Pass("fit_breakpoints", _without_situation(fit_breakpoints), quantized=True, levels=(2,), standard=_piecewise),
-    Pass("clip_weights", _without_situation(clip_weights), quantized=True, levels=(2,), standard=_learned),
-    Pass("gptq", _on_data(gptq), quantized=True, levels=(2,), standard=_never),
-    Pass("adaround", _drawn(adaround), quantized=True, levels=(2,), standard=_never),
-    Pass("brecq", _drawn(brecq), quantized=True, levels=(2,), standard=_learned),
+    Pass("with_ranges", _data_ranges, quantized=True, levels=WITH_DATA, ranges=True),
+    Pass("fit_breakpoints", _without_situation(fit_breakpoints), quantized=True, levels=WITH_DATA, standard=_piecewise),
+    Pass("clip_weights", _without_situation(clip_weights), quantized=True, levels=WITH_DATA, standard=_learned),
+    Pass("gptq", _on_data(gptq), quantized=True, levels=WITH_DATA, standard=_never),
+    Pass("adaround", _drawn(adaround), quantized=True, levels=WITH_DATA, standard=_never),
+    Pass("brecq", _drawn(brecq), quantized=True, levels=WITH_DATA, standard=_learned),
     # Learned rounding has made up for the rounding of activations, too, which this would take back.
-    Pass("bias_from_data", _on_data(bias_from_data), quantized=True, levels=(2,), standard=_nearest),
+    Pass("bias_from_data", _on_data(bias_from_data), quantized=True, levels=WITH_DATA, standard=_nearest),
+    Pass("fine_tune", _taught, quantized=True, levels=(3,)),
     Pass(
         "ranges_from_statistics", _without_situation(ranges_from_statistics), quantized=True, levels=(1,), ranges=True
     ),

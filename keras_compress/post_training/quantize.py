@@ -1,4 +1,4 @@
-"""`quantize_post_training`: a trained model quantized without training it, by passes of a level."""
+"""`quantize_post_training`: a trained model quantized by passes of a level, without labels."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ def quantize_post_training(
     passes: Sequence[str] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     input_range: Sequence[float] | None = None,
+    teacher: keras.Model | None = None,
     report: bool = True,
     seed: int = 0,
     filters: Selector | None = None,
     rules: Sequence[Mapping[str, Any]] | None = None,
     strict: bool = False,
 ) -> keras.Model:
-    """A quantized copy of a trained model, without training: by its own statistics, or by data without labels.
+    """A quantized copy of a trained model: by its own statistics, by data without labels, or by a short training too.
 
     Level 1 needs no data. BatchNormalizations are folded, channels scaled so that one range fits all (`equalize`), and
     high biases moved on (`absorb_bias`). Ranges of activations are taken from the statistics of BatchNormalizations,
@@ -63,10 +64,14 @@ def quantize_post_training(
     bits steps cut tails (`clip_weights`), and the rounding is learned, block by block (`brecq`), in minutes; of `PWLQ`
     the breakpoints are fitted. `gptq`, in seconds, and `adaround` are run where they are named.
 
+    Level 3 does the same, and then trains what came of it to give what the float model gives (`fine_tune`), again
+    without labels. Samples that are held out tell whether that is better; otherwise it is level 2's model that is
+    given, and the record says so.
+
     Args:
         model: Plain, trained, built model.
         data: Inputs as they are in use, without labels, some hundreds; see `convert`'s `representative_dataset`.
-        level: 1, 2, or `"auto"`: 2 where there are data, else 1.
+        level: 1, 2, 3, or `"auto"`: 2 where there are data, else 1. Level 3 is run where it is asked for.
         weights: See `quantize_model`.
         activations: See `quantize_model`.
         per_channel: See `quantize_model`.
@@ -78,8 +83,9 @@ def quantize_post_training(
         options: Name of a pass -> arguments for it: `{"equalize": {"relu6": "replace"}}`.
         input_range: Lowest and highest value of the inputs, `(0.0, 1.0)`: the range of the points at inputs, and what
             synthetic data keep to.
+        teacher: What level 3 learns from: a model with the same inputs and outputs, by default `model` itself.
         report: Compare the layers with those of the float model after each pass, on 16 samples; `summary` shows it.
-        seed: Of synthetic data, and of the draws of learned rounding.
+        seed: Of synthetic data, and of the draws of learned rounding and of training.
         filters: See `quantize_model`.
         rules: See `quantize_model`.
         strict: See `quantize_model`.
@@ -88,14 +94,15 @@ def quantize_post_training(
         A model as `quantize_model` makes it, to be converted, verified, saved, or trained further; see `summary`.
 
     Raises:
-        ValueError: For another level, level 2 without data, unknown passes or options, a quantized model, or what
-            `quantize_model` refuses.
+        ValueError: For another level, levels 2 and 3 without data, a teacher for another level than 3, unknown passes
+            or options, a quantized model, or what `quantize_model` refuses.
     """
     number = _level(level, data)
     _check_options(options or {})
+    _check_teacher(teacher, number)
     refuse_quantized(model)
     ends = None if input_range is None else _ends(input_range)
-    situation = Situation(model, None, options or {}, ends, weight_quantizer(weights, per_channel), seed)
+    situation = Situation(model, None, options or {}, ends, weight_quantizer(weights, per_channel), seed, teacher)
     run = chosen(number, situation, passes)
     situation.data = held(model, data)
     settings = {"weights": weights, "per_channel": per_channel, "grid": grid, "filters": filters, "rules": rules}
@@ -115,17 +122,18 @@ def quantize_post_training(
 def _level(level: int | str, data: Any) -> int:
     if level == "auto":
         return 1 if data is None else 2
-    if level == 3 and not isinstance(level, bool):
-        raise ValueError(
-            "Expected `level` 1 or 2: level 3 is training, which goes on from level 2's model, its own outputs or "
-            "labels being what it learns: `made = kc.quantize_post_training(model, data, level=2)`, "
-            "`made.compile('adam', 'mse')`, `made.fit(data, model.predict(data))`. Received: level=3"
-        )
     if level not in LEVELS or isinstance(level, (bool, str)):
         raise ValueError(f"Expected `level` out of {(*LEVELS, 'auto')}. Received: level={level!r}")
     if level >= 2 and data is None:
         raise ValueError(f"Expected `data` for level {level}: inputs as they are in use. Received: data=None")
     return level
+
+
+def _check_teacher(teacher: Any, level: int) -> None:
+    if teacher is not None and level != 3:
+        raise ValueError(f"Expected `teacher` for level 3 alone, which trains. Received: a teacher for level {level}")
+    if teacher is not None and not isinstance(teacher, keras.Model):
+        raise TypeError(f"Expected a keras.Model for `teacher`. Received: {type(teacher).__name__}")
 
 
 def _check_options(options: Mapping[str, Mapping[str, Any]]) -> None:

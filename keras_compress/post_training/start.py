@@ -28,7 +28,13 @@ def held(model: keras.Model, data: Any, most: int = SAMPLES) -> Any:
     if not isinstance(data, Iterator):
         return data
     data = peekable(data)
-    return first_samples(data, as_graph(model, first_of(data)), most)
+    found = first_samples(data, as_graph(model, first_of(data)), most + 1)
+    if len(found[0]) > most:
+        warn(
+            "Expected data that can be gone through more than once, such as an array, a dataset, or a function that "
+            f"gives a generator. Received: an iterator, of which the first {most} samples are used"
+        )
+    return [array[:most] for array in found]
 
 
 @global_state_kept()

@@ -11,7 +11,7 @@ from keras_compress.recipes.schema import place_of
 
 Path = list[str | int]
 # What a stage says beside `config`, and what no file holds.
-_OF_STAGE = ("model", "data", "filters", "rules")
+_OF_STAGE = ("model", "data", "teacher", "filters", "rules")
 _STEPS = ("begin_step", "end_step", "frequency")
 _UNITS = ("steps_per_epoch", "total_steps")
 _OBJECT_KINDS = ("schedule", "weight_transform", "activation_quantizer", "channel_criterion")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -44,12 +45,13 @@ class Stage:
     epochs: int = 1
     learning_rate: float = 0.001
 
-    def apply(self, model: keras.Model, steps_per_epoch: int | None = None) -> keras.Model:
+    def apply(self, model: keras.Model, steps_per_epoch: int | None = None, data: Any = None) -> keras.Model:
         """A copy of the model with this stage's method applied, to be trained for `epochs`.
 
         Args:
             model: Plain model, or one made by this library.
             steps_per_epoch: Training batches in an epoch; needed where the recipe gives steps as fractions.
+            data: What the method is given as `data`, where it takes any.
 
         Raises:
             ValueError: For fractions without `steps_per_epoch`, or what the method refuses.
@@ -57,7 +59,10 @@ class Stage:
         total_steps = self._total_steps(steps_per_epoch)
         arguments = resolve_fractions(dict(self.config), total_steps)
         rules = resolve_fractions([dict(rule) for rule in self.rules], total_steps)
-        return lookup("entry_point", self.method)(model, **arguments, filters=self.filters, rules=rules or None)
+        method = lookup("entry_point", self.method)
+        if data is not None and "data" in inspect.signature(method).parameters:
+            arguments["data"] = data
+        return method(model, **arguments, filters=self.filters, rules=rules or None)
 
     def _total_steps(self, steps_per_epoch: int | None) -> int:
         if steps_per_epoch is not None and (not isinstance(steps_per_epoch, int) or steps_per_epoch < 1):
@@ -141,6 +146,7 @@ def compress(
     *,
     steps_per_epoch: int | None = None,
     fit: Fit | None = None,
+    data: Any = None,
 ) -> keras.Model:
     """A copy of the model with all stages of a recipe applied.
 
@@ -151,6 +157,7 @@ def compress(
         fit: `kc.Training(...).on(x, y)`, or a function `fit(model, stage)` that compiles and trains for
             `stage.epochs`; called after each stage that has epochs. This is how stages were meant: one is trained
             before the next begins. Without it all are applied at once, to be trained together.
+        data: For methods that take `data`: inputs without labels for `quantize_post_training`, see each.
 
     Returns:
         A new model: trained with `fit`, to be compiled and trained without.
@@ -160,7 +167,7 @@ def compress(
             ends in numbers that are not finite.
     """
     for stage in Recipe.load(recipe).stages:
-        model = stage.apply(model, steps_per_epoch)
+        model = stage.apply(model, steps_per_epoch, data)
         if fit is not None and stage.epochs:
             with finite_training(model, stage.name):
                 fit(model, stage)

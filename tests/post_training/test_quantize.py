@@ -191,7 +191,7 @@ def test_options_reach_their_pass() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"level": 3}, "level 3 is training, which goes on from level 2's model"),
+        ({"level": 3}, "Expected `data` for level 3"),
         ({"level": 4}, "Expected `level` out of"),
         ({"level": "2"}, "Expected `level` out of"),
         ({"level": 2}, "Expected `data` for level 2"),

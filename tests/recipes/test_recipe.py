@@ -19,7 +19,7 @@ from keras_compress.recipes.recipe import Recipe, Stage, compress
 RECIPES = [
     "bwn", "channels_pcqat", "cluster", "cluster_per_channel", "cqat", "deep_compression", "dorefa_w2a2", "low_rank",
     "pact_w4a4", "pcqat", "pqat", "prune", "prune_2_4", "prune_block", "prune_channels", "prune_global", "ptq",
-    "ptq_data_free", "qat", "qat_w4a8", "soft_channels", "ttq", "twn", "xnor",
+    "ptq_data_free", "ptq_fine_tuned", "qat", "qat_w4a8", "soft_channels", "ttq", "twn", "xnor",
 ]  # fmt: skip
 
 
@@ -78,16 +78,17 @@ def test_packaged_recipe_applies_and_trains(name: str) -> None:
     original = small_model(hidden=False)
     before = [np.array(v) for v in original.weights]
     rng = np.random.default_rng(0)
-    x, y = rng.random((8, 6, 6, 1), "float32"), rng.random((8, 3), "float32")
+    x, y = rng.random((16, 6, 6, 1), "float32"), rng.random((16, 3), "float32")
 
     def losses(trained: keras.Model, epochs: int) -> list[float]:
         # Eagerly: making a graph of it takes longer than these few steps.
         trained.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
-        return trained.fit(x, y, batch_size=4, epochs=epochs, verbose=0).history["loss"]  # type: ignore[no-any-return]
+        return trained.fit(x[:8], y[:8], batch_size=4, epochs=epochs, verbose=0).history["loss"]  # type: ignore[no-any-return]
 
     # What is masked while a stage trains is nothing before.
     fit = (lambda trained, stage: losses(trained, stage.epochs)) if name == "soft_channels" else None
-    model = compress(original, name, steps_per_epoch=2, fit=fit)
+    data = x if name == "ptq_fine_tuned" else None
+    model = compress(original, name, steps_per_epoch=2, fit=fit, data=data)
     first, second = losses(model, 2)
     assert first != second
     assert np.isfinite([first, second]).all()
