@@ -18,7 +18,7 @@ from keras import layers
 import keras_compress as kc
 from keras_compress.pipelines.bit_choice import InfeasibleError
 
-TRAINED, EPOCHS, SAMPLES, TESTED = 24_000, 3, 256, 5_000
+TRAINED, EPOCHS, BATCH, SAMPLES, TESTED = 16_000, 3, 128, 256, 10_000
 WIDTHS = (2, 3, 4, 5, 6, 8)
 AVERAGE_BITS = 4.0
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -55,7 +55,7 @@ def mobilenet() -> keras.Model:
 def xception() -> keras.Model:
     """Separable convolutions and pooled residual sums."""
     x = image = keras.Input((28, 28, 1))
-    x = _normed(layers.Conv2D(16, 3, padding="same", use_bias=False)(x))
+    x = _normed(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(x))
     for filters in (32, 48, 64):
         side = _normed(layers.Conv2D(filters, 1, strides=2, padding="same", use_bias=False)(x), relu=False)
         x = _normed(layers.SeparableConv2D(filters, 3, padding="same", use_bias=False)(x))
@@ -80,8 +80,8 @@ def trained(name: str, seed: int, data: Any) -> keras.Model:
     """The network after a little training."""
     keras.utils.set_random_seed(seed)
     model = NETS[name]()
-    model.compile("adam", LOSS)
-    model.fit(data.x_train[:TRAINED], data.y_train[:TRAINED], batch_size=64, epochs=EPOCHS, verbose=0)
+    model.compile(keras.optimizers.Adam(0.003), LOSS)
+    model.fit(data.x_train[:TRAINED], data.y_train[:TRAINED], batch_size=BATCH, epochs=EPOCHS, verbose=0)
     return model
 
 
