@@ -51,9 +51,21 @@ def test_with_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Post-training: Ranges from data: 3 points" in capsys.readouterr().out
 
 
+def test_bits_under_a_budget(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, f"--data={folder}/data.npz", "--budget=average_bits=4.5") == 0
+    said = capsys.readouterr().out
+    assert "at most 4.5" in said
+    assert "convert --target=litert --weights_storage=int4" in said
+    made = keras.models.load_model(folder / "q.keras")
+    levels = [len(np.unique(np.asarray(made.get_layer(name).weight("kernel")))) for name in ("conv", "classes")]
+    assert min(levels) <= 15
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--budget=average_bits=4"], "Expected --data beside --budget"),
+        (["--data=data.npz", "--budget=average_bits"], "Expected costs and limits for --budget"),
         (["--level=2"], "Expected `data` for level 2"),
         (["--input_range=a,b"], "Expected two numbers for --input_range"),
         (["--weights=int9"], "bits=9"),

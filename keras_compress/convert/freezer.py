@@ -247,7 +247,7 @@ class Freezer:
             return graph.rename_between(tensor, point.plain_operations(tensor), point.name)
         if (width := self._widths.of_tensor(tensor)) != 8:
             raise ValueError(
-                "Expected 8-bit activations in front of a sign, and mode='int8'. "
+                "Expected mode='int8' for a model with sign activations, and 8 bits in front of them. "
                 f"Received: {width}-bit activations, with a sign at {point.name!r}"
             )
         if not self._of[tensor].is_sign:

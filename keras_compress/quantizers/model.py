@@ -317,7 +317,6 @@ def _with_weights(
 def _with_points(
     quantized: keras.Model, chosen: Mapping[str, Any], places: _Places, other_activations: Any
 ) -> keras.Model:
-    defaults = places.defaults
     used: list[bool] = []
     mixed = any("activations" in rule for rule in places.rules)
 
@@ -332,7 +331,7 @@ def _with_points(
     if used and not any(used):
         raise ValueError(
             f"Expected a model with a ReLU, behind which {places.defaults['activations']!r} can stand. Received: "
-            f"{model.name!r}, where every point may hold negative values; use one that takes them, such as 'int8'."
+            f"{quantized.name!r}, where every point may hold negative values; use one that takes them, such as 'int8'."
         )
     return pointed
 
