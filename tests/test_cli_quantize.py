@@ -57,8 +57,8 @@ def test_bits_under_a_budget(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert "at most 4.5" in said
     assert "convert --target=litert --weights_storage=int4" in said
     made = keras.models.load_model(folder / "q.keras")
-    levels = [len(np.unique(np.asarray(made.get_layer(name).weight("kernel")))) for name in ("conv", "classes")]
-    assert min(levels) <= 15
+    # Each output channel has a scale of its own.
+    assert len(np.unique(np.asarray(made.get_layer("classes").weight("kernel"))[:, 0])) <= 15
 
 
 @pytest.mark.parametrize(
