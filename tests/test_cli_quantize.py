@@ -54,9 +54,21 @@ def test_with_data(folder: Path, capsys: pytest.CaptureFixture[str], level: str)
     assert (" that were held out." in said) == (level == "3")
 
 
+def test_bits_under_a_budget(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, f"--data={folder}/data.npz", "--budget=average_bits=4.5") == 0
+    said = capsys.readouterr().out
+    assert "at most 4.5" in said
+    assert "convert --target=litert --weights_storage=int4" in said
+    made = keras.models.load_model(folder / "q.keras")
+    # Each output channel has a scale of its own.
+    assert len(np.unique(np.asarray(made.get_layer("classes").weight("kernel"))[:, 0])) <= 15
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--budget=average_bits=4"], "Expected --data beside --budget"),
+        (["--data=data.npz", "--budget=average_bits"], "Expected costs and limits for --budget"),
         (["--level=2"], "Expected `data` for level 2"),
         (["--input_range=a,b"], "Expected two numbers for --input_range"),
         (["--weights=int9"], "bits=9"),

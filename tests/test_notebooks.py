@@ -105,6 +105,10 @@ def test_post_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert few <= min(first, second)
     nearest, learned = found["output_sqnr_db"]
     assert learned > nearest + 2.0
+    (cell,) = [cell for cell in notebook.cells if "bits" in cell.metadata.get("tags", [])]
+    bits = json.loads(text_of(cell))
+    assert all(each["verified"] and each["average_bits"] <= 4 for each in bits.values())
+    assert bits["mixed"]["accuracy"] >= bits["uniform"]["accuracy"] - 0.01
 
 
 CONVERSION = """

@@ -143,6 +143,9 @@ def _quantize_flags(define: _Definer) -> None:
     define.choice("scales", None, ["channel", "tensor"], scales)
     define.numbers("input_range", "Lowest and highest value of the inputs, such as 0,1.")
     define.number("seed", 0, 0, "Seed of data made from the model.")
+    budget = "Bits chosen layer by layer, on --data: limits such as average_bits=4 or bytes=150000,latency=0.8."
+    define.text("budget", None, budget)
+    define.number("refine", 0, 0, "With --budget: how many times losses are measured anew around the choice.")
 
 
 def _factorize_flags(define: _Definer) -> None:
@@ -253,7 +256,7 @@ COMMANDS: dict[str, Command] = {
         "Quantize a trained .keras model without training it, with data or without.",
         "Level 1 needs no data: channels are scaled so that one range fits all, ranges and corrections of biases "
         "follow from the statistics of BatchNormalizations. Level 2 takes ranges from --data. What each step did to "
-        "each layer is printed.",
+        "each layer is printed. --budget chooses the bits of each layer by what they cost on --data.",
         f"{PROGRAM} quantize --model=m.keras --input_range=0,1 --out=quantized.keras",
         "keras_compress.cli.quantize:quantize",
         _quantize_flags,

@@ -70,7 +70,8 @@ def convert(
         model: Built model, a subclassed one too: plain, made by this library, or frozen.
         target: `"litert"` (phones), `"tflm"` (microcontrollers), or `"ethos_u"`: the file that Arm's Vela takes.
         mode: `"int8"`, `"16x8"` (int16 activations, int8 weights), `"dynamic"` (int8 weights, float activations),
-            `"float16"` or `"float32"`. By default int8, or 16x8 for a model trained with 16-bit activations.
+            `"float16"` or `"float32"`. By default int8, or 16x8 for a model trained with 16-bit activations alone. In
+            int8, points of 16 bits beside those of 8 keep them: what reads or makes them is computed as in 16x8.
         representative_dataset: Data to calibrate activation ranges that training did not set: arrays, a
             `tf.data.Dataset`, or a function that yields batches, as for the TFLite converter. Also wanted for a model
             with trained ranges where layers become several (separable, recurrent, attention, normalizations): training
@@ -242,7 +243,8 @@ def _chosen_mode(model: keras.Model, mode: str | None, representative_dataset: A
     if mode is not None:
         return mode
     points = points_in(model)
-    if any(point.quantizer.bits == 16 for point in points):
+    # Rows of a table have 8 bits there, too.
+    if points and all(point.quantizer.bits == 16 or point.name.endswith(".rows") for point in points):
         return "16x8"
     if points or representative_dataset is not None:
         return "int8"

@@ -27,6 +27,7 @@ from keras_compress.convert.masked_grids import masked_grid, table_of_16_bits
 from keras_compress.convert.narrow_tanh import tanh_grid
 from keras_compress.convert.slopes import SlopedParts, slopes_of
 from keras_compress.convert.softmax_parts import LOWEST_LOGARITHM, SoftmaxParts, is_even
+from keras_compress.convert.widths import Widths
 from keras_compress.convert.written_grid import written_grid
 from keras_compress.core import batch_norm, keras_private
 from keras_compress.core.frozen import FrozenGrid
@@ -68,9 +69,12 @@ class Freezer:
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
+        self._widths = Widths(self.flat, self.activation_bits, self._of, self._on_grid)
 
     def __call__(self, call: graph.Call) -> Any:
+        call = self._widths.widened(call)
         outputs = self._visit(call)
+        self._widths.remember(call, outputs)
         return outputs if self._of[outputs].step is None else self._rounded_ahead(call, outputs)
 
     def _rounded_ahead(self, call: graph.Call, outputs: Any) -> Any:
@@ -106,7 +110,7 @@ class Freezer:
             return self._weighted(call)
         if kind in (Kind.AVERAGE, Kind.MEAN) and self.activations:
             follows = point_behind(call.node, self.flat, self._table)
-            own_range = kind is Kind.MEAN and self.activation_bits == 8 and follows is not None
+            own_range = kind is Kind.MEAN and self._widths.of_call(call) == 8 and follows is not None
             return self._mean(call) if own_range else self._average(call)
         if isinstance(layer, LstmOutput):
             return self._lstm(call)
@@ -145,7 +149,7 @@ class Freezer:
 
         def moved(tensor: Any) -> Any:
             number, own = next(numbers), self._of[tensor].grid
-            if own is None or own.scale == grid.scale:
+            if own is None or (own.scale, own.bits) == (grid.scale, grid.bits):
                 return tensor
             return self._on_grid(tensor, grid, f"{call.operation.name}.part{number}")
 
@@ -178,12 +182,13 @@ class Freezer:
     def _fix(self, call: graph.Call, kind: Kind, outputs: Any) -> None:
         """Remember the grid that a kernel writes on, whatever range training saw behind it."""
         name = activation_name(call.operation) if kind in (Kind.FIXED, Kind.FREE) else None
-        if self.activation_bits == 16 and kind is Kind.FIXED:
+        width = self._widths.of_call(call)
+        if width == 16 and kind is Kind.FIXED:
             self._of[outputs].fixed = whole_grid(*FIXED_GRID_16)
-        elif self.activation_bits == 8 and name in FIXED_GRIDS_8:
+        elif width == 8 and name in FIXED_GRIDS_8:
             grid = self._of[call.args[0]].grid if name == "tanh" and self.measures and call.args else None
             self._of[outputs].fixed = tanh_grid(grid) or FixedGrid(*FIXED_GRIDS_8[name])
-        elif isinstance(call.operation, Present) and self.activation_bits == 16:
+        elif isinstance(call.operation, Present) and width == 16:
             self._of[outputs].table = table_of_16_bits(call.operation)
         elif isinstance(call.operation, (Present, Gate, Either)):
             self._of[outputs].fixed = masked_grid(call, lambda t: self._of[t].grid)
@@ -193,7 +198,7 @@ class Freezer:
             and isinstance(call.operation, keras.layers.Layer)
             and is_users(call.operation)
         ):
-            self._of[outputs].fixed = written_grid(call, lambda t: self._of[t].grid, self.activation_bits)
+            self._of[outputs].fixed = written_grid(call, lambda t: self._of[t].grid, width)
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
@@ -201,11 +206,14 @@ class Freezer:
         layer.quantizer.check_range(layer.name)
         if not self.activations:
             return layer.quantizer.unrounded(tensor)
-        known = self._of[tensor]
-        if self.activation_bits == 16 and known.is_average:
+        known, width = self._of[tensor], self._widths.at_point(layer, tensor)
+        if width == 16 and known.is_average:
             return tensor
         grid = self._grid_at(layer, tensor)
-        if known.table is not None and self.activation_bits == 16:
+        if self._widths.narrows(layer, grid):
+            tensor = self._on_grid(tensor, grid, f"{layer.name}.wide")
+            grid = final_grid(layer.quantizer, 8)
+        if known.table is not None and width == 16:
             # Rows are int8 there too; on a grid 256 times finer they are the same numbers.
             tensor = self._on_grid(tensor, known.table, f"{layer.name}.rows", layer.stands_for)
             grid = whole_grid(as_float32(known.table.scale / 256), 0)
@@ -221,7 +229,7 @@ class Freezer:
         """The grid that a tensor is written on for a point."""
         known = self._of[tensor]
         own = known.written or self.known.get(layer.name)
-        return own or no_finer(final_grid(layer.quantizer, self.activation_bits), known.finest or known.step)
+        return own or no_finer(self._widths.grid_at(layer, tensor), known.finest or known.step)
 
     def _on_grid(self, tensor: Any, grid: Grid, name: str, stands_for: str | None = None) -> Any:
         if self.storage.target == "tflm":
@@ -236,10 +244,10 @@ class Freezer:
         """The sign of a tensor, from the layer before it where that can give it, or else by one more layer."""
         if not self.activations:
             return graph.rename_between(tensor, point.plain_operations(tensor), point.name)
-        if self.activation_bits != 8:
+        if (width := self._widths.of_tensor(tensor)) != 8:
             raise ValueError(
-                "Expected mode='int8' for a model with sign activations. "
-                f"Received: {self.activation_bits}-bit activations, with a sign at {point.name!r}"
+                "Expected mode='int8' for a model with sign activations, and 8 bits in front of them. "
+                f"Received: {width}-bit activations, with a sign at {point.name!r}"
             )
         if not self._of[tensor].is_sign:
             if self._of[tensor].grid is None:
@@ -332,7 +340,7 @@ class Freezer:
 
     def _off_grid(self, call: graph.Call) -> Any:
         """A softmax or its logarithm in parts, where its kernel's grid tells too little of its values; else `None`."""
-        name = activation_name(call.operation) if call.args and self.activation_bits == 8 else None
+        name = activation_name(call.operation) if call.args and self._widths.of_call(call) == 8 else None
         grid = self._of[call.args[0]].grid if name in ("softmax", "log_softmax") else None
         point = None if grid is None else point_behind(call.node, self.flat, self._table)
         if grid is None or point is None:
@@ -432,7 +440,7 @@ class Freezer:
         if grid is not None and signs:
             weight, integers = fold.sign_form(weight, bias, grid.scale, channel_axes)
         else:
-            weight = self._as_stored(layer, weight)
+            weight = self._as_stored(layer, weight, grid)
             if grid is not None:
                 weight, integers = fold.bias_grid(bias, grid.scale, weight, channel_axes)
         if integers is not None:
@@ -443,9 +451,9 @@ class Freezer:
         layer.bias.assign(bias)
         return Compressed(layer, transforms, slots={"kernel": channel_axes, "bias": (-1,)})
 
-    def _as_stored(self, layer: keras.layers.Layer, weight: IntegerWeight) -> IntegerWeight:
+    def _as_stored(self, layer: keras.layers.Layer, weight: IntegerWeight, grid: Grid | None) -> IntegerWeight:
         """The weight with small integers where they are packed, else with integers shifted up."""
-        if self.storage.bits < 8 and self.activations and self.activation_bits == 8:
+        if self.storage.bits < 8 and self.activations and (grid is None or grid.bits == 8):
             small, layout = fold.compact(weight), layout_of(layer, layer.name)
             if self.storage.of(layout.operator, layout.grid(layer.name, small))[0] < 8:
                 return small

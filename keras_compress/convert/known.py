@@ -35,6 +35,7 @@ class Known:
         moved: Of a kernel's output that was reshaped or permuted: the tensor before that, and the layer that did it.
         is_sign: Whether its sums are never 0, so that a kernel's saturation gives their signs.
         is_average: Whether it is an average on the grid of what it is the average of.
+        width: Bits of the integers of the call that made it.
     """
 
     grid: FixedGrid | None = None
@@ -50,6 +51,7 @@ class Known:
     moved: tuple[Any, keras.layers.Layer] | None = None
     is_sign: bool = False
     is_average: bool = False
+    width: int = 8
 
     @property
     def written(self) -> FixedGrid | None:
@@ -78,7 +80,7 @@ class Known:
             return TwiceRoundedGrid.behind_mean(grid, *self.mean)
         if grid.bits == 8 and self.summands is not None:
             return TwiceRoundedGrid.behind_sum(grid, self.summands)
-        if grid.bits == 8 and self.grid is not None and self.grid.bits == 8 and self.grid.scale != grid.scale:
+        if grid.bits == 8 and self.grid is not None and self.grid.scale != grid.scale:
             return TwiceRoundedGrid.behind(grid, self.grid.scale, np.ones(1))
         return grid
 

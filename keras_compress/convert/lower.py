@@ -140,9 +140,11 @@ def _why_float(state: Lowering, op: Any) -> str | None:
     if without:
         return f"no activation range for {', '.join(map(repr, without))}"
     widths = {state.grids[t].bits for t in tensors}
-    if len(widths) > 1 and graph.kind(op) != "QUANTIZE":
+    if len(widths) > 1 and not rule.takes_widths:
         return "its tensors mix 8 and 16 bits"
-    return rule.refusal(graph, op, max(widths)) if widths else None
+    if not tensors:
+        return None
+    return rule.refusal(graph, op, state.grids[tensors[0]].bits if rule.takes_widths else max(widths))
 
 
 def _lower_operator(state: Lowering, boundaries: Boundaries, op: Any, rule: Rule) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,7 @@ class BitProbe:
     def __init__(self, model: keras.Model, examples: Examples) -> None:
         check_float(model)
         self.model, self.sites = _pointed(strip(model))
+        self._plain: dict[str, list[Array]] = {}
         self._numbers = {id(site.layer): number for number, site in enumerate(self.sites)}
         self.batches = [(self._in_order(x), y) for x, y in examples]
         if not self.batches:
@@ -80,6 +82,26 @@ class BitProbe:
             path: [(slot.variable(layer), slot.channel_axes) for slot in slots_in(layer)]
             for path, layer in candidates(self.model, quiet=True)
         }
+
+    @contextmanager
+    def rounded(self, bits: Mapping[str, int]) -> Iterator[None]:
+        """Within it the weights of some layers are rounded from what they were at first; then as they were before.
+
+        Args:
+            bits: Path of a layer -> bits of its weights.
+        """
+        kernels = self.kernels()
+        if not self._plain:
+            self._plain = {path: [np.array(v) for v, _ in each] for path, each in kernels.items()}
+        before = [(variable, np.array(variable)) for path in bits for variable, _ in kernels[path]]
+        try:
+            for path, width in bits.items():
+                for (variable, axes), weight in zip(kernels[path], self._plain[path], strict=True):
+                    variable.assign(rounded_weight(weight, width, axes))
+            yield
+        finally:
+            for variable, weight in before:
+                variable.assign(weight)
 
     def grids(self, bits: Mapping[str, int]) -> Array:
         """What `run` takes: scale, zero point, lowest and highest integer and a switch for each site.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -120,7 +121,7 @@ def scanned(
 ) -> BitSensitivity:
     """As `bit_sensitivity`, of a copy that is there already and of checked arguments."""
     chosen = settings_by_path(candidates(probe.model, quiet=True), {}, filters)
-    scan = (_Bends if method == "hessian" else _Measured)(probe, method, examples, seed)
+    scan = (_Bends if method == "hessian" else Measured)(probe, method, examples, seed)
     paths, roots = list(chosen), list(dict.fromkeys(site.root for site in probe.sites))
     with ProgressLine("sensitivity", total=(len(paths) + len(roots)) * len(tried)) as line:
         groups = tuple(scan.of_weights(path, tried, line) for path in paths)
@@ -157,7 +158,7 @@ def checked_examples(model: keras.Model, data: Any, loss: Any, method: str) -> t
     return examples, ("accuracy" if labelled else "sqnr") if method == "auto" else method
 
 
-class _Measured:
+class Measured:
     """Accuracy or output SQNR with one part rounded."""
 
     def __init__(self, probe: BitProbe, method: str, examples: Examples, seed: int) -> None:
@@ -167,19 +168,14 @@ class _Measured:
 
     def of_weights(self, path: str, tried: Sequence[int], line: ProgressLine) -> GroupSensitivity:
         """The value at each width of a layer's weights; the weights are put back."""
-        before = [keras.ops.convert_to_numpy(variable) for variable, _ in self._kernels[path]]
         grids, values = self.probe.grids({}), []
         line.describe(path)
-        try:
-            for bits in tried:
-                for (variable, axes), weight in zip(self._kernels[path], before, strict=True):
-                    variable.assign(rounded_weight(weight, bits, axes))
+        for bits in tried:
+            with self.probe.rounded({path: bits}):
                 values.append(self._value(grids))
-                line.advance()
-        finally:
-            for (variable, _), weight in zip(self._kernels[path], before, strict=True):
-                variable.assign(weight)
-        return GroupSensitivity(path, (path,), sum(weight.size for weight in before), tuple(values))
+            line.advance()
+        size = sum(math.prod(variable.shape) for variable, _ in self._kernels[path])
+        return GroupSensitivity(path, (path,), size, tuple(values))
 
     def of_points(self, root: str, tried: Sequence[int], line: ProgressLine) -> GroupSensitivity:
         """The value at each width of a layer's activations."""
@@ -189,6 +185,11 @@ class _Measured:
             values.append(self._value(self.probe.grids({root: bits})))
             line.advance()
         return GroupSensitivity(root, (root,), _points_of(self.probe, root), tuple(values))
+
+    def loss(self, grids: NDArray[Any]) -> float:
+        """Noise over signal of the outputs, or points of accuracy lost, with the weights that the model has now."""
+        value = self._value(grids)
+        return 10 ** (-value / 10) if self._method == "sqnr" else self.unquantized - value
 
     def _value(self, grids: NDArray[Any]) -> float:
         if self._method == "sqnr":

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from keras_compress.convert.convert import convert
-from keras_compress.tflite.inspection import TensorStats, inspect_tflite
+from keras_compress.pipelines.file_costs import is_of
+from keras_compress.tflite.inspection import inspect_tflite
 
 # Of buffers in a file, and what lies between two: the length of the one, the table of the other.
 _ALIGNMENT = 16
@@ -49,33 +50,26 @@ class Files:
         return convert(model, self.target, mode="int8", **options).content
 
 
-def stored_bytes(models: Mapping[int, keras.Model], paths: Sequence[str], files: Files) -> StoredBytes:
+def stored_bytes(contents: Mapping[int, bytes], paths: Sequence[str]) -> StoredBytes:
     """What `convert` writes for models all of whose weights have one width.
 
-    One conversion for each width says whether the target takes packed weights of each operator.
+    One file for each width says whether the target takes packed weights of each operator.
 
     Args:
-        models: Bits -> the model with them.
+        contents: Bits -> the file of the model with them.
         paths: Layers whose bits are chosen.
-        files: How files are written.
     """
     others: list[int] = []
     found: dict[str, dict[int, int]] = {path: {} for path in paths}
-    for bits, model in models.items():
-        stats = inspect_tflite(files.of(model))
+    for bits, content in contents.items():
+        stats = inspect_tflite(content)
         for path in paths:
-            found[path][bits] = sum(_aligned(weight.bytes) for weight in stats.weights if _is_of(weight, path))
+            found[path][bits] = sum(_aligned(weight.bytes) for weight in stats.weights if is_of(weight.name, path))
         others.append(stats.raw_bytes - sum(taken[bits] for taken in found.values()))
     # Of the widest weights, which have no dead channels that the others lack.
-    return StoredBytes(others[list(models).index(max(models))], found)
+    return StoredBytes(others[list(contents).index(max(contents))], found)
 
 
 def _aligned(count: int) -> int:
     """Bytes of a buffer with what is between it and the next, which begins at a multiple."""
     return -(-(count + _BETWEEN) // _ALIGNMENT) * _ALIGNMENT
-
-
-def _is_of(weight: TensorStats, path: str) -> bool:
-    """Whether a tensor of the file is a weight of the layer, or of what the layer was taken apart into."""
-    name = path.replace("/", ".")
-    return weight.name.startswith((f"{name}/", f"{name}."))

@@ -17,7 +17,7 @@ from keras_compress.core.export_notice import share_notice
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.core.registry import entries, lookup, register, resolve
-from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.selection import Selector, select
 from keras_compress.core.slots import Slot
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.core.transform import WeightTransform
@@ -25,7 +25,7 @@ from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph, parts
 from keras_compress.graph.input_points import input_points_apart
-from keras_compress.graph.model import add_transforms, candidates, check_phases_ended
+from keras_compress.graph.model import add_transforms, candidates, check_phases_ended, inner
 from keras_compress.quantizers.activation import ActivationQuantizer
 from keras_compress.quantizers.kinds import Place
 from keras_compress.quantizers.placement import PlacePoints
@@ -192,7 +192,9 @@ def quantize_model(
         filters: Layers whose weights are quantized: name, `"re:..."`, `"class:..."`, class or callable. Activations
             are quantized in the whole model, as integer kernels need them everywhere.
         rules: Exceptions: `{"layers": selector, "skip": True}` (weights stay as they are),
-            `{"layers": "first", "weights": "int8"}`, `{"layers": selector, "activations": "int8"}`.
+            `{"layers": "first", "weights": "int8"}`, `{"layers": selector, "activations": "int16"}`: of activations
+            alone, a rule may name a layer without weights (a sum) and an input, too. Activations of 16 bits beside
+            those of 8 are in one file, see `docs/mixed_precision.md`.
         strict: Raise where a layer has to be skipped.
 
     Returns:
@@ -220,8 +222,9 @@ def quantize_model(
     preserved.warn()
     if activations is not None or any("activations" in rule for rule in places.rules):
         _warn_of_places(model)
+        chosen = _of_points(apart, places)
         if graph.is_graph(model):
-            quantized = _with_points(quantized, apart, places, other_activations)
+            quantized = _with_points(quantized, chosen, places, other_activations)
     share_notice(keras_private.flattened(quantized))
     return quantized
 
@@ -299,7 +302,7 @@ def _with_weights(
         make,
         places.defaults,
         filters=places.filters,
-        rules=places.rules,
+        rules=[rule for rule in places.rules if not _of_activations_alone(rule)],
         strict=places.strict,
         replaced=held,
     )
@@ -311,15 +314,15 @@ def _with_weights(
     return quantized
 
 
-def _with_points(quantized: keras.Model, model: keras.Model, places: _Places, other_activations: Any) -> keras.Model:
-    defaults = places.defaults
-    rules = [rule for rule in places.rules if not rule.get("skip")]
-    chosen = settings_by_path(candidates(model, quiet=True), defaults, None, rules)
+def _with_points(
+    quantized: keras.Model, chosen: Mapping[str, Any], places: _Places, other_activations: Any
+) -> keras.Model:
     used: list[bool] = []
+    mixed = any("activations" in rule for rule in places.rules)
 
     def point(path: str, place: Place) -> ActivationQuantizer | None:
-        made = activation_quantizer(chosen.get(path, defaults)["activations"])
-        if place is Place.MEAN and made is not None and made.bits == 16:
+        made = activation_quantizer(chosen.get(path, places.defaults["activations"]))
+        if place is Place.MEAN and made is not None and made.bits == 16 and not mixed:
             return None  # 16 bits hold a mean on its input's grid
         used.append(made is None or made.stands_at(place))
         return made if used[-1] else activation_quantizer(other_activations)
@@ -327,10 +330,34 @@ def _with_points(quantized: keras.Model, model: keras.Model, places: _Places, ot
     pointed = PlacePoints(point).place(quantized)
     if used and not any(used):
         raise ValueError(
-            f"Expected a model with a ReLU, behind which {defaults['activations']!r} can stand. Received: "
-            f"{model.name!r}, where every point may hold negative values; use one that takes them, such as 'int8'."
+            f"Expected a model with a ReLU, behind which {places.defaults['activations']!r} can stand. Received: "
+            f"{quantized.name!r}, where every point may hold negative values; use one that takes them, such as 'int8'."
         )
     return pointed
+
+
+def _of_activations_alone(rule: Mapping[str, Any]) -> bool:
+    """Whether a rule says nothing of weights: it may name a layer without any, or an input."""
+    return set(rule) == {"layers", "activations"}
+
+
+def _of_points(model: keras.Model, places: _Places) -> dict[str, Any]:
+    """Path of a layer, or name of an input -> what rules say of its activations.
+
+    Raises:
+        ValueError: For a rule that matches no layer.
+    """
+    weighted = candidates(model, quiet=True)
+    inputs = graph.functional(model).inputs if graph.is_graph(model) else []
+    named = [*((t.name, keras_private.maker(t)) for t in inputs), *graph.walk(model)]
+    everything = [(path, inner(layer)) for path, layer in named]
+    found: dict[str, Any] = {}
+    for rule in places.rules:
+        if "activations" in rule and not rule.get("skip"):
+            by_place = rule["layers"] in ("first", "last")
+            paths = select(rule["layers"], weighted if by_place else everything)
+            found.update(dict.fromkeys(paths, rule["activations"]))
+    return found
 
 
 def _warn_of_places(model: keras.Model) -> None:

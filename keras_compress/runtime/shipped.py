@@ -12,7 +12,7 @@ import keras
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.batch_size import AUTO, BatchSize
 from keras_compress.convert.convert import convert
-from keras_compress.convert.freeze import freeze, is_frozen
+from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.data.samples import fixed_batch, input_specs, samples
 from keras_compress.graph.graph import is_graph
 from keras_compress.quantizers.activation import FixedGrid
@@ -52,7 +52,7 @@ def shipped(
     if model is None:
         raise ValueError(f"Expected the Keras model that {label} was made from. Received: model=None")
     graph = Graph(read_model(content))
-    options = {**_options(graph, label), "batch_size": _batch_size(graph, model)}
+    options = {**_options(graph, label, _is_mixed(model)), "batch_size": _batch_size(graph, model)}
     target = "tflm" if kernels is not None and set(kernels) == {"tflm"} else _target(graph)
     few = _few(x, model)
     artifact = convert(model, target, representative_dataset=None if is_frozen(model) else few, **options)
@@ -74,12 +74,19 @@ def _with_content(made: Artifact, content: bytes, graph: Graph, tensors: Mapping
     return replace(made, content=content, points={point: graph.name(tensor) for point, tensor in tensors.items()})
 
 
-def _options(graph: Graph, label: str) -> dict[str, Any]:
+def _is_mixed(model: keras.Model) -> bool:
+    """Whether a model asks for activations of 16 bits beside others."""
+    widths = {point.quantizer.bits == 16 for point in points_in(model)}
+    return len(widths) == 2
+
+
+def _options(graph: Graph, label: str, is_mixed: bool) -> dict[str, Any]:
     """Mode, type of inputs and outputs, and storage of weights, as the file has them."""
     weights = [(kind, dtype) for kind, data, dtype in _weighted(graph) if data in ("int8", "int16")]
     if not weights:
         raise ValueError(f"Expected a file with integers, in mode 'int8' or '16x8'. Received: {label}, without")
-    sixteen = any(data == "int16" for _, data, _ in _weighted(graph))
+    widths = {data for _, data, _ in _weighted(graph)}
+    sixteen = "int16" in widths and "int8" not in widths and not is_mixed
     ends = {graph.dtype(tensor) for tensor in (*graph.inputs, *graph.outputs)}
     io = next((dtype for dtype in ("int8", "uint8", "int16") if dtype in ends), "float32")
     packed = {dtype for _, dtype in weights if dtype in PACKED_BITS}

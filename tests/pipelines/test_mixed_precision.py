@@ -9,6 +9,8 @@ import pytest
 import keras_compress as kc
 from keras_compress.pipelines import mixed_precision
 from keras_compress.pipelines.bit_choice import InfeasibleError
+from keras_compress.pipelines.file_costs import spread
+from keras_compress.runtime.arena_probe import tflm_arena
 
 X = np.random.default_rng(0).normal(size=(64, 10, 10, 2)).astype(np.float32)
 
@@ -100,6 +102,82 @@ def test_a_budget_that_nothing_keeps_names_the_nearest(measured, monkeypatch) ->
     assert found.costs["bytes"] == named < found.predicted["bytes"]
 
 
+def packed_in(content: bytes) -> list[str]:
+    return [w.name.split("/")[0] for w in kc.inspect_tflite(content).weights if w.dtype == "INT4"]
+
+
+def test_a_latency_is_that_of_the_file_and_chosen_anew_where_it_is_larger(measured, monkeypatch) -> None:
+    """A made-up runtime: 10 ms, and 1, 8 and 2 for packed weights of three layers, but 3 more for two of them."""
+    added = {"first": 1.0, "depthwise": 0.0, "second": 8.0, "hidden": 2.0, "logits": 0.0}
+
+    def medians(self, contents):
+        def of(content):
+            packed = packed_in(content)
+            return 10.0 + sum(map(added.get, packed)) + (3.0 if {"first", "hidden"} <= set(packed) else 0.0)
+
+        return {label: 20.0 if content == b"float" else of(content) for label, content in contents.items()}
+
+    monkeypatch.setattr(kc.Latency, "medians", medians)
+    monkeypatch.setattr(kc.Latency, "whole", lambda self, model: b"float")
+    budget = kc.Budget(latency=0.6, average_bits=7.9)
+    found = kc.mixed_precision(net(), X, budget, sensitivity=measured, weights=(4, 8))
+    content = kc.convert(found.model, **found.convert_options).content
+    assert found.limits["latency"] == 12.0
+    assert packed_in(content)
+    assert found.costs["latency"] == medians(None, {"it": content})["it"] <= 12.0
+    with pytest.raises(InfeasibleError, match="latency <= 5; the nearest that is feasible: latency 10$"):
+        kc.mixed_precision(net(), X, kc.Budget(latency_ms=5), sensitivity=measured, weights=(4, 8))
+
+
+def test_what_few_bits_add_is_given_to_packed_layers_by_size() -> None:
+    model = net()
+    files = {
+        bits: kc.convert(
+            kc.quantize_model(model, f"int{bits}"), representative_dataset=X, weights_storage="int4"
+        ).content
+        for bits in (4, 8)
+    }
+    sizes = {"first": 1, "second": 3, "absent": 7}
+    found = spread({4: 18.0, 8: 10.0}, files, sizes)
+    assert found.constant == 10.0
+    assert found.terms == {"first": {4: 2.0, 8: 0.0}, "second": {4: 6.0, 8: 0.0}, "absent": {4: 0.0, 8: 0.0}}
+
+
+def test_an_arena_is_that_of_the_file(measured) -> None:
+    model, budget = net(), kc.Budget(arena=30_000, bytes=14_000)
+    found = kc.mixed_precision(model, X, budget, sensitivity=measured, target="tflm")
+    content = kc.convert(found.model, **found.convert_options).content
+    assert found.costs == {"arena": tflm_arena(content), "bytes": len(content)}
+    assert found.costs["arena"] <= 30_000
+    with pytest.raises(InfeasibleError, match=r"arena <= 500; the nearest that is feasible: arena \d"):
+        kc.mixed_precision(model, X, {"arena": 500}, sensitivity=measured, target="tflm")
+
+
+def test_losses_measured_where_the_others_are_rounded_are_differences_of_the_whole() -> None:
+    model, budget = net(), {"average_bits": 4.5}
+    found = kc.mixed_precision(model, X, budget, weights=(2, 4, 8), refine=2)
+    assert len(found.joint) >= 1
+    # The least is that of the model returned.
+    real, made = np.array(model(X)), np.array(found.model(X))
+    assert min(found.joint) == pytest.approx(((made - real) ** 2).sum() / (real**2).sum(), rel=1e-3)
+    plain = kc.mixed_precision(model, X, budget, weights=(2, 4, 8), sensitivity=found.sensitivity)
+    first = ((np.array(plain.model(X)) - real) ** 2).sum() / (real**2).sum()
+    assert found.joint[0] == pytest.approx(first, rel=1e-3)
+    assert min(found.joint) <= found.joint[0]
+    assert found.costs["average_bits"] <= 4.5
+
+
+def test_16_bits_beside_8_where_they_pay() -> None:
+    model = net()
+    found = kc.mixed_precision(model, X, {"bops": 0.09}, weights=(8,), activations=(8, 16))
+    bits = {each.name: each.bits for each in found.choices if each.kind == "activations"}
+    assert set(bits.values()) == {8, 16}
+    artifact = kc.convert(found.model, **found.convert_options)
+    assert (artifact.mode, artifact.float_ops) == ("int8", ())
+    assert kc.verify(artifact, found.model, X[:8]).ok
+    assert found.costs["bops"] == kc.Bops().of(found.model)
+
+
 def test_softmax_separable_and_layers_left_out() -> None:
     keras.utils.set_random_seed(0)
     image = keras.Input((10, 10, 2), name="image")
@@ -115,16 +193,24 @@ def test_softmax_separable_and_layers_left_out() -> None:
 
 def test_shown(measured) -> None:
     found = kc.mixed_precision(net(), X, {"average_bits": 4.0}, sensitivity=measured)
+    assert set(found.baselines) == {"milp", "greedy", "uniform"}
+    assert found.baselines["milp"] == pytest.approx(sum(each.loss for each in found.choices))
+    assert found.baselines["milp"] <= found.baselines["greedy"] <= found.baselines["uniform"]
+    assert f"uniform {found.baselines['uniform']:.3g}" in repr(found)
+    assert "all, by uniform" in str(found)
     assert "average_bits" in str(found)
     assert "of at most 4" in repr(found)
 
 
 def test_bad_input(measured) -> None:
     model = net()
-    with pytest.raises(ValueError, match="Expected a budget of bytes, bops, average_bits, each once.*Received: 0.5 of"):
-        kc.mixed_precision(model, X, {"latency": 0.5})
-    with pytest.raises(ValueError, match="Expected `activations` of 2 to 8 bits"):
-        kc.mixed_precision(model, X, {"bops": 0.5}, activations=(8, 16))
+    with pytest.raises(ValueError, match="Expected a budget of bytes, latency, arena, bops, average_bits, each once"):
+        kc.mixed_precision(model, X, {"macs": 0.5})
+    with pytest.raises(ValueError, match="on the target of the file. Received: target='litert', arena on 'tflm'"):
+        kc.mixed_precision(model, X, {"arena": 20_000}, sensitivity=measured)
+    data = X, np.zeros(64, int)
+    with pytest.raises(ValueError, match="Expected refine=0 for method='hessian'"):
+        kc.mixed_precision(model, data, {"bops": 0.5}, method="hessian", loss="mse", refine=1)
     with pytest.raises(ValueError, match="Expected `weights` of 2 to 8 bits"):
         kc.mixed_precision(model, X, {"bops": 0.5}, weights=(8, 16))
     with pytest.raises(ValueError, match="Expected `solver` out of"):

@@ -96,3 +96,4 @@ class Requantize(Rule):
     """A QUANTIZE between two grids, of a point behind a point."""
 
     handles = ("QUANTIZE",)
+    takes_widths = True

@@ -43,10 +43,16 @@ class Rule:
     """Lowering of the operators in `handles`; the free case: any grid in, any grid out.
 
     A subclass registers itself for each name in its `handles`.
+
+    Class attributes:
+        handles: Kinds of operators.
+        bits: Widths of integers that it has kernels for.
+        takes_widths: Whether its tensors may differ in width: it moves integers, or has them moved before it.
     """
 
     handles: ClassVar[tuple[str, ...]] = ()
     bits: ClassVar[tuple[int, ...]] = (8, 16)
+    takes_widths: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -22,6 +22,7 @@ class SameScale(Rule):
         "RESIZE_BILINEAR", "UNPACK", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
         "TILE", "BROADCAST_TO", "REVERSE_V2", "REDUCE_MAX", "REDUCE_MIN",
     )  # fmt: skip
+    takes_widths = True
 
     def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
         return inputs[0] if len(inputs) == len(graph.float_inputs(op)) == 1 else None
@@ -118,6 +119,7 @@ class Joined(Rule):
         "SELECT_V2",
         "SELECT",
     )
+    takes_widths = True
 
     def infer_output(self, graph: Graph, op: Any, inputs: list[Grid]) -> Grid | None:
         agreed = len(inputs) == len(graph.float_inputs(op)) and len(set(inputs)) == 1

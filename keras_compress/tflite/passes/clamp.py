@@ -35,7 +35,8 @@ def clamp_points(state: Lowering, lowest: Mapping[str, int], points: dict[str, i
             clipped = producer is not None and _clips(state.graph, producer) and limit == grid.zero_point
             done[tensor] = tensor if clipped else _clamp(state.graph, tensor, grid, limit, producer)
             if not clipped:
-                state.notes.append(f"MAXIMUM at {name!r}: a signed activation of fewer bits than 8")
+                what = "whose range was trained" if grid.bits == 16 else "of fewer bits than 8"
+                state.notes.append(f"MAXIMUM at {name!r}: a signed activation {what}")
         points[name] = done[tensor]
 
 
