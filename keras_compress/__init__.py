@@ -46,18 +46,20 @@ __all__ = sorted(_NAMES)  # noqa: PLE0605 - read from the stub
 for _kind, _modules in {
     "cost": ("convert.file_bytes", "report.bit_costs", "runtime.arena", "runtime.latency", "structured.cost"),
     "entry_point": ("factorization.factorize", "post_training.quantize"),
+    "file_runner": ("runtime.deployed",),
     "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
     "probe": ("runtime.arena_probe",),
     "report": ("report.sensitivity_plot",),
+    "teaching": ("distillation.distill",),
     "target": ("runtime.litert", "runtime.tflm"),
 }.items():
     provide(_kind, *(f"{__name__}.{module}" for module in _modules))
 
 # Registered classes are found here without being listed: those of others, and Keras's loader and recipes know ours.
-_METHODS = ("pruning", "clustering", "quantizers", "structured")
+_METHODS = ("pruning", "clustering", "quantizers", "distillation", "structured")
 _KINDS = (
     *("schedule", "weight_transform", "activation_quantizer", "gradient_quantizer", "constraint", "layer"),
-    *("channel_criterion", "cost"),
+    *("channel_criterion", "cost", "distillation"),
 )
 # Old name -> where it is; old names work for one release.
 _MOVED = {"datasets": "demo.datasets", "models": "demo.models"}

@@ -23,6 +23,7 @@ from keras_compress.convert.freeze import has_points
 from keras_compress.core.global_state import set_seeds
 from keras_compress.core.outputs import check_not_read, check_output
 from keras_compress.data.training import Training
+from keras_compress.distillation.record import lessons
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
 from keras_compress.report.page.report import page_figures
@@ -49,13 +50,14 @@ _QUANTIZING = ("quantize_model", "quantize_post_training")
 
 def compress(values: flags.FlagValues) -> None:
     """`keras-compress compress`."""
-    read = {f"--{key}": getattr(values, key) for key in ("model", "data", "recipe")}
+    read = {f"--{key}": getattr(values, key) for key in ("model", "data", "recipe", "teacher")}
     written = (_TRAINED, _CONVERTED, cli_report.FILE_NAME, cli_report.FIGURES_NAME, cli_report.PAGE_NAME)
     for name in written:
         check_not_read(Path(values.out) / name, read, "what is written to --out")
     recipe = Recipe.load(values.recipe)
     data = Data.load(values.data)
     model = load_model(values.model)
+    teacher = load_model(values.teacher) if values.teacher else None
     _check_storage(values, model, recipe)
     folder = make_folder(values.out)
     x, y = data.part("train", "")
@@ -68,7 +70,8 @@ def compress(values: flags.FlagValues) -> None:
     with cli_report.collected_warnings() as notes:
         # Before the training: what cannot be converted at all is refused at once.
         original = convert_model(model, mode="float32")
-        compressed = _train(model, recipe, x, y, task, values)
+        compressed = _train(model, recipe, x, y, task, values, teacher)
+        taught = [f"Taught by {line}." for line in lessons(compressed)]
         _save_trained(compressed, folder / _TRAINED)
         artifact = _deployable(compressed, x, values)
         artifact.save(folder / _CONVERTED)
@@ -86,7 +89,7 @@ def compress(values: flags.FlagValues) -> None:
         "task": task.name,
         "loss": task.reason,
         "stages": _named_metric(rows, task, said),
-        "notes": [*said, *_calibrated(artifact, split), *artifact.notes, *notes],
+        "notes": [*said, *taught, *_calibrated(artifact, split), *artifact.notes, *notes],
     }
     cli_report.save(report, folder)
     figures = page_figures(rows, artifact.content, artifact=artifact, model=compressed, original=model, x=x_test)
@@ -118,7 +121,9 @@ def _other_than(taken: str, name: str) -> str:
     return name if name != taken else f"{name} recipe"
 
 
-def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues) -> keras.Model:
+def _train(
+    model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues, teacher: Any
+) -> keras.Model:
     training = Training(decay=False, batch_size=values.batch_size, seed=None, jit_compile="auto")
     steps_per_epoch = training.on(x, y).steps_per_epoch
     set_seeds(values.seed, model)
@@ -131,7 +136,7 @@ def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, v
             shown.on(x, y)(stage_model, stage)
 
         few = x[:CALIBRATION_SAMPLES] if any(_takes_inputs(stage) for stage in recipe.stages) else None
-        return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit, data=few)
+        return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit, data=few, teacher=teacher)
 
 
 def _takes_inputs(stage: Stage) -> bool:

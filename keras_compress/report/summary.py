@@ -20,6 +20,7 @@ from keras_compress.core.slots import Slot, skip_reason
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
+from keras_compress.distillation.record import lessons
 from keras_compress.factorization.record import factorization_of
 from keras_compress.graph import graph
 from keras_compress.graph.model import check_model, inner, slots_in
@@ -100,6 +101,7 @@ class ModelSummary(Shown):
         passes: What passes of post-training quantization changed, layer by layer; `None` without any.
         passes_said: What these passes did and left, a line each.
         factorized: What `factorize` did and left, a line for each layer.
+        lessons: Who taught the model and how, a line for each training.
     """
 
     name: str
@@ -110,6 +112,7 @@ class ModelSummary(Shown):
     passes: PassReport | None = None
     passes_said: tuple[str, ...] = ()
     factorized: tuple[str, ...] = ()
+    lessons: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -181,6 +184,7 @@ class ModelSummary(Shown):
         said += self._missed()
         said += [f"Post-training: {line}." for line in self.passes_said]
         said += [f"Low rank: {line}." for line in self.factorized]
+        said += [f"Taught by {line}." for line in self.lessons]
         said += [
             f"Not finite: {number:,} training batches at {path} held NaN or infinite values: the range leaves them out."
             for path, number in self.not_finite
@@ -257,6 +261,7 @@ def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) ->
         passes=record.report,
         passes_said=record.notes,
         factorized=() if factorization is None else tuple(factorization.lines()),
+        lessons=lessons(model),
     )
     if print_fn is not None:
         print_fn(str(found))
