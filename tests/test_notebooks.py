@@ -124,6 +124,19 @@ def test_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["bytes"] < 20_000
 
 
+def test_low_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAST", "1")
+    notebook = executed(read(FOLDER / "04_low_rank.ipynb"), tmp_path, monkeypatch)
+    (cell,) = [cell for cell in notebook.cells if "figures" in cell.metadata.get("tags", [])]
+    found = json.loads(text_of(cell))
+    whole, smaller = found["files"]["whole"], found["files"]["low rank"]
+    assert whole["verified"]
+    assert smaller["verified"]
+    assert smaller["macs"] <= 0.5 * whole["macs"]
+    assert smaller["accuracy"] >= whole["accuracy"] - 0.03
+    assert smaller["accuracy"] >= found["before_training"]
+
+
 CONVERSION = """
 import os
 os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
