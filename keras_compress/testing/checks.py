@@ -12,10 +12,11 @@ from keras import layers
 from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.transform import WeightTransform
+from keras_compress.distillation.loss import DistillationLoss
 from keras_compress.quantizers.activation import ActivationQuantizer
 from keras_compress.structured.criteria.criterion import Criterion
 from keras_compress.structured.prune import prune_channels
-from keras_compress.testing import activation_quantizers, criteria, schedules, weight_transforms
+from keras_compress.testing import activation_quantizers, criteria, distillation, schedules, weight_transforms
 from keras_compress.testing.sample import Sample, samples_of
 
 # NumPy 2 says it of each array that is made from a Keras variable: Keras's own `__array__` takes no `copy`.
@@ -26,6 +27,7 @@ CHECKS: dict[type, tuple[Callable[[Sample], None], ...]] = {
     ActivationQuantizer: activation_quantizers.CHECKS,
     Schedule: schedules.CHECKS,
     Criterion: criteria.CHECKS,
+    DistillationLoss: distillation.CHECKS,
 }
 
 
@@ -47,7 +49,8 @@ def check(cls: type, **arguments: Any) -> None:
     """Run everything that a method must do: configuration, saving, training that goes on, gradients, its promises.
 
     Args:
-        cls: A weight transform (pruner, clusterer, weight quantizer), activation quantizer, schedule or criterion.
+        cls: A weight transform (pruner, clusterer, weight quantizer), activation quantizer, schedule,
+            criterion or distillation loss.
         **arguments: Arguments of the constructor; by default those of its classmethod `samples()`, one after the other.
 
     Raises:

@@ -16,6 +16,7 @@ KIND_OF_FIXTURE = {
     "first_transform": "weight_transform",
     "quantizer": "activation_quantizer",
     "schedule": "schedule",
+    "distillation": "distillation",
 }
 
 
