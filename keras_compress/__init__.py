@@ -46,9 +46,11 @@ __all__ = sorted(_NAMES)  # noqa: PLE0605 - read from the stub
 for _kind, _modules in {
     "cost": ("convert.file_bytes", "report.bit_costs", "runtime.arena", "runtime.latency", "structured.cost"),
     "entry_point": ("post_training.quantize",),
+    "file_runner": ("runtime.deployed",),
     "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
     "probe": ("runtime.arena_probe",),
     "report": ("report.sensitivity_plot",),
+    "teaching": ("distillation.distill",),
     "target": ("runtime.litert", "runtime.tflm"),
 }.items():
     provide(_kind, *(f"{__name__}.{module}" for module in _modules))

@@ -18,6 +18,7 @@ from keras_compress.core.schedule import Schedule as Schedule
 from keras_compress.core.transform import WeightTransform as WeightTransform
 from keras_compress.core.wrapper import Compressed as Compressed
 from keras_compress.data.training import Training as Training
+from keras_compress.distillation.distill import distill as distill
 from keras_compress.distillation.loss import DistillationLoss as DistillationLoss
 from keras_compress.distillation.losses.attention import AttentionTransfer as AttentionTransfer
 from keras_compress.distillation.losses.contrastive import CRD as CRD
@@ -31,6 +32,9 @@ from keras_compress.distillation.losses.relational import RKDAngle as RKDAngle
 from keras_compress.distillation.losses.relational import RKDDistance as RKDDistance
 from keras_compress.distillation.losses.similarity import SimilarityPreserving as SimilarityPreserving
 from keras_compress.distillation.losses.soft_targets import SoftTargets as SoftTargets
+from keras_compress.distillation.outputs import TeacherOutputs as TeacherOutputs
+from keras_compress.distillation.teacher import Teacher as Teacher
+from keras_compress.distillation.teacher_outputs import teacher_outputs as teacher_outputs
 from keras_compress.graph.model import strip as strip
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression

@@ -49,13 +49,14 @@ _QUANTIZING = ("quantize_model", "quantize_post_training")
 
 def compress(values: flags.FlagValues) -> None:
     """`keras-compress compress`."""
-    read = {f"--{key}": getattr(values, key) for key in ("model", "data", "recipe")}
+    read = {f"--{key}": getattr(values, key) for key in ("model", "data", "recipe", "teacher")}
     written = (_TRAINED, _CONVERTED, cli_report.FILE_NAME, cli_report.FIGURES_NAME, cli_report.PAGE_NAME)
     for name in written:
         check_not_read(Path(values.out) / name, read, "what is written to --out")
     recipe = Recipe.load(values.recipe)
     data = Data.load(values.data)
     model = load_model(values.model)
+    teacher = load_model(values.teacher) if values.teacher else None
     _check_storage(values, model, recipe)
     folder = make_folder(values.out)
     x, y = data.part("train", "")
@@ -68,7 +69,7 @@ def compress(values: flags.FlagValues) -> None:
     with cli_report.collected_warnings() as notes:
         # Before the training: what cannot be converted at all is refused at once.
         original = convert_model(model, mode="float32")
-        compressed = _train(model, recipe, x, y, task, values)
+        compressed = _train(model, recipe, x, y, task, values, teacher)
         _save_trained(compressed, folder / _TRAINED)
         artifact = _deployable(compressed, x, values)
         artifact.save(folder / _CONVERTED)
@@ -118,7 +119,9 @@ def _other_than(taken: str, name: str) -> str:
     return name if name != taken else f"{name} recipe"
 
 
-def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues) -> keras.Model:
+def _train(
+    model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, values: flags.FlagValues, teacher: Any
+) -> keras.Model:
     training = Training(decay=False, batch_size=values.batch_size, seed=None, jit_compile="auto")
     steps_per_epoch = training.on(x, y).steps_per_epoch
     set_seeds(values.seed, model)
@@ -130,7 +133,7 @@ def _train(model: keras.Model, recipe: Recipe, x: Array, y: Array, task: Task, v
             shown = replace(training, loss=task.new_loss(), callbacks=[line.callback(what, stage.epochs)])
             shown.on(x, y)(stage_model, stage)
 
-        return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit)
+        return apply_recipe(model, recipe, steps_per_epoch=steps_per_epoch, fit=fit, teacher=teacher)
 
 
 def _save_trained(model: keras.Model, path: Path) -> None:

@@ -123,6 +123,8 @@ def _demo_flags(define: _Definer) -> None:
 def _compress_flags(define: _Definer) -> None:
     define.text("model", None, "Trained Keras model, a .keras file.")
     define.data("Data to train with; x_test, y_test to measure with.")
+    about = "A model to learn from beside the labels, a .keras file: by default --model where the recipe has a teacher."
+    define.text("teacher", None, about)
     define.text("recipe", "pcqat", "Name of a packaged recipe, or a JSON file.")
     define.text("out", "out", "Folder for the compressed models and report.json; made if it is not there.")
     define.file_target()

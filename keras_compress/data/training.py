@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_compress.core.global_state import set_seeds
+from keras_compress.core.registry import lookup
 
 # `fit(model, stage)`: compiles and trains for `stage.epochs`, in place.
 Fit = Callable[[keras.Model, Any], None]
@@ -31,9 +32,11 @@ class Training:
         callbacks: As for `fit`.
         jit_compile: As for `compile`; `False` starts sooner and is a little slower.
         fit: `fit(model, stage)` in place of all this: a function that compiles and trains a model.
+        teacher: A model to learn from beside the labels, several, or `kc.Teacher(model, method=..., alpha=...)`; see
+            `kc.distill`.
 
     Raises:
-        ValueError: For epochs, rates or a batch size that are not above 0.
+        ValueError: For epochs, rates or a batch size that are not above 0; for a teacher beside `fit`.
 
     >>> Training(epochs=2, learning_rate={"prune": 1e-3}).rate_of("prune", 1e-4)
     0.001
@@ -49,6 +52,7 @@ class Training:
     callbacks: Sequence[Any] = ()
     jit_compile: bool | str = False
     fit: Fit | None = None
+    teacher: Any = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "batch_size"):
@@ -56,6 +60,8 @@ class Training:
             values = given.values() if isinstance(given, Mapping) else () if given is None else [given]
             if not all(0 < value < math.inf for value in values):
                 raise ValueError(f"Expected `{name}` > 0. Received: {name}={given}")
+        if self.teacher is not None and self.fit is not None:
+            raise ValueError("Expected `teacher` or `fit`, a function that has one of its own. Received: both")
 
     def epochs_of(self, kind: str, default: int) -> int:
         """Epochs of one kind of step."""
@@ -101,10 +107,11 @@ class Fitting:
 
         Args:
             model: The model.
-            stage: What it is trained for, with `method`, `epochs` and `learning_rate`: a `Stage` of a recipe.
+            stage: What it is trained for, with `method`, `epochs` and `learning_rate`: a `Stage` of a recipe, whose
+                `teacher` counts where the training has none.
 
         Raises:
-            ValueError: Without a loss.
+            ValueError: Without a loss; for a teacher that does not fit.
         """
         training = self.training
         if training.seed is not None:
@@ -115,22 +122,34 @@ class Fitting:
         kind = getattr(stage, "method", "")
         epochs = training.epochs_of(kind, getattr(stage, "epochs", 1))
         rate = training.rate_of(kind, getattr(stage, "learning_rate", 1e-3))
-        model.compile(
+        loss = self._loss(model)
+        teacher = training.teacher if training.teacher is not None else getattr(stage, "teacher", None)
+        trained, y = self._taught(model, teacher, loss)
+        trained.compile(
             self._optimizer(rate, epochs),
-            self._loss(model),
+            loss,
             metrics=list(training.metrics) or None,
             jit_compile=training.jit_compile,
         )
-        model.fit(
+        trained.fit(
             self.x,
-            self.y,
-            batch_size=None if self.y is None else training.batch_size,
+            y,
+            batch_size=None if y is None else training.batch_size,
             epochs=epochs,
             verbose=0,
             callbacks=list(training.callbacks) or None,
             # Datasets are shuffled by themselves, and Keras warns where it is asked to.
             shuffle=not isinstance(self.x, tf.data.Dataset),
         )
+
+    def _taught(self, model: keras.Model, teacher: Any, loss: Any) -> tuple[keras.Model, Any]:
+        """What is compiled and fitted: the model with its targets, or what trains it by a teacher."""
+        if teacher is None:
+            return model, self.y
+        # What a step behind this one takes its loss from.
+        model.compile(loss=loss)
+        trained: keras.Model = lookup("teaching", "distill")(model, teacher)
+        return trained, lookup("teaching", "targets")(teacher, self.y)
 
     def _optimizer(self, rate: float, epochs: int) -> keras.optimizers.Optimizer:
         if not self.training.decay:

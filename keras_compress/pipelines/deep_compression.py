@@ -134,8 +134,7 @@ def deep_compression(
     sparsity of the whole, and retrains. Of the rounds within the budget, the sparsest is clustered and quantized,
     with training, and converted; if the file on its runtime loses more than the budget, the round before is taken.
 
-    To train with a teacher, give its probabilities as `y` and a loss for them: `keras.losses.CategoricalCrossentropy()`
-    of `t * teacher + (1 - t) * labels` is the sum of both losses.
+    `training=kc.Training(..., teacher=model)` teaches each step, by the model that was given or by a better one.
 
     Args:
         model: Trained float model. It is not changed.

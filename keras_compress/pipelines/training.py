@@ -71,6 +71,8 @@ class Trainer:
         if kept.callbacks:
             # Training changes their state, and hangs the model on them.
             later["callbacks"] = [type(each) for each in kept.callbacks]
+        if kept.teacher is not None:
+            later["teacher"] = kept.teacher
         return {
             **later,
             "epochs": self._epochs(),

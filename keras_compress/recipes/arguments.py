@@ -44,6 +44,17 @@ def check_config(stage: Mapping[str, Any], path: Path, source: str) -> None:
     _check_keys(config, known, [*path, "config"], source)
     _check_objects(config, [*path, "config"], source)
     _check_objects(stage.get("rules", []), [*path, "rules"], source)
+    if "teacher" in stage:
+        _check_teacher(stage, [*path, "teacher"], source)
+
+
+def _check_teacher(stage: Mapping[str, Any], path: Path, source: str) -> None:
+    if not stage.get("epochs", 1):
+        _refuse("no teacher where there are no epochs", path, source, stage["teacher"])
+    try:
+        lookup("teaching", "settings")(stage["teacher"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{error}, at {place_of(path)} of recipe {source}") from error
 
 
 def _parameters(made: Any, left_out: tuple[str, ...] = ("self",)) -> dict[str, inspect.Parameter]:

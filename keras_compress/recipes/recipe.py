@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Stage:
         rules: Exceptions for some layers.
         epochs: Epochs to train after it; 0 for none.
         learning_rate: Of that training.
+        teacher: How that training is taught: arguments of `kc.Teacher` but for the model, which is the one that
+            `compress` was given unless it was given a teacher. In what `fit` is called with, the `kc.Teacher` itself.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Stage:
     rules: tuple[Mapping[str, Any], ...] = ()
     epochs: int = 1
     learning_rate: float = 0.001
+    teacher: Any = None
 
     def apply(self, model: keras.Model, steps_per_epoch: int | None = None) -> keras.Model:
         """A copy of the model with this stage's method applied, to be trained for `epochs`.
@@ -141,6 +144,7 @@ def compress(
     *,
     steps_per_epoch: int | None = None,
     fit: Fit | None = None,
+    teacher: Any = None,
 ) -> keras.Model:
     """A copy of the model with all stages of a recipe applied.
 
@@ -151,20 +155,35 @@ def compress(
         fit: `kc.Training(...).on(x, y)`, or a function `fit(model, stage)` that compiles and trains for
             `stage.epochs`; called after each stage that has epochs. This is how stages were meant: one is trained
             before the next begins. Without it all are applied at once, to be trained together.
+        teacher: Who teaches each stage's training beside the labels: a model (the float original is the natural one),
+            several, or `kc.Teacher(model, method=..., alpha=...)`; see `kc.distill`. Stages that say `teacher` in the
+            recipe are taught by `model` without it. A function `fit` finds it as `stage.teacher`.
 
     Returns:
         A new model: trained with `fit`, to be compiled and trained without.
 
     Raises:
-        ValueError: For a mistake in the recipe (before anything is done), what a method refuses, or a training that
-            ends in numbers that are not finite.
+        ValueError: For a mistake in the recipe (before anything is done), what a method refuses, a training that
+            ends in numbers that are not finite, or a teacher without `fit`.
     """
-    for stage in Recipe.load(recipe).stages:
+    stages = [_taught(stage, teacher, model) for stage in Recipe.load(recipe).stages]
+    if fit is None and any(stage.teacher is not None for stage in stages):
+        raise ValueError(
+            "Expected `fit=kc.Training(...).on(x, y)`, the training that is taught. Received: a teacher, and fit=None"
+        )
+    for stage in stages:
         model = stage.apply(model, steps_per_epoch)
         if fit is not None and stage.epochs:
             with finite_training(model, stage.name):
                 fit(model, stage)
     return model
+
+
+def _taught(stage: Stage, teacher: Any, original: keras.Model) -> Stage:
+    """A stage that knows its teacher."""
+    if stage.teacher is None and teacher is None:
+        return stage
+    return replace(stage, teacher=lookup("teaching", "teacher")(teacher, original, stage.teacher or {}))
 
 
 def _path_of(source: str) -> Path:

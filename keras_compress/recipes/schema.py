@@ -31,6 +31,7 @@ _STAGE = {
         "config": {"type": "object"},
         "filters": _SELECTOR,
         "rules": {"type": "array", "items": _RULE},
+        "teacher": {"type": "object"},
         "epochs": {"type": "integer", "minimum": 0, "maximum": MOST_EPOCHS},
         "learning_rate": {"type": "number", "exclusiveMinimum": 0, "maximum": HIGHEST_RATE},
     },

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.core.affine import QuantSpec, dequantize, quantize_to_int
+from keras_compress.core.registry import register
 from keras_compress.data.samples import InputSpec, filled, of_samples, samples
 from keras_compress.runtime.process_target import check_header
 from keras_compress.runtime.target import Target, TensorSpec
+from keras_compress.runtime.target import target as find_target
 
 Array = NDArray[Any]
 _INTEGERS = {
@@ -107,3 +109,10 @@ def _as_real(array: Array, spec: TensorSpec) -> Array:
         return array
     real = dequantize(array.astype(np.float32), np.float32(spec.scales[0]), float(spec.zero_points[0]))
     return np.asarray(real)
+
+
+@register("file_runner", "tflite")
+def run_file(path: str | os.PathLike[str], x: Any) -> list[Array]:
+    """Outputs of a `.tflite` file on LiteRT, as real numbers."""
+    content, label = content_of(path)
+    return run(find_target("litert"), content, x, label)

@@ -1,0 +1,189 @@
+"""The model that trains a student: Keras's distiller, whose student runs once a batch and may be of any kind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from keras_compress.distillation.heads import Head, heads_of
+from keras_compress.distillation.loss import total
+from keras_compress.distillation.outputs import TeacherOutputs, unpacked
+from keras_compress.distillation.teacher import Source
+from keras_compress.graph.trace import as_graph
+from keras_compress.graph.watch import Watch
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of a distiller.
+
+    Attributes:
+        loss: The loss.
+        weight: Its weight among the others.
+        hints: Which hints it reads, by their place among all; none for the outputs.
+        layers: Layers that are trained for it.
+    """
+
+    loss: Any
+    weight: float
+    hints: tuple[int, ...]
+    layers: tuple[keras.layers.Layer, ...]
+
+    def value(self, teacher: Sequence[Any], student: Sequence[Any], kinds: Sequence[str], labels: Any) -> Tensor:
+        """The weighted loss, of `(logits, hints)` of each."""
+        if self.hints:
+            chosen = [[hints[n] for n in self.hints] for _, hints in (teacher, student)]
+        else:
+            chosen = [list(teacher[0]), list(student[0])]
+        if isinstance(self.loss, getattr(keras, "distillation").DistillationLoss):  # noqa: B009 - not in Keras 3.11
+            chosen = [each[0] if len(each) == 1 else each for each in chosen]
+        made = self.loss.compute_loss(*chosen, kinds=list(kinds), labels=labels, layers=list(self.layers))
+        return self.weight * ops.cast(made, "float32")
+
+
+class Quiet:
+    """A loss as Keras's distiller checks it when it is made; the terms are computed elsewhere."""
+
+    def validate_model_compatibility(self, teacher: Any, student: Any) -> None:
+        """Checked before."""
+
+
+class Frozen(keras.Model):
+    """A teacher as Keras's distiller holds one: without variables, so that nothing of it is trained or saved."""
+
+    def __init__(self, source: Source | TeacherOutputs, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+
+    @property
+    def models(self) -> list[keras.Model]:
+        """The models that teach; none where their outputs were kept."""
+        return [] if isinstance(self.source, TeacherOutputs) else self.source.models
+
+
+class Distiller(keras.distillation.Distiller):  # type: ignore[misc]
+    """Trains `student` with labels and a teacher; made by `kc.distill`, compiled and fitted like any model.
+
+    **Loss** `(1 - alpha) task + alpha sum_i w_i term_i`, with the losses of regularizers and layers beside it. The
+    logs have `student_loss`, `distillation_loss` and `total_loss`, as Keras's has.
+
+    Where Keras's distiller differs: it calls the student twice a batch where there are hints (so that masks and moving
+    averages move twice), drops sample weights, regularizers and `add_loss`, marks the teacher as not trainable for
+    good, tracks its weights, and reads hints of plain graphs only.
+
+    Attributes:
+        student: The model that is trained, and that stays.
+        teacher: What teaches; `teacher.models` are the models.
+        alpha: Share of the terms.
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        source: Source | TeacherOutputs,
+        terms: Sequence[Term],
+        hints: Sequence[str],
+        alpha: float,
+        kinds: Sequence[str | None],
+    ) -> None:
+        held = Frozen(source, name="teacher")
+        super().__init__(held, student, [Quiet() for _ in terms], [term.weight for term in terms], 1.0 - alpha)
+        self.alpha = alpha
+        self.terms = tuple(terms)
+        # Tracked, so that they are trained and saved in checkpoints.
+        self.added = [layer for term in terms for layer in term.layers]
+        self._watch = Watch(student, hints)
+        self._given_kinds = list(kinds)
+        self._graph = [as_graph(student)]
+        self._seen = threading.local()
+        self._own_heads = heads_of(self._graph[0], self._given_kinds, getattr(student, "loss", None))
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        outputs, self._seen.hints = self._watch.run(inputs, training=training, **kwargs)
+        return outputs
+
+    def compile(self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
+        """As of any model: the loss is that of the labels.
+
+        Args:
+            optimizer: As for `keras.Model.compile`.
+            loss: The same; none is needed with `alpha=1`.
+            metrics: The same, of the student's outputs.
+            **kwargs: The same.
+
+        Raises:
+            ValueError: Without a loss where labels count.
+        """
+        if loss is None and self.alpha < 1.0:
+            raise ValueError(
+                "Expected `loss` for the labels, or alpha=1 for a training without them. Received: loss=None, "
+                f"alpha={self.alpha:g}"
+            )
+        keras.Model.compile(self, optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        if loss is not None:
+            self._own_heads = heads_of(self._graph[0], self._given_kinds, loss)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
+        """The whole loss of a batch; see `Distiller`."""
+        if y_pred is None:
+            y_pred = self(x, training=training)
+        hints, self._seen.hints = self._seen.hints, None
+        labels, kept = self._targets(y)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        terms = self._of_teacher(x, labels, y_pred, hints, kept) / replicas
+        others = total([ops.zeros(()), *(ops.cast(each, "float32") / replicas for each in self.losses)])
+        if self.alpha < 1.0:
+            task = ops.cast(keras.Model.compute_loss(self, x, labels, y_pred, sample_weight), "float32")
+            # The others are in the task's loss too.
+            whole = (1.0 - self.alpha) * task + self.alpha * (terms + others)
+            self.student_loss_tracker.update_state(task * replicas)
+        else:
+            whole = terms + others
+        self.distillation_loss_tracker.update_state(terms * replicas)
+        self.total_loss_tracker.update_state(whole * replicas)
+        return whole
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return super().compute_metrics(x, self._targets(y)[0], y_pred, sample_weight)
+
+    def _targets(self, y: Any) -> tuple[Any, Any]:
+        return unpacked(y) if isinstance(self.teacher.source, TeacherOutputs) else (y, None)
+
+    def _of_teacher(self, x: Any, labels: Any, y_pred: Any, hints: Sequence[Any], kept: Any) -> Tensor:
+        source = self.teacher.source
+        values = (kept, []) if kept is not None else source.values(x)
+        of_teacher = source.heads if kept is not None else source.heads()[0]
+        both = (values[0], [head.logits(out) for head, out in zip(self._own_heads, tree.flatten(y_pred), strict=True)])
+        pairs = [_comparable(*each) for each in zip(*both, of_teacher, self._own_heads, strict=True)]
+        logits = tuple(zip(*pairs, strict=True))
+        kinds = [head.kind for head in self._own_heads]
+        return total(term.value((logits[0], values[1]), (logits[1], hints), kinds, labels) for term in self.terms)
+
+    def get_config(self) -> dict[str, Any]:
+        """Refused: what is kept of a distillation is the student.
+
+        Raises:
+            ValueError: Always, with the cure.
+        """
+        raise ValueError(
+            "Expected `distiller.student` to be saved, or `distiller.save_weights(...)` to go on with. "
+            "Received: a distiller, which holds a teacher"
+        )
+
+
+def _comparable(teacher: Tensor, student: Tensor, of_teacher: Head, of_student: Head) -> tuple[Tensor, Tensor]:
+    """Logits on one footing: those out of probabilities are known but for a number that is added to all."""
+    teacher = ops.cast(teacher, "float32")
+    if of_student.kind == "softmax" and (of_teacher.probabilities or of_student.probabilities):
+        teacher, student = (each - ops.mean(each, axis=-1, keepdims=True) for each in (teacher, student))
+    return teacher, student

@@ -1,0 +1,174 @@
+"""What the outputs of a model are: classes, labels or numbers; logits of them, whatever the model gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from keras_compress.core import keras_private
+from keras_compress.core.kinds_of_layers import is_graph
+from keras_compress.distillation.loss import KINDS, Shape
+from keras_compress.graph.graph import functional
+
+Tensor = Any
+# Probabilities closer to 0 (or 1) than this have no logarithm worth learning.
+_LEAST = 1e-7
+_REGRESSION = {
+    *("meansquarederror", "meanabsoluteerror", "meanabsolutepercentageerror", "meansquaredlogarithmicerror"),
+    *("mse", "mae", "mape", "msle", "huber", "logcosh", "poisson", "cosinesimilarity"),
+}
+_OF_LABELS = {"binarycrossentropy", "binaryfocalcrossentropy"}
+# Layers that change the form of an output, or its grid, not what it is.
+_LOOKED_THROUGH = {"Reshape", "Flatten", "Permute", "Dropout", "Identity", "Cropping1D", "QuantizeActivation"}
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output of a model.
+
+    Attributes:
+        kind: `"softmax"`, `"sigmoid"` or `"linear"`.
+        probabilities: Whether the model gives probabilities, and not the logits of them.
+    """
+
+    kind: str
+    probabilities: bool = False
+
+    def logits(self, values: Tensor) -> Tensor:
+        """Logits of an output in float32; numbers as they are.
+
+        >>> [round(float(n), 4) for n in Head("softmax", True).logits(ops.array([[0.25, 0.75]]))[0]]
+        [-1.3863, -0.2877]
+        """
+        values = ops.cast(values, "float32")
+        if not self.probabilities or self.kind == "linear":
+            return values
+        least = ops.clip(values, _LEAST, 1.0 - _LEAST)
+        return ops.log(least) if self.kind == "softmax" else ops.log(least) - ops.log(1.0 - least)
+
+
+def heads_of(graph: keras.Model, kinds: Sequence[str | None], losses: Any = None) -> list[Head]:
+    """The heads of a model, in Keras's order.
+
+    Args:
+        graph: The model, as a graph.
+        kinds: What they are, `None` for one that is to be found: by its activation, by the loss, or else scores of
+            classes where there are several, a number where there is one.
+        losses: As for `compile`, structured as the outputs where there are several.
+    """
+    of_losses = _losses_of(losses, graph)
+    found = [_activation(tensor) for tensor in graph.outputs]
+    return [
+        _head(activation, kind, loss, tensor.shape)
+        for activation, kind, loss, tensor in zip(found, kinds, of_losses, graph.outputs, strict=True)
+    ]
+
+
+def _head(activation: str | None, kind: str | None, loss: Any, shape: Shape) -> Head:
+    if activation in ("softmax", "sigmoid"):
+        return Head(kind or activation, probabilities=True)
+    if kind is not None:
+        return Head(kind, probabilities=kind != "linear" and _of_probabilities(loss))
+    name = _name(loss)
+    if name in _REGRESSION or activation is not None:
+        return Head("linear")
+    if name in _OF_LABELS:
+        return Head("sigmoid", _of_probabilities(loss))
+    if "crossentropy" in name or name == "kldivergence":
+        return Head("softmax", _of_probabilities(loss))
+    return Head("softmax" if shape[-1] is None or shape[-1] > 1 else "linear")
+
+
+def _of_probabilities(loss: Any) -> bool:
+    """Whether a loss takes probabilities: then the model gives them, by an activation that is not seen from here."""
+    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+    return "crossentropy" in _name(loss) and not config.get("from_logits", False)
+
+
+def _losses_of(losses: Any, graph: keras.Model) -> list[Any]:
+    """The loss of each output, `None` where none is known."""
+    count = len(graph.outputs)
+    if isinstance(losses, Mapping):
+        return [losses.get(name) for name in keys_of(graph)]
+    listed = list(losses) if isinstance(losses, (list, tuple)) else [losses] * count
+    return listed if len(listed) == count else [None] * count
+
+
+def _name(loss: Any) -> str:
+    """The plain name of a loss, of its function or class: `"meansquarederror"`."""
+    loss = type(loss) if isinstance(loss, keras.losses.Loss) else loss
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
+    return str(name).replace("_", "").lower()
+
+
+def keys_of(graph: keras.Model) -> list[str]:
+    """The names of the outputs, in Keras's order: keys of a dict, or names of the layers that make them."""
+    structure = keras_private.outputs_structure(functional(graph))
+    return sorted(structure) if isinstance(structure, dict) else list(graph.output_names)
+
+
+def _activation(tensor: Any) -> str | None:
+    """The activation that an output comes out of: its name, `None` where it is linear or not seen."""
+    while True:
+        operation, node = keras_private.maker(tensor), keras_private.call_node(tensor)
+        if is_graph(operation):
+            number = next(n for n, each in enumerate(node.outputs) if each is tensor)
+            tensor = functional(operation).outputs[number]
+            continue
+        name = type(operation).__name__
+        if name in ("Softmax", "Sigmoid"):
+            return name.lower()
+        if name not in _LOOKED_THROUGH or not node.input_tensors:
+            break
+        tensor = node.input_tensors[0]
+    activation = getattr(operation, "activation", None)
+    found = getattr(activation, "__name__", None) if activation is not None else None
+    return None if found in (None, "linear") else found
+
+
+def kinds_given(given: Any, count: int, keys: Sequence[str]) -> list[str | None]:
+    """What a user says of the heads, one entry for each.
+
+    Args:
+        given: A kind for all, a list or dict of kinds, or `None`.
+        count: How many heads there are.
+        keys: Their names.
+
+    Raises:
+        ValueError: For another kind, or another number of them.
+    """
+    if isinstance(given, Mapping):
+        unknown = set(given) - set(keys)
+        listed = [given.get(key) for key in keys]
+    else:
+        unknown = set()
+        listed = list(given) if isinstance(given, (list, tuple)) else [given] * count
+    if unknown or len(listed) != count or any(each is not None and each not in KINDS for each in listed):
+        raise ValueError(
+            f"Expected `heads` out of {KINDS} for the outputs {list(keys)}, one for all or one for each. "
+            f"Received: heads={given!r}"
+        )
+    return listed
+
+
+def check_fit(teacher: keras.Model, student: keras.Model) -> None:
+    """Refuse graphs whose outputs cannot be compared.
+
+    Raises:
+        ValueError: For another number, other keys or shapes.
+    """
+    structures = [keras_private.outputs_structure(functional(each)) for each in (teacher, student)]
+    keys = [sorted(each) if isinstance(each, dict) else None for each in structures]
+    shapes = [[tuple(t.shape) for t in tree.flatten(each)] for each in structures]
+    if None not in keys and keys[0] != keys[1]:
+        raise ValueError(f"Expected a teacher with the student's outputs {keys[1]}. Received: {keys[0]}")
+    if len(shapes[0]) != len(shapes[1]) or any(map(_differ, *shapes)):
+        raise ValueError(f"Expected a teacher with outputs of the student's shapes {shapes[1]}. Received: {shapes[0]}")
+
+
+def _differ(first: Shape, second: Shape) -> bool:
+    return len(first) != len(second) or any(None not in (a, b) and a != b for a, b in zip(first, second, strict=True))

@@ -1,0 +1,352 @@
+"""The distiller: any student, any teacher, and nothing of the user's changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+from tests_distillation import dense
+
+import keras_compress as kc
+from keras_compress.core.quiet import ignored_warnings
+from keras_compress.graph.model import compressed_layers
+
+CE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def weights(model: keras.Model) -> list[np.ndarray]:
+    return [np.array(each) for each in model.get_weights()]
+
+
+def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def fitted(distiller: keras.Model, x: Any, y: Any, loss: Any = CE, epochs: int = 1, **kwargs: Any) -> keras.Model:
+    """Trained eagerly: there is nothing to compile for so few steps."""
+    distiller.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
+    distiller.fit(x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, **kwargs)
+    return distiller
+
+
+def loss_of(student: keras.Model, teacher: Any, x: Any, method: Any = "soft_targets", **kwargs: Any) -> float:
+    distiller = kc.distill(student, teacher, method, alpha=1.0, **kwargs)
+    return float(distiller.compute_loss(x, y_pred=distiller(x)))
+
+
+def copy_of(model: keras.Model) -> keras.Model:
+    made = keras.models.clone_model(model)
+    made.set_weights(model.get_weights())
+    return made
+
+
+def test_where_keras_is_right_it_is_keras(student, teacher, x, y) -> None:
+    """Soft targets and labels of a plain student: the same steps as `keras.distillation.Distiller`."""
+    theirs = copy_of(student)
+    # By default, a function, it takes the divergence of the logits themselves.
+    loss = keras.distillation.LogitsDistillation(3.0, keras.losses.KLDivergence())
+    fitted(keras.distillation.Distiller(copy_of(teacher), theirs, loss, student_loss_weight=0.25), x, y)
+    fitted(kc.distill(student, teacher, kc.SoftTargets(3.0), alpha=0.75), x, y)
+    for ours, other in zip(weights(student), weights(theirs), strict=True):
+        np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_of_keras_stands_beside_ours(student, teacher, x) -> None:
+    logits = teacher(x), student(x)
+    soft = float(kc.SoftTargets(3.0).compute_loss(*logits))
+    squared = float(ops.mean(ops.square(logits[0] - logits[1])))
+    mse = keras.distillation.FeatureDistillation("mse", "out", "out")
+    methods = [kc.SoftTargets(3.0), keras.distillation.LogitsDistillation(3.0), mse]
+    assert loss_of(student, teacher, x, methods, weights=[0.0, 1.0, 2.0]) == pytest.approx(soft + 2 * squared, rel=1e-4)
+
+
+def test_only_the_student_is_trained(student, teacher, x, y) -> None:
+    before, start = weights(teacher), weights(student)
+    distiller = fitted(kc.distill(student, teacher, hints=["hidden"], method=["soft_targets", "fit_nets"]), x, y)
+    assert same(weights(teacher), before)
+    assert teacher.trainable
+    assert len(teacher.trainable_variables) == 6
+    assert not same(weights(student), start)
+    assert distiller.student is student
+    assert distiller.teacher.models == [teacher]
+    assert isinstance(distiller, keras.distillation.Distiller)
+    regressor = {"regressor_0/kernel", "regressor_0/bias"}
+    assert {v.path for v in distiller.trainable_variables} == {v.path for v in student.variables} | regressor
+
+
+def test_the_whole_loss(student, teacher, x, y) -> None:
+    """Labels with their weights, a regularizer, `add_loss` of a layer, and the teacher's term."""
+    inputs = keras.Input((6,))
+    made = layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
+    made = layers.Dense(3)(layers.ActivityRegularization(l2=0.01)(made))
+    student = keras.Model(inputs, made)
+    distiller = kc.distill(student, teacher, kc.LogitMatching(), alpha=0.25)
+    distiller.compile("sgd", CE, jit_compile=False)
+    share = np.linspace(0.0, 2.0, 32).astype(np.float32)
+    found = distiller.evaluate(x, y, batch_size=32, sample_weight=share, verbose=0, return_dict=True)
+    task = float(CE(y, student(x), share))
+    term = 0.5 * float(ops.mean(ops.sum(ops.square(teacher(x) - student(x)), -1)))
+    others = float(sum(student.losses))
+    assert others > 0.01
+    assert found["loss"] == pytest.approx(0.75 * task + 0.25 * term + others, rel=1e-4)
+    assert found["distillation_loss"] == pytest.approx(term, rel=1e-4)
+
+
+def test_masks_and_averages_move_once_a_batch(student, teacher, x, y) -> None:
+    """The student runs once, hints or not."""
+    pruned = kc.prune_low_magnitude(student, kc.ConstantSparsity(0.5, begin_step=0, end_step=4))
+    quantized = kc.quantize_model(pruned)
+    fitted(kc.distill(quantized, teacher, ["soft_targets", "fit_nets"], hints=["hidden"]), x, y, epochs=2)
+    pruners = [t for _, each in compressed_layers(quantized) for t in each.transform_list if isinstance(t, kc.Pruner)]
+    assert {int(pruner.step) for pruner in pruners} == {4}
+    assert np.mean(np.array(kc.strip(quantized).get_layer("hidden").kernel) == 0) >= 0.5
+    assert kc.convert(quantized).mode == "int8"
+
+
+class Block(layers.Layer):
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inside = layers.Dense(units, "relu")
+
+    def call(self, x: Any) -> Any:
+        return self.inside(x) * 2.0
+
+
+class Written(keras.Model):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.blocks = [Block(4), Block(5)]
+        self.head = layers.Dense(3)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def nested(width: int) -> keras.Model:
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(width, "relu", name="deep")], name="encoder")
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, layers.Dense(3, name="out")(inner(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("make", "hint", "shape"),
+    [
+        (lambda: nested(5), "encoder/deep", 5),
+        (lambda: nested(5), "deep", 5),
+        (lambda: nested(5), "encoder", 5),
+        (Written, "blocks/1", 5),
+        (Written, "blocks/1/inside", 5),
+        (lambda: kc.quantize_model(nested(5)), "deep", 5),
+    ],
+    ids=["path", "name", "model", "block", "inside", "wrapped"],
+)
+def test_hints_of_any_model(make, hint, shape, teacher, x, y) -> None:
+    student = make()
+    if not student.built:
+        student(x)
+    distiller = kc.distill(student, teacher, "fit_nets", hints=[("hidden", hint)], alpha=1.0)
+    (regressor,) = distiller.added
+    assert tuple(regressor.kernel.shape) == (shape, 16)
+    start = weights(student)
+    with ignored_warnings("Gradients do not exist"):
+        fitted(distiller, x, None, loss=None)
+    moved = [not np.array_equal(a, b) for a, b in zip(start, weights(student), strict=True)]
+    # The layer and what is before it learn, what is behind it does not: out's kernel and bias, or the last Dense's.
+    names = [variable.path for variable in student.weights]
+    trained = {name for name, each in zip(names, moved, strict=True) if each}
+    assert any("deep" in name or "inside" in name or "block" in name for name in trained)
+    assert not [name for name in trained if name.startswith("out/") or "dense_2" in name]
+    assert "call" not in vars(distiller.student)
+    np.testing.assert_allclose(np.array(distiller(x)), np.array(student(x)), rtol=1e-6)
+
+
+def test_a_layer_that_is_called_twice_is_no_hint(teacher, x) -> None:
+    shared = layers.Dense(6, "relu", name="shared")
+    inputs = keras.Input((6,))
+    student = keras.Model(inputs, layers.Dense(3)(shared(shared(inputs))))
+    with pytest.raises(ValueError, match="Expected a layer that is called once .* Received: 'shared'.*called 2 times"):
+        kc.distill(student, teacher, "fit_nets", hints=[("hidden", "shared")])
+
+
+def with_activation(model: keras.Model, activation: str) -> keras.Model:
+    return keras.Model(model.inputs, layers.Activation(activation)(model.output), name=f"{model.name}_{activation}")
+
+
+@pytest.mark.parametrize("method", ["soft_targets", "decoupled_kd"])
+def test_probabilities_are_as_good_as_logits(method, student, teacher, x) -> None:
+    expected = loss_of(student, teacher, x, method)
+    assert expected > 0.001
+    for s, t in ((1, 0), (0, 1), (1, 1)):
+        models = (
+            with_activation(student, "softmax") if s else student,
+            with_activation(teacher, "softmax") if t else teacher,
+        )
+        assert loss_of(*models, x, method) == pytest.approx(expected, rel=1e-4)
+
+
+def test_labels_and_numbers(student, teacher, x) -> None:
+    logits = teacher(x), student(x)
+    labels = float(kc.SoftTargets().compute_loss(*logits, kinds=["sigmoid"]))
+    numbers = float(kc.SoftTargets().compute_loss(*logits, kinds=["linear"]))
+    assert loss_of(with_activation(student, "sigmoid"), with_activation(teacher, "sigmoid"), x) == pytest.approx(
+        labels, rel=1e-4
+    )
+    assert loss_of(student, teacher, x, heads="linear") == pytest.approx(numbers, rel=1e-4)
+    assert labels != pytest.approx(numbers, rel=0.01)
+
+
+def test_the_loss_says_what_an_output_is(student, teacher, x) -> None:
+    student.compile(loss="mse")
+    assert loss_of(student, teacher, x) == pytest.approx(loss_of(student, teacher, x, heads="linear"))
+    student.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    assert loss_of(student, teacher, x) == pytest.approx(loss_of(student, teacher, x, heads="sigmoid"))
+
+
+def detector(width: int) -> keras.Model:
+    inputs = keras.Input((8, 8, 1))
+    map_ = layers.Conv2D(width, 3, padding="same", activation="relu", name="map")(inputs)
+    boxes = layers.Conv2D(4, 1, name="boxes")(map_)
+    classes = layers.Conv2D(3, 1, activation="softmax", name="classes")(map_)
+    return keras.Model(inputs, {"boxes": boxes, "classes": classes})
+
+
+def test_a_detector_with_two_heads() -> None:
+    x = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
+    student, teacher = detector(2), detector(6)
+    distiller = kc.distill(
+        student, teacher, ["soft_targets", "attention_transfer"], hints=["map"], heads={"boxes": "linear"}
+    )
+    losses = {"boxes": "huber", "classes": "sparse_categorical_crossentropy"}
+    y = {"boxes": np.zeros((8, 8, 8, 4), np.float32), "classes": np.ones((8, 8, 8), np.int32)}
+    history = []
+    distiller.compile(keras.optimizers.Adam(0.02), losses, run_eagerly=True)
+    for _ in range(2):
+        history.append(distiller.fit(x, y, epochs=3, verbose=0).history["loss"][-1])
+    assert history[1] < history[0]
+    boxes = 0.5 * np.square(np.array(teacher(x)["boxes"]) - np.array(student(x)["boxes"])).sum(-1).mean()
+    p, q = (np.array(each(x)["classes"], np.float64) for each in (teacher, student))
+    p, q = (np.power(each, 0.25) / np.power(each, 0.25).sum(-1, keepdims=True) for each in (p, q))
+    classes = 16.0 * (p * np.log(p / q)).sum(-1).mean()
+    found = loss_of(student, teacher, x, heads={"boxes": "linear"})
+    assert found == pytest.approx(boxes + classes, rel=1e-3)
+
+
+def test_sequences(y) -> None:
+    x = np.random.default_rng(0).normal(size=(32, 5, 6)).astype(np.float32)
+    inputs = keras.Input((None, 6))
+
+    def net(units: int) -> keras.Model:
+        made = layers.GRU(units, return_sequences=True, name="steps")(inputs)
+        return keras.Model(inputs, layers.Dense(3, name="out")(made))
+
+    student, teacher = net(3), net(8)
+    methods = ["soft_targets", "fit_nets", "attention_transfer", "similarity_preserving"]
+    distiller = kc.distill(student, teacher, methods, hints=["steps"])
+    before = loss_of(student, teacher, x)
+    fitted(distiller, x, np.repeat(y[:, None], 5, 1), epochs=2)
+    assert 0.0 < loss_of(student, teacher, x) < before
+
+
+def test_an_ensemble_teaches_by_the_mean_of_its_logits(student, x) -> None:
+    teachers = [dense(5, "a"), dense(7, "b")]
+    mean = (np.array(teachers[0](x)) + np.array(teachers[1](x))) / 2
+    expected = float(kc.SoftTargets().compute_loss(tf.constant(mean), student(x)))
+    assert loss_of(student, teachers, x) == pytest.approx(expected, rel=1e-4)
+
+
+def test_half_precision(teacher, x, y) -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        student = dense(4, "student")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    distiller = kc.distill(student, teacher, ["soft_targets", "fit_nets"], hints=["hidden"])
+    before = loss_of(student, teacher, x)
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05), initial_scale=128.0)
+    distiller.compile(optimizer, CE, run_eagerly=True)
+    history = distiller.fit(x, y, batch_size=16, epochs=4, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert loss_of(student, teacher, x) < before
+
+
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(teacher, x, y, tmp_path) -> None:
+    def made() -> keras.Model:
+        keras.utils.set_random_seed(0)
+        distiller = kc.distill(dense(4, "student"), teacher, ["soft_targets", "fit_nets"], hints=["hidden"])
+        distiller.compile(keras.optimizers.Adam(0.01), CE, run_eagerly=True)
+        return distiller
+
+    def fit(distiller: keras.Model, epochs: int, folder: Any) -> keras.Model:
+        backup = [keras.callbacks.BackupAndRestore(str(folder), delete_checkpoint=False)]
+        distiller.fit(x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, callbacks=backup)
+        return distiller
+
+    whole = fit(made(), 3, tmp_path / "whole")
+    fit(made(), 2, tmp_path / "backup")
+    again = fit(made(), 3, tmp_path / "backup")
+    assert same(weights(again.student), weights(whole.student))
+    assert same(weights(again.added[0]), weights(whole.added[0]))
+
+
+def test_a_distiller_is_not_saved_but_its_student(student, teacher, tmp_path) -> None:
+    distiller = kc.distill(student, teacher)
+    with pytest.raises(ValueError, match="Expected `distiller.student` to be saved"):
+        distiller.save(tmp_path / "distiller.keras")
+
+
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"alpha": 1.5}, ValueError, r"Expected `alpha` in \[0, 1\]. Received: alpha=1.5"),
+    ({"alpha": -0.1}, ValueError, r"Expected `alpha` in \[0, 1\]"),
+    ({"alpha": "half"}, ValueError, r"Expected `alpha` in \[0, 1\]"),
+    ({"temperature": 0}, ValueError, "Expected `temperature` > 0"),
+    (
+        {"temperature": 2.0, "method": "logit_matching"},
+        ValueError,
+        "Expected a method by a name that has a temperature",
+    ),
+    ({"method": "hinton"}, ValueError, "Expected a distillation out of .* Received: 'hinton'"),
+    ({"method": []}, ValueError, "Expected at least one method"),
+    ({"method": 3}, TypeError, "Expected `method` as a name out of"),
+    ({"weights": [1.0, 2.0]}, ValueError, "Expected 1 `weights` >= 0"),
+    ({"weights": [-1.0]}, ValueError, "Expected 1 `weights` >= 0"),
+    ({"method": "fit_nets"}, ValueError, "Expected `hints` for FitNets. Received: none"),
+    ({"method": "fit_nets", "hints": ["hiden"]}, ValueError, r"Received: 'hiden' \(did you mean 'hidden'\?\)"),
+    ({"method": "fit_nets", "hints": [("hidden", "a", "b")]}, ValueError, "Expected `hints` as names of layers"),
+    ({"method": kc.FitNets(regressor=False), "hints": ["hidden"]}, ValueError, "Expected features of equal shape"),
+    ({"hints": ["hidden"]}, ValueError, "Expected a method that reads hints"),
+    ({"heads": "softmin"}, ValueError, "Expected `heads` out of"),
+    ({"heads": ["softmax", "linear"]}, ValueError, "Expected `heads` out of"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), BAD)
+def test_bad_arguments(arguments, error, message, student, teacher) -> None:
+    with pytest.raises(error, match=message):
+        kc.distill(student, teacher, **arguments)
+
+
+def test_bad_teachers(student, teacher, tmp_path) -> None:
+    with pytest.raises(ValueError, match="Expected a teacher that is not the student"):
+        kc.distill(student, student)
+    with pytest.raises(ValueError, match="Expected a teacher with weights of its own"):
+        kc.distill(student, with_activation(student, "softmax"))
+    with pytest.raises(TypeError, match="Expected a teacher as a keras.Model"):
+        kc.distill(student, lambda x: x)
+    with pytest.raises(ValueError, match="Expected at least one teacher"):
+        kc.distill(student, [])
+    with pytest.raises(ValueError, match="Expected a teacher in a .keras file"):
+        kc.distill(student, tmp_path / "model.tflite")
+    with pytest.raises(ValueError, match="Expected a teacher with outputs of the student's shapes"):
+        kc.distill(student, keras.Model(teacher.inputs, layers.Dense(4)(teacher.output)))
+    with pytest.raises(ValueError, match="Expected one teacher for hints"):
+        kc.distill(student, [teacher, copy_of(teacher)], "fit_nets", hints=["hidden"])
+    with pytest.raises(ValueError, match="Expected `loss` for the labels"):
+        kc.distill(student, teacher).compile("sgd")
+    with pytest.raises(TypeError, match="Received: a kc.Teacher"):
+        kc.distill(student, kc.Teacher(teacher))
