@@ -32,9 +32,13 @@ from keras_compress.distillation.losses.relational import RKDAngle as RKDAngle
 from keras_compress.distillation.losses.relational import RKDDistance as RKDDistance
 from keras_compress.distillation.losses.similarity import SimilarityPreserving as SimilarityPreserving
 from keras_compress.distillation.losses.soft_targets import SoftTargets as SoftTargets
+from keras_compress.distillation.mutual import mutual_learning as mutual_learning
 from keras_compress.distillation.outputs import TeacherOutputs as TeacherOutputs
 from keras_compress.distillation.teacher import Teacher as Teacher
 from keras_compress.distillation.teacher_outputs import teacher_outputs as teacher_outputs
+from keras_compress.distillation.trainings import born_again as born_again
+from keras_compress.distillation.trainings import teach_down as teach_down
+from keras_compress.distillation.trainings import two_stages as two_stages
 from keras_compress.graph.model import strip as strip
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression
@@ -63,6 +67,8 @@ from keras_compress.quantizers.activation import QuantizeActivation as QuantizeA
 from keras_compress.quantizers.apot import APoT as APoT
 from keras_compress.quantizers.asymmetric import AsymmetricQuantizer as AsymmetricQuantizer
 from keras_compress.quantizers.binary_connect import BinaryConnect as BinaryConnect
+from keras_compress.quantizers.buckets import BucketQuantizer as BucketQuantizer
+from keras_compress.quantizers.buckets import DifferentiableQuantizer as DifferentiableQuantizer
 from keras_compress.quantizers.bwn import BWN as BWN
 from keras_compress.quantizers.dorefa import DoReFa as DoReFa
 from keras_compress.quantizers.dorefa_activation import DoReFaActivation as DoReFaActivation

@@ -1,0 +1,102 @@
+"""Whole ways of teaching."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tests_distillation import dense
+
+import keras_compress as kc
+from keras_compress.distillation.mutual import Learners
+
+CE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.fixture
+def fitting(x, y):
+    return kc.Training(CE, epochs=1, learning_rate=0.01, batch_size=16).on(x, y)
+
+
+def same(model: keras.Model, weights: list) -> list[bool]:
+    return [np.array_equal(a, b) for a, b in zip(model.get_weights(), weights, strict=True)]
+
+
+def test_the_first_stage_trains_up_to_the_guided_layer(student, teacher, fitting, x, monkeypatch) -> None:
+    stages = []
+    before = student.get_weights()
+    call = type(fitting).__call__
+
+    def seen(self, model, stage=None):
+        call(self, model, stage)
+        stages.append((self.training.teacher.method, same(model, before)))
+
+    monkeypatch.setattr(type(fitting), "__call__", seen)
+    assert kc.two_stages(student, teacher, ["hidden"], fitting, method="logit_matching", alpha=0.5) is student
+    assert stages == [("fit_nets", [False, False, True, True]), ("logit_matching", [False] * 4)]
+
+
+def test_generations_are_taught_by_the_one_before(teacher, fitting) -> None:
+    made = []
+
+    def make() -> keras.Model:
+        made.append(dense(5, f"generation{len(made)}"))
+        return made[-1]
+
+    students = kc.born_again(make, teacher, fitting, generations=2, alpha=1.0)
+    assert students == made
+    alone = dense(5, "alone")
+    alone.set_weights(dense(5, "other").get_weights())
+    assert not any(same(students[1], students[0].get_weights())[::2])
+    kc.distill(alone, students)
+
+
+def test_assistants_stand_between(teacher, fitting, monkeypatch) -> None:
+    assistant, student = dense(8, "assistant"), dense(2, "student")
+    teachers = []
+    call = type(fitting).__call__
+
+    def seen(self, model, stage=None):
+        found = self.training.teacher.model
+        teachers.append((model.name, [each.name for each in (found if isinstance(found, list) else [found])]))
+        call(self, model, stage)
+
+    monkeypatch.setattr(type(fitting), "__call__", seen)
+    assert kc.teach_down([teacher, assistant, student], fitting) is student
+    kc.teach_down([teacher, assistant, student], fitting, densely=True)
+    assert teachers[:2] == [("assistant", ["teacher"]), ("student", ["assistant"])]
+    assert teachers[2:] == [("assistant", ["teacher"]), ("student", ["teacher", "assistant"])]
+
+
+def test_mutual_learning(x, y, fitting) -> None:
+    first, second = dense(3, "first"), dense(5, "second", activation="softmax")
+    learners = Learners([first, second], 1.0)
+    learners.compile("sgd", "sparse_categorical_crossentropy")
+    learners._heads[0] = type(learners._heads[0])("softmax")  # it gives logits, whatever this loss says
+    p, q = (np.array(tf.nn.softmax(first(x)), np.float64), np.array(second(x), np.float64))
+    kl = (p * np.log(p / q)).sum(-1).mean() + (q * np.log(q / p)).sum(-1).mean()
+    shares = np.array(keras.losses.sparse_categorical_crossentropy(y, first(x))).mean()
+    tasks = shares - np.log(q[np.arange(32), y]).mean()
+    assert float(learners.compute_loss(x, y, learners(x))) == pytest.approx(tasks + kl, rel=1e-4)
+    before = [first.get_weights(), second.get_weights()]
+    plain = [dense(3, "third"), dense(3, "fourth")]
+    assert kc.mutual_learning(plain, fitting) == plain
+    assert before[0][0].shape == plain[0].get_weights()[0].shape
+
+
+BAD = [
+    (lambda t, f: kc.born_again(lambda: dense(3, "s"), t, f, generations=0), ValueError, "Expected `generations` >= 1"),
+    (lambda t, f: kc.teach_down([t], f), ValueError, "Expected a teacher and at least one student. Received: 1"),
+    (lambda t, f: kc.mutual_learning([t], f), ValueError, "Expected at least two models to learn from each other"),
+    (lambda t, f: kc.mutual_learning([t, t], f), ValueError, "Expected at least two models to learn from each other"),
+    (lambda t, f: kc.two_stages(dense(3, "s"), t, [], f), ValueError, "Expected `hints` for FitNets"),
+    (lambda t, f: kc.two_stages(dense(3, "s"), t, ["hidden"], 3), TypeError, r"Expected kc.Training\(...\).on\(x, y\)"),
+    (lambda t, f: kc.teach_down([t, t], f), ValueError, "Expected a teacher that is not the student"),
+]
+
+
+@pytest.mark.parametrize(("run", "error", "message"), BAD)
+def test_bad_input(run, error, message, teacher, fitting) -> None:
+    with pytest.raises(error, match=message):
+        run(teacher, fitting)
