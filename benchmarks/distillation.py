@@ -1,4 +1,4 @@
-"""What a teacher gives: to small students, to deep thin ones, and to students of few bits; Fashion-MNIST, test accuracy.
+"""What a teacher gives: to small students, to deep thin ones, and to students of few bits; Fashion-MNIST.
 
 Temperature and alpha are chosen once, on validation data, for the student of a tenth of the teacher's parameters.
 
@@ -9,6 +9,7 @@ Temperature and alpha are chosen once, on validation data, for the student of a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
@@ -64,7 +65,7 @@ LOSS = "sparse_categorical_crossentropy"
 
 
 def net(width: float, name: str = "net") -> keras.Model:
-    """Two convolutions of stride 2 and a layer of features; at 1: 32 and 64 channels, 128 features, 421,642 parameters."""
+    """Two convolutions of stride 2 and a layer of features; at 1: 32 and 64 channels, 128 features."""
     inputs = keras.Input((28, 28, 1))
     x = layers.Conv2D(round(32 * width), 3, 2, "same", activation="relu", name="map1")(inputs)
     x = layers.Conv2D(round(64 * width), 3, 2, "same", activation="relu", name="map2")(x)
@@ -212,20 +213,19 @@ def quantized(
 ) -> dict[str, Callable[[], keras.Model]]:
     """The paper's ways: rounded afterwards, trained with labels, trained with a teacher, positions trained."""
 
-    def made(cls: Any, size: int | None) -> keras.Model:
-        quantizer = cls(count, bucket_size=size, per_channel=False)
-        return kc.quantize_model(student, weights=quantizer, activations=None, grid=None)
+    def made(positions: bool, size: int | None) -> keras.Model:
+        return kc.quantize_in_buckets(student, count, size, train_positions=positions, per_channel=False)
 
-    def fitted(cls: Any, size: int | None, rate: float, **teacher: Any) -> keras.Model:
-        return run.trained(made(cls, size), _FEW.value, rate, **teacher)
+    def fitted(positions: bool, size: int | None, rate: float, **teacher: Any) -> keras.Model:
+        return run.trained(made(positions, size), _FEW.value, rate, **teacher)
 
+    even, free = False, True
     ways: dict[str, Callable[[], keras.Model]] = {}
     for name, size in (("", None), (" in buckets", BUCKET)):
-        even, free = kc.BucketQuantizer, kc.DifferentiableQuantizer
-        ways[f"afterwards{name}"] = lambda size=size: made(even, size)
-        ways[f"labels{name}"] = lambda size=size: fitted(even, size, 1e-3)
-        ways[f"taught{name}"] = lambda size=size: fitted(even, size, 1e-3, **how)
-        ways[f"positions{name}"] = lambda size=size: fitted(free, size, 3e-3, **how)
+        ways[f"afterwards{name}"] = partial(made, even, size)
+        ways[f"labels{name}"] = partial(fitted, even, size, 1e-3)
+        ways[f"taught{name}"] = partial(fitted, even, size, 1e-3, **how)
+        ways[f"positions{name}"] = partial(fitted, free, size, 3e-3, **how)
     return ways
 
 

@@ -69,6 +69,7 @@ from keras_compress.quantizers.asymmetric import AsymmetricQuantizer as Asymmetr
 from keras_compress.quantizers.binary_connect import BinaryConnect as BinaryConnect
 from keras_compress.quantizers.buckets import BucketQuantizer as BucketQuantizer
 from keras_compress.quantizers.buckets import DifferentiableQuantizer as DifferentiableQuantizer
+from keras_compress.quantizers.buckets import quantize_in_buckets as quantize_in_buckets
 from keras_compress.quantizers.bwn import BWN as BWN
 from keras_compress.quantizers.dorefa import DoReFa as DoReFa
 from keras_compress.quantizers.dorefa_activation import DoReFaActivation as DoReFaActivation

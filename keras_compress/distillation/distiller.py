@@ -13,6 +13,7 @@ from keras import ops, tree
 from keras_compress.distillation.heads import Head, heads_of
 from keras_compress.distillation.loss import total
 from keras_compress.distillation.outputs import TeacherOutputs, unpacked
+from keras_compress.distillation.record import add_lesson
 from keras_compress.distillation.teacher import Source
 from keras_compress.graph.trace import as_graph
 from keras_compress.graph.watch import Watch
@@ -68,7 +69,7 @@ class Frozen(keras.Model):
         return [] if isinstance(self.source, TeacherOutputs) else self.source.models
 
 
-class Distiller(keras.distillation.Distiller):  # type: ignore[misc]
+class Distiller(keras.distillation.Distiller):
     """Trains `student` with labels and a teacher; made by `kc.distill`, compiled and fitted like any model.
 
     **Loss** `(1 - alpha) task + alpha sum_i w_i term_i`, with the losses of regularizers and layers beside it. The
@@ -130,6 +131,15 @@ class Distiller(keras.distillation.Distiller):  # type: ignore[misc]
         keras.Model.compile(self, optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         if loss is not None:
             self._own_heads = heads_of(self._graph[0], self._given_kinds, loss)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any model; `kc.summary` of the student tells of it."""
+        history = super().fit(*args, **kwargs)
+        source = self.teacher.source
+        kept = isinstance(source, TeacherOutputs)
+        names = [f"outputs in {source.folder}"] if kept else [model.name for model in source.models]
+        add_lesson(self.student, names, [term.loss for term in self.terms], self.alpha, history.history)
+        return history
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True

@@ -86,7 +86,8 @@ class Source:
 
         The mean of logits is the geometric mean of the distributions (Hinton et al. 2015, section 2).
         """
-        logits, hints = [], []
+        logits: list[list[Tensor]] = []
+        hints: list[Tensor] = []
         for watch, heads in zip(self._watches, self.heads(), strict=True):
             outputs, hints = watch.run(inputs, training=False)
             pairs = zip(heads, tree.flatten(outputs), strict=True)

@@ -94,8 +94,8 @@ def teach_down(
     Raises:
         ValueError: For fewer than two models, or as `kc.distill` does.
 
-    **Reference**: Mirzadeh et al., "Improved knowledge distillation via teacher assistant" (2020); densely: Son
-    et al., "Densely guided knowledge distillation" (2021). **Deviations**: the mean of the teachers' logits, of which none
+    **Reference**: Mirzadeh et al., "Improved knowledge distillation via teacher assistant" (2020); densely: Son et
+    al., "Densely guided knowledge distillation" (2021). **Deviations**: the mean of the teachers' logits; none of them
     is left out by chance.
     """
     if len(models) < 2:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
+from keras_compress.core import affine
+from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
+from keras_compress.core.selection import Selector
 from keras_compress.core.ste import value_of
-from keras_compress.quantizers.weight_quantizer import WeightQuantizer
+from keras_compress.core.transform import WeightTransform
+from keras_compress.core.wrapper import Compressed
+from keras_compress.graph.model import add_transforms
 
 Tensor = Any
 
 
 @register("weight_transform")
-class BucketQuantizer(WeightQuantizer):
+class BucketQuantizer(WeightTransform):
     """Rounds each weight to one of evenly spaced levels between the lowest and the highest weight of its bucket.
 
     **Forward** `y = low + span * round(s (w - low) / span) / s`, `s = 2^bits - 1`, `span = high - low` of the bucket.
     **Gradient** `dy/dw = 1` (straight through).
 
-    **Levels** `2^bits` real numbers in each bucket: in a file, `quantize_model` puts the uniform 8-bit grid behind
-    them, which moves each by up to half a step of its own. Buckets that are neither tensors nor channels leave more
-    values than few in a tensor; what they cost is two float32 numbers for `bucket_size` weights.
+    **Levels** `2^bits` real numbers in each bucket, which cost two float32 numbers for `bucket_size` weights. Integer
+    kernels have one scale for a channel at most: behind these levels stands their uniform 8-bit grid.
 
     Args:
         bits: 1 to 8.
@@ -39,17 +45,18 @@ class BucketQuantizer(WeightQuantizer):
     it and a teacher. **Deviations**: the last bucket of a tensor may be smaller.
     """
 
-    allowed_bits = tuple(range(1, 9))
-    preserves = frozenset()
-
     def __init__(
         self, bits: int = 4, *, bucket_size: int | None = 256, per_channel: bool = True, **kwargs: Any
     ) -> None:
-        super().__init__(bits, per_channel=per_channel, **kwargs)
+        super().__init__(**kwargs)
+        if not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= 8:
+            raise ValueError(f"Expected `bits` to be an integer from 1 to 8. Received: bits={bits}")
         if bucket_size is not None and (
             not isinstance(bucket_size, int) or isinstance(bucket_size, bool) or bucket_size < 2
         ):
             raise ValueError(f"Expected `bucket_size` >= 2, or None. Received: bucket_size={bucket_size}")
+        self.bits = bits
+        self.per_channel = bool(per_channel)
         self.bucket_size = bucket_size
 
     @classmethod
@@ -57,18 +64,16 @@ class BucketQuantizer(WeightQuantizer):
         return [{}, {"bits": 2, "bucket_size": 5}, {"bits": 3, "bucket_size": None, "per_channel": False}]
 
     @property
-    def storage_bits(self) -> None:
-        """No integers: the levels are real numbers."""
-        return
+    def number_of_clusters(self) -> int:
+        """Levels of a bucket."""
+        return int(2**self.bits)
 
     @property
     def promises(self) -> frozenset[str]:  # type: ignore[override]
         """Few levels, where buckets are tensors or channels."""
-        return super().promises if self.bucket_size is None else frozenset()
-
-    def kernel(self) -> None:
-        """None: see `call`."""
-        return
+        if self.bucket_size is not None:
+            return frozenset()
+        return frozenset({"channel_codebook" if self.per_channel else "codebook"})
 
     def call(self, weight: Tensor, training: bool = False) -> Tensor:
         low, span, shares = self._scaled(weight)
@@ -82,7 +87,8 @@ class BucketQuantizer(WeightQuantizer):
     def _scaled(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Lowest weight and span of each bucket, and the weights between 0 and 1; no gradient flows through these."""
         weight = ops.stop_gradient(weight)
-        axes: tuple[int, ...] = self.reduced_axes
+        rank = len(self.weight_shape)
+        axes = affine.reduction_axes(rank, self.channel_axes if self.per_channel else None)
         if self.bucket_size is not None:
             flat, axes = ops.reshape(weight, (-1,)), (1,)
             missing = -flat.shape[0] % self.bucket_size
@@ -98,7 +104,8 @@ class BucketQuantizer(WeightQuantizer):
         return rows if self.bucket_size is None else ops.reshape(ops.reshape(rows, (-1,))[:size], self.weight_shape)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "bucket_size": self.bucket_size}
+        own = {"bits": self.bits, "bucket_size": self.bucket_size, "per_channel": self.per_channel}
+        return {**super().get_config(), **own}
 
 
 @register("weight_transform")
@@ -165,6 +172,46 @@ class DifferentiableQuantizer(BucketQuantizer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "train_weights": self.train_weights}
+
+
+@register("entry_point")
+@global_state_kept()
+def quantize_in_buckets(
+    model: keras.Model,
+    bits: int = 4,
+    bucket_size: int | None = 256,
+    *,
+    train_positions: bool = False,
+    per_channel: bool = True,
+    filters: Selector | None = None,
+    rules: Sequence[Mapping[str, Any]] | None = None,
+    strict: bool = False,
+) -> keras.Model:
+    """A copy of the model whose weights are rounded to few levels in buckets; train it with a teacher.
+
+    Args:
+        model: Built model, plain or made by this library.
+        bits: 1 to 8.
+        bucket_size: Weights that are scaled together; see `BucketQuantizer`.
+        train_positions: Train the positions of the levels in place of the weights: `DifferentiableQuantizer`.
+        per_channel: What a bucket is with `bucket_size=None`: a channel, or the tensor.
+        filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
+        rules: Exceptions: `{"layers": selector, "skip": True}` or `{"layers": selector, "bits": 8}`.
+        strict: Raise where a layer has to be skipped.
+
+    Returns:
+        A new model to compile and train.
+
+    Raises:
+        ValueError: For `bits` or `bucket_size` out of range, and behind pruners and clusterers, whose zeros and shared
+            values it would not keep.
+    """
+    cls = DifferentiableQuantizer if train_positions else BucketQuantizer
+
+    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
+        return [cls(settings["bits"], bucket_size=bucket_size, per_channel=per_channel)]
+
+    return add_transforms(model, make, {"bits": bits}, filters=filters, rules=rules, strict=strict)
 
 
 def _nearest(values: Tensor, positions: Tensor) -> Tensor:

@@ -166,11 +166,11 @@ def compress(
         ValueError: For a mistake in the recipe (before anything is done), what a method refuses, a training that
             ends in numbers that are not finite, or a teacher without `fit`.
     """
-    stages = [_taught(stage, teacher, model) for stage in Recipe.load(recipe).stages]
-    if fit is None and any(stage.teacher is not None for stage in stages):
+    if teacher is not None and fit is None:
         raise ValueError(
             "Expected `fit=kc.Training(...).on(x, y)`, the training that is taught. Received: a teacher, and fit=None"
         )
+    stages = [_taught(stage, teacher, model) for stage in Recipe.load(recipe).stages]
     for stage in stages:
         model = stage.apply(model, steps_per_epoch)
         if fit is not None and stage.epochs:

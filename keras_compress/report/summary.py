@@ -20,6 +20,7 @@ from keras_compress.core.slots import Slot, skip_reason
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
+from keras_compress.distillation.record import lessons
 from keras_compress.graph import graph
 from keras_compress.graph.model import check_model, inner, slots_in
 from keras_compress.post_training.record import record_of
@@ -98,6 +99,7 @@ class ModelSummary(Shown):
         not_finite: `(path, training batches with values that are NaN or infinite, which the range leaves out)`.
         passes: What passes of post-training quantization changed, layer by layer; `None` without any.
         passes_said: What these passes did and left, a line each.
+        lessons: Who taught the model and how, a line for each training.
     """
 
     name: str
@@ -107,6 +109,7 @@ class ModelSummary(Shown):
     not_finite: tuple[tuple[str, int], ...] = ()
     passes: PassReport | None = None
     passes_said: tuple[str, ...] = ()
+    lessons: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -177,6 +180,7 @@ class ModelSummary(Shown):
         said += [f"Not finished: {message}: {', '.join(listed)}" for message, listed in paths.items()]
         said += self._missed()
         said += [f"Post-training: {line}." for line in self.passes_said]
+        said += [f"Taught by {line}." for line in self.lessons]
         said += [
             f"Not finite: {number:,} training batches at {path} held NaN or infinite values: the range leaves them out."
             for path, number in self.not_finite
@@ -252,6 +256,7 @@ def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) ->
         *(model.name, _with_short_groups(rows), tuple(skipped), pending, not_finite),
         passes=record.report,
         passes_said=record.notes,
+        lessons=lessons(model),
     )
     if print_fn is not None:
         print_fn(str(found))

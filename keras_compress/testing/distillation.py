@@ -45,8 +45,8 @@ def is_a_finite_scalar_in_float32(sample: Sample) -> None:
     assert (value.shape, value.dtype) == ((), "float32"), f"{sample}: {value.dtype} of shape {value.shape}"
     assert np.isfinite(float(value))
     assert float(value) > 0.0, f"{sample}: {float(value)} for values that differ"
-    half = [[tf.cast(each, "float16") for each in values] for values in (teacher, student)]
-    assert _loss(made, *half, layers).dtype == "float32", f"{sample}: of float16 values"
+    halves = ([tf.cast(each, "float16") for each in values] for values in (teacher, student))
+    assert _loss(made, next(halves), next(halves), layers).dtype == "float32", f"{sample}: of float16 values"
     compiled = tf.function(lambda t, s: _loss(made, t, s, layers))
     np.testing.assert_allclose(float(compiled(teacher, student)), float(value), rtol=1e-4, err_msg=f"{sample}")
 

@@ -98,7 +98,7 @@ def test_the_whole_loss(student, teacher, x, y) -> None:
 
 def test_masks_and_averages_move_once_a_batch(student, teacher, x, y) -> None:
     """The student runs once, hints or not."""
-    pruned = kc.prune_low_magnitude(student, kc.ConstantSparsity(0.5, begin_step=0, end_step=4))
+    pruned = kc.prune_low_magnitude(student, kc.ConstantSparsity(0.5, begin_step=0, end_step=3))
     quantized = kc.quantize_model(pruned)
     fitted(kc.distill(quantized, teacher, ["soft_targets", "fit_nets"], hints=["hidden"]), x, y, epochs=2)
     pruners = [t for _, each in compressed_layers(quantized) for t in each.transform_list if isinstance(t, kc.Pruner)]
@@ -175,7 +175,7 @@ def test_a_layer_that_is_called_twice_is_no_hint(teacher, x) -> None:
 
 
 def with_activation(model: keras.Model, activation: str) -> keras.Model:
-    return keras.Model(model.inputs, layers.Activation(activation)(model.output), name=f"{model.name}_{activation}")
+    return keras.Model(model.input, layers.Activation(activation)(model.output), name=f"{model.name}_{activation}")
 
 
 @pytest.mark.parametrize("method", ["soft_targets", "decoupled_kd"])
@@ -343,7 +343,7 @@ def test_bad_teachers(student, teacher, tmp_path) -> None:
     with pytest.raises(ValueError, match="Expected a teacher in a .keras file"):
         kc.distill(student, tmp_path / "model.tflite")
     with pytest.raises(ValueError, match="Expected a teacher with outputs of the student's shapes"):
-        kc.distill(student, keras.Model(teacher.inputs, layers.Dense(4)(teacher.output)))
+        kc.distill(student, keras.Model(teacher.input, layers.Dense(4)(teacher.output)))
     with pytest.raises(ValueError, match="Expected one teacher for hints"):
         kc.distill(student, [teacher, copy_of(teacher)], "fit_nets", hints=["hidden"])
     with pytest.raises(ValueError, match="Expected `loss` for the labels"):

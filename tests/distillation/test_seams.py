@@ -51,6 +51,9 @@ def test_a_training_has_a_teacher(student, teacher, training, x, y) -> None:
     for ours, theirs in zip(student.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert student.loss is CE
+    (line,) = kc.summary(student, print_fn=lambda text: None).lessons
+    assert line.startswith("teacher by LogitMatching(), alpha 0.25: its loss ")
+    assert "Taught by teacher by LogitMatching()" in str(kc.summary(student, print_fn=lambda text: None))
     assert "logit_matching" in repr(how)
 
 
@@ -156,8 +159,7 @@ def test_a_teacher_decides_what_a_folder_of_deep_compression_holds(student, teac
 def test_positions_are_trained_by_a_teacher(teacher, training, x, y) -> None:
     """Differentiable quantization: the positions move, the weights behind them stay."""
     student = dense(4, "student")
-    quantizer = kc.DifferentiableQuantizer(2, bucket_size=8)
-    quantized = kc.quantize_model(student, weights=quantizer, activations=None, grid=None)
+    quantized = kc.quantize_in_buckets(student, 2, 8, train_positions=True)
     wrapper = quantized.get_layer("hidden")
     latent, positions = np.array(wrapper.latent("kernel")), np.array(wrapper.transform_list[0].positions)
     kc.Training(CE, epochs=1, learning_rate=0.01, teacher=teacher).on(x, y)(quantized)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -68,6 +69,23 @@ def test_positions_begin_as_quantiles() -> None:
     made = built(kc.DifferentiableQuantizer(2, bucket_size=None, per_channel=False), (8,), weight)
     # Of shares 0, 1/7, ..., 1 at 1/8, 3/8, 5/8 and 7/8.
     np.testing.assert_allclose(np.array(made.positions), [0.125, 0.375, 0.625, 0.875], rtol=1e-6)
+
+
+def test_a_model_in_buckets() -> None:
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(8, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="out")(hidden))
+    made = kc.quantize_in_buckets(model, 2, 16, rules=[{"layers": "out", "bits": 3}])
+    levels = [
+        [len(np.unique(row)) for row in np.array(made.get_layer(name).weight("kernel")).reshape(-1, 8)]
+        for name in ("hidden", "out")
+    ]
+    assert max(levels[0]) <= 4 < max(levels[1])
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+    np.testing.assert_array_equal(np.array(kc.strip(made)(x)), np.array(made(x)))
+    assert kc.convert(kc.quantize_in_buckets(model), mode="float32").stats.raw_bytes > 0
+    with pytest.raises(ValueError, match="Expected transforms that keep each other's promises"):
+        kc.quantize_in_buckets(kc.cluster_weights(model, 4))
 
 
 def test_few_levels_are_promised_where_there_are_few() -> None:

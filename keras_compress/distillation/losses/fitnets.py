@@ -93,9 +93,10 @@ def regressor(hint: Shape, guided: Shape, name: str) -> keras.layers.Layer:
         )
     if len(hint) == 2 or hint[1:-1] == guided[1:-1]:
         return keras.layers.Dense(units, name=name, dtype="float32")
-    sizes = list(zip(hint[1:-1], guided[1:-1], strict=True))
-    rank = len(sizes)
-    if any(None in pair for pair in sizes) or rank > 3:
+    rank = len(hint) - 2
+    pairs = zip(hint[1:-1], guided[1:-1], strict=True)
+    sizes = [(h, g) for h, g in pairs if h is not None and g is not None]
+    if len(sizes) < rank or rank > 3:
         raise ValueError(f"Expected maps of known size for FitNets. Received: {tuple(hint)} and {tuple(guided)}")
     smaller = all(h <= g for h, g in sizes)
     if not smaller and not all(h >= g for h, g in sizes):
