@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent.parent
 RESULTS = FOLDER / "benchmarks" / "results"
 
 
-@pytest.mark.parametrize("name", ["structured", "deep_compression", "recurrent", "post_training"])
+@pytest.mark.parametrize("name", ["structured", "deep_compression", "recurrent", "post_training", "distillation"])
 def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (RESULTS / f"{name}.json").is_file():
         pytest.skip("no checkout around these tests")
