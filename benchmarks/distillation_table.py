@@ -106,9 +106,10 @@ def page(directory: Path = RESULTS) -> str:
     made = [
         "## Measured",
         "",
-        f"Fashion-MNIST, {settings['samples']:,} training images, {settings['epochs']} epochs, seeds {content['seeds']}: "
-        f"test accuracy in per cent. T = {chosen['temperature']:g} and alpha = {chosen['alpha']:g} were chosen on 5,000 "
-        "validation images for the small student. The teacher has "
+        f"Fashion-MNIST, {settings['samples']:,} training images, {settings['epochs']} epochs, "
+        f"seeds {content['seeds']}: test accuracy in per cent. T = {chosen['temperature']:g} and "
+        f"alpha = {chosen['alpha']:g} were chosen on "
+        "5,000 validation images for the small student. The teacher has "
         f"{settings['parameters']['1']:,} parameters, the small student {settings['parameters']['a tenth']:,}.",
         "",
         *_plain(rows, "small", "student of a tenth of the parameters"),
