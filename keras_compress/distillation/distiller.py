@@ -147,7 +147,9 @@ class Distiller(keras.distillation.Distiller):
         """The whole loss of a batch; see `Distiller`."""
         if y_pred is None:
             y_pred = self(x, training=training)
-        hints, self._seen.hints = self._seen.hints, None
+        hints, self._seen.hints = getattr(self._seen, "hints", None) or [], None
+        if len(hints) != len(self._watch.names):
+            raise ValueError("Expected `y_pred` of this distiller's own call, which reads the hints. Received: another")
         labels, kept = self._targets(y)
         replicas = self.distribute_strategy.num_replicas_in_sync
         terms = self._of_teacher(x, labels, y_pred, hints, kept) / replicas

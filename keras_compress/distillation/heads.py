@@ -108,7 +108,7 @@ def _name(loss: Any) -> str:
 def keys_of(graph: keras.Model) -> list[str]:
     """The names of the outputs, in Keras's order: keys of a dict, or names of the layers that make them."""
     structure = keras_private.outputs_structure(functional(graph))
-    return sorted(structure) if isinstance(structure, dict) else list(graph.output_names)
+    return sorted(structure) if isinstance(structure, dict) else list(functional(graph).output_names)
 
 
 def _activation(tensor: Any) -> str | None:

@@ -16,7 +16,7 @@ from keras_compress.core import keras_private
 from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.graph import parts
-from keras_compress.graph.graph import children
+from keras_compress.graph.graph import children, functional
 from keras_compress.graph.trace import as_graph
 
 Shape = tuple[int | None, ...]
@@ -145,4 +145,4 @@ class Watch:
 
 
 def _structured(graph: keras.Model, tensors: Sequence[Any]) -> Any:
-    return tree.pack_sequence_as(keras_private.inputs_structure(graph), list(tensors))
+    return tree.pack_sequence_as(keras_private.inputs_structure(functional(graph)), list(tensors))

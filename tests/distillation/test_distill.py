@@ -12,6 +12,7 @@ from keras import layers, ops
 from tests_distillation import dense
 
 import keras_compress as kc
+from keras_compress.core import keras_private
 from keras_compress.core.quiet import ignored_warnings
 from keras_compress.graph.model import compressed_layers
 
@@ -104,7 +105,6 @@ def test_masks_and_averages_move_once_a_batch(student, teacher, x, y) -> None:
     pruners = [t for _, each in compressed_layers(quantized) for t in each.transform_list if isinstance(t, kc.Pruner)]
     assert {int(pruner.step) for pruner in pruners} == {4}
     assert np.mean(np.array(kc.strip(quantized).get_layer("hidden").kernel) == 0) >= 0.5
-    assert kc.convert(quantized).mode == "int8"
 
 
 class Block(layers.Layer):
@@ -134,25 +134,30 @@ def nested(width: int) -> keras.Model:
     return keras.Model(inputs, layers.Dense(3, name="out")(inner(inputs)))
 
 
+def chain() -> keras.Model:
+    return keras.Sequential([keras.Input((6,)), layers.Dense(5, "relu", name="deep"), layers.Dense(3, name="out")])
+
+
 @pytest.mark.parametrize(
-    ("make", "hint", "shape"),
+    ("make", "hint"),
     [
-        (lambda: nested(5), "encoder/deep", 5),
-        (lambda: nested(5), "deep", 5),
-        (lambda: nested(5), "encoder", 5),
-        (Written, "blocks/1", 5),
-        (Written, "blocks/1/inside", 5),
-        (lambda: kc.quantize_model(nested(5)), "deep", 5),
+        (chain, "deep"),
+        (lambda: nested(5), "encoder/deep"),
+        (lambda: nested(5), "deep"),
+        (lambda: nested(5), "encoder"),
+        (Written, "blocks/1"),
+        (Written, "blocks/1/inside"),
+        (lambda: kc.quantize_model(nested(5)), "deep"),
     ],
-    ids=["path", "name", "model", "block", "inside", "wrapped"],
+    ids=["sequential", "path", "name", "model", "block", "inside", "wrapped"],
 )
-def test_hints_of_any_model(make, hint, shape, teacher, x, y) -> None:
+def test_hints_of_any_model(make, hint, teacher, x) -> None:
     student = make()
     if not student.built:
         student(x)
     distiller = kc.distill(student, teacher, "fit_nets", hints=[("hidden", hint)], alpha=1.0)
     (regressor,) = distiller.added
-    assert tuple(regressor.kernel.shape) == (shape, 16)
+    assert tuple(regressor.kernel.shape) == (5, 16)
     start = weights(student)
     with ignored_warnings("Gradients do not exist"):
         fitted(distiller, x, None, loss=None)
@@ -162,7 +167,7 @@ def test_hints_of_any_model(make, hint, shape, teacher, x, y) -> None:
     trained = {name for name, each in zip(names, moved, strict=True) if each}
     assert any("deep" in name or "inside" in name or "block" in name for name in trained)
     assert not [name for name in trained if name.startswith("out/") or "dense_2" in name]
-    assert "call" not in vars(distiller.student)
+    assert not any("call" in vars(layer) for layer in keras_private.flattened(student))
     np.testing.assert_allclose(np.array(distiller(x)), np.array(student(x)), rtol=1e-6)
 
 

@@ -67,3 +67,13 @@ def test_what_keras_cannot_do_under_the_strategy_fails_alike_with_and_without_wr
     """`steps_per_execution` and XLA (with a variable that is averaged) fail in TensorFlow 2.21 for any model."""
     plain, ours = found[way]
     assert ours == plain
+
+
+def test_a_student_learns_the_same_on_two_devices(found: dict) -> None:
+    if "taught" not in found:
+        pytest.skip("Keras 3.11 has no distiller")
+    result = found["taught"]
+    assert result["steps"] == [8]
+    assert result["largest_difference"] < 1e-5
+    for key in ("loss", "distillation_loss"):
+        assert result[key][0] == pytest.approx(result[key][1], rel=1e-4)

@@ -1,5 +1,6 @@
 """Trains under MirroredStrategy on two virtual CPU devices, and writes what came out as JSON. Run by a test."""
 
+import contextlib
 import json
 import sys
 
@@ -129,8 +130,36 @@ def refusal(make, **settings):
     return None
 
 
+def taught(scope):
+    """A pruned student behind two epochs of labels, a teacher's outputs and a hint of it."""
+    keras.utils.set_random_seed(0)
+    with scope:
+        nets = [keras.Sequential([keras.Input((6,)), keras.layers.Dense(n, name="hidden"), keras.layers.Dense(3)])
+                for n in (8, 4)]  # fmt: skip
+        student = kc.prune_low_magnitude(nets[1], t.schedule())
+        distiller = kc.distill(student, nets[0], ["logit_matching", "fit_nets"], hints=["hidden"])
+        distiller.compile(t.momentum(), "mse", jit_compile=False)
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(4 * t.BATCH, n)).astype(np.float32) for n in (6, 3))
+    history = distiller.fit(x, y, batch_size=t.BATCH, epochs=2, shuffle=False, verbose=0).history
+    weights = [t.array(each) for each in (*student.trainable_variables, *distiller.added[0].variables)]
+    return weights, history, sorted({int(t.array(each.step)) for each in t.pruners(student)})
+
+
+def by_a_teacher():
+    (two, losses_of_two, steps), (one, losses_of_one, _) = taught(STRATEGY.scope()), taught(contextlib.nullcontext())
+    return {
+        "largest_difference": max(float(np.abs(a - b).max()) for a, b in zip(two, one, strict=True)),
+        "loss": [losses_of_two["loss"], losses_of_one["loss"]],
+        "distillation_loss": [losses_of_two["distillation_loss"], losses_of_one["distillation_loss"]],
+        "steps": steps,
+    }
+
+
 def main(folder):
     found = {}
+    if hasattr(keras, "distillation"):
+        found["taught"] = by_a_teacher()
     found["pruned_and_clustered"], two = compare(pruned_and_clustered)
     loop = own_loop()
     pairs = zip(loop.variables, two.variables, strict=True)
