@@ -290,3 +290,14 @@ def test_a_quick_layer_holds_what_another_one_does() -> None:
     quick.trainable = False
     assert not quick.part.trainable
     assert not quick.trainable_variables
+
+
+def test_a_layers_call_is_exchanged_and_put_back() -> None:
+    layer = built_dense()
+    x = np.ones((1, 2), np.float32)
+    before = np.array(layer(x))
+    keras_private.set_call(layer, lambda inputs: inputs + 1.0)
+    np.testing.assert_array_equal(np.array(layer(x)), x + 1.0)
+    keras_private.reset_call(layer)
+    np.testing.assert_array_equal(np.array(layer(x)), before)
+    keras_private.reset_call(layer)
