@@ -106,7 +106,8 @@ def page(directory: Path = RESULTS) -> str:
     made = [
         "## Measured",
         "",
-        f"Fashion-MNIST, {settings['samples']:,} training images, {settings['epochs']} epochs, "
+        f"Fashion-MNIST, {settings['samples']:,} training images, {settings['epochs']} epochs "
+        f"({settings['epochs'] * -(-settings['samples'] // 128):,} steps of 128 images), "
         f"seeds {content['seeds']}: test accuracy in per cent. T = {chosen['temperature']:g} and "
         f"alpha = {chosen['alpha']:g} were chosen on "
         "5,000 validation images for the small student. The teacher has "

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras import tree
 from numpy.typing import NDArray
 
+from keras_compress.core import keras_private
 from keras_compress.core.registry import lookup
 from keras_compress.distillation.heads import Head, kinds_given
 from keras_compress.distillation.outputs import TeacherOutputs, Writing
@@ -94,6 +95,7 @@ def _runner(teacher: Any, sample: Any, heads: Any) -> tuple[Run, list[Head], Any
         for weight in model.weights:
             _update(digest, np.asarray(keras.ops.convert_to_numpy(weight)).reshape(-1))
     program = tf.function(lambda x: source.values(x)[0], autograph=False, reduce_retracing=True)
+    keras_private.without_tracing_warning(program)
 
     def run(x: Any) -> list[NDArray[np.float32]]:
         return [np.asarray(each) for each in program(tree.map_structure(tf.constant, x))]

@@ -147,7 +147,7 @@ class DifferentiableQuantizer(BucketQuantizer):
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
-        return [{"bits": 2}, {"bits": 2, "bucket_size": 5, "train_weights": True}, {"bits": 2, "bucket_size": None}]
+        return [{"bits": 2, "train_weights": True}, {"bits": 2, "bucket_size": 5}, {"bits": 2, "bucket_size": None}]
 
     def create_variables(self) -> None:
         self.positions = self.add_weight(name="positions", shape=(2**self.bits,), initializer="zeros")

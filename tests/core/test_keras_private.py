@@ -349,3 +349,14 @@ def test_a_view_shares_weights_and_has_calls_of_its_own() -> None:
     x = np.ones((1, 2), np.float32)
     np.testing.assert_array_equal(other(x), model(x))
     assert view.get_config() == {**layer.get_config(), "name": "view"}
+
+
+def test_a_layers_call_is_exchanged_and_put_back() -> None:
+    layer = built_dense()
+    x = np.ones((1, 2), np.float32)
+    before = np.array(layer(x))
+    keras_private.set_call(layer, lambda inputs: inputs + 1.0)
+    np.testing.assert_array_equal(np.array(layer(x)), x + 1.0)
+    keras_private.reset_call(layer)
+    np.testing.assert_array_equal(np.array(layer(x)), before)
+    keras_private.reset_call(layer)

@@ -165,3 +165,17 @@ def test_positions_are_trained_by_a_teacher(teacher, training, x, y) -> None:
     kc.Training(CE, epochs=1, learning_rate=0.01, teacher=teacher).on(x, y)(quantized)
     np.testing.assert_array_equal(np.array(wrapper.latent("kernel")), latent)
     assert not np.array_equal(np.array(wrapper.transform_list[0].positions), positions)
+
+
+def test_the_command_line_takes_a_teacher(teacher, x, y, tmp_path) -> None:
+    from keras_compress.cli import main as cli
+
+    for name, model in (("model", dense(4, "small", "softmax")), ("teacher", dense(8, "large", "softmax"))):
+        model.save(tmp_path / f"{name}.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    paths = [f"--{name}={tmp_path}/{name}.keras" for name in ("model", "teacher")]
+    arguments = [*paths, f"--data={tmp_path}/data.npz", "--recipe=qat_taught", f"--out={tmp_path}/out"]
+    assert cli.main(["keras-compress", "compress", *arguments]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    (taught,) = [note for note in report["notes"] if note.startswith("Taught by ")]
+    assert taught.startswith("Taught by large by SoftTargets(temperature=4), alpha 0.7: its loss ")
