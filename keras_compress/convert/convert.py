@@ -73,9 +73,8 @@ def convert(
             `"float16"` or `"float32"`. By default int8, or 16x8 for a model trained with 16-bit activations alone. In
             int8, points of 16 bits beside those of 8 keep them: what reads or makes them is computed as in 16x8.
         representative_dataset: Data to calibrate activation ranges that training did not set: arrays, a
-            `tf.data.Dataset`, or a function that yields batches, as for the TFLite converter. Also wanted for a model
-            with trained ranges where layers become several (separable, recurrent, attention, normalizations): training
-            saw each as a whole, and set none between them.
+            `tf.data.Dataset`, or a function that yields batches, as for the TFLite converter. Also wanted with trained
+            ranges where one layer becomes several (separable, recurrent, attention, normalizations).
         io: Type of inputs and outputs: `"float32"`, `"int8"`, `"uint8"`, or `"int16"` for 16x8.
         weights_storage: For int8: `"int8"`; `"int4"` (-7 to 7) or `"int2"` (-1 to 1) packs each weight whose integers
             fit and whose operator takes it on the target, and notes the others with the reason. On TFLite-Micro
@@ -85,8 +84,7 @@ def convert(
         max_arena_bytes: For `"tflm"`: largest arena, in bytes, as the host measures it; layers are split to fit it.
         recurrent: For int8: `"fused"` makes an LSTM one operator over all steps, `"unrolled"` one small graph for each
             step (what has no operator is). `"auto"` fuses LSTMs on TFLite-Micro, on LiteRT those over more than 64
-            steps; `notes` say what was chosen. The operator keeps its states from run to run: reset them before each
-            sequence. See `docs/recurrent.md`.
+            steps, and `notes` say so. The operator keeps its states: reset them before each sequence.
         batch_size: Samples that the file takes at a time. A number; `None` for LiteRT: any, after
             `resize_tensor_input`, where an operator that fixes their number is an error. `"auto"`: that of the model's
             `Input(batch_size=)`, or any on LiteRT (`notes` say what fixes it), and 1 on TFLite-Micro.
@@ -118,9 +116,9 @@ def convert(
     )
     any_batch = is_free(frozen, batch_size, target) and not lowered.fixed_by
     final = _small(lowered.content, mode, storage, max_arena_bytes, any_batch, written)
-    costs = _cost_notes(model, frozen, final, target) if mode in _INTEGER_MODES else []
     distances = _distance(model, frozen, examples)
-    notes = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes, *costs)
+    notes = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes)
+    costs = _cost_notes(model, frozen, final, target) if mode in _INTEGER_MODES else []
     return Artifact(
         final.content,
         target,
@@ -129,7 +127,7 @@ def convert(
         frozen,
         lowered.point_tensors,
         tuple(lowered.float_ops),
-        (*notes_of_distance(distances), *notes, *notes_of_fixed(lowered.fixed_by, batch_size)),
+        (*notes_of_distance(distances), *notes, *costs, *notes_of_fixed(lowered.fixed_by, batch_size)),
         storage,
         None if final.content == lowered.content else lowered.content,
         distances,
