@@ -88,8 +88,7 @@ def convert(
         batch_size: Samples that the file takes at a time. A number; `None` for LiteRT: any, after
             `resize_tensor_input`, where an operator that fixes their number is an error. `"auto"`: that of the model's
             `Input(batch_size=)`, or any on LiteRT (`notes` say what fixes it), and 1 on TFLite-Micro.
-        strict: Raise where an operator would stay in float32 in an integer mode, a weight unpacked or a recurrent layer
-            unrolled against what was asked for.
+        strict: Raise where an operator would stay in float32, a weight unpacked or a layer unrolled, unasked for.
 
     Returns:
         The file's bytes and its report, with the distance from the model to it. Nothing is written.
