@@ -56,7 +56,8 @@ def waited(side: str, network: str, folder: Path) -> dict[str, Any]:
     )
     found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"stages": {}}
     if done.returncode:
-        found["error"] = done.stderr.strip().splitlines()[-1][:300]
+        last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+        found["error"] = f"status {done.returncode}: {last[:300]}"
     return found
 
 

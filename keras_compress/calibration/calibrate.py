@@ -100,7 +100,7 @@ def calibrate(
     watch: Callable[[Batch], object] | None = None,
     *,
     observer: Any = "min_max",
-    run: graph.Visitor = graph.Call.run,
+    run: graph.Visitor = graph.Call.values,
     again: bool = False,
 ) -> int:
     """Set the ranges that are not known by what stands there over some data. Known ranges stay, and quantize meanwhile.

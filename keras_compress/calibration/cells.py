@@ -66,21 +66,27 @@ def end_of_use(kept: Sequence[Array], cells: Sequence[Array]) -> float:
     """
     largest = max(float(np.abs(values).max()) for values in (*kept, *cells))
     count = int(np.floor(np.log2(max(largest / _SMALLEST_END, 1.0)) * _PER_OCTAVE))
-    ends = [np.inf, *(_SMALLEST_END * 2.0 ** (np.arange(count, -1, -1) / _PER_OCTAVE))]
-    return float(ends[int(np.argmin([_error(kept, cells, end) for end in ends]))])
+    ends = _SMALLEST_END * 2.0 ** (np.arange(count, -1, -1) / _PER_OCTAVE)
+    uncut = np.array([np.inf], np.float32)
+    errors = [*_errors(kept, cells, uncut), *_errors(kept, cells, ends)]
+    return float([np.inf, *ends][int(np.argmin(errors))])
 
 
-def _error(kept: Sequence[Array], cells: Sequence[Array], end: float) -> float:
-    """Sum of the squared errors of tanh; the gates are taken as they were, whatever the states become."""
-    total, ratio = 0.0, np.float32(1.0)
+def _errors(kept: Sequence[Array], cells: Sequence[Array], ends: NDArray[Any]) -> NDArray[np.float64]:
+    """For each end the sum of the squared errors of tanh; the gates are taken as they were, whatever the states become.
+
+    All ends at once: a step of one takes longer to begin than to compute.
+    """
+    total, ratio = np.zeros(len(ends)), np.float32(1.0)
     for part, cell in zip(kept, cells, strict=True):
-        made = _rounded(_rounded(part * ratio, part, _KEPT * end) + (cell - part), cell, end)
-        total += float(np.square(np.tanh(made) - np.tanh(cell)).sum())
-        ratio = np.divide(made, cell, out=np.ones_like(cell), where=cell != 0)
+        made = _rounded(_rounded(part * ratio, part, _KEPT * ends) + (cell - part), cell, ends)
+        total += np.square(np.tanh(made) - np.tanh(cell)).reshape(len(ends), -1).sum(axis=1)
+        ratio = np.divide(made, cell, out=np.ones(made.shape, np.float32), where=cell != 0)
     return total
 
 
-def _rounded(values: Array, measured: Array, end: float) -> Array:
-    """Values on the 8-bit grid of what was measured, cut at an end."""
-    low, high = np.clip((measured.min(), measured.max()), -end, end)
-    return np.asarray(affine.fake_quantize(values, *affine.affine_parameters(low, high, _SPEC), _SPEC))
+def _rounded(values: Array, measured: Array, ends: NDArray[Any]) -> Array:
+    """Values, `(rows, units)` for all ends or `(ends, rows, units)`, on 8-bit grids of what was measured, cut there."""
+    lows, highs = (np.clip(end, -ends, ends) for end in (measured.min(), measured.max()))
+    scales, zeros = (each.reshape(-1, 1, 1) for each in affine.affine_parameters(lows, highs, _SPEC))
+    return np.asarray(affine.fake_quantize(values, scales, zeros, _SPEC))

@@ -83,4 +83,4 @@ def _values(model: keras.Model, tensor: Any, batch: Batch) -> NDArray[Any]:
 
 def _real(call: graph.Call) -> Any:
     """Real numbers: ranges on the way may not be known yet, and would say so."""
-    return call.args[0] if isinstance(call.operation, QuantizeActivation) else call.run()
+    return call.args[0] if isinstance(call.operation, QuantizeActivation) else call.values()

@@ -38,7 +38,9 @@ _INWARDS_STEPS = 1.5
 _CUT_OFF, _UNUSED = 0.1, 2.0**-6
 
 
-def unexplained(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found: Distance) -> str | None:
+def unexplained(
+    trained: Trained, frozen: Frozen, inputs: Sequence[Array], found: Distance, in_trained: Values
+) -> str | None:
     """What else than rounding stands between two models, and at which layer; `None` for nothing.
 
     Args:
@@ -46,12 +48,13 @@ def unexplained(trained: Trained, frozen: Frozen, inputs: Sequence[Array], found
         frozen: Its frozen form.
         inputs: Samples, one array for each input.
         found: Their distance on these samples.
+        in_trained: What the trained model gives for them, at `frozen.calls` too.
     """
     wrong = _wrong_trained_range(trained, frozen)
     if wrong is not None or any(point.quantizer.replaces_relu for point in trained.points.values()):
         # Signs of sums that are not whole numbers are no signs: without rounding those models mean nothing.
         return wrong
-    of_trained = trained.unrounded(inputs, frozen.calls)
+    of_trained = trained.unrounded(inputs, frozen.calls) if trained.rounds else in_trained
     few = [array[: max(LAYER_SAMPLES, fixed_batch(frozen.model) or 1)] for array in inputs]
     of_few = of_trained if len(few[0]) == len(inputs[0]) else trained.unrounded(few, frozen.calls)
     changed = _changed_layer(frozen, few, of_few.kept)
@@ -75,6 +78,7 @@ def _changed_layer(frozen: Frozen, inputs: Sequence[Array], of_trained: Kept) ->
     given = {point: of_trained[name] for point, name in frozen.points.items() if name in of_trained}
     computed, rng = frozen.layer_by_layer(inputs, given), np.random.default_rng(0)
     off = {point: np.sqrt(_squares(given[point] - values)) for point, values in computed.items()}
+    fed = {point: given[point] for point in computed}
     floor = {point: _floor(given[point]) for point in computed}
     noise = {point: np.zeros(values.shape[-1:]) for point, values in computed.items()}
 
@@ -85,7 +89,7 @@ def _changed_layer(frozen: Frozen, inputs: Sequence[Array], of_trained: Kept) ->
     for _ in range(DRAWS):
         if not beyond:
             break  # what is allowed only grows
-        drawn = frozen.layer_by_layer(inputs, given, rng)
+        drawn = frozen.moved(inputs, fed, beyond, rng)
         for point in beyond:
             noise[point] += _squares(drawn[point] - computed[point]) / DRAWS
         beyond = still_beyond(beyond)

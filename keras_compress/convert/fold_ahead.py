@@ -53,7 +53,7 @@ def fold_ahead(flat: keras.Model) -> keras.Model:
     def visit(call: graph.Call) -> Any:
         if id(call.node) in folded:
             return call.args[0]
-        return call.run(weighted[id(call.node)]) if id(call.node) in weighted else call.run()
+        return call.again(weighted.get(id(call.node)))
 
     return graph.Rebuild(visit, flat=True).model(flat) if folded else flat
 

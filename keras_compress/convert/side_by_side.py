@@ -65,17 +65,24 @@ class _Run:
     rounds: bool = True
     # Name of a call -> grid to put what it makes on.
     grids: Mapping[str, FixedGrid] = field(default_factory=dict)
-    # Noise for the weights of a wrapper, by its name.
+    # The weights of a wrapper, by its name, where they are not its own.
     weights: Callable[[str, Compressed], list[tuple[keras.Variable, Any]]] | None = None
     # What an LSTM that is one operator makes of its input.
     lstm: Callable[[FusedLSTM, Tensor], Tensor] = FusedLSTM.__call__
     kept: Kept = field(default_factory=dict)
 
     def of(self, model: keras.Model, inputs: Sequence[Array]) -> Values:
-        tensors = [tf.convert_to_tensor(a, t.dtype) for a, t in zip(inputs, model.inputs, strict=True)]
-        entered = [self._made(t.name, value) for t, value in zip(model.inputs, tensors, strict=True)]
-        outputs = graph.Rebuild(self._visit, flat=True).run(model, entered, "", 0)
+        outputs = graph.Rebuild(self._visit, flat=True).run(model, self._entered(model, inputs), "", 0)
         return Values([np.asarray(value) for value in keras.tree.flatten(outputs)], self.kept)
+
+    def some(self, model: keras.Model, inputs: Sequence[Array], calls: list[Any], values: dict[int, Tensor]) -> None:
+        """Run some calls of a model only, behind tensors whose values are given; what they make is entered there."""
+        values.update(zip(map(id, model.inputs), self._entered(model, inputs), strict=True))
+        graph.Rebuild(self._visit).run_calls(calls, values, [t for node in calls for t in node.outputs])
+
+    def _entered(self, model: keras.Model, inputs: Sequence[Array]) -> list[Tensor]:
+        tensors = [tf.convert_to_tensor(a, t.dtype) for a, t in zip(inputs, model.inputs, strict=True)]
+        return [self._made(t.name, value) for t, value in zip(model.inputs, tensors, strict=True)]
 
     def _visit(self, call: graph.Call) -> Any:
         name, operation = flat_name(call), call.operation
@@ -86,9 +93,9 @@ class _Run:
         if isinstance(operation, FusedLSTM):
             return self._made(name, self.lstm(operation, call.args[0]))
         if self.weights is None or not isinstance(operation, Compressed):
-            return self._made(name, call.run())
+            return self._made(name, call.values())
         with keras.StatelessScope(state_mapping=self.weights(name, operation)):
-            return self._made(name, call.run(operation.layer))
+            return self._made(name, call.values(operation.layer))
 
     def _made(self, name: str, outputs: Any) -> Any:
         if name in self.grids and _is_float(outputs):
@@ -116,6 +123,7 @@ class Trained:
         self.points = {name: layer for name, layer in layers if isinstance(layer, QuantizeActivation)}
         # Layers all of whose weights are integers already: none of them is rounded when the model is frozen.
         self.exact = {name for name, layer in layers if isinstance(layer, Compressed) and _has_integers(layer)}
+        self.rounds = bool(self.points) or any(isinstance(layer, RoundAverage) for _, layer in layers)
 
     def run(self, inputs: Sequence[Array], watched: frozenset[str] = frozenset()) -> Values:
         """What `predict` computes."""
@@ -136,7 +144,7 @@ class Trained:
         return _Run(at_point, watched, grids=frozen.grids).of(self.graph, inputs)
 
     def unrounded(self, inputs: Sequence[Array], watched: frozenset[str]) -> Values:
-        """The model with the rounding of activations switched off."""
+        """The model with the rounding of activations switched off: without points nothing is rounded in any run."""
 
         def at_point(name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
             return point.quantizer.unrounded(values) if point.quantizer.trained() else values
@@ -216,17 +224,14 @@ class Frozen:
             values = self._unrounded(name, point, values)
             return keras.ops.clip(values, *ends_of(point.quantizer)) if name == cut else values
 
-        return _Run(at_point, lstm=_lstm(None)).of(self.model, inputs)
+        return _Run(at_point, weights=self._noisy(None), lstm=_lstm(None)).of(self.model, inputs)
 
-    def layer_by_layer(
-        self, inputs: Sequence[Array], given: Mapping[str, Array], noise: np.random.Generator | None = None
-    ) -> Kept:
+    def layer_by_layer(self, inputs: Sequence[Array], given: Mapping[str, Array]) -> Kept:
         """The same with each layer fed other values than those that the layers before it make.
 
         Args:
             inputs: One array for each input.
             given: Name of a point -> what the layers behind it get.
-            noise: As in `unrounded`.
 
         Returns:
             Name of each such point -> what the layers before it made.
@@ -240,16 +245,41 @@ class Frozen:
             computed[name] = np.asarray(values, np.float32)
             return tf.convert_to_tensor(given[name], values.dtype)
 
-        _Run(at_point, weights=self._noisy(noise), lstm=_lstm(noise)).of(self.model, inputs)
+        _Run(at_point, weights=self._noisy(None), lstm=_lstm(None)).of(self.model, inputs)
         return computed
+
+    def moved(
+        self, inputs: Sequence[Array], given: Mapping[str, Array], points: Sequence[str], noise: np.random.Generator
+    ) -> Kept:
+        """What `layer_by_layer` gives for some of its points with noise: the layers before these alone are run.
+
+        Args:
+            inputs: As there.
+            given: As there, of points that it gave.
+            points: Some of these.
+            noise: As in `unrounded`.
+        """
+        at = {node.operation.name: node for node in graph.nodes(self.model) if node.operation.name in given}
+        fed = {id(at[name].outputs[0]): tf.convert_to_tensor(values) for name, values in given.items()}
+        wanted = {id(at[name].input_tensors[0]) for name in points}
+        calls = []
+        for node in reversed(graph.nodes(self.model)):
+            made = {id(tensor) for tensor in node.outputs}
+            if made & wanted and not made & set(fed):
+                calls.append(node)
+                wanted.update(id(tensor) for tensor in node.input_tensors)
+        values = {key: value for key, value in fed.items() if key in wanted}
+        _Run(self._unrounded, weights=self._noisy(noise), lstm=_lstm(noise)).some(
+            self.model, inputs, calls[::-1], values
+        )
+        found = ((name, at[name].operation, values[id(at[name].input_tensors[0])]) for name in points)
+        return {name: np.asarray(self._unrounded(name, *each), np.float32) for name, *each in found}
 
     def _unrounded(self, name: str, point: QuantizeActivation, values: Tensor) -> Tensor:
         before = self._trained.point(name)
         return values if before is None else before.quantizer.unrounded(values)
 
-    def _noisy(self, rng: np.random.Generator | None) -> Callable[[str, Compressed], list[Any]] | None:
-        if rng is None:
-            return None
+    def _noisy(self, rng: np.random.Generator | None) -> Callable[[str, Compressed], list[Any]]:
         return lambda _, wrapper: [(variable, weight.moved(rng)) for variable, weight in self._weights[wrapper.name]]
 
     @functools.cached_property
@@ -299,6 +329,8 @@ class _Rounded:
         coarse = weight if weight.bits > 8 else fold.compact(weight)
         return cls(weight.floats(), coarse.scale * (0.0 if exact and weight.bits <= 8 else 1.0))
 
-    def moved(self, rng: np.random.Generator) -> Array:
-        """The values, each moved by up to half a step."""
+    def moved(self, rng: np.random.Generator | None) -> Array:
+        """The values, each moved by up to half a step; as they are without noise."""
+        if rng is None:
+            return self.values
         return (self.values + rng.uniform(-0.5, 0.5, self.values.shape) * self.step).astype(np.float32)

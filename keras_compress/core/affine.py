@@ -73,9 +73,9 @@ class QuantSpec:
 def quantize_to_int(values: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """Nearest integer of the grid, ties to even, saturating at the ends. Float tensor that holds whole numbers.
 
-    Of an array and a number NumPy makes an array: the same numbers, and sooner.
+    Of arrays and numbers NumPy makes an array: the same numbers, and sooner.
     """
-    if isinstance(values, np.ndarray) and isinstance(scale, (float, np.floating)):
+    if isinstance(values, np.ndarray) and isinstance(scale, (float, np.floating, np.ndarray)):
         return np.clip(np.rint(values / scale) + zero_point, np.float32(spec.minimum), np.float32(spec.maximum))
     return ops.clip(ops.round(values / scale) + zero_point, float(spec.minimum), float(spec.maximum))
 
@@ -113,9 +113,10 @@ def reduction_axes(rank: int, axis: Sequence[int] | None) -> tuple[int, ...]:
 
 def fill_zero_scales(scale: Tensor) -> Tensor:
     """Scales in which 0 became the largest of them, 1 where all are 0."""
-    largest = ops.max(scale)
-    fallback = ops.where(largest > 0, largest, ops.ones_like(largest))
-    return ops.where(scale > 0, scale, fallback)
+    xp: Any = np if isinstance(scale, np.ndarray) else ops
+    largest = xp.max(scale)
+    fallback = xp.where(largest > 0, largest, xp.ones_like(largest))
+    return xp.where(scale > 0, scale, fallback)
 
 
 def symmetric_scale(weight: Tensor, spec: QuantSpec) -> Tensor:
@@ -125,25 +126,26 @@ def symmetric_scale(weight: Tensor, spec: QuantSpec) -> Tensor:
     the bias of a dead channel, which is stored in steps of input scale times weight scale, keeps its precision.
 
     Returns:
-        Tensor that broadcasts against `weight` (reduced axes have length 1).
+        Tensor, or NumPy's array of one, that broadcasts against `weight` (reduced axes have length 1).
     """
     axes = reduction_axes(len(weight.shape), spec.axis)
+    xp: Any = np if isinstance(weight, np.ndarray) else ops
     # Times the reciprocal, as XLA divides by a constant: trained with and frozen are equal to the last bit.
-    return fill_zero_scales(ops.max(ops.abs(weight), axis=axes, keepdims=True) * (1.0 / spec.maximum))
+    return fill_zero_scales(xp.max(xp.abs(weight), axis=axes, keepdims=True) * (1.0 / spec.maximum))
 
 
 def affine_parameters(minimum: Tensor, maximum: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
     """Scale and zero point of a range, widened so that 0.0 has an integer of its own.
 
     Args:
-        minimum: Lower end of the range, scalar. Of NumPy's float32, NumPy computes: the same numbers, and sooner.
+        minimum: Lower end of the range, scalar. Of NumPy's numbers or arrays, NumPy computes: the same, and sooner.
         maximum: Upper end of the range, likewise.
         spec: Target integers. For a symmetric spec the zero point is 0.
 
     Returns:
         `(scale, zero_point)`, float scalars; `zero_point` holds a whole number.
     """
-    xp: Any = np if isinstance(minimum, np.floating) else ops
+    xp: Any = np if isinstance(minimum, (np.floating, np.ndarray)) else ops
     low = xp.minimum(minimum, 0.0)
     high = xp.maximum(maximum, 0.0)
     if spec.symmetric:

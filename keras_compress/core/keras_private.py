@@ -12,7 +12,9 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import get_keras_mask
+from keras.src.backend.common.remat import get_current_remat_mode
 from keras.src.ops.node import Node
+from keras.src.utils.naming import auto_name
 from tensorflow.python.eager import context
 
 Functional: Any = keras.src.models.functional.Functional
@@ -62,6 +64,18 @@ def recorded(
 def is_plain(tensor: keras.KerasTensor) -> bool:
     """Whether a symbolic tensor is its shape and dtype and nothing else: dense, without a mask."""
     return not (tensor.sparse or tensor.ragged) and get_keras_mask(tensor) is None
+
+
+def view_of(layer: Any) -> Any:
+    """A layer for a place in another graph, which shares all else with the one that it is a view of.
+
+    To be called and read: what is assigned to its variables is assigned to that layer's.
+    """
+    made = object.__new__(type(layer))
+    # Keras's wrappers around these two belong to the layer itself.
+    kept = {key: value for key, value in vars(layer).items() if key not in ("build", "quantize")}
+    vars(made).update(kept, _inbound_nodes=[], _outbound_nodes=[])
+    return made
 
 
 def made_by(tensor: Any) -> tuple[Any, list[Any]] | None:
@@ -285,10 +299,16 @@ class PlainAttributes:
             super().__setattr__(name, value)
 
 
+# What Keras's constructor is given for such layers; then it leaves the same in all of a class, but for the name.
+_IN_FLOAT32 = {"dtype": "float32", "autocast": False}
+_FIRST: dict[type, Any] = {}
+
+
 class MadeWithoutBuild(PlainAttributes):
     """The same of layers with a `get_config` of their own whose constructors leave nothing to `build`.
 
-    Keras would note the constructor's arguments, for the configuration, and put a wrapper around `build`.
+    Keras would note the constructor's arguments, for the configuration, and put a wrapper around `build`. What its own
+    constructor leaves is copied from the first layer of the class: it reads signatures, and tracks empty lists.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -296,6 +316,35 @@ class MadeWithoutBuild(PlainAttributes):
         # As Keras leaves them for `__init__`.
         vars(made).update(_lock=True, _auto_config=None)
         return made
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        name, trainable = kwargs.get("name"), kwargs.get("trainable", True)
+        named = name is None or (isinstance(name, str) and "/" not in name)
+        others = {key: value for key, value in kwargs.items() if key not in ("name", "trainable")}
+        usual = named and trainable in (True, False) and not args and others == _IN_FLOAT32
+        if not usual or get_current_remat_mode() is not None:
+            super().__init__(*args, **kwargs)
+            return
+        cls = type(self)
+        if cls not in _FIRST:
+            _FIRST[cls] = MadeWithoutBuild.__new__(cls)
+            super(MadeWithoutBuild, _FIRST[cls]).__init__(name="first", **_IN_FLOAT32)  # type: ignore[call-arg]
+        _begin_like(_FIRST[cls], self)
+        vars(self).update(name=auto_name(cls.__name__) if name is None else name, _trainable=trainable)
+
+
+def _begin_like(first: Any, layer: Any) -> None:
+    """Leave in a layer what Keras's constructor left in another one, with lists, dicts and sets of its own."""
+    before = first._tracker
+    tracked: dict[str, tuple[Any, list[Any]]] = {kind: (is_kind, []) for kind, (is_kind, _) in before.config.items()}
+    tracker = type(before)(tracked, exclusions=before.exclusions)
+    own: dict[str, Any] = {f"_{kind}": held for kind, (_, held) in tracked.items()} | {"_tracker": tracker}
+    for key, value in vars(first).items():
+        if isinstance(value, (list, dict, set)) and key not in own:
+            made: Any = type(value)()
+            made.extend(value) if isinstance(value, list) else made.update(value)
+            made.tracker, own[key] = tracker, made
+    vars(layer).update({key: own.get(key, value) for key, value in vars(first).items()})
 
 
 def set_call(layer: Any, function: Callable[..., Any]) -> None:

@@ -235,6 +235,18 @@ class Compressed(TellsOfExport, keras_private.PlainAttributes, keras.layers.Wrap
             self.add_loss(loss)
         return outputs if self.gradients is None else self.gradients(outputs, training=training)
 
+    def values(self, inputs: Tensor, *args: Any) -> Tensor:
+        """What `call` gives in inference for values at hand, where the layer is Keras's or ours; sooner."""
+        if keras_private.stateless_scope() is not None or self._unsettled:
+            return self.call(inputs, *args)
+        if self.input_point is not None:
+            inputs = self.input_point(inputs, training=False)
+        mapping = [(slot.variable(self.layer), self._transformed(slot, False, False)) for slot, _ in self.items()]
+        given = [(variable, ops.cast(value, variable.dtype)) for variable, value in mapping]
+        with keras.StatelessScope(state_mapping=given):
+            outputs = self.layer.call(inputs, *args)
+        return outputs if self.gradients is None else self.gradients(outputs, training=False)
+
     def _transformed(self, slot: Slot, training: bool, update: bool) -> Tensor:
         value = ops.cast(value_of(slot.variable(self.layer)), "float32")
         return apply_all(self.transforms[slot.name], value, training, _assign_update if update else None)

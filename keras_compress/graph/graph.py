@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import tree
 
 from keras_compress.core import keras_private
@@ -15,6 +16,7 @@ from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.slots import slots_of
 from keras_compress.core.warn import warn
+from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import parts
 from keras_compress.graph.named_outputs import NamedOutputs
 
@@ -58,6 +60,22 @@ class Call:
             args = tree.map_structure(_dense, args)
         return (operation or self.operation)(*args, **self.kwargs)
 
+    def values(self, operation: Operation | None = None) -> Any:
+        """`run` on values: what the operation computes with them in inference, sooner.
+
+        Keras looks at arguments, masks and scopes for five times as long as a small layer computes.
+        """
+        operation = operation or self.operation
+        if not isinstance(operation, keras.layers.Layer):
+            return operation.call(*self.args, **self.kwargs)
+        body = operation.layer if isinstance(operation, Compressed) else operation
+        plain = map(keras_private.is_plain, (*self.node.input_tensors, *self.node.outputs))
+        if self.kwargs or not all(map(_is_value, tree.flatten(self.args))) or not all(plain):
+            return self.run(operation)
+        if not computes_in_float32(body) or keras_private.sub_layers(body):
+            return self.run(operation)
+        return operation.call(*self.args) if body is operation else operation.values(*self.args)
+
     def again(self, operation: Operation | None = None) -> Any:
         """`run` of the operation itself, or of a copy of the same configuration, in a graph that is nobody else's.
 
@@ -72,6 +90,49 @@ class Call:
             return self.run(operation)
         made = keras_private.recorded(operation, self.args, self.kwargs, self.node.outputs)
         return made if len(made) > 1 or type(operation).__name__ in _GIVING_LISTS else made[0]
+
+
+def written(layer: keras.layers.Layer, *args: Any) -> Any:
+    """`layer(*args)` on symbolic tensors of a graph that is nobody else's, sooner.
+
+    What Keras looks for in each call, such as masks and scopes, is not there; what the layer says of its outputs is.
+    """
+    given = [t for t in tree.flatten(args) if isinstance(t, keras.KerasTensor)]
+    if not computes_in_float32(layer) or not all(map(_is_plain_float32, given)):
+        return layer(*args)
+    if not layer.built and not _is_merge(layer):
+        return layer(*args)
+    if not layer.built:
+        layer.build([tensor.shape for tensor in args[0]])
+    outputs = layer.compute_output_spec(*args)
+    if not all(map(keras_private.is_plain, tree.flatten(outputs))):
+        return layer(*args)
+    return tree.pack_sequence_as(outputs, keras_private.recorded(layer, args, {}, tree.flatten(outputs)))
+
+
+def computes_in_float32(layer: Operation) -> bool:
+    """Whether Keras or this package wrote a layer's `call`, and hands it its arguments as they are if they are float32.
+
+    One whose `call` the user wrote may count on more than its arguments.
+    """
+    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.layers.Lambda):
+        return False
+    if layer.compute_dtype != "float32" or layer.quantization_mode:
+        return False
+    owner = next(cls for cls in type(layer).__mro__ if "call" in vars(cls))
+    return owner.__module__.startswith(("keras.src.layers.", "keras_compress."))
+
+
+def _is_merge(layer: keras.layers.Layer) -> bool:
+    return type(layer) in (keras.layers.Add, keras.layers.Multiply, keras.layers.Subtract)
+
+
+def _is_plain_float32(tensor: KerasTensor) -> bool:
+    return bool(tensor.dtype == "float32" and keras_private.is_plain(tensor))
+
+
+def _is_value(argument: Any) -> bool:
+    return bool(tf.is_tensor(argument) and argument.dtype == tf.float32)
 
 
 def _alike(tensors: Sequence[KerasTensor], others: Sequence[KerasTensor]) -> bool:

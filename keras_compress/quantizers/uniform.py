@@ -18,7 +18,7 @@ def _grid(spec: affine.QuantSpec) -> IntegerGrid:
         scale = affine.symmetric_scale(weight, spec)
         return affine.quantize_to_int(weight, scale, 0.0, spec), scale
 
-    return IntegerGrid(to_integers, exact=True, any_shape=True)
+    return IntegerGrid(to_integers, exact=True, any_shape=True, of_arrays=True)
 
 
 @register("weight_transform")

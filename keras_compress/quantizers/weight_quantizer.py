@@ -37,6 +37,7 @@ class IntegerGrid:
             bits in a compiled program and outside one. A sum, a product added to something, an exponential do not:
             freezing then runs the program as training compiled it.
         any_shape: Whether the functions work on tensors of unknown dimensions.
+        of_arrays: Whether `to_integers` gives the same numbers for NumPy's arrays, as arrays, which takes less time.
     """
 
     to_integers: Callable[..., tuple[Tensor, Tensor]]
@@ -44,6 +45,7 @@ class IntegerGrid:
     state_gradients: Callable[..., tuple[Tensor | None, ...]] | None = None
     exact: bool = False
     any_shape: bool = False
+    of_arrays: bool = False
 
 
 @functools.cache
@@ -141,7 +143,8 @@ class WeightQuantizer(WeightTransform):
         method, state = self.grid()
         # Compiling takes a hundred times as long as running once.
         program = method.to_integers if method.exact else _integers_program(method)
-        found, scale = program(ops.convert_to_tensor(weight, "float32"), *state)
+        values = np.asarray(weight, np.float32) if method.of_arrays else ops.convert_to_tensor(weight, "float32")
+        found, scale = program(values, *state)
         integers = ops.convert_to_numpy(found)
         self._check_integers(integers)
         return IntegerWeight(

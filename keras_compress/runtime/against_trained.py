@@ -61,7 +61,7 @@ class Beside:
             for each in found.outputs
             if each.opens
         )
-        why = unexplained(trained, after, few, found)
+        why = unexplained(trained, after, few, found, in_trained)
         outputs = tuple(in_trained.outputs) if len(few[0]) == len(inputs[0]) else trained.simulated(inputs)
         return cls(tuple(output_names(frozen)), outputs, found, why, far)
 

@@ -62,4 +62,4 @@ def simulation(model: keras.Model, outputs: Sequence[Any]) -> Callable[[Sequence
 
 def _computed(call: graph.Call) -> Any:
     point = call.operation
-    return point.values(call.args[0]) if isinstance(point, QuantizeActivation) else call.run()
+    return point.values(call.args[0]) if isinstance(point, QuantizeActivation) else call.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import keras
@@ -290,6 +291,64 @@ def test_a_quick_layer_holds_what_another_one_does() -> None:
     quick.trainable = False
     assert not quick.part.trainable
     assert not quick.trainable_variables
+
+
+class InFloat32(keras_private.MadeWithoutBuild, layers.Layer):
+    def __init__(self, part: layers.Layer, name: str | None = None, trainable: bool = True) -> None:
+        super().__init__(name=name, trainable=trainable, dtype="float32", autocast=False)
+        self.part = part
+        self.built = True
+
+    def call(self, inputs):
+        return self.part(inputs)
+
+    def get_config(self):
+        return {}
+
+
+def held(layer: layers.Layer) -> dict[str, tuple[type, str]]:
+    """What a layer holds, without the places in memory."""
+    return {key: (type(value), re.sub(r"0x\w+", "", repr(value))) for key, value in vars(layer).items()}
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_what_is_copied_from_a_class_s_first_layer_is_what_keras_leaves(trainable, monkeypatch) -> None:
+    part = built_dense()
+    InFloat32(part)
+    copied = InFloat32(part, "it", trainable)
+    monkeypatch.setattr(keras_private, "get_current_remat_mode", lambda: "full")
+    assert held(copied) == held(InFloat32(part, "it", trainable))
+
+
+def test_layers_of_a_class_share_nothing() -> None:
+    one, other = InFloat32(built_dense()), InFloat32(built_dense())
+    assert one.name != other.name
+    one(np.ones((1, 2), np.float32))
+    mutable = (list, dict, set)
+    shared = [k for k, v in vars(one).items() if isinstance(v, mutable) and v is vars(other)[k]]
+    assert shared == []
+    assert [len(layer.trainable_variables) for layer in (one, other)] == [2, 2]
+    assert not set(map(id, one.variables)) & set(map(id, other.variables))
+    model = keras.Sequential([keras.Input((2,)), other])
+    assert len(other._inbound_nodes) == 1
+    assert one._inbound_nodes == []
+    assert len(model.trainable_variables) == 2
+
+
+def test_a_view_shares_weights_and_has_calls_of_its_own() -> None:
+    inputs = keras.Input((2,))
+    layer = layers.Dense(2)
+    model = keras.Model(inputs, layer(inputs))
+    view = keras_private.view_of(layer)
+    view.name = "view"
+    other = keras.Model(inputs, view(inputs))
+    assert (layer.name, len(layer._inbound_nodes), len(view._inbound_nodes)) == (model.layers[-1].name, 1, 1)
+    assert layer.name != "view"
+    layer.kernel.assign([[1.0, 2.0], [3.0, 4.0]])
+    assert view.kernel is layer.kernel
+    x = np.ones((1, 2), np.float32)
+    np.testing.assert_array_equal(other(x), model(x))
+    assert view.get_config() == {**layer.get_config(), "name": "view"}
 
 
 def test_a_layers_call_is_exchanged_and_put_back() -> None:

@@ -46,8 +46,9 @@ def judged(model, data, **settings):
     frozen = kc.freeze(model, data, **settings)
     before = Trained(model)
     after = Frozen(frozen, before)
-    found = between(before, after, [data], before.run([data], after.calls))
-    return found, unexplained(before, after, [data], found)
+    in_trained = before.run([data], after.calls)
+    found = between(before, after, [data], in_trained)
+    return found, unexplained(before, after, [data], found, in_trained)
 
 
 def roll_norm(norm):
@@ -148,11 +149,12 @@ def test_two_bits_are_far_and_no_failure(plain, data):
     coarse = kc.quantize_model(plain, weights="int2", activations=None)
     before = Trained(plain)
     after = Frozen(kc.freeze(coarse, data), before)
-    found = between(before, after, [data], before.run([data], after.calls))
+    in_trained = before.run([data], after.calls)
+    found = between(before, after, [data], in_trained)
     assert found.outputs[0].sqnr_db < 25
     assert found.opens_at == "relu"
     assert 30 < found.outputs[0].activations_only_db < 60
-    assert unexplained(before, after, [data], found) is None
+    assert unexplained(before, after, [data], found, in_trained) is None
 
 
 def test_verify_raises_and_convert_reports(plain, data, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -145,9 +145,29 @@ class Emitter:
 
     def apply(self, function: Callable[..., Any], *inputs: Tensor, name: str) -> Any:
         """Put what a function of Keras operations does with tensors into the graph."""
-        traced = trace(function, inputs, "traced")
         with self.inside(name):
+            made = self._single(function, inputs)
+            if made is not None:
+                return made
+            traced = trace(function, inputs, "traced")
             return graph.Rebuild(self.visit, flat=True).run(traced, list(inputs), "", 1)
+
+    def _single(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+        """What a function does with tensors, where that is one operation of which nothing is taken apart."""
+        with keras_private.names_counted_anew():
+            outputs = function(*inputs)
+        first = tree.flatten(outputs)[0]
+        if keras_private.made_by(first) is None:
+            return None
+        node = keras_private.call_node(first)
+        operation, given = node.operation, tree.flatten((node.arguments.args, node.arguments.kwargs))
+        of_inputs = list(map(id, node.input_tensors)) == list(map(id, inputs))
+        holds = any(isinstance(each, keras.Variable) for each in given)
+        if not of_inputs or holds or isinstance(operation, keras.layers.Layer) or expansion_of(operation) is not None:
+            return None
+        operation.name = self._unique(self.name(operation.name))
+        self.made.add(operation.name)
+        return outputs
 
     def _emit(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, new: bool = False) -> Any:
         if not any(isinstance(a, keras.KerasTensor) for a in tree.flatten((args, kwargs))):
@@ -194,7 +214,8 @@ class Emitter:
                 and len(slots) == 1
                 and self._owners.knows(slots[0].variable(operation))
             )
-            copied = _in_float32(operation)
+            viewed = not owned and _may_be_viewed(operation)
+            copied = keras_private.view_of(operation) if viewed else _in_float32(operation)
             if owned:
                 copied = frozen(copied, self._owners.integers(slots[0].variable(operation), slots[0].channel_axes))
         else:
@@ -207,6 +228,8 @@ class Emitter:
             copied.layer.name = copied.name
         if self._path:
             self.made.add(copied.name)
+        if isinstance(copied, keras.layers.Layer) and not kwargs:
+            return graph.written(copied, *args)
         return copied(*args, **kwargs)
 
     def _unique(self, name: str) -> str:
@@ -299,6 +322,12 @@ def is_users(layer: keras.layers.Layer) -> bool:
     owner = next((cls for cls in type(layer).__mro__ if "call" in vars(cls)), type(layer))
     in_keras = owner.__module__.startswith("keras.") and ".applications." not in owner.__module__
     return not (in_keras or owner.__module__.startswith("keras_compress."))
+
+
+def _may_be_viewed(layer: keras.layers.Layer) -> bool:
+    """Whether a layer need not be copied: freezing reads it, and the frozen model gets its own where it has weights."""
+    kerass = type(layer).__module__.startswith("keras.src.layers.")
+    return kerass and graph.computes_in_float32(layer) and layer.built and not keras_private.sub_layers(layer)
 
 
 def _in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -98,7 +98,7 @@ def rows_apart(flat: keras.Model) -> keras.Model:
     def visit(call: graph.Call) -> Any:
         if id(call.node) in products:
             sequences[id(call.node)] = call.args[0]
-        made = call.run()
+        made = call.again()
         rows = narrow.get(id(call.node))
         if rows is None:
             return made
