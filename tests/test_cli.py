@@ -115,7 +115,7 @@ def test_examples_are_accepted(name: str) -> None:
     ("arguments", "message"),
     [
         ([], ""),
-        (["train"], "Expected a command out of demo, compress, quantize, convert, "),
+        (["train"], "Expected a command out of demo, compress, quantize, factorize, convert, "),
         (["demo", "--dataset=mnist"], "flag --dataset=mnist: value should be one of <digits|fashion_mnist>"),
         (["demo", "--sede=3"], "Unknown command line flag 'sede'"),
         (["demo", "--seed=-1"], "flag --seed=-1"),

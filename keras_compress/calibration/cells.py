@@ -58,12 +58,14 @@ def end_of_use(kept: Sequence[Array], cells: Sequence[Array]) -> float:
     The steps are gone through with 8 bits for both tensors of each, which are cut at the end that is tried.
 
     Args:
-        kept: For each step `f c`, the part of the state that is kept, `(rows, units)`.
+        kept: For each step `f c`, the part of the state that is kept, `(rows, units)`; of a ConvLSTM with places
+            between.
         cells: For each step the new state `f c + n`.
 
     Returns:
         The end with the least error; infinite where no cut is better than none.
     """
+    kept, cells = ([each.reshape(len(each), -1) for each in steps] for steps in (kept, cells))
     largest = max(float(np.abs(values).max()) for values in (*kept, *cells))
     count = int(np.floor(np.log2(max(largest / _SMALLEST_END, 1.0)) * _PER_OCTAVE))
     ends = _SMALLEST_END * 2.0 ** (np.arange(count, -1, -1) / _PER_OCTAVE)

@@ -25,17 +25,17 @@ from keras_compress.convert.lstm.freezing import cells_behind, frozen_lstm, shar
 from keras_compress.convert.lstm.layers import LstmCells, LstmOutput
 from keras_compress.convert.masked_grids import masked_grid, table_of_16_bits
 from keras_compress.convert.narrow_tanh import tanh_grid
+from keras_compress.convert.own_layers import own, with_bias
 from keras_compress.convert.slopes import SlopedParts, slopes_of
 from keras_compress.convert.softmax_parts import LOWEST_LOGARITHM, SoftmaxParts, is_even
 from keras_compress.convert.widths import Widths
 from keras_compress.convert.written_grid import written_grid
-from keras_compress.core import batch_norm, keras_private
+from keras_compress.core import batch_norm
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.transform import IntegerWeight
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
-from keras_compress.graph.configuration import configuration
-from keras_compress.graph.model import copy_layer, inner, slots_in
+from keras_compress.graph.model import inner, slots_in
 from keras_compress.ir.layouts import layout_of
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of, unmoved
@@ -121,7 +121,7 @@ class Freezer:
             return parts
         if kind is Kind.JOIN and self.storage.target == "tflm":
             call = self._with_moved_parts(call)
-        outputs = call.again(_own(call.operation))
+        outputs = call.again(own(call.operation))
         self._fix(call, kind, outputs)
         if kind is Kind.SAME:
             for output in keras.tree.flatten(outputs):
@@ -274,7 +274,7 @@ class Freezer:
         if call.operation in self._folded:
             return call.args[0]
         if not self.activations:
-            return call.again(_own(call.operation))
+            return call.again(own(call.operation))
         return self._standalone_norm(call)
 
     def _standalone_norm(self, call: graph.Call) -> Any:
@@ -403,7 +403,7 @@ class Freezer:
         body = inner(layer)
         # A bare layer may share its variables with the user's.
         kept = isinstance(layer, Compressed) and body.bias is not None and body.name == layer.name
-        made = body if kept else _with_bias(body, layer.name, call.args[0].shape)
+        made = body if kept else with_bias(body, layer.name, call.args[0].shape)
         grid = self._of[call.args[0]].grid
         signs = signs and grid is not None
         wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes, signs)
@@ -487,20 +487,3 @@ class Freezer:
             outputs = flat
         self._of[outputs].is_average = True
         return outputs
-
-
-def _own(operation: Any) -> Any:
-    """An operation of the flat graph for the frozen model: weights that it may share with the user's are copied."""
-    shares = isinstance(operation, keras.layers.Layer) and not isinstance(operation, Compressed)
-    return copy_layer(operation) if shares and keras_private.own_variables(operation) else operation
-
-
-def _with_bias(layer: keras.layers.Layer, name: str, shape: tuple[int | None, ...]) -> keras.layers.Layer:
-    """A layer like another one, with a bias; the values follow."""
-    with configuration(layer) as config:
-        config = {**config, "use_bias": True, "name": name}
-        # Nothing is gained by drawing random values first.
-        config.update((key, "zeros") for key in config if key.endswith("_initializer"))
-        made: keras.layers.Layer = type(layer).from_config(config)
-    made.build(shape)
-    return made

@@ -156,42 +156,36 @@ def mixed_precision(
 ) -> MixedPrecision:
     """Quantize a model with bits chosen layer by layer: the least sum of losses whose costs a budget allows.
 
-    Each part's loss at each width is measured alone (`sensitivity(of="bits")`); the choice is an integer program.
+    Each part's loss at each width is measured alone (`sensitivity(of="bits")`); an integer program chooses.
 
     Args:
-        model: Built float model; it is not changed.
-        data: `x`, `(x, y)`, or batches of them that can be gone through more than once: ranges, and sensitivities.
-        budget: Limits, all of which are kept. `bytes`: of the int8 file that `convert` writes for the target, its
-            packed weights counted as they are stored; a fraction is of the float32 file, or of that of
-            `kc.FileBytes(...)`. `latency` and `latency_ms`: of that file, measured here; a fraction is of the float32
-            file, or of that of `kc.Latency(...)`. `arena`: of that file on TFLite-Micro, in bytes, or a fraction of
-            the float32 file's. `bops`: bit operations of a sample; a fraction is of the float model's.
-            `average_bits`: of a weight.
+        model: Built float model.
+        data: `x`, `(x, y)`, or batches of them that can be gone through more than once, for ranges and losses.
+        budget: Limits, all of which are kept: `bytes` of the int8 file that `convert` writes for the target, packed
+            weights counted as they are stored; its `latency` or `latency_ms`, measured here; its `arena` on
+            TFLite-Micro, in bytes; `bops`, bit operations of a sample; `average_bits` of a weight. Fractions are of the
+            float32 file or model, or of what `kc.FileBytes(...)` and `kc.Latency(...)` say.
         weights: Widths that weights may have, 2 to 8.
         activations: Widths that activations may have, 2 to 8, and 16. A file has 8 bits for those of fewer, which are
             levels left unused that bit operations count; 16 are computed as in mode 16x8 between the int8 ones, with
             weights of 8 bits in the file. Means over all positions have 8 at least.
         method: Of `sensitivity`: `"sqnr"`, `"accuracy"` or `"hessian"`; the last two need targets.
         loss: For `"hessian"`.
-        sensitivity: What was measured before, at these widths (and 8 for activations).
-        solver: `"milp"`; `"greedy"` and `"uniform"` (one width for all weights, one for all activations) are baselines.
-        refine: So many times the losses are measured anew, the other parts being rounded as they were chosen, and the
-            choice made anew; that with the least loss of the whole model, on the same data, is taken. Not for
-            `"hessian"`.
+        sensitivity: What was measured before, at these widths, and 8 for activations.
+        solver: `"milp"`, or a baseline: `"greedy"`, `"uniform"` (one width for all weights, one for all activations).
+        refine: So many times losses are measured and the choice made anew, other parts rounded as chosen; the choice
+            with the least loss of the whole model, on the same data, is taken. Not for `"hessian"`.
         filters: Layers whose weights are chosen; those of others get 8 bits.
-        target: Of the file whose bytes count.
-        weights_storage: Likewise: `"int4"`, or another of `kc.convert`.
+        target, weights_storage: Of the file whose bytes count; see `kc.convert`.
 
     Returns:
         The model, and what was chosen and measured.
 
     Raises:
-        ValueError: For a budget that no choice keeps (`bit_choice.InfeasibleError`, which names the nearest that one
-            does), a cost that bits do not change in a known way, or is not of the target, widths out of range, or a
-            model that is quantized.
+        ValueError: For a budget that no choice keeps (`InfeasibleError`, which names the nearest), a cost that bits do
+            not change in a known way or that is not of the target, widths out of range, a quantized model.
 
-    **Reference**: Dong et al., "HAWQ" (2019) and "HAWQ-V2" (2020); Yao et al., "HAWQ-V3: Dyadic neural network
-    quantization" (2021): the integer program.
+    **Reference**: Dong et al., "HAWQ" (2019) and "HAWQ-V2" (2020); Yao et al., "HAWQ-V3" (2021): the integer program.
     """
     weights, activations = _widths(weights, "weights"), _widths(activations, "activations")
     if solver not in SOLVERS:

@@ -72,11 +72,7 @@ def quantize_post_training(
         model: Plain, trained, built model.
         data: Inputs as they are in use, without labels, some hundreds; see `convert`'s `representative_dataset`.
         level: 1, 2, 3, or `"auto"`: 2 where there are data, else 1. Level 3 is run where it is asked for.
-        weights: See `quantize_model`.
-        activations: See `quantize_model`.
-        per_channel: See `quantize_model`.
-        grid: See `quantize_model`.
-        other_activations: See `quantize_model`.
+        weights, activations, per_channel, grid, other_activations, filters, rules, strict: See `quantize_model`.
         passes: Names of the level's passes to run, in the order of `keras_compress.post_training.passes.PASSES`; by
             default those that are standard, channels being left on their scales where that is better, by a few samples.
             A named one that finds nothing to do raises.
@@ -86,9 +82,6 @@ def quantize_post_training(
         teacher: What level 3 learns from: a model with the same inputs and outputs, by default `model` itself.
         report: Compare the layers with those of the float model after each pass, on 16 samples; `summary` shows it.
         seed: Of synthetic data, and of the draws of learned rounding and of training.
-        filters: See `quantize_model`.
-        rules: See `quantize_model`.
-        strict: See `quantize_model`.
 
     Returns:
         A model as `quantize_model` makes it, to be converted, verified, saved, or trained further; see `summary`.

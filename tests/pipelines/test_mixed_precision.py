@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.pipelines import mixed_precision
+from keras_compress.pipelines import bit_plan
 from keras_compress.pipelines.bit_choice import InfeasibleError
 from keras_compress.pipelines.file_costs import spread
 from keras_compress.runtime.arena_probe import tflm_arena
@@ -91,13 +91,13 @@ def test_a_budget_that_nothing_keeps_names_the_nearest(measured, monkeypatch) ->
     narrow = kc.quantize_model(model, weights="int4")
     assert named == len(kc.convert(narrow, representative_dataset=X, weights_storage="int4").content)
     # Where more is counted than the file takes, the file decides.
-    counted = mixed_precision.stored_bytes
+    counted = bit_plan.stored_bytes
 
     def too_high(*args):
         found = counted(*args)
         return replace(found, others=found.others + 16)
 
-    monkeypatch.setattr(mixed_precision, "stored_bytes", too_high)
+    monkeypatch.setattr(bit_plan, "stored_bytes", too_high)
     found = kc.mixed_precision(model, X, {"bytes": named}, **options)
     assert found.costs["bytes"] == named < found.predicted["bytes"]
 

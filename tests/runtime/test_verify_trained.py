@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.convert import fold, freezer
+from keras_compress.convert import fold, freezer, widths
 from keras_compress.convert.distance import between, distance
 from keras_compress.convert.explained import unexplained
 from keras_compress.convert.side_by_side import Frozen, Trained
@@ -78,7 +78,7 @@ kept = {
     "integer_weight": freezer.integer_weight,
     "fold": fold.fold,
     "bias": freezer.bias_of,
-    "final_grid": freezer.final_grid,
+    "final_grid": widths.final_grid,
 }
 FAULTS = {
     "factors of other channels": (fold, "affine_of", roll_norm, "relu"),
@@ -117,7 +117,7 @@ def test_a_wrong_range_on_both_sides_is_caught_and_named(kind, factor, data, mon
     def narrow(grid):
         return FixedGrid(grid.scale * factor, grid.zero_point)
 
-    monkeypatch.setattr(freezer, "final_grid", ranges(narrow))
+    monkeypatch.setattr(widths, "final_grid", ranges(narrow))
     _, why = judged(request.getfixturevalue(kind), data)
     assert why is not None
     assert "range" in why
@@ -129,7 +129,7 @@ def test_a_16_bit_range_that_forgets_its_negative_end_is_named(plain, data, monk
         _, high = (float(end) for end in quantizer.range())
         return FixedGrid(max(high, 1e-9) / 32767 * 0.02, 0, bits=16)
 
-    monkeypatch.setattr(freezer, "final_grid", final_grid)
+    monkeypatch.setattr(widths, "final_grid", final_grid)
     _, why = judged(plain, data, activation_bits=16)
     assert why is not None
     assert "the range" in why
@@ -279,13 +279,13 @@ def test_the_finest_steps_into_a_softmax_are_too_coarse_anywhere_else(activation
     outputs = dense(inputs)
     model = keras.Model(inputs, L.Activation(activation)(outputs) if activation else outputs)
     dense.kernel.assign(np.array(dense.kernel) * 1e-8)
-    found = freezer.final_grid
+    found = widths.final_grid
 
     def coarse(quantizer, bits):
         grid = found(quantizer, bits)
         return FixedGrid(2.4e-8, 0) if grid.scale < 1e-7 else grid
 
-    monkeypatch.setattr(freezer, "final_grid", coarse)
+    monkeypatch.setattr(widths, "final_grid", coarse)
     x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
     why = judged(model, x)[1]
     assert ("the range" in (why or "")) is named

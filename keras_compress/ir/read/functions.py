@@ -36,7 +36,7 @@ _TOO_COARSE_FOR_TFLM = 2.0
 
 @reads("Activation", "ReLU", "Softmax", "Sigmoid", "Tanh", "Relu", "Relu6", "LogSoftmax")
 def activation(reader: Reader, operation: Any, inputs: Tensor, *args: Any, **named: Any) -> Any:
-    """Activations that a kernel computes; of sigmoid and tanh those on other grids are read from a table."""
+    """Activations that a kernel computes; coarse ones, and a tanh on another grid, are read from a table."""
     name = activation_name(operation) or ("log_softmax" if type(operation).__name__ == "LogSoftmax" else None)
     if inputs.dtype != "float32" or args or named or not _over_last(operation, inputs):
         return NotImplemented
@@ -75,7 +75,9 @@ def _over_last(operation: Any, inputs: Tensor) -> bool:
 
 def _has_kernel(reader: Reader, name: str, inputs: Tensor) -> bool:
     grid, point = reader.grid(inputs), reader.follows
-    if point is not None and point.bits == 8 and (point.scale, point.zero_point) != FIXED_GRIDS[name]:
+    # Of a tanh another grid is a finer one; a sigmoid's own has the whole of it, and is moved to the other.
+    moved = point is not None and point.bits == 8 and (point.scale, point.zero_point) != FIXED_GRIDS[name]
+    if name == "tanh" and moved:
         return False
     return grid is None or reader.target != "tflm" or grid.scale < _TOO_COARSE_FOR_TFLM
 
