@@ -19,7 +19,7 @@ import keras_compress
 
 PACKAGE = Path(keras_compress.__file__).parent
 CHECKOUT = Path(__file__).parent.parent
-LONGEST_IMPORT_SECONDS = 0.3
+LONGEST_IMPORT_SECONDS, LARGEST_IMPORT_SHARE = 0.3, 0.1
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -42,15 +42,23 @@ def test_import_is_light_and_without_warnings() -> None:
 
 
 def test_importing_costs_little_beyond_keras() -> None:
-    # Both in one process, by its own CPU time: what else the machine does costs it none, or little (caches, frequency).
+    # Both in one process, by its own CPU time, as seconds or, where this computer is slow or busy, beside Keras's own.
     # The best of several is what it costs.
-    code = "import keras, time; start = time.process_time(); import keras_compress; print(time.process_time() - start)"
-    seconds = []
+    code = """
+import time
+start = time.process_time()
+import keras
+between = time.process_time()
+import keras_compress
+print(between - start, time.process_time() - between)
+"""
+    tried = []
     for _ in range(4):
-        seconds.append(float(run_python(code)))
-        if seconds[-1] < LONGEST_IMPORT_SECONDS:
+        of_keras, beyond = map(float, run_python(code).split())
+        tried.append((of_keras, beyond))
+        if beyond < max(LONGEST_IMPORT_SECONDS, LARGEST_IMPORT_SHARE * of_keras):
             return
-    pytest.fail(f"importing keras_compress took {seconds} s of CPU time beyond Keras")
+    pytest.fail(f"importing keras_compress took CPU time beyond Keras's: {tried} s")
 
 
 def requirements(system: str, machine: str, extra: str | None = None) -> list[str]:

@@ -208,9 +208,7 @@ def mixed_precision(
         choice, made, values, joint = _refined(plan, together, (choice, made, values), SOLVERS[solver], refine)
     return MixedPrecision(
         made,
-        tuple(
-            BitChoice(item.name, item.kind, bits, item.losses[bits]) for item, bits in zip(items, choice, strict=True)
-        ),
+        tuple(map(_chosen, items, choice)),
         values,
         {cost.name: cost.most for cost in plan.costs},
         {cost.name: cost.of(choice) for cost in plan.costs},
@@ -219,6 +217,10 @@ def mixed_precision(
         _baselines(items, plan),
         joint,
     )
+
+
+def _chosen(item: Item, bits: int) -> BitChoice:
+    return BitChoice(item.name, item.kind, bits, item.losses[bits])
 
 
 def _refined(
