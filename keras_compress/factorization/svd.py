@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import scipy.linalg
 
 from keras_compress.core.registry import register
 from keras_compress.factorization.evbmf import evbmf_rank
@@ -25,7 +24,7 @@ from keras_compress.factorization.scheme import (
 )  # fmt: skip
 from keras_compress.post_training.as_matrix import as_matrix
 
-# Of the mean of a Gram matrix's diagonal, added to it: directions that the data never had keep a little weight.
+# Least eigenvalue of a Gram matrix, of their mean: directions that the data never had keep a little weight.
 DAMPING = 1e-6
 
 
@@ -77,9 +76,9 @@ class _Pair(Factors):
         if self._gram is None:
             left, values, right = np.linalg.svd(matrix, full_matrices=False)
             return left, values, right
-        roots = np.stack([_root(each) for each in self._gram])
-        left, values, right = np.linalg.svd(roots @ matrix, full_matrices=False)
-        return np.stack([scipy.linalg.solve_triangular(r, u) for r, u in zip(roots, left, strict=True)]), values, right
+        pairs = [_root(each) for each in self._gram]
+        left, values, right = np.linalg.svd(np.stack([root for root, _ in pairs]) @ matrix, full_matrices=False)
+        return np.stack([inverse for _, inverse in pairs]) @ left, values, right
 
     @cached_property
     def _lost(self) -> Array:
@@ -167,8 +166,10 @@ def _kernel_letters(layer: Any) -> str:
     return str(layer.equation.replace(" ", "").split("->")[0].split(",")[1])
 
 
-def _root(gram: Array) -> Array:
-    """Upper triangular R with `R^T R` = a Gram matrix, made definite."""
-    damped = gram + np.eye(len(gram)) * max(DAMPING * float(np.trace(gram)) / len(gram), np.finfo(np.float64).tiny)
-    root: Array = scipy.linalg.cholesky(damped)
-    return root
+def _root(gram: Array) -> tuple[Array, Array]:
+    """R with `R^T R` = a Gram matrix, made definite, and the inverse of R."""
+    # Products of many float32 inputs: rounding alone makes small eigenvalues negative.
+    values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+    least = max(DAMPING * float(np.trace(gram)) / len(gram), np.finfo(np.float64).tiny)
+    sizes = np.sqrt(np.maximum(values, least))
+    return sizes[:, None] * vectors.T, vectors / sizes
