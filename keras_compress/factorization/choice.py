@@ -74,8 +74,7 @@ class Choice:
             whole = float(limit.cost.of(model))
             self._goals.append(_Goal(limit, whole, limit.most * whole if limit.is_fraction else limit.most))
         self._as_is = {name: options[0] for name, options in menus.items()}
-        scales = [sum(goal.guide(option) for option in self._as_is.values()) or 1.0 for goal in self._goals]
-        self._scales = scales
+        self._scales = [sum(goal.guide(option) for option in self._as_is.values()) or 1.0 for goal in self._goals]
         self._menus = {name: front(options, self._size) for name, options in menus.items()}
 
     def _size(self, option: Option) -> float:
@@ -95,8 +94,9 @@ class Choice:
                 return self._as_is
             low, high = _CHEAPEST, _DEAREST
             best = self._at(math.inf)
-            if not self._kept(best):
-                raise ValueError(self._refusal(best))
+            costs = self._costs(best)
+            if not self._are_kept(costs):
+                raise ValueError(self._refusal(costs))
             for _ in range(tries):
                 middle = (low + high) / 2
                 chosen = self._at(10.0**middle)
@@ -114,13 +114,20 @@ class Choice:
         return {name: min(options, key=burden) for name, options in self._menus.items()}
 
     def _kept(self, chosen: Chosen) -> bool:
-        return all(self._cost(goal, chosen) <= goal.most for goal in self._goals)
+        return self._are_kept(self._costs(chosen))
 
-    def _cost(self, goal: _Goal, chosen: Chosen) -> float:
-        if goal.counted:
-            saved = sum(goal.guide(self._as_is[name]) - goal.guide(option) for name, option in chosen.items())
-            return goal.whole - saved
-        return float(goal.limit.cost.of(self._build(chosen)))
+    def _are_kept(self, costs: Sequence[float]) -> bool:
+        return all(cost <= goal.most for cost, goal in zip(costs, self._goals, strict=True))
+
+    def _costs(self, chosen: Chosen) -> list[float]:
+        """Of each limit; the model is made once, and only where something is measured."""
+        model = None if all(goal.counted for goal in self._goals) else self._build(chosen)
+        return [
+            self._counted(goal, chosen) if goal.counted else float(goal.limit.cost.of(model)) for goal in self._goals
+        ]
+
+    def _counted(self, goal: _Goal, chosen: Chosen) -> float:
+        return goal.whole - sum(goal.guide(self._as_is[name]) - goal.guide(option) for name, option in chosen.items())
 
     def _filled(self, chosen: dict[str, Option]) -> dict[str, Option]:
         """Better options one by one, the largest gain of error first, while counted limits are kept."""
@@ -138,8 +145,8 @@ class Choice:
             _, name, option = max(better, key=lambda each: each[0])
             chosen = {**chosen, name: option}
 
-    def _refusal(self, least: Chosen) -> str:
-        over = next(goal for goal in self._goals if self._cost(goal, least) > goal.most)
-        cost, limit = self._cost(over, least), over.limit
+    def _refusal(self, costs: Sequence[float]) -> str:
+        over, cost = next(pair for pair in zip(self._goals, costs, strict=True) if pair[1] > pair[0].most)
+        limit = over.limit
         reached = f"{cost / over.whole:.4g} of the {limit.cost.noun}" if limit.is_fraction else limit.figure(cost)
         return f"Expected a budget that low rank can keep: {reached} at the least. Received: {limit}"

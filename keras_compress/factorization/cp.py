@@ -9,12 +9,23 @@ import keras
 import numpy as np
 
 from keras_compress.core.registry import register
-from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, Scheme, first_of, is_a, last_of
+from keras_compress.factorization.scheme import (
+    Array,
+    Factors,
+    Option,
+    Place,
+    Rank,
+    Scheme,
+    first_of,
+    last_of,
+    no_taps,
+    share_lost,
+)
+from keras_compress.graph.split_convolution import POINTWISE, depthwise_of
 
 # Ridge of the alternating least squares, relative to the mean square of the weight.
 RIDGE = 1e-3
 _ITERATIONS = 100
-_POINTWISE = {"kernel_size": 1, "strides": 1, "dilation_rate": 1, "padding": "valid"}
 
 
 @register("factorization", "cp")
@@ -35,11 +46,9 @@ class CP(Scheme):
     name = "cp"
 
     def refusal(self, layer: Any) -> str | None:
-        if not is_a(layer, keras.layers.Conv2D) or layer.groups != 1 or np.prod(layer.kernel_size) < 2:
-            return f"{type(layer).__name__} has no kernel of several taps over all channels"
-        if layer.strides[0] != layer.strides[1]:
+        if (reason := no_taps(layer)) is None and layer.strides[0] != layer.strides[1]:
             return f"DepthwiseConv2D has no strides {tuple(layer.strides)}"
-        return None
+        return reason
 
     def factors(self, place: Place, gram: Array | None = None) -> Factors:
         return _Terms(place)
@@ -59,9 +68,7 @@ class _Terms(Factors):
         channels, filters = self._kernel.shape[2:]
         first, core, last = channels * rank[0], self._taps * rank[0], rank[0] * filters
         macs = self._place.input_positions * first + self._place.output_positions * (core + last)
-        whole = float(np.square(self._kernel).sum()) or 1.0
-        error = float(np.square(self.merged(rank) - self._kernel).sum()) / whole
-        return Option("cp", rank, min(error, 1.0), macs, first + core + last)
+        return Option("cp", rank, share_lost(self.merged(rank), self._kernel), macs, first + core + last)
 
     def _decompose(self, rank: Rank) -> tuple[Array, Array, Array]:
         from tensorly.decomposition import parafac
@@ -88,14 +95,5 @@ class _Terms(Factors):
 
     def layers(self, rank: Rank) -> list[keras.layers.Layer]:
         layer = self._place.layer
-        depthwise = keras.layers.DepthwiseConv2D(
-            layer.kernel_size,
-            strides=layer.strides,
-            padding=layer.padding,
-            dilation_rate=layer.dilation_rate,
-            use_bias=False,
-            dtype=layer.dtype_policy,
-            trainable=layer.trainable,
-            name=f"{layer.name}_depthwise",
-        )
-        return [first_of(layer, "inputs", filters=rank[0], **_POINTWISE), depthwise, last_of(layer, **_POINTWISE)]
+        first = first_of(layer, "inputs", filters=rank[0], **POINTWISE)
+        return [first, depthwise_of(layer), last_of(layer, **POINTWISE)]

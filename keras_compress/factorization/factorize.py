@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import entries, lookup, register
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.slots import slots_of
-from keras_compress.data.batches import batches
+from keras_compress.data.batches import first_samples
+from keras_compress.data.samples import LARGEST_BATCH, cut
 from keras_compress.factorization.choice import Choice, Chosen
 from keras_compress.factorization.record import FactorizationRecord, FactorizedLayer, keep
 from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, Scheme
@@ -165,7 +166,7 @@ class _Work:
         """The layer as it is."""
         place = self.places[path]
         size = int(np.prod(place.layer.kernel.shape))
-        return Option("", (), 0.0, size * _positions(place), size)
+        return Option("", (), 0.0, size * place.products, size)
 
     def menu(self, path: str, multiple: int) -> list[Option]:
         """The layer as it is, then all that is smaller in something."""
@@ -214,14 +215,6 @@ class _Work:
         copies = LayerCopies(visit=visit, inside=False)
         made: keras.Model = copied(self.model, copies)
         return made
-
-
-def _positions(place: Place) -> int:
-    if isinstance(place.layer, keras.layers.EinsumDense):
-        form = as_matrix(place.layer)
-        inputs = form.to_matrix(place.kernel).shape[1] if form is not None else 1
-        return max(1, place.calls * int(np.prod([n or 1 for n in place.inputs[1:]])) // inputs)
-    return place.output_positions
 
 
 def _rank_of(factors: Factors, rank: Any, path: str, multiple: int) -> Rank:
@@ -284,15 +277,7 @@ def _grams(model: keras.Model, places: Mapping[str, Place], data: Any) -> dict[s
             found[path] = found[path] + gram if path in found else gram
         return call.run()
 
-    for arrays in _first(batches(data, model), SAMPLES):
+    for arrays in cut(first_samples(data, model, SAMPLES), LARGEST_BATCH):
         tensors = [tf.convert_to_tensor(a, t.dtype) for a, t in zip(arrays, model.inputs, strict=True)]
         keras_graph.Rebuild(visit, flat=True).run(model, tensors, "", 0)
     return found
-
-
-def _first(given: Iterator[list[Array]], count: int) -> Iterator[list[Array]]:
-    for arrays in given:
-        yield [array[:count] for array in arrays]
-        count -= len(arrays[0])
-        if count <= 0:
-            return

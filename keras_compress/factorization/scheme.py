@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.graph.configuration import configuration
+from keras_compress.post_training.as_matrix import as_matrix
 
 Array = NDArray[Any]
 Rank = tuple[int, ...]
@@ -48,6 +49,15 @@ class Place:
     def output_positions(self) -> int:
         """Places of the output, without channels."""
         return self.calls * _known(self.outputs[1:-1])
+
+    @property
+    def products(self) -> int:
+        """How often each weight is multiplied in a sample."""
+        if not isinstance(self.layer, keras.layers.EinsumDense):
+            return self.output_positions
+        form = as_matrix(self.layer)
+        inputs = 1 if form is None else int(form.to_matrix(self.kernel).shape[1])
+        return max(1, self.calls * _known(self.inputs[1:]) // inputs)
 
 
 def _known(sizes: Sequence[int | None]) -> int:
@@ -102,8 +112,7 @@ class Factors:
     def ranks(self, multiple: int) -> Iterator[Rank]:
         """Ranks to choose from: multiples, where the layer has room for one."""
         (most,) = self.full
-        step = multiple if most > multiple else 1
-        yield from ((rank,) for rank in range(step, most + 1, step))
+        yield from ((rank,) for rank in multiples(most, multiple))
 
     def of_energy(self, kept: float, multiple: int = 1) -> Rank:
         """The smallest rank that keeps this share of the energy."""
@@ -167,6 +176,29 @@ def last_of(layer: Any, **settings: Any) -> Any:
 def is_a(layer: Any, *classes: Any) -> bool:
     """Whether a layer is exactly of one of some classes: a subclass may compute something else."""
     return type(layer) in classes and not getattr(layer, "lora_enabled", False)
+
+
+def no_taps(layer: Any) -> str | None:
+    """Why a layer is no convolution of several taps over all channels; `None` where it is one."""
+    if not is_a(layer, keras.layers.Conv2D) or layer.groups != 1 or np.prod(layer.kernel_size) < 2:
+        return f"{type(layer).__name__} has no kernel of several taps over all channels"
+    return None
+
+
+def multiples(most: int, multiple: int) -> range:
+    """Ranks up to the full one: multiples, where there is room for one, else all.
+
+    >>> list(multiples(20, 8)), list(multiples(3, 8))
+    ([8, 16], [1, 2, 3])
+    """
+    step = multiple if most > multiple else 1
+    return range(step, most + 1, step)
+
+
+def share_lost(merged: Array, kernel: Array) -> float:
+    """Share of a weight's energy that is in the difference to what its factors give, at most 1."""
+    error = float(np.square(merged - kernel).sum()) / (float(np.square(kernel).sum()) or 1.0)
+    return min(error, 1.0)
 
 
 def lost(values: Array) -> Array:

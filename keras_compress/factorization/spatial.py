@@ -21,7 +21,7 @@ from keras_compress.factorization.scheme import (
     is_a,
     last_of,
     lost,
-)  # fmt: skip
+)
 
 
 @register("factorization", "spatial")

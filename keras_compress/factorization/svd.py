@@ -21,7 +21,8 @@ from keras_compress.factorization.scheme import (
     is_a,
     last_of,
     lost,
-)  # fmt: skip
+)
+from keras_compress.graph.split_convolution import POINTWISE
 from keras_compress.post_training.as_matrix import as_matrix
 
 # Least eigenvalue of a Gram matrix, of their mean: directions that the data never had keep a little weight.
@@ -86,15 +87,7 @@ class _Pair(Factors):
 
     def option(self, rank: Rank) -> Option:
         size = rank[0] * self._groups * (self._inputs + self._outputs)
-        return Option("svd", rank, float(self._lost[rank[0]]), size * self._positions, size)
-
-    @property
-    def _positions(self) -> int:
-        if isinstance(self._layer, keras.layers.EinsumDense):
-            rows = self._place.inputs[1:]
-            size = int(np.prod([n or 1 for n in rows]))
-            return max(1, self._place.calls * size // int(self._inputs))
-        return self._place.output_positions
+        return Option("svd", rank, float(self._lost[rank[0]]), size * self._place.products, size)
 
     def of_evidence(self) -> Rank:
         return (max(1, *(evbmf_rank(each, self._inputs, self._outputs) for each in self._svd[1])),)
@@ -132,8 +125,7 @@ class _Pair(Factors):
             return [first_of(layer, "basis", units=rank[0]), last_of(layer)]
         if isinstance(layer, keras.layers.EinsumDense):
             return self._einsums(rank[0])
-        pointwise = {"kernel_size": 1, "strides": 1, "dilation_rate": 1, "padding": "valid"}
-        return [first_of(layer, "basis", filters=rank[0] * self._groups), last_of(layer, **pointwise)]
+        return [first_of(layer, "basis", filters=rank[0] * self._groups), last_of(layer, **POINTWISE)]
 
     def _letters(self) -> tuple[list[str], list[str]]:
         """Letters of the kernel that are summed over, and those that are in the output."""

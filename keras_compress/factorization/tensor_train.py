@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_compress.core.registry import register
-from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, Scheme, is_a
+from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, Scheme, is_a, share_lost
 
 # Factors of each side of the weight.
 _CORES = 3
@@ -86,9 +86,8 @@ class _Train(Factors):
 
     def option(self, rank: Rank) -> Option:
         params = sum(core.size for core in self._decomposed(rank))
-        whole = float(np.square(self._kernel).sum()) or 1.0
-        error = float(np.square(self.merged(rank) - self._kernel).sum()) / whole
-        return Option("tensor_train", rank, min(error, 1.0), self._place.calls * self._macs(rank), params)
+        error = share_lost(self.merged(rank), self._kernel)
+        return Option("tensor_train", rank, error, self._place.calls * self._macs(rank), params)
 
     def _macs(self, rank: Rank) -> int:
         """Of all products in order: what is not summed yet stays an axis."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import Any
@@ -19,12 +20,12 @@ from keras_compress.factorization.scheme import (
     Rank,
     Scheme,
     first_of,
-    is_a,
     last_of,
     lost,
-)  # fmt: skip
-
-_POINTWISE = {"kernel_size": 1, "strides": 1, "dilation_rate": 1, "padding": "valid"}
+    multiples,
+    no_taps,
+)
+from keras_compress.graph.split_convolution import POINTWISE
 
 
 @register("factorization", "tucker")
@@ -43,9 +44,7 @@ class Tucker(Scheme):
     chosen_by_itself = True
 
     def refusal(self, layer: Any) -> str | None:
-        if not is_a(layer, keras.layers.Conv2D) or layer.groups != 1 or np.prod(layer.kernel_size) < 2:
-            return f"{type(layer).__name__} has no kernel of several taps over all channels"
-        return None
+        return no_taps(layer)
 
     def factors(self, place: Place, gram: Array | None = None) -> Factors:
         return _Core(place)
@@ -78,17 +77,14 @@ class _Core(Factors):
         return Option("tucker", rank, min(error, 1.0), macs, first + core + last)
 
     def ranks(self, multiple: int) -> Iterator[Rank]:
-        steps = [multiple if most > multiple else 1 for most in self.full]
-        lists = [range(step, most + 1, step) for step, most in zip(steps, self.full, strict=True)]
-        yield from ((one, other) for one in lists[0] for other in lists[1])
+        yield from itertools.product(*(multiples(most, multiple) for most in self.full))
 
     def of_energy(self, kept: float, multiple: int = 1) -> Rank:
         """The smallest ranks at which each unfolding loses half of what may be lost."""
         half = (1.0 - kept) / 2
         found = []
         for curve, most in zip(self._lost, self.full, strict=True):
-            step = multiple if most > multiple else 1
-            enough = (n for n in range(step, most + 1, step) if curve[n] <= half + 1e-12)
+            enough = (n for n in multiples(most, multiple) if curve[n] <= half + 1e-12)
             found.append(next(enough, most))
         return found[0], found[1]
 
@@ -114,7 +110,7 @@ class _Core(Factors):
     def layers(self, rank: Rank) -> list[keras.layers.Layer]:
         layer = self._place.layer
         return [
-            first_of(layer, "inputs", filters=rank[0], **_POINTWISE),
+            first_of(layer, "inputs", filters=rank[0], **POINTWISE),
             first_of(layer, "core", filters=rank[1]),
-            last_of(layer, **_POINTWISE),
+            last_of(layer, **POINTWISE),
         ]

@@ -17,6 +17,7 @@ from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.configuration import configuration
 from keras_compress.graph.model import LayerCopies, check_model, copied
+from keras_compress.graph.split_convolution import POINTWISE, depthwise_of
 from keras_compress.structured.hashing import refuse_transforms
 from keras_compress.structured.opened import opened
 from keras_compress.structured.unit_places import all_nodes
@@ -212,20 +213,9 @@ class _Pair:
         self._found = found
         counts = np.bincount(found.channels, minlength=layer.kernel.shape[-2])
         self._even = bool(np.all(counts == counts[0]))
-        self._depthwise = keras.layers.DepthwiseConv2D(
-            layer.kernel_size,
-            strides=layer.strides,
-            padding=layer.padding,
-            depth_multiplier=int(counts[0]) if self._even else 1,
-            dilation_rate=layer.dilation_rate,
-            use_bias=False,
-            dtype=layer.dtype_policy,
-            trainable=layer.trainable,
-            name=f"{layer.name}_depthwise",
-        )
-        settings = {"kernel_size": 1, "strides": 1, "dilation_rate": 1, "padding": "valid"}
+        self._depthwise = depthwise_of(layer, int(counts[0]) if self._even else 1)
         with configuration(layer) as config:
-            self._pointwise = keras.layers.Conv2D.from_config({**config, **settings})
+            self._pointwise = keras.layers.Conv2D.from_config({**config, **POINTWISE})
         self._bias = layer.bias
 
     def __call__(self, tensor: Any) -> Any:
