@@ -103,7 +103,8 @@ class Plan:
             return made
         of_points = {name: choice[n] for name, n in self._points.items()}
         made = PlacePoints(lambda root, place: _range(of_points[root], place)).place(made)
-        known = {_path(self._probe.model, site.layer): n for n, site in enumerate(self._probe.sites)}
+        sites = {id(site.layer): n for n, site in enumerate(self._probe.sites)}
+        known = {path: sites[id(each)] for path, each in graph.walk(self._probe.model) if id(each) in sites}
         for path, layer in graph.walk(made):
             if isinstance(layer, QuantizeActivation) and path in known:
                 layer.quantizer.set_range(*map(float, self._probe.extremes[known[path]]))
@@ -181,7 +182,3 @@ class Plan:
 
 def _range(bits: int, place: Place) -> Any:
     return activation_quantizer(f"int{max(bits, BITS_OF_MEANS) if place is Place.MEAN else bits}")
-
-
-def _path(model: keras.Model, layer: keras.layers.Layer) -> str:
-    return next(path for path, each in graph.walk(model) if each is layer)

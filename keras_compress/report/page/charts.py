@@ -34,8 +34,8 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a stage costs, as an axis.
+class Axis:
+    """What a stage costs, along an axis.
 
     Attributes:
         label: Of the axis.
@@ -49,13 +49,13 @@ class Cost:
 
 
 _COSTS = (
-    Cost("file, bytes", lambda row: row.get("raw_bytes")),
-    Cost(
+    Axis("file, bytes", lambda row: row.get("raw_bytes")),
+    Axis(
         "latency, ms",
         lambda row: (row.get("litert_latency_ms") or {}).get("median"),
         lambda row: (row["litert_latency_ms"]["p10"], row["litert_latency_ms"]["p90"]),
     ),
-    Cost("TFLM arena, bytes", lambda row: row.get("tflm_arena_bytes")),
+    Axis("TFLM arena, bytes", lambda row: row.get("tflm_arena_bytes")),
 )
 # Metric's key -> its name, and whether more is better.
 METRICS = {"accuracy": ("accuracy, %", True), "mean_absolute_error": ("mean absolute error", False)}
@@ -83,7 +83,7 @@ def pareto_chart(rows: Sequence[Row]) -> str:
         return _svg(figure, "pareto")
 
 
-def _points(rows: Sequence[Row], metric: str, cost: Cost) -> list[tuple[float, float, Row]]:
+def _points(rows: Sequence[Row], metric: str, cost: Axis) -> list[tuple[float, float, Row]]:
     found = [(cost.of(row), row.get(metric), row) for row in rows]
     return [(x, y, row) for x, y, row in found if x is not None and y is not None]
 
@@ -108,7 +108,7 @@ def front(points: Sequence[tuple[float, float]], more_is_better: bool = True) ->
     return found
 
 
-def _draw_costs(axes: Any, points: list[tuple[float, float, Row]], metric: str, cost: Cost) -> None:
+def _draw_costs(axes: Any, points: list[tuple[float, float, Row]], metric: str, cost: Axis) -> None:
     name, more_is_better = METRICS[metric]
     factor = 100 if name.endswith("%") else 1
     xs, ys = [x for x, _, _ in points], [factor * y for _, y, _ in points]

@@ -13,7 +13,7 @@ from keras_compress.tflite.flatbuffer import Graph, read_model
 from keras_compress.tflite.inspection import WEIGHT_INPUTS
 
 # Kinds of parts, in the order in which the page shows them.
-WEIGHTS, BIASES, OTHER, SCALES, TABLES = (
+KINDS = WEIGHTS, BIASES, OTHER, SCALES, TABLES = (
     "weights",
     "biases",
     "other constants",
@@ -52,8 +52,8 @@ def file_map(content: bytes) -> list[dict[str, Any]]:
     parts = [*_constants(graph), Part(SCALES, SCALES, _scale_bytes(graph))]
     rest = len(content) - sum(part.bytes for part in parts)
     parts.append(Part(TABLES, TABLES, rest))
-    order = {kind: position for position, kind in enumerate((WEIGHTS, BIASES, OTHER, SCALES, TABLES))}
-    return [asdict(part) for part in sorted(parts, key=lambda part: (order[part.kind], -part.bytes)) if part.bytes]
+    ordered = sorted(parts, key=lambda part: (KINDS.index(part.kind), -part.bytes))
+    return [asdict(part) for part in ordered if part.bytes]
 
 
 def _constants(graph: Graph) -> Iterator[Part]:

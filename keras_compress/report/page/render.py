@@ -9,10 +9,9 @@ from typing import Any
 from keras_compress.core.printable import printable
 from keras_compress.report.page.charts import METRICS, memory_chart, pareto_chart, sensitivity_chart
 from keras_compress.report.page.distribution import path_of
-from keras_compress.report.page.file_map import BIASES, OTHER, SCALES, TABLES, WEIGHTS
+from keras_compress.report.page.file_map import KINDS
 from keras_compress.report.tables import NOT_AVAILABLE, count, latency, percent
 
-_KINDS = (WEIGHTS, BIASES, OTHER, SCALES, TABLES)
 # Parts of the file that have a line of their own.
 _MOST_PARTS = 12
 _STAGE_COLUMNS = (
@@ -56,6 +55,7 @@ def html_of(figures: Mapping[str, Any]) -> str:
         stage_table=_stage_table(figures["stages"]),
         parts=_parts(figures["map"]),
         kinds=_by_kind(figures["map"]),
+        number_of={kind: number for number, kind in enumerate(KINDS)},
         pareto_svg=pareto_chart(figures["stages"]),
         memory_svg=memory_chart(figures["memory"]),
         sensitivity_svg="" if scan is None else sensitivity_chart(scan),
@@ -150,12 +150,12 @@ def _parts(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     shown, others = largest[:_MOST_PARTS], largest[_MOST_PARTS:]
     together = [
         {"name": f"{sum(p['kind'] == kind for p in others)} more", "kind": kind, "bytes": size}
-        for kind in _KINDS
+        for kind in KINDS
         if (size := sum(part["bytes"] for part in others if part["kind"] == kind))
     ]
     return [*shown, *together]
 
 
 def _by_kind(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    found = [(kind, sum(part["bytes"] for part in parts if part["kind"] == kind)) for kind in _KINDS]
+    found = [(kind, sum(part["bytes"] for part in parts if part["kind"] == kind)) for kind in KINDS]
     return [(kind, size) for kind, size in found if size]

@@ -23,7 +23,7 @@ from keras_compress.report.page.memory import memory_over_time
 from keras_compress.report.page.render import html_of
 from keras_compress.report.page.weights import weight_rows
 from keras_compress.report.stages import Deployed, machine, stage_rows, versions
-from keras_compress.report.summary import summary
+from keras_compress.report.summary import ModelSummary, summary
 from keras_compress.runtime.deployed import content_of
 from keras_compress.runtime.measure import Metric, accuracy
 from keras_compress.runtime.verification import Verification
@@ -167,6 +167,7 @@ def page_figures(
         model, original, x, verification, sensitivity: As for `report`.
     """
     frozen = None if artifact is None else artifact.frozen
+    overview = None if model is None else summary(model, print_fn=lambda _: None)
     layers = []
     if frozen is not None and x is not None:
         layers = layer_rows(frozen, model, _first(x, frozen, _LAYER_SAMPLES), verification)
@@ -174,13 +175,13 @@ def page_figures(
         "stages": list(stages),
         "file": _file(content, artifact),
         "map": file_map(content),
-        "weights": weight_rows(content, model, model if original is None else original),
+        "weights": weight_rows(content, overview, model if original is None else original),
         "layers": layers,
         "memory": memory_over_time(content),
         "outputs": _outputs(verification),
         "kernels": _kernels(verification),
         "sensitivity": None if sensitivity is None else sensitivity_figures(sensitivity),
-        "notes": [*notes, *_said(artifact, model, verification)],
+        "notes": [*notes, *_said(artifact, overview, verification)],
         "machine": machine(),
         "versions": versions(),
     }
@@ -216,11 +217,9 @@ def _kernels(found: Verification | None) -> list[dict[str, Any]]:
     ]
 
 
-def _said(artifact: Artifact | None, model: keras.Model | None, verification: Verification | None) -> list[str]:
+def _said(artifact: Artifact | None, overview: ModelSummary | None, verification: Verification | None) -> list[str]:
     """What was refused, left, or noted on the way."""
-    said = []
-    if model is not None:
-        said += summary(model, print_fn=lambda _: None).notes()[1:]
+    said = [] if overview is None else overview.notes()[1:]
     if artifact is not None:
         said += [f"Left in float32: {op.op} at {op.tensor}: {op.reason}" for op in artifact.float_ops]
         said += artifact.notes

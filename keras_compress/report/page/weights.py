@@ -14,8 +14,8 @@ from keras_compress.convert.compressed import expand_content
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
 from keras_compress.graph.model import inner, slots_in
-from keras_compress.report.macs import positions_by_layer
 from keras_compress.report.page.distribution import distribution
+from keras_compress.report.summary import ModelSummary
 from keras_compress.tflite.flatbuffer import Graph, read_model
 from keras_compress.tflite.inspection import inspect_tflite
 
@@ -23,12 +23,12 @@ from keras_compress.tflite.inspection import inspect_tflite
 _PARTS = ".linear"
 
 
-def weight_rows(content: bytes, model: keras.Model | None, original: keras.Model | None) -> list[dict[str, Any]]:
+def weight_rows(content: bytes, overview: ModelSummary | None, original: keras.Model | None) -> list[dict[str, Any]]:
     """One row for each weight of a file, as read back from it.
 
     Args:
         content: The `.tflite` file.
-        model: The model that it was converted from, which tells transforms and multiplications.
+        overview: Summary of the model that it was converted from, which tells transforms and multiplications.
         original: The model before compression, whose weights are shown beside; the weights of a layer are found by the
             layer's name.
 
@@ -39,11 +39,11 @@ def weight_rows(content: bytes, model: keras.Model | None, original: keras.Model
     """
     stored = _stored(content)
     before = _trained(original)
-    facts = _facts(model)
+    facts = {} if overview is None else {_key(row.path, row.slot): row for row in overview.rows}
     rows = []
     for weight in inspect_tflite(content).weights:
         name = next((key for key in _names(weight.name) if key in facts or key in before), weight.name)
-        transforms, macs = facts.get(name, ((), None))
+        known = facts.get(name)
         values = before.get(name)
         rows.append(
             {
@@ -57,8 +57,8 @@ def weight_rows(content: bytes, model: keras.Model | None, original: keras.Model
                 "sparsity": weight.sparsity,
                 "distinct": weight.distinct_values,
                 "scales": weight.scale_count,
-                "transforms": list(transforms),
-                "macs": macs,
+                "transforms": [] if known is None else list(known.transforms),
+                "macs": None if known is None else known.macs,
                 "before": None if values is None or not np.isfinite(values).all() else distribution(values),
                 "stored": distribution(stored[weight.name]) if weight.name in stored else None,
             }
@@ -69,8 +69,8 @@ def weight_rows(content: bytes, model: keras.Model | None, original: keras.Model
 def _names(tensor: str) -> Iterator[str]:
     """`layer/slot` that a tensor may stand for: its own name, and without what conversion added."""
     layer, _, slot = tensor.rpartition("/")
-    yield f"{layer.replace('/', '.')}/{slot}"
-    yield f"{layer.replace('/', '.').removesuffix(_PARTS)}/{slot}"
+    yield _key(layer, slot)
+    yield _key(layer.removesuffix(_PARTS), slot)
 
 
 def _stored(content: bytes) -> dict[str, NDArray[Any]]:
@@ -85,29 +85,17 @@ def _stored(content: bytes) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _weights(model: keras.Model | None) -> Iterator[tuple[str, Any, Any]]:
-    """`layer/slot`, the layer and the slot, of all weights."""
-    for path, layer in graph.walk(model) if model is not None else ():
-        for slot in slots_in(layer):
-            yield f"{path.replace('/', '.')}/{slot.name}", layer, slot
+def _key(layer: str, slot: str) -> str:
+    """A weight by its layer's path and its slot, as conversion writes them."""
+    return f"{layer.replace('/', '.')}/{slot}"
 
 
 def _trained(model: keras.Model | None) -> dict[str, NDArray[Any]]:
     """`layer/slot` -> the weight that the layer sees."""
     found = {}
-    for name, layer, slot in _weights(model):
-        wrapped = isinstance(layer, Compressed) and slot.name in layer.transforms
-        found[name] = ops.convert_to_numpy(layer.weight(slot.name) if wrapped else slot.variable(inner(layer)))
-    return found
-
-
-def _facts(model: keras.Model | None) -> dict[str, tuple[tuple[str, ...], int | None]]:
-    """`layer/slot` -> class names of its transforms, and its multiplications for one sample."""
-    found: dict[str, tuple[tuple[str, ...], int | None]] = {}
-    positions = positions_by_layer(model) if model is not None else {}
-    for name, layer, slot in _weights(model):
-        transforms = layer.transforms.get(slot.name, []) if isinstance(layer, Compressed) else []
-        calls = positions.get(id(layer))
-        macs = None if calls is None else calls * int(np.prod(slot.variable(inner(layer)).shape))
-        found[name] = tuple(type(transform).__name__ for transform in transforms), macs
+    for path, layer in graph.walk(model) if model is not None else ():
+        for slot in slots_in(layer):
+            wrapped = isinstance(layer, Compressed) and slot.name in layer.transforms
+            values = layer.weight(slot.name) if wrapped else slot.variable(inner(layer))
+            found[_key(path, slot.name)] = ops.convert_to_numpy(values)
     return found
