@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,31 +61,33 @@ def _cell(rows: list[dict[str, Any]], name: str, bits: int, relu6: str) -> str:
 
 def int8(results: Path) -> str:
     """Of each net and maker what its file loses, and the CPU seconds until it is there."""
-    rows = _rows(results, "ptq")
-    makers = list(dict.fromkeys(row["maker"] for row in rows if row["maker"] != "float"))
-    lines = [INT8, "| net | float | " + " | ".join(makers) + " |", "|---|---:|" + "---:|" * len(makers)]
-    for net in dict.fromkeys(row["net"] for row in rows):
-        own = {maker: [r for r in rows if (r["net"], r["maker"]) == (net, maker)] for maker in ("float", *makers)}
-        cells = [f"{_mean(own['float'], 'accuracy'):.2f} %"]
-        for maker in makers:
-            decibels, right, seconds = (_mean(own[maker], k) for k in ("output_sqnr_db", "accuracy", "cpu_seconds"))
-            cells.append(f"{decibels:.1f} dB, {right:.2f} %, {seconds:.1f} s")
-        lines.append(f"| {net} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+
+    def cell(decibels: float, right: float, seconds: float, _: float) -> str:
+        return f"{decibels:.1f} dB, {right:.2f} %, {seconds:.1f} s"
+
+    return _by_net(INT8, _rows(results, "ptq"), "maker", cell)
 
 
 def few_bits(results: Path) -> str:
     """Accuracy of each net at few bits, signal to noise, CPU seconds."""
-    rows = [row for row in _rows(results, "ptq_few_bits") if "bits" in row]
-    widths = list(dict.fromkeys(row["bits"] for row in rows if row["bits"] != "float"))
-    lines = [FEW_BITS, "| net | float | " + " | ".join(widths) + " |", "|---|---:|" + "---:|" * len(widths)]
+
+    def cell(decibels: float, right: float, seconds: float, exact: float) -> str:
+        return f"{right - exact:+.2f}, {decibels:.1f} dB, {seconds:.0f} s"
+
+    return _by_net(FEW_BITS, [row for row in _rows(results, "ptq_few_bits") if "bits" in row], "bits", cell)
+
+
+def _by_net(head: str, rows: list[dict[str, Any]], key: str, cell: Callable[[float, float, float, float], str]) -> str:
+    """A line for each net, a column for each value of a key; a cell from its means and the accuracy in float."""
+    columns = list(dict.fromkeys(row[key] for row in rows if row[key] != "float"))
+    lines = [head, "| net | float | " + " | ".join(columns) + " |", "|---|---:|" + "---:|" * len(columns)]
     for net in dict.fromkeys(row["net"] for row in rows):
-        own = {bits: [r for r in rows if (r["net"], r["bits"]) == (net, bits)] for bits in ("float", *widths)}
+        own = {name: [r for r in rows if (r["net"], r[key]) == (net, name)] for name in ("float", *columns)}
         exact = _mean(own["float"], "accuracy")
         cells = [f"{exact:.2f} %"]
-        for bits in widths:
-            lost, decibels, seconds = (_mean(own[bits], k) for k in ("accuracy", "output_sqnr_db", "cpu_seconds"))
-            cells.append(f"{lost - exact:+.2f}, {decibels:.1f} dB, {seconds:.0f} s")
+        for name in columns:
+            decibels, right, seconds = (_mean(own[name], k) for k in ("output_sqnr_db", "accuracy", "cpu_seconds"))
+            cells.append(cell(decibels, right, seconds, exact))
         lines.append(f"| {net} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
