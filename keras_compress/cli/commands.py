@@ -21,9 +21,9 @@ from keras_compress.convert.convert import convert as convert_model
 from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
 from keras_compress.convert.freeze import has_points
 from keras_compress.core.global_state import set_seeds
+from keras_compress.core.history import history_of
 from keras_compress.core.outputs import check_not_read, check_output
 from keras_compress.data.training import Training
-from keras_compress.distillation.record import lessons
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
 from keras_compress.report.page.report import page_figures
@@ -71,7 +71,7 @@ def compress(values: flags.FlagValues) -> None:
         # Before the training: what cannot be converted at all is refused at once.
         original = convert_model(model, mode="float32")
         compressed = _train(model, recipe, x, y, task, values, teacher)
-        taught = [f"Taught by {line}." for line in lessons(compressed)]
+        told = [f"{line}." for line in history_of(compressed)]
         _save_trained(compressed, folder / _TRAINED)
         artifact = _deployable(compressed, x, values)
         artifact.save(folder / _CONVERTED)
@@ -89,7 +89,7 @@ def compress(values: flags.FlagValues) -> None:
         "task": task.name,
         "loss": task.reason,
         "stages": _named_metric(rows, task, said),
-        "notes": [*said, *taught, *_calibrated(artifact, split), *artifact.notes, *notes],
+        "notes": [*said, *told, *_calibrated(artifact, split), *artifact.notes, *notes],
     }
     cli_report.save(report, folder)
     figures = page_figures(rows, artifact.content, artifact=artifact, model=compressed, original=model, x=x_test)

@@ -1,4 +1,4 @@
-"""How models are trained between the steps of a compression: the only place in the library that compiles and fits."""
+"""How models are trained between the steps of a compression, with a teacher or without."""
 
 from __future__ import annotations
 

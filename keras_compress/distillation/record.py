@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-_LESSONS: weakref.WeakKeyDictionary[keras.Model, tuple[str, ...]] = weakref.WeakKeyDictionary()
+from keras_compress.core.history import Record, keep, kept
 
 
-def lessons(student: keras.Model) -> tuple[str, ...]:
-    """A line for each training by a teacher; none for a model that was copied or loaded since."""
-    return _LESSONS.get(student, ())
+@dataclass(frozen=True)
+class Lessons(Record):
+    """Each training by a teacher, a line each."""
+
+    said: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Who taught, with which losses, and how far they came."""
+        return [f"Taught by {line}" for line in self.said]
 
 
 def add_lesson(
@@ -37,7 +43,8 @@ def add_lesson(
         return
     came = f"its loss {terms[0]:.4g} in the first epoch" + (f", {terms[-1]:.4g} in the last" if len(terms) > 1 else "")
     line = f"{', '.join(teachers)} by {' + '.join(map(described, losses))}, alpha {alpha:g}: {came}"
-    _LESSONS[student] = (*lessons(student), line)
+    before = kept(student, Lessons) or Lessons()
+    keep(student, Lessons((*before.said, line)))
 
 
 def described(loss: Any) -> str:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_compress.core.budget import Budget
 from keras_compress.core.global_state import global_state_kept
+from keras_compress.core.history import keep
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import entries, lookup, register
 from keras_compress.core.selection import Selector, settings_by_path
@@ -20,7 +21,7 @@ from keras_compress.core.slots import slots_of
 from keras_compress.data.batches import first_samples
 from keras_compress.data.samples import LARGEST_BATCH, cut
 from keras_compress.factorization.choice import Choice, Chosen
-from keras_compress.factorization.record import FactorizationRecord, FactorizedLayer, keep
+from keras_compress.factorization.record import FactorizationRecord, FactorizedLayer
 from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, Scheme
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.model import LayerCopies, check_model, copied

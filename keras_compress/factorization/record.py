@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 
 import keras
 
-_RECORDS: weakref.WeakKeyDictionary[keras.Model, FactorizationRecord] = weakref.WeakKeyDictionary()
+from keras_compress.core.history import Record, kept
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class FactorizedLayer:
 
 
 @dataclass(frozen=True)
-class FactorizationRecord:
+class FactorizationRecord(Record):
     """All of it.
 
     Attributes:
@@ -53,15 +52,10 @@ class FactorizationRecord:
 
     def lines(self) -> list[str]:
         """A line for each layer."""
-        return [*map(str, self.layers), *(f"{path}: left as it is: {reason}" for path, reason in self.left)]
+        left = (f"{path}: left as it is: {reason}" for path, reason in self.left)
+        return [f"Low rank: {line}" for line in (*map(str, self.layers), *left)]
 
 
 def factorization_of(model: keras.Model) -> FactorizationRecord | None:
     """What `factorize` did to a model; `None` where it did nothing, or the model was saved and loaded since."""
-    return _RECORDS.get(model)
-
-
-def keep(model: keras.Model, record: FactorizationRecord) -> keras.Model:
-    """Keep a record with a model, and return the model."""
-    _RECORDS[model] = record
-    return model
+    return kept(model, FactorizationRecord)

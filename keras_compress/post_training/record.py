@@ -6,7 +6,6 @@ outputs they describe. A model that was saved and loaded has no record.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,11 +14,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core import history
 from keras_compress.graph import graph
 from keras_compress.post_training.effect import LayerEffect
 
 Vector = NDArray[np.float64]
-_RECORDS: weakref.WeakKeyDictionary[keras.Model, Record] = weakref.WeakKeyDictionary()
 
 
 class NotApplicable(ValueError):
@@ -43,7 +42,7 @@ class ChannelStatistics:
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(history.Record):
     """What is carried from model to model.
 
     Attributes:
@@ -58,6 +57,10 @@ class Record:
     effects: tuple[LayerEffect, ...] = ()
     report: Any = None
 
+    def lines(self) -> list[str]:
+        """The notes, for `summary`."""
+        return [f"Post-training: {note}" for note in self.notes]
+
     def noted(self, *notes: str) -> Record:
         """The record with more notes; none twice."""
         return replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
@@ -69,13 +72,12 @@ class Record:
 
 def record_of(model: keras.Model) -> Record:
     """What is known of a model; an empty record where no pass made it."""
-    return _RECORDS.get(model, Record())
+    return history.kept(model, Record) or Record()
 
 
 def carry(model: keras.Model, record: Record) -> keras.Model:
     """Keep a record with a model, and return the model."""
-    _RECORDS[model] = record
-    return model
+    return history.keep(model, record)
 
 
 def check_statistics(model: keras.Model, record: Record) -> None:

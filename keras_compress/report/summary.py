@@ -14,14 +14,13 @@ from keras import ops
 
 from keras_compress.core.frozen import FrozenGrid
 from keras_compress.core.global_state import global_state_kept
+from keras_compress.core.history import history_of
 from keras_compress.core.printable import printable
 from keras_compress.core.shown import Shown, names, text_console, written_to
 from keras_compress.core.slots import Slot, skip_reason
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
-from keras_compress.distillation.record import lessons
-from keras_compress.factorization.record import factorization_of
 from keras_compress.graph import graph
 from keras_compress.graph.model import check_model, inner, slots_in
 from keras_compress.post_training.record import record_of
@@ -99,9 +98,7 @@ class ModelSummary(Shown):
         pending: `(path, what training has not finished)`.
         not_finite: `(path, training batches with values that are NaN or infinite, which the range leaves out)`.
         passes: What passes of post-training quantization changed, layer by layer; `None` without any.
-        passes_said: What these passes did and left, a line each.
-        factorized: What `factorize` did and left, a line for each layer.
-        lessons: Who taught the model and how, a line for each training.
+        history: What methods did to the model and left, a line each; of a model that was loaded, nothing is known.
     """
 
     name: str
@@ -110,9 +107,7 @@ class ModelSummary(Shown):
     pending: tuple[tuple[str, str], ...]
     not_finite: tuple[tuple[str, int], ...] = ()
     passes: PassReport | None = None
-    passes_said: tuple[str, ...] = ()
-    factorized: tuple[str, ...] = ()
-    lessons: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -182,9 +177,7 @@ class ModelSummary(Shown):
             paths.setdefault(message, []).append(path)
         said += [f"Not finished: {message}: {', '.join(listed)}" for message, listed in paths.items()]
         said += self._missed()
-        said += [f"Post-training: {line}." for line in self.passes_said]
-        said += [f"Low rank: {line}." for line in self.factorized]
-        said += [f"Taught by {line}." for line in self.lessons]
+        said += [f"{line}." for line in self.history]
         said += [
             f"Not finite: {number:,} training batches at {path} held NaN or infinite values: the range leaves them out."
             for path, number in self.not_finite
@@ -255,13 +248,10 @@ def summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) ->
             row = _row(path, layer, slot, positions.get(id(layer)), activations.get(id(layer), FLOAT_BITS), variables)
             rows.append(row)
     pending, not_finite = tuple(_pending(model)), tuple(_not_finite(model))
-    record, factorization = record_of(model), factorization_of(model)
     found = ModelSummary(
         *(model.name, _with_short_groups(rows), tuple(skipped), pending, not_finite),
-        passes=record.report,
-        passes_said=record.notes,
-        factorized=() if factorization is None else tuple(factorization.lines()),
-        lessons=lessons(model),
+        passes=record_of(model).report,
+        history=history_of(model),
     )
     if print_fn is not None:
         print_fn(str(found))

@@ -51,8 +51,8 @@ def test_a_training_has_a_teacher(student, teacher, training, x, y) -> None:
     for ours, theirs in zip(student.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert student.loss is CE
-    (line,) = kc.summary(student, print_fn=lambda text: None).lessons
-    assert line.startswith("teacher by LogitMatching(), alpha 0.25: its loss ")
+    (line,) = kc.summary(student, print_fn=lambda text: None).history
+    assert line.startswith("Taught by teacher by LogitMatching(), alpha 0.25: its loss ")
     assert "Taught by teacher by LogitMatching()" in str(kc.summary(student, print_fn=lambda text: None))
     assert "logit_matching" in repr(how)
 

@@ -88,9 +88,9 @@ def test_level_3_takes_back_a_training_that_makes_it_worse(tiny: Tiny) -> None:
         model, values[:64], level=3, passes=[*QUICK, "fine_tune"], options=options, **settings
     )
     np.testing.assert_array_equal(np.asarray(third(values)), np.asarray(second(values)))
-    said = kc.summary(third, print_fn=str).passes_said
+    said = kc.summary(third, print_fn=str).history
     pattern = r"Training taken back: on 51 samples it made the model worse, \S+ to -?\S+ dB on 13 that were held out"
-    assert re.fullmatch(pattern, said[-1]), said
+    assert re.fullmatch(f"Post-training: {pattern}", said[-1]), said
     effect = record_of(third).effects[-1]
     assert effect.before_db == effect.after_db
 

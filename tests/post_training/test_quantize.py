@@ -106,8 +106,8 @@ def test_scales_are_taken_back_where_they_do_harm(monkeypatch: pytest.MonkeyPatc
     listed = tuple(replace(each, run=harmful) if each.name == "equalize" else each for each in passes.PASSES)
     monkeypatch.setattr(passes, "PASSES", listed)
     made = kc.quantize_post_training(model, **settings)
-    assert not [line for line in kc.summary(good, print_fn=str).passes_said if line.startswith("Left out")]
-    (line,) = [line for line in kc.summary(made, print_fn=str).passes_said if line.startswith("Left out")]
+    assert not [line for line in kc.summary(good, print_fn=str).history if "Left out" in line]
+    (line,) = [line for line in kc.summary(made, print_fn=str).history if "Left out" in line]
     assert line.startswith("Left out: equalize and absorb_bias: outputs on 16 samples have")
     plain = kc.quantize_post_training(model, passes=(*RANGES, "bias_from_statistics"), **settings)
     np.testing.assert_array_equal(outputs(made, images()), outputs(plain, images()))
@@ -153,9 +153,11 @@ def test_a_pass_with_data_aims_at_the_weights_before_all_passes() -> None:
 def test_breakpoints_are_fitted_where_weights_have_some() -> None:
     data = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
     made = kc.quantize_post_training(dense(), data, weights="pwlq4", report=False)
-    said = kc.summary(made, print_fn=str).passes_said
-    assert [line for line in said if not line.startswith("Left out")][-3:] == [
-        *("Ranges from data: 3 points", "Breakpoints fitted: 2 weights", "Bias corrected on 64 samples: 2 layers")
+    said = kc.summary(made, print_fn=str).history
+    assert [line for line in said if "Left out" not in line][-3:] == [
+        "Post-training: Ranges from data: 3 points",
+        "Post-training: Breakpoints fitted: 2 weights",
+        "Post-training: Bias corrected on 64 samples: 2 layers",
     ]
 
 
@@ -163,9 +165,9 @@ def test_a_model_without_statistics_goes_on_with_what_is_left() -> None:
     model = dense()
     with pytest.warns(UserWarning, match="neither for 3, the first .*give `convert` a representative_dataset"):
         made = kc.quantize_post_training(model, per_channel=False)
-    said = kc.summary(made, print_fn=str).passes_said
-    assert said[0].startswith("Equalized: 5 channels")
-    assert [line.split(":")[1].strip() for line in said[1:]] == [
+    said = kc.summary(made, print_fn=str).history
+    assert said[0].startswith("Post-training: Equalized: 5 channels")
+    assert [line.split(":")[2].strip() for line in said[1:]] == [
         *("absorb_bias", "ranges_from_statistics", "synthetic_data", "bias_from_statistics")
     ]
     data = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
@@ -184,7 +186,7 @@ def test_options_reach_their_pass() -> None:
     model = residual_net(6.0)
     options = {**FEW, "equalize": {"relu6": "replace"}}
     made = kc.quantize_post_training(model, passes=(*RANGES, "equalize"), options=options, report=False)
-    said = kc.summary(made, print_fn=str).passes_said
+    said = kc.summary(made, print_fn=str).history
     assert any("replaced by ReLU where it may clip, as asked: re_lu" in line for line in said)
 
 
