@@ -108,7 +108,7 @@ def test_scales_are_taken_back_where_they_do_harm(monkeypatch: pytest.MonkeyPatc
     made = kc.quantize_post_training(model, **settings)
     assert not [line for line in kc.summary(good, print_fn=str).history if "Left out" in line]
     (line,) = [line for line in kc.summary(made, print_fn=str).history if "Left out" in line]
-    assert line.startswith("Left out: equalize and absorb_bias: outputs on 16 samples have")
+    assert line.startswith("Post-training: Left out: equalize and absorb_bias: outputs on 16 samples have")
     plain = kc.quantize_post_training(model, passes=(*RANGES, "bias_from_statistics"), **settings)
     np.testing.assert_array_equal(outputs(made, images()), outputs(plain, images()))
 
