@@ -140,7 +140,7 @@ def test_zeros_and_codebooks_are_kept_in_the_file(order):
 
 
 def _fit(model, x, y):
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
     model.fit(x, y, batch_size=32, epochs=2, verbose=0)
 
 
