@@ -40,11 +40,18 @@ class Item(SimpleNamespace):
 
 def test_each_test_has_a_marker() -> None:
     pairs = [(0, 0), (0, 1), (1, 0), (1, 1)]
-    both = [Item(nodeid=f"a.py::f[{i}-{j}]", callspec=Item(indices={"i": i, "j": j})) for i, j in pairs]
+    both = [Item(nodeid=f"a.py::f[{i}-{j}]", callspec=Item(params={"i": i, "j": j})) for i, j in pairs]
     others = [Item(nodeid=name) for name in ("a.py::g", "a.py::h", "b.py::f")]
     mark([*both, *others], {"runtime": {"b.py": [], "a.py": ["h"]}, "slow": {"a.py": ["h"]}})
     assert [item.markers for item in both] == [["fast"], ["fast"], ["fast"], ["repeated"]]
     assert [item.markers for item in others] == [["fast"], ["runtime", "slow"], ["runtime", "fast"]]
+
+
+@pytest.mark.parametrize("first", [1.5, 2.5])
+@pytest.mark.parametrize("second", ["a", "b"])
+def test_pairs_after_each_value_are_repeated(first: float, second: str, request: pytest.FixtureRequest) -> None:
+    marked = request.node.get_closest_marker("repeated") is not None
+    assert marked == (request.node.name == "test_pairs_after_each_value_are_repeated[b-2.5]")
 
 
 def test_a_test_without_parameters_runs_once_for_each_function() -> None:

@@ -85,7 +85,9 @@ def mark(items: Iterable[Any], long: Mapping[str, Listed]) -> None:
         function = function_of(item.nodeid)
         file, _, name = function.partition("::")
         markers = [marker for marker, of in names.items() if file in of and (not of[file] or name in of[file])]
-        parameters = frozenset(item.callspec.indices.items()) if hasattr(item, "callspec") else frozenset()
+        # The values themselves: pytest's indices number the combinations. Those of a list are the same objects in all.
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        parameters = frozenset((name, id(value)) for name, value in values.items())
         if not seen.adds(function, parameters):
             markers.append("repeated")
         if not {"slow", "repeated"} & set(markers):
