@@ -47,11 +47,13 @@ def test_each_test_has_a_marker() -> None:
     assert [item.markers for item in others] == [["fast"], ["runtime", "slow"], ["runtime", "fast"]]
 
 
-@pytest.mark.parametrize("first", [1.5, 2.5])
-@pytest.mark.parametrize("second", ["a", "b"])
-def test_pairs_after_each_value_are_repeated(first: float, second: str, request: pytest.FixtureRequest) -> None:
-    marked = request.node.get_closest_marker("repeated") is not None
-    assert marked == (request.node.name == "test_pairs_after_each_value_are_repeated[b-2.5]")
+VALUES = ([0], [1])
+
+
+@pytest.mark.parametrize("first", VALUES)
+@pytest.mark.parametrize("second", VALUES)
+def test_a_value_is_the_same_object_in_all_pairs(first: list, second: list, request: pytest.FixtureRequest) -> None:
+    assert {id(value) for value in request.node.callspec.params.values()} <= {id(value) for value in VALUES}
 
 
 def test_a_test_without_parameters_runs_once_for_each_function() -> None:
