@@ -52,7 +52,7 @@ def arguments_of() -> Any:
 
 @pytest.fixture
 def all_quantizers() -> dict[str, Sample]:
-    return samples("quantizer")
+    return samples("activation_quantizer")
 
 
 @pytest.fixture

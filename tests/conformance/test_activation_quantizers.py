@@ -71,7 +71,7 @@ def test_all_train_in_one_compiled_step(all_quantizers, bench) -> None:
         for name, sample in all_quantizers.items()
     ]
     model = keras.Model(x, keras.layers.Dense(3)(keras.layers.Concatenate()(branches)))
-    bench.fit(model, jit_compile=True)
+    bench.fit(model, run_eagerly=False, jit_compile=True)
     assert np.isfinite(np.array(model(bench.x))).all()
     points = quantizers_in(model, ActivationQuantizer)
     assert len(points) == len(all_quantizers)
