@@ -100,9 +100,9 @@ def test_figures_are_those_of_the_files(folder: Path, report: dict[str, Any]) ->
         assert rows[name]["gzip_bytes"] == stats.gzip_bytes
         assert rows[name]["sparsity"] == stats.sparsity
     final = rows["pcqat int8"]
-    assert final["sparsity"] == pytest.approx(0.8, abs=0.001)
+    assert final["sparsity"] == pytest.approx(0.8, abs=0.005)  # rounding makes a few more zeros
     assert final["distinct_values"] <= 16
-    assert final["gzip_bytes"] < rows["float"]["gzip_bytes"] / 6
+    assert final["gzip_bytes"] < rows["float"]["gzip_bytes"] / 8
 
 
 def test_report_tells_how_it_came_about(report: dict[str, Any]) -> None:
