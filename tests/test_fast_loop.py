@@ -69,7 +69,7 @@ def test_new_lines_come_first_then_short_tests() -> None:
     assert chosen(seconds, lines, 6.5) == ["again", "other", "short", "wide"]
     assert chosen(seconds, lines, 100.0) == sorted(seconds)
     assert chosen(seconds, lines, 0.5) == ["short"]
-    assert chosen(seconds, lines, 2.0, short_seconds=0.6) == ["other", "short"]
+    assert chosen(seconds, lines, 2.0, short_seconds=0.6) == ["again", "short"]
 
 
 def test_lines_of_a_function_are_those_of_all_its_cases(tmp_path: Path) -> None:
