@@ -1,35 +1,59 @@
-"""The demo on digits with very short trainings: files, report, table, and a clean stop."""
+"""The README's demo, in full and in a process of its own as a user runs it: files, report, table, a clean stop."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import keras
 import pytest
 
+import keras_compress
 from keras_compress.cli import main as cli
 from keras_compress.cli.flags import COMMANDS
 from keras_compress.demo import demo
 from keras_compress.runtime.tflm import TFLM
 from keras_compress.tflite.inspection import inspect_tflite
 
+README = Path(__file__).parents[1] / "README.md"
+COMMAND = "keras-compress demo --out=out"
 STAGES = ["float", "int8", "pruned", "clustered", "pcqat int8"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a demo run left."""
-    folder = tmp_path_factory.mktemp("demo") / "new" / "out"
-    arguments = [f"--out={folder}", "--epochs=4,3,1,1", "--batch_size=64", "--seed=1"]
-    assert cli.main(["keras-compress", "demo", *arguments]) == 0
-    return folder
+    """What the command leaves within four minutes, without a word of the converter."""
+    folder = tmp_path_factory.mktemp("demo")
+    package = str(Path(keras_compress.__file__).parents[1])
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_compress.cli", *COMMAND.split()[1:]],
+        cwd=folder, env={**os.environ, "PYTHONPATH": package},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not re.search(r"WARNING|Traceback|I0000|E0000|tensorflow/", done.stdout + done.stderr), done.stderr[-2000:]
+    assert time.monotonic() - began < 240
+    return folder / "out"
 
 
 @pytest.fixture(scope="module")
 def report(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def test_what_the_readme_promises(report: dict[str, Any]) -> None:
+    assert f"&& {COMMAND}\n" in README.read_text(encoding="utf-8")
+    stages = {stage["name"]: stage for stage in report["stages"]}
+    first, last = stages["float"], stages["pcqat int8"]
+    assert first["accuracy"] >= 0.97
+    assert last["accuracy"] >= first["accuracy"] - 0.015
 
 
 def test_files(folder: Path) -> None:
@@ -76,14 +100,14 @@ def test_figures_are_those_of_the_files(folder: Path, report: dict[str, Any]) ->
         assert rows[name]["gzip_bytes"] == stats.gzip_bytes
         assert rows[name]["sparsity"] == stats.sparsity
     final = rows["pcqat int8"]
-    assert final["sparsity"] == pytest.approx(0.8, abs=0.001)
+    assert final["sparsity"] == pytest.approx(0.8, abs=0.005)  # rounding makes a few more zeros
     assert final["distinct_values"] <= 16
     assert final["gzip_bytes"] < rows["float"]["gzip_bytes"] / 8
 
 
 def test_report_tells_how_it_came_about(report: dict[str, Any]) -> None:
-    assert report["seed"] == 1
-    assert report["epochs"] == [4, 3, 1, 1]
+    assert report["seed"] == 0
+    assert report["epochs"] == [30, 25, 10, 10]
     assert report["recipe"] == "pcqat"
     assert set(report["machine"]) == {"cpu", "architecture", "cores", "system"}
     assert report["versions"]["keras"] == keras.__version__

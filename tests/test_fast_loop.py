@@ -22,12 +22,14 @@ def functions_of(path: Path) -> set[str]:
 def test_the_listed_tests_are_there() -> None:
     listed = json.loads(LONG_TESTS.read_text())
     assert set(listed) == {"runtime", "slow"}
-    gone = []
-    for name in [*listed["runtime"], *listed["slow"]]:
-        file, _, function = name.partition("::")
-        path, function = REPOSITORY / file, function.rpartition("::")[2]
-        if not path.is_file() or (function and file.startswith("tests/") and function not in functions_of(path)):
-            gone.append(name)
+    gone: list[str] = []
+    for file, functions in [*listed["runtime"].items(), *listed["slow"].items()]:
+        path = REPOSITORY / file
+        if not path.is_file():
+            gone.append(file)
+        elif file.startswith("tests/"):
+            names = functions_of(path)
+            gone += [f"{file}::{name}" for name in functions if name.rpartition("::")[2] not in names]
     assert not gone, f"Renamed or gone; a recorded run writes {LONG_TESTS.name} anew: {gone}"
 
 
@@ -38,11 +40,20 @@ class Item(SimpleNamespace):
 
 def test_each_test_has_a_marker() -> None:
     pairs = [(0, 0), (0, 1), (1, 0), (1, 1)]
-    both = [Item(nodeid=f"a.py::f[{i}-{j}]", callspec=Item(indices={"i": i, "j": j})) for i, j in pairs]
+    both = [Item(nodeid=f"a.py::f[{i}-{j}]", callspec=Item(params={"i": i, "j": j})) for i, j in pairs]
     others = [Item(nodeid=name) for name in ("a.py::g", "a.py::h", "b.py::f")]
-    mark([*both, *others], {"runtime": ["b.py", "a.py::h"], "slow": ["a.py::h"]})
+    mark([*both, *others], {"runtime": {"b.py": [], "a.py": ["h"]}, "slow": {"a.py": ["h"]}})
     assert [item.markers for item in both] == [["fast"], ["fast"], ["fast"], ["repeated"]]
     assert [item.markers for item in others] == [["fast"], ["runtime", "slow"], ["runtime", "fast"]]
+
+
+VALUES = ([0], [1])
+
+
+@pytest.mark.parametrize("first", VALUES)
+@pytest.mark.parametrize("second", VALUES)
+def test_a_value_is_the_same_object_in_all_pairs(first: list, second: list, request: pytest.FixtureRequest) -> None:
+    assert {id(value) for value in request.node.callspec.params.values()} <= {id(value) for value in VALUES}
 
 
 def test_a_test_without_parameters_runs_once_for_each_function() -> None:
@@ -58,6 +69,7 @@ def test_new_lines_come_first_then_short_tests() -> None:
     assert chosen(seconds, lines, 6.5) == ["again", "other", "short", "wide"]
     assert chosen(seconds, lines, 100.0) == sorted(seconds)
     assert chosen(seconds, lines, 0.5) == ["short"]
+    assert chosen(seconds, lines, 2.0, short_seconds=0.6) == ["again", "short"]
 
 
 def test_lines_of_a_function_are_those_of_all_its_cases(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import keras_compress
 
 ROOT = Path(keras_compress.__file__).parents[1]
+TESTS = str(Path(__file__).parent)
 # Works until SIGINT comes; then checks itself. One process for all kinds of work, as starting TensorFlow takes seconds.
 PROGRAM = r"""
 import os, sys, threading
@@ -22,6 +23,8 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras, numpy as np
 import keras_compress as kc
 from keras import layers
+from tests_xla import xla
+xla.turn(False)
 from keras_compress.calibration.calibrate import calibrate
 from keras_compress.core import progress
 from keras_compress.runtime.child import close_children
@@ -127,7 +130,7 @@ def test_everything_can_be_interrupted(tmp_path: Path) -> None:
         folder.mkdir()
     said = []
     command = [sys.executable, "-c", PROGRAM, str(folders[0]), *KINDS]
-    env = {**os.environ, "TMPDIR": str(folders[1])}
+    env = {**os.environ, "TMPDIR": str(folders[1]), "PYTHONPATH": os.pathsep.join((str(ROOT), TESTS))}
     with (
         (tmp_path / "log").open("w") as log,
         subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=log, text=True) as process,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -18,14 +19,29 @@ FOLDER = Path(__file__).parent.parent / "colab"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
+# Run by IPython before the first cell, where a test is short; see tests_xla.
+UNCOMPILED = """
+import os
+os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
+import tensorflow
+from tests_xla import xla
+xla.turn(False)
+"""
+
+
 def read(path: Path) -> Any:
     if not path.is_file():
         pytest.skip("no checkout around these tests")
     return nbformat.read(path, as_version=4)
 
 
-def executed(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def executed(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool = True) -> Any:
     """Runs a notebook with this interpreter and the same package, without a way to download anything."""
+    if fast:
+        monkeypatch.setenv("FAST", "1")
+        startup = tmp_path / "ipython" / "profile_default" / "startup" / "uncompiled.py"
+        startup.parent.mkdir(parents=True)
+        startup.write_text(UNCOMPILED, encoding="utf-8")
     spec = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
             "display_name": "current", "language": "python"}  # fmt: skip
     folder = tmp_path / "jupyter" / "kernels" / "current"
@@ -33,7 +49,8 @@ def executed(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(keras_compress.__file__).parent.parent))
+    places = (Path(keras_compress.__file__).parent.parent, Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     # The kernel's own default draws into the notebook.
     monkeypatch.delenv("MPLBACKEND", raising=False)
@@ -60,7 +77,7 @@ def test_notebooks_are_valid_and_hold_no_outputs(path: Path) -> None:
 
 
 def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = executed(read(FOLDER / "01_quickstart.ipynb"), tmp_path, monkeypatch)
+    notebook = executed(read(FOLDER / "01_quickstart.ipynb"), tmp_path, monkeypatch, fast=False)
     (cell,) = [cell for cell in notebook.cells if "figures" in cell.metadata.get("tags", [])]
     found = json.loads(text_of(cell))
     floating, after_training, compressed = found["stages"]
@@ -93,7 +110,6 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_post_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAST", "1")
     notebook = executed(read(FOLDER / "02_post_training.ipynb"), tmp_path, monkeypatch)
     (cell,) = [cell for cell in notebook.cells if "figures" in cell.metadata.get("tags", [])]
     found = json.loads(text_of(cell))
@@ -112,7 +128,6 @@ def test_post_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_low_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAST", "1")
     notebook = executed(read(FOLDER / "04_low_rank.ipynb"), tmp_path, monkeypatch)
     (cell,) = [cell for cell in notebook.cells if "figures" in cell.metadata.get("tags", [])]
     found = json.loads(text_of(cell))
@@ -125,7 +140,6 @@ def test_low_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAST", "1")
     notebook = executed(read(FOLDER / "03_distillation.ipynb"), tmp_path, monkeypatch)
     (cell,) = [cell for cell in notebook.cells if "figures" in cell.metadata.get("tags", [])]
     found = json.loads(text_of(cell))

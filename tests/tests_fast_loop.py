@@ -1,7 +1,8 @@
 """Which tests `pytest -m fast` runs: those that cover most of the package's lines within two minutes.
 
-`tests/long_tests.json` names the others, as `file::function` or as a file: `"slow"` is left out; `"runtime"` says what
-asks LiteRT or TFLite-Micro, in the loop or not. A new test is in the loop until the list is written anew:
+`tests/long_tests.json` names the others, as `{file: [function, ...]}`, no function being all of the file: `"slow"` is
+left out; `"runtime"` says what asks LiteRT or TFLite-Micro, in the loop or not. Tests of less than a tenth of a second
+are never listed. A new test is in the loop until the list is written anew:
 
     pytest -n 2 --record_times --cov=keras_compress --cov-context=test --cov-report=   # everything; needs pytest-cov
     python tests/tests_fast_loop.py
@@ -14,7 +15,7 @@ from __future__ import annotations
 import heapq
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,11 @@ LONG_TESTS = Path(__file__).with_name("long_tests.json")
 TIMES = Path("recorded_times.json")
 # Of one process: two of them need 2 minutes, with 20 s for imports and for finding the tests.
 BUDGET_SECONDS = 2 * 100.0
+# Functions that take less are in the loop in any case; to name them would make a list of thousands.
+SHORT_SECONDS = 0.1
 Parameters = frozenset[tuple[str, int]]
 Line = tuple[str, int]
+Listed = Mapping[str, Iterable[str]]
 
 
 def function_of(node: str) -> str:
@@ -59,15 +63,31 @@ class ParametersSeen:
         return new
 
 
-def mark(items: Iterable[Any], long: Mapping[str, Iterable[str]]) -> None:
+def by_file(names: Iterable[str], known: Iterable[str]) -> dict[str, list[str]]:
+    """Functions by their files, none of a file of which all are named.
+
+    >>> by_file(["a.py::f", "b.py::f"], ["a.py::f", "a.py::g", "b.py::f"])
+    {'a.py': ['f'], 'b.py': []}
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        file, _, function = name.partition("::")
+        found[file].append(function)
+    counts = Counter(name.partition("::")[0] for name in set(known))
+    return {file: [] if len(functions) == counts[file] else functions for file, functions in found.items()}
+
+
+def mark(items: Iterable[Any], long: Mapping[str, Listed]) -> None:
     """Give each test its markers: `runtime`, and `slow`, `repeated` or `fast`."""
-    names = {marker: frozenset(listed) for marker, listed in long.items()}
+    names = {marker: {file: frozenset(of) for file, of in listed.items()} for marker, listed in long.items()}
     seen = ParametersSeen()
     for item in items:
         function = function_of(item.nodeid)
-        keys = {function, function.partition("::")[0]}
-        markers = [marker for marker, listed in names.items() if keys & listed]
-        parameters = frozenset(item.callspec.indices.items()) if hasattr(item, "callspec") else frozenset()
+        file, _, name = function.partition("::")
+        markers = [marker for marker, of in names.items() if file in of and (not of[file] or name in of[file])]
+        # The values themselves: pytest's indices number the combinations. Those of a list are the same objects in all.
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        parameters = frozenset((name, id(value)) for name, value in values.items())
         if not seen.adds(function, parameters):
             markers.append("repeated")
         if not {"slow", "repeated"} & set(markers):
@@ -143,7 +163,12 @@ class Recorder:
             TIMES.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def chosen(seconds: Mapping[str, float], lines: Mapping[str, Set[Line]], budget_seconds: float) -> list[str]:
+def chosen(
+    seconds: Mapping[str, float],
+    lines: Mapping[str, Set[Line]],
+    budget_seconds: float,
+    short_seconds: float = 0.0,
+) -> list[str]:
     """Functions for the fast loop: of those left, always the one with the most new lines a second.
 
     What is left of the budget when no function has new lines goes to the shortest ones.
@@ -152,20 +177,21 @@ def chosen(seconds: Mapping[str, float], lines: Mapping[str, Set[Line]], budget_
         seconds: Of each test function.
         lines: Which it runs.
         budget_seconds: For all tests together.
+        short_seconds: Functions that take less come first.
 
     >>> ran = {"a": {1, 2, 3, 4}, "b": {1, 2}, "c": {5}, "d": {1}}
     >>> seconds = {"a": 4.0, "b": 1.0, "c": 1.0, "d": 0.5}
     >>> chosen(seconds, ran, 6.0), chosen(seconds, ran, 2.0)
     (['a', 'b', 'c'], ['b', 'c'])
     """
-    found: list[str] = []
-    covered: set[Line] = set()
-    left = budget_seconds
+    found = [name for name in seconds if seconds[name] < short_seconds]
+    covered = set().union(*(lines.get(name, set()) for name in found))
+    left = budget_seconds - sum(seconds[name] for name in found)
 
     def place(name: str) -> tuple[float, float, str]:
         return -len(lines.get(name, set()) - covered) / (seconds[name] + 1e-3), seconds[name], name
 
-    heap = [place(name) for name in seconds]
+    heap = [place(name) for name in seconds.keys() - set(found)]
     heapq.heapify(heap)
     while heap:
         *_, name = heapq.heappop(heap)
@@ -197,8 +223,9 @@ def main() -> None:
     recorded = json.loads(TIMES.read_text())
     data = CoverageData(".coverage")
     data.read()
-    fast = set(chosen(recorded["seconds"], lines_of_tests(data), BUDGET_SECONDS))
-    found = {"runtime": recorded["runtime"], "slow": sorted(set(recorded["seconds"]) - fast)}
+    seconds = recorded["seconds"]
+    slow = set(seconds) - set(chosen(seconds, lines_of_tests(data), BUDGET_SECONDS, SHORT_SECONDS))
+    found = {"runtime": by_file(recorded["runtime"], seconds), "slow": by_file(slow, seconds)}
     LONG_TESTS.write_text(json.dumps(found, indent=1) + "\n")
 
 

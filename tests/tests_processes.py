@@ -95,10 +95,12 @@ def main() -> None:
     # No operation is run here: TensorFlow's threads would not survive a fork.
     import h5py  # noqa: F401
     import tensorflow  # noqa: F401
+    from tests_xla import xla
 
     import keras_compress.cli.commands
     import keras_compress.demo.demo  # noqa: F401
 
+    xla.turn(False)
     del sys.path[0]  # this file's folder
     for line in sys.stdin:
         print(_in_a_copy(*json.loads(line)), flush=True)

@@ -2,8 +2,9 @@
 
 What the package compiles (`core.ste.compiled`, `elementwise`) takes 0.1 to 0.5 s for each shape, and most tests run it
 a few times. So these functions run as operators of TensorFlow there; tests with the marker `xla` compile them as a
-training of a user does, the conformance tests of all methods among them. What a test itself compiles it always gets,
-and the processes that tests start compile everything.
+training of a user does: those of kernels, and one of each method. What a test itself compiles it always gets. Processes
+that tests start are about something else and turn it off too, but for the README's demos, the notebooks, and those that
+compare bytes of files from two processes: these compile everything.
 """
 
 from __future__ import annotations

@@ -51,5 +51,10 @@ def arguments_of() -> Any:
 
 
 @pytest.fixture
+def all_quantizers() -> dict[str, Sample]:
+    return samples("activation_quantizer")
+
+
+@pytest.fixture
 def all_transforms() -> dict[str, Sample]:
     return samples("weight_transform")

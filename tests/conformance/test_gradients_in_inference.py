@@ -12,8 +12,6 @@ from keras_compress.convert.freeze import freeze
 from keras_compress.core import registry
 from keras_compress.tflite.storage import Storage
 
-pytestmark = pytest.mark.xla
-
 X = np.linspace(-3.0, 3.0, 48, dtype=np.float32).reshape(4, 12)
 UPSTREAM = np.random.default_rng(3).normal(size=X.shape).astype(np.float32)
 

@@ -9,14 +9,19 @@ import tensorflow as tf
 
 import keras_compress as kc
 from keras_compress.core.transform import check_order
-from keras_compress.testing.weight_transforms import CHECKS
-
-pytestmark = pytest.mark.xla
+from keras_compress.testing.sample import samples_of
+from keras_compress.testing.weight_transforms import CHECKS, a_step_moves_what_it_should, integers_are_the_weight
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_transform(transform, check) -> None:
     check(transform)
+
+
+@pytest.mark.xla
+@pytest.mark.parametrize("check", [a_step_moves_what_it_should, integers_are_the_weight], ids=lambda c: c.__name__)
+def test_its_compiled_programs(first_transform, check) -> None:
+    check(first_transform)
 
 
 @pytest.fixture
@@ -28,11 +33,15 @@ def uncompiled():
 
 
 def test_each_pair_keeps_its_promises_or_is_refused(transform, bench, all_transforms, uncompiled) -> None:
-    """`transform` first, then every other: what the first promised holds behind the second."""
+    """`transform` first, then every other: what the first promised holds behind the second.
+
+    Of each class, its first sample is trained with the first of each other; the order is checked for all pairs.
+    """
     refused = composed = 0
+    trains = transform.arguments == samples_of(transform.cls)[0].arguments
     first_only = bench.with_transforms(transform)
     first_only(bench.x, training=True)
-    for second in all_transforms.values():
+    for name, second in all_transforms.items():
         promises = transform.make().promises
         if not promises <= second.make().preserves:
             refused += 1
@@ -42,7 +51,7 @@ def test_each_pair_keeps_its_promises_or_is_refused(transform, bench, all_transf
             continue
         check_order([transform.make(), second.make()])
         composed += 1
-        if not second.cls.trains:
+        if not (trains and second.cls.trains and name.endswith("-0")):
             continue
         model = kc.graph.model.add_transforms(first_only, lambda *_, s=second: [s.make()], {}, filters="d")
         wrapper = bench.wrapper(model)
@@ -58,26 +67,42 @@ def test_each_pair_keeps_its_promises_or_is_refused(transform, bench, all_transf
     assert refused + composed == len(all_transforms)
 
 
-@pytest.mark.parametrize("how", ["jit", "mixed_float16"])
-def test_trains_compiled_and_in_float16(first_transform, bench, how: str) -> None:
-    """Eager training is what the other tests do."""
-    keras.mixed_precision.set_global_policy("mixed_float16" if how == "mixed_float16" else "float32")
+def assert_trained(wrapper: kc.Compressed, start: np.ndarray) -> None:
+    assert {v.dtype for v in wrapper.variables} <= {"float32", "bool", "int32", "int64"}, wrapper.name
+    weight = wrapper.weight("kernel")
+    assert weight.dtype == tf.float32
+    assert np.isfinite(np.array(weight)).all(), wrapper.name
+    assert np.abs(np.array(wrapper.latent("kernel")) - start).max() > 0, wrapper.name
+
+
+def test_trains_in_float16(first_transform, bench) -> None:
+    keras.mixed_precision.set_global_policy("mixed_float16")
     try:
         model = bench.with_transforms(first_transform)
         start = np.array(bench.wrapper(model).latent("kernel"))
-        if how == "mixed_float16":
-            # The scale that Keras begins with overflows in the few steps of a test.
-            optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01), initial_scale=16.0)
-            model.compile(optimizer, "mse")
-        bench.fit(model, jit_compile=how == "jit", run_eagerly=how == "mixed_float16")
+        # The scale that Keras begins with overflows in the few steps of a test.
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01), initial_scale=16.0)
+        model.compile(optimizer, "mse")
+        bench.fit(model, run_eagerly=True)
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    wrapper = bench.wrapper(model)
-    assert {v.dtype for v in wrapper.variables} <= {"float32", "bool", "int32", "int64"}
-    weight = wrapper.weight("kernel")
-    assert weight.dtype == tf.float32
-    assert np.isfinite(np.array(weight)).all()
-    assert np.abs(np.array(wrapper.latent("kernel")) - start).max() > 0
+    assert_trained(bench.wrapper(model), start)
+
+
+def test_all_train_in_one_compiled_step(all_transforms, bench) -> None:
+    """A model with a branch for each class: XLA takes as long for it as for a few of them alone."""
+    x, branches = keras.Input((6,)), []
+    for name, sample in all_transforms.items():
+        if sample.cls.trains and name.endswith("-0"):
+            model = bench.with_transforms(sample)
+            wrapper = bench.wrapper(model)
+            wrapper.name = sample.cls.__name__
+            branches.append(wrapper)
+    model = keras.Model(x, keras.layers.Dense(3)(keras.layers.Concatenate()([branch(x) for branch in branches])))
+    starts = [np.array(branch.latent("kernel")) for branch in branches]
+    bench.fit(model, run_eagerly=False, jit_compile=True)
+    for branch, start in zip(branches, starts, strict=True):
+        assert_trained(branch, start)
 
 
 def test_an_exact_kernel_gives_the_same_bits_compiled(transform, bench) -> None:

@@ -85,8 +85,11 @@ def resized(content, x, batch, kernels):
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("net", NETS)
+# Each net as floats and as integers, and each mode with one net.
+@pytest.mark.parametrize(
+    ("net", "mode"),
+    [(net, mode) for net in NETS for mode in MODES if mode in ("float32", "int8") or net == "attention"],
+)
 def test_each_row_is_what_the_file_gives_for_that_sample(net, mode):
     keras.utils.set_random_seed(1)
     model = NETS[net]()
@@ -148,7 +151,6 @@ def shapes_of(content):
         (None, "litert", 8, 8, 8),
         (4, "litert", "auto", 4, 4),
         (4, "litert", None, 1, -1),
-        (4, "litert", 8, 8, 8),
         (None, "tflm", "auto", 1, 1),
         (None, "tflm", 8, 8, 8),
         (4, "tflm", 1, 1, 1),

@@ -110,8 +110,11 @@ def data_of(model, count=8):
     return made if len(made) > 1 else next(iter(made.values()))
 
 
-@pytest.mark.parametrize("mode", ["float32", "float16"])
-@pytest.mark.parametrize("net", NETS)
+# Weights in float16 are stored and read in one way whatever computes with them.
+HALF = ("residual", "shared", "words", "two inputs", "sequence", "transposed", "slopes")
+
+
+@pytest.mark.parametrize(("net", "mode"), [*((net, "float32") for net in NETS), *((net, "float16") for net in HALF)])
 def test_outputs_are_keras_s_and_the_file_no_larger_than_tensorflow_s(net, mode):
     keras.utils.set_random_seed(1)
     model = varied(NETS[net]())

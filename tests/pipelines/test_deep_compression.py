@@ -43,13 +43,15 @@ def model(digits: Dataset) -> keras.Model:
         ]
     )
     made.compile("adam", LOSS)
+    tf.config.run_functions_eagerly(False)  # hundreds of steps
     made.fit(digits.x_train, digits.y_train, epochs=6, verbose=0)
+    tf.config.run_functions_eagerly(True)
     return made
 
 
 def compressed(model: keras.Model, digits: Dataset, **arguments: object) -> kc.DeepCompression:
     settings = {
-        "training": kc.Training(epochs=EPOCHS, batch_size=32),
+        "training": kc.Training(epochs=EPOCHS, batch_size=96),
         "pruning": kc.Pruning((0.4, 0.7)),
         "max_drop": 0.1,
         **arguments,
@@ -81,7 +83,7 @@ def test_a_file_within_the_budget_that_holds_all_three_promises(model: keras.Mod
 def test_a_budget_that_no_round_meets_is_said(model: keras.Model, digits: Dataset) -> None:
     # Centroids that the model has already are taken off.
     clustered = kc.cluster_weights(model, 32)
-    training = kc.Training(LOSS, EPOCHS, batch_size=32)
+    training = kc.Training(LOSS, EPOCHS, batch_size=96)
     with pytest.warns(UserWarning, match="No round is within the budget: the file has"):
         found = compressed(clustered, digits, pruning=kc.Pruning((0.97,)), max_drop=0.0, training=training)
     assert not found.met
@@ -188,7 +190,7 @@ def test_names_of_the_last_release_do_the_same_and_say_the_new_one(model: keras.
             seed=3,
             epochs=EPOCHS,
             learning_rates={"prune": 2e-3},
-            batch_size=32,
+            batch_size=96,
             number_of_clusters=8,
             io="int8",
             loss=LOSS,
@@ -203,7 +205,7 @@ def test_names_of_the_last_release_do_the_same_and_say_the_new_one(model: keras.
         digits,
         pruning=kc.Pruning((0.6,), channels=0.25),
         clustering=kc.Clustering(8),
-        training=kc.Training(LOSS, EPOCHS, {"prune": 2e-3}, batch_size=32, seed=3),
+        training=kc.Training(LOSS, EPOCHS, {"prune": 2e-3}, batch_size=96, seed=3),
         conversion=kc.Conversion(io="int8"),
     )
     assert now.artifact.content == earlier.artifact.content

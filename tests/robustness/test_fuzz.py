@@ -22,7 +22,7 @@ SEED = 20
 
 @pytest.fixture(scope="module")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Bed:
-    return Bed(tmp_path_factory.mktemp("bed"), time_limit_s=2.0, verify_each=8)
+    return Bed(tmp_path_factory.mktemp("bed"), time_limit_s=2.0, verify_each=16)
 
 
 def outcomes(bed: Bed, kind: str, count: int) -> tuple[Counter[tuple[str, str]], int]:

@@ -22,8 +22,6 @@ from tests_training import (
     steps,
 )
 
-pytestmark = pytest.mark.xla
-
 
 @pytest.fixture(scope="module")
 def uninterrupted() -> keras.Model:
@@ -84,7 +82,8 @@ def assert_pruned_together(model: keras.Model) -> None:
 @pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
 def test_a_killed_training_ends_bit_for_bit_as_an_uninterrupted_one(eager: bool, tmp_path) -> None:
     backup = tmp_path / "backup"
-    code = "import sys, tests_training as t; t.fit_with_backup(sys.argv[1], eager=sys.argv[2] == 'True', kill=(2, 1))"
+    code = "import sys, tests_training as t; from tests_xla import xla; xla.turn(False); "
+    code += "t.fit_with_backup(sys.argv[1], eager=sys.argv[2] == 'True', kill=(2, 1))"
     killed = run_python(code, backup, eager)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert json.loads((backup / "training_metadata.json").read_text())["epoch"] == 2

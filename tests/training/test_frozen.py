@@ -89,11 +89,11 @@ def test_frozen_members_of_a_group_keep_their_masks_and_the_others_are_ranked() 
 def test_a_frozen_point_keeps_its_range(activations) -> None:
     found = []
     for frozen in (True, False):
-        model = fit(pcqat(activations=activations), epochs=1)
+        model = fit(pcqat(activations=activations), epochs=1, run_eagerly=True)
         quantizer = points(model)[0].quantizer
         before = [float(array(v)) for v in (quantizer.minimum, quantizer.maximum)]
         points(model)[0].trainable = not frozen
-        fit(model, keras.optimizers.SGD(0.1), epochs=1)
+        fit(model, keras.optimizers.SGD(0.1), epochs=1, run_eagerly=True)
         found.append(before == [float(array(v)) for v in (quantizer.minimum, quantizer.maximum)])
     assert found == [True, False]
 

@@ -23,8 +23,6 @@ from tests_training import (
     wrappers,
 )
 
-pytestmark = pytest.mark.xla
-
 
 @pytest.fixture(scope="module")
 def fitted() -> keras.Model:
@@ -83,6 +81,7 @@ def test_steps_per_execution_equals_fit(fitted: keras.Model, at_once: int) -> No
     assert_same(fit(pcqat("conv_bn_relu"), steps_per_execution=at_once), fitted)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_jit_compile_equals_fit_but_for_rounding(scope: str) -> None:
     model, expected = (fit(pcqat(scope=scope), jit_compile=jit) for jit in (True, False))

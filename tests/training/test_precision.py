@@ -22,8 +22,6 @@ from tests_training import (
 
 import keras_compress as kc
 
-pytestmark = pytest.mark.xla
-
 
 @pytest.fixture(params=["mixed_float16", "mixed_bfloat16"])
 def policy(request):

@@ -14,9 +14,11 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tests_training as t  # noqa: E402
 import tests_zoo  # noqa: E402
+from tests_xla import xla  # noqa: E402
 
 import keras_compress as kc  # noqa: E402
 
+xla.turn(False)
 STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
