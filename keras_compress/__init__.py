@@ -51,7 +51,7 @@ for _kind, _modules in {
     "probe": ("runtime.arena_probe",),
     "report": ("report.sensitivity_plot",),
     "teaching": ("distillation.distill",),
-    "target": ("runtime.litert", "runtime.tflm"),
+    "target": ("runtime.litert", "runtime.litert_web", "runtime.tflm"),
 }.items():
     provide(_kind, *(f"{__name__}.{module}" for module in _modules))
 
@@ -94,7 +94,9 @@ def __getattr__(name: str) -> Any:
     elif name[:1].isupper() and name in (registered := _registered()):
         found = registered[name]
     else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # Somebody who comes from tfmot may look for one of its names.
+        told = importlib.import_module(f"{__name__}.migrate.names").written_here(name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + (f": write {told}" if told else ""))
     globals()[name] = found
     return found
 

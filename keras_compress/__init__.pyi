@@ -42,6 +42,7 @@ from keras_compress.distillation.trainings import two_stages as two_stages
 from keras_compress.factorization.factorize import factorize as factorize
 from keras_compress.factorization.record import factorization_of as factorization_of
 from keras_compress.graph.model import strip as strip
+from keras_compress.migrate.from_tfmot import from_tfmot as from_tfmot
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression
 from keras_compress.pipelines.deep_compression import deep_compression as deep_compression
@@ -115,6 +116,8 @@ from keras_compress.report.page.report import Report as Report
 from keras_compress.report.page.report import report as report
 from keras_compress.report.summary import summary as summary
 from keras_compress.report.tensorboard import TensorBoardSummaries as TensorBoardSummaries
+from keras_compress.runtime.adb import OnDevice as OnDevice
+from keras_compress.runtime.adb import measure_on_device as measure_on_device
 from keras_compress.runtime.arena import Arena as Arena
 from keras_compress.runtime.c_export import export_c as export_c
 from keras_compress.runtime.estimate import Estimate as Estimate
@@ -152,6 +155,7 @@ from keras_compress.structured.slimming import add_slimming as add_slimming
 from keras_compress.structured.soft_masks import cut_masked as cut_masked
 from keras_compress.structured.soft_masks import mask_channels as mask_channels
 from keras_compress.tflite.inspection import inspect_tflite as inspect_tflite
+from keras_compress.tflite.metadata import Metadata as Metadata
 
 __version__: str
 __all__: list[str]

@@ -19,6 +19,8 @@ import keras_compress
 PACKAGE = Path(keras_compress.__file__).parent
 CHECKOUT = Path(__file__).parent.parent
 LONGEST_IMPORT_SECONDS, LARGEST_IMPORT_SHARE = 0.3, 0.1
+# The one file that runs in a process of its own, and is never imported for what it imports there.
+OF_TFMOT = PACKAGE / "migrate" / "process.py"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -132,7 +134,7 @@ def test_no_module_imports_tfmot_or_legacy_keras() -> None:
     offenders = {
         str(path.relative_to(PACKAGE)): sorted(found)
         for path in SOURCES
-        if (found := {name.split(".")[0] for name in imported_names(path)} & forbidden)
+        if path != OF_TFMOT and (found := {name.split(".")[0] for name in imported_names(path)} & forbidden)
     }
     assert len(SOURCES) > 10
     assert offenders == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from dataclasses import replace
@@ -30,6 +31,7 @@ from keras_compress.report.page.report import page_figures
 from keras_compress.report.stages import Deployed, latency_entry, stage_rows
 from keras_compress.report.summary import summary
 from keras_compress.report.tables import file_line, measurement_table, storage_table, tensor_table
+from keras_compress.runtime.adb import measure_on_device
 from keras_compress.runtime.c_export import export_c
 from keras_compress.runtime.estimate import estimate as estimate_model
 from keras_compress.runtime.kernels import KERNELS
@@ -186,6 +188,7 @@ def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> li
 def convert(values: flags.FlagValues) -> None:
     """`keras-compress convert`."""
     batch_size = _batch_size(values.batch_size)
+    metadata = _metadata(values.metadata)
     path = _file_to_write(values.out, model=values.model, data=values.data)
     model = load_model(values.model)
     if values.mode is None and not values.data and not has_points(model):
@@ -210,12 +213,23 @@ def convert(values: flags.FlagValues) -> None:
             max_arena_bytes=values.max_arena_bytes,
             recurrent=values.recurrent,
             batch_size=batch_size,
+            metadata=metadata,
         )
     artifact.save(path)
     cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")
     for op in artifact.float_ops:
         cli_report.say(f"Left in float32: {op.op} at {op.tensor}: {op.reason}")
     cli_report.say(*_calibrated(artifact, split), *artifact.notes, *notes)
+
+
+def _metadata(path: str | None) -> Any:
+    """What a .json file says of the model."""
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"Expected a .json file for --metadata. Received: {path} ({error})") from error
 
 
 def _batch_size(text: str) -> int | str | None:
@@ -250,6 +264,11 @@ def expand(values: flags.FlagValues) -> None:
 
 def measure(values: flags.FlagValues) -> None:
     """`keras-compress measure`."""
+    if values.device:
+        _measure_on_device(values)
+        return
+    if values.benchmark_model or values.serial:
+        raise ValueError("Expected --device=adb for --benchmark_model and --serial. Received: no --device")
     files = {Path(values.model).name: values.model}
     if values.baseline:
         name = Path(values.baseline).name
@@ -269,13 +288,22 @@ def measure(values: flags.FlagValues) -> None:
     cli_report.say(*(_conditions(label, entry) for label, entry in found.items()), *notes)
 
 
+def _measure_on_device(values: flags.FlagValues) -> None:
+    """Each file on the device that is plugged in."""
+    if values.target != "litert" or values.data:
+        raise ValueError("Expected --target=litert and no --data for --device=adb, where inputs are random numbers")
+    options = {key: getattr(values, key) for key in ("benchmark_model", "serial", "threads", "runs")}
+    for file in filter(None, (values.baseline, values.model)):
+        cli_report.say(repr(measure_on_device(file, **options)))
+
+
 def _row(found: Measurement) -> dict[str, Any]:
     row: dict[str, Any] = {"name": found.label, "accuracy": found.accuracy}
     if found.accuracy is None:
         del row["accuracy"]
     row.update({key: getattr(found, key) for key in ("raw_bytes", "gzip_bytes", "weight_payload_bytes", "sparsity")})
     row["distinct_values"] = max(found.distinct_values.values(), default=0)
-    if found.target == "litert":
+    if found.target != "tflm":
         row["litert_latency_ms"] = latency_entry(found)
     else:
         row["tflm_arena_bytes"] = found.memory["arena_bytes"]

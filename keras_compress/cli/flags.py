@@ -163,6 +163,11 @@ def _factorize_flags(define: _Definer) -> None:
     define.number("multiple", 8, 1, "Ranks are multiples of it.")
 
 
+def _from_tfmot_flags(define: _Definer) -> None:
+    define.text("model", None, "An .h5 file; or a .keras file or SavedModel folder of tf_keras (extra tfmot).")
+    define.text("out", None, "The .keras file to write.")
+
+
 def _convert_flags(define: _Definer) -> None:
     define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
     define.text("out", None, "The .tflite file to write.")
@@ -178,17 +183,22 @@ def _convert_flags(define: _Definer) -> None:
     define.choice("recurrent", "auto", ["auto", "fused", "unrolled"], recurrent)
     batch = "Samples that the file takes at a time: a number, any (litert), or auto: the model's own, or else any or 1."
     define.text("batch_size", "auto", batch)
+    define.text("metadata", None, "litert: a .json file of what apps may read: name, labels, ... (docs/android.md).")
 
 
 def _measure_flags(define: _Definer) -> None:
     define.text("model", None, "The .tflite file.")
     define.text("baseline", None, "Another .tflite file, timed in turns with it.")
     define.data("Test data, for the accuracy.")
-    define.target()
+    about = "Runtime: of phones, of microcontrollers, or of browsers (LiteRT.js in Node, docs/android.md)."
+    define.choice("target", "litert", ["litert", "tflm", "litert_web"], about)
     define.number("threads", 1, 1, "Threads of LiteRT.")
     define.number("runs", 50, 50, "Timed invocations, at least 50.")
     alternate = "tflm: bytes of memory beside the arena that encoded weights are decoded to; 0 for none."
     define.number("alt_decompression_memory_bytes", 0, 0, alternate)
+    define.choice("device", None, ["adb"], "adb: on the Android device that is plugged in, by benchmark_model.")
+    define.text("benchmark_model", None, "adb: the program, to be copied to the device (docs/android.md).")
+    define.text("serial", None, "adb: which device, where there are several.")
 
 
 def _verify_flags(define: _Definer) -> None:
@@ -271,6 +281,15 @@ COMMANDS: dict[str, Command] = {
         f"{PROGRAM} factorize --model=m.keras --macs=0.5 --out=low_rank.keras",
         "keras_compress.cli.factorize:run",
         _factorize_flags,
+        ("model", "out"),
+    ),
+    "from_tfmot": Command(
+        "Make a .keras model of one that tfmot pruned, clustered or quantized.",
+        "Masks, schedules, centroids and ranges become this library's, outputs stay the same; layers that have no twin "
+        "are named. An .h5 file needs nothing else; tf_keras and tfmot read the other formats in a process of theirs.",
+        f"{PROGRAM} from_tfmot --model=old.h5 --out=new.keras",
+        "keras_compress.cli.from_tfmot:run",
+        _from_tfmot_flags,
         ("model", "out"),
     ),
     "convert": Command(

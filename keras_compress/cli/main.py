@@ -94,7 +94,7 @@ def overview() -> str:
         f"  {PROGRAM} demo --out=out",
         "",
         "Commands:",
-        *(f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()),
+        *(f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()),
         "",
         "Examples:",
         *(f"  {command.example}" for command in COMMANDS.values()),

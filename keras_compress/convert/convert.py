@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -32,6 +34,7 @@ from keras_compress.graph.input_points import input_points_apart
 from keras_compress.graph.model import check_model, check_phases_ended, warn_of_pending
 from keras_compress.ir.emit import emit
 from keras_compress.tflite.flatbuffer import Graph
+from keras_compress.tflite.metadata import Metadata, as_metadata, with_metadata
 from keras_compress.tflite.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.tflite.storage import ENCODINGS, STORAGES, Storage, as_notes, current_storage, default_storage
 
@@ -63,6 +66,7 @@ def convert(
     recurrent: str = "auto",
     batch_size: BatchSize = AUTO,
     strict: bool = False,
+    metadata: Metadata | Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Convert a model to `.tflite`.
 
@@ -89,6 +93,7 @@ def convert(
             `resize_tensor_input`, where an operator that fixes their number is an error. `"auto"`: that of the model's
             `Input(batch_size=)`, or any on LiteRT (`notes` say what fixes it), and 1 on TFLite-Micro.
         strict: Raise where an operator would stay in float32, a weight unpacked or a layer unrolled, unasked for.
+        metadata: For `"litert"`: what apps may read of the model in its file, `kc.Metadata(name=...)` or a mapping.
 
     Returns:
         The file's bytes and its report, with the distance from the model to it. Nothing is written.
@@ -100,6 +105,7 @@ def convert(
         ConversionError: Where the TFLite converter fails, with the lines of its log that name the cause.
     """
     _check_model(model, target)
+    described = _metadata(metadata, target)
     representative_dataset = peekable(representative_dataset)
     examples = _seen_again(representative_dataset)
     mode = _chosen_mode(model, mode, representative_dataset)
@@ -108,7 +114,7 @@ def convert(
     check_batch_size(batch_size, target)
     warn_of_pending(model)
     if mode in ("float32", "float16"):
-        return _float_file(model, target, mode, io, representative_dataset, batch_size)
+        return _described(_float_file(model, target, mode, io, representative_dataset, batch_size), described)
     storage = _storage(target, mode, weights_storage)
     frozen, unpacked, lowered, written = _lowered(
         model, target, storage, mode, io, representative_dataset, recurrent, batch_size, strict
@@ -118,7 +124,7 @@ def convert(
     distances = _distance(model, frozen, examples)
     notes = (*unpacked, *_recurrent_notes(frozen), *notes_of_lost(model, frozen), *lowered.notes, *final.notes)
     costs = _cost_notes(model, frozen, final, target) if mode in _INTEGER_MODES else []
-    return Artifact(
+    artifact = Artifact(
         final.content,
         target,
         mode,
@@ -131,6 +137,18 @@ def convert(
         None if final.content == lowered.content else lowered.content,
         distances,
     )
+    return _described(artifact, described)
+
+
+def _metadata(given: Metadata | Mapping[str, Any] | None, target: str) -> Metadata | None:
+    if given is not None and target != "litert":
+        raise ValueError(f"Expected no `metadata` for target {target!r}: nothing there reads it. Received: {given!r}")
+    return as_metadata(given)
+
+
+def _described(artifact: Artifact, metadata: Metadata | None) -> Artifact:
+    """The artifact with metadata in its file; the plain file, if there is another, stays without."""
+    return artifact if metadata is None else replace(artifact, content=with_metadata(artifact.content, metadata))
 
 
 def _small(

@@ -37,8 +37,16 @@ def check_model(model: Any) -> None:
     """
     if type(model).__module__.startswith(("tf_keras", "tensorflow.python.keras")):
         raise TypeError(
-            "Expected a Keras 3 model. Received: a tf_keras (Keras 2) model; load it with `keras.models.load_model`, "
-            "or rebuild it with `keras.layers`, and unset TF_USE_LEGACY_KERAS."
+            "Expected a Keras 3 model. Received: a tf_keras (Keras 2) model; `kc.from_tfmot(model)` makes it one, with "
+            "tfmot's wrappers or without. Then unset TF_USE_LEGACY_KERAS."
+        )
+    if isinstance(model, (list, tuple)) or (
+        isinstance(model, keras.layers.Layer) and not isinstance(model, keras.Model)
+    ):
+        raise TypeError(
+            "Expected a keras.Model; which of its layers are meant is said by name or class, "
+            '`filters=["conv_1", "class:Dense"]`. '
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')}".rstrip()
         )
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected a keras.Model. Received: {model!r} of type {type(model).__name__}")
@@ -52,6 +60,8 @@ def check_model(model: Any) -> None:
             f"Expected a built model: call it on data, or give it an `Input`. Received: {model.name!r}, not built."
         )
     for path, layer in graph.walk(model):
+        if told := _declared_for_tfmot(layer):
+            raise ValueError(f"Expected layers that declare their weights to this library. Received: {path!r}, {told}")
         if getattr(layer, "quantization_mode", None):
             raise ValueError(
                 "Expected a model that `keras.Model.quantize` has not changed: start from the float model. "
@@ -62,6 +72,19 @@ def check_model(model: Any) -> None:
                 "Expected `data_format='channels_last'`, the layout of TFLite: rebuild the layer with it and copy the "
                 f"weights. Received: layer {path!r} with 'channels_first'"
             )
+
+
+def _declared_for_tfmot(layer: keras.layers.Layer) -> str | None:
+    """What to write for a method by which a user's layer tells tfmot its weights; `None` where it has none."""
+    if hasattr(layer, "get_compressible_weights"):
+        return None
+    for name in ("get_prunable_weights", "get_clusterable_weights"):
+        if hasattr(layer, name):
+            return (
+                f"whose `{name}()` tfmot reads. Write `get_compressible_weights()`, which returns "
+                '{attribute: output-channel axes}, such as {"kernel": (-1,)}'
+            )
+    return None
 
 
 def check_phases_ended(model: keras.Model) -> None:

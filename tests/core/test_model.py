@@ -59,7 +59,7 @@ def test_tf_keras_model_is_refused_with_the_cure() -> None:
 @pytest.mark.parametrize("thing", [None, "model.keras", layers.Dense(2)])
 def test_not_a_model(thing) -> None:
     for entry in (kc.prune_low_magnitude, kc.cluster_weights, kc.quantize_model, kc.strip):
-        with pytest.raises(TypeError, match="Expected a keras.Model. Received"):
+        with pytest.raises(TypeError, match="Expected a keras.Model"):
             entry(thing)
 
 

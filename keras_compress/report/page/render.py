@@ -63,7 +63,7 @@ def html_of(figures: Mapping[str, Any]) -> str:
     return page
 
 
-_LISTS = ("stages", "map", "weights", "layers", "memory", "outputs", "kernels", "notes")
+_LISTS = ("stages", "map", "weights", "layers", "memory", "outputs", "kernels", "notes", "phone")
 
 
 def _text(value: Any) -> str:

@@ -24,6 +24,7 @@ from keras_compress.report.page.render import html_of
 from keras_compress.report.page.weights import weight_rows
 from keras_compress.report.stages import Deployed, machine, stage_rows, versions
 from keras_compress.report.summary import ModelSummary, summary
+from keras_compress.runtime.adb import adb_lines
 from keras_compress.runtime.deployed import content_of
 from keras_compress.runtime.measure import Metric, accuracy
 from keras_compress.runtime.verification import Verification
@@ -32,6 +33,8 @@ from keras_compress.runtime.verify import verify
 File = Artifact | bytes | str | os.PathLike[str]
 # Samples on which layers are compared, and operators verified.
 _LAYER_SAMPLES, _VERIFIED_SAMPLES = 32, 128
+# What the file is called in commands.
+_SAVED_AS = "model.tflite"
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,6 +185,7 @@ def page_figures(
         "kernels": _kernels(verification),
         "sensitivity": None if sensitivity is None else sensitivity_figures(sensitivity),
         "notes": [*notes, *_said(artifact, overview, verification)],
+        "phone": [] if artifact is None or artifact.target != "litert" else adb_lines(_SAVED_AS),
         "machine": machine(),
         "versions": versions(),
     }

@@ -1,0 +1,1 @@
+"""Models of other libraries, made into this one's."""
