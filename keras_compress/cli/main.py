@@ -94,7 +94,7 @@ def overview() -> str:
         f"  {PROGRAM} demo --out=out",
         "",
         "Commands:",
-        *(f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()),
+        *(f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()),
         "",
         "Examples:",
         *(f"  {command.example}" for command in COMMANDS.values()),
@@ -151,8 +151,9 @@ def _version() -> str:
 
 def _run(command: Command, values: flags.FlagValues) -> int:
     try:
-        load_quietly()
-        import_methods_of_others([name for listed in values["import"].value for name in listed.split(",")])
+        if not command.light:
+            load_quietly()
+            import_methods_of_others([name for listed in values["import"].value for name in listed.split(",")])
         module, function = command.runs.split(":")
         return int(getattr(importlib.import_module(module), function)(values) or OK)
     except KeyboardInterrupt:

@@ -9,11 +9,10 @@ import numpy as np
 
 from keras_compress.core.registry import register
 from keras_compress.report.plots import figure_of, plain_text
-from keras_compress.report.tables import cell_text, new_table
+from keras_compress.report.sheet import Column, Sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from keras_compress.structured.sensitivity import GroupSensitivity, Scan
 
@@ -25,15 +24,18 @@ _MARKERS = "osD^vP*X"
 
 
 @register("report")
-def sensitivity_table(result: Scan) -> Table:
+def sensitivity_table(result: Scan) -> Sheet:
     """One row for each group, one column for each setting."""
-    table = new_table(f"Sensitivity, {result.criterion}: {result.unpruned:.4g} {_whole(result)}")
-    table.add_column("group", overflow="fold")
-    for heading in (result.unit, *(f"{ratio:.3g}" for ratio in result.tried)):
-        table.add_column(heading, justify="right")
-    for name, group in _named(result):
-        table.add_row(cell_text(name), f"{group.width:,}", *(f"{value:.4g}" for value in group.values))
-    return table
+    groups = _named(result)
+    columns = [
+        Column("group", [name for name, _ in groups], text=True),
+        Column(result.unit, [f"{group.width:,}" for _, group in groups]),
+        *(
+            Column(f"{ratio:.3g}", [f"{group.values[number]:.4g}" for _, group in groups])
+            for number, ratio in enumerate(result.tried)
+        ),
+    ]
+    return Sheet(columns, f"Sensitivity, {result.criterion}: {result.unpruned:.4g} {_whole(result)}")
 
 
 def _named(result: Scan) -> list[tuple[str, GroupSensitivity]]:

@@ -33,7 +33,7 @@ from keras_compress.structured.surgery import mask_factor, refuse_transforms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
+    from rich.console import RenderableType
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Without its makers, its own scale and its readers a channel is gone, whatever activation stands between them.
@@ -94,7 +94,7 @@ class Scan(Shown):
             ("lowest", names(lowest, ".groups")),
         ]
 
-    def table(self) -> Table:
+    def table(self) -> RenderableType:
         """The metric by group and ratio, as a rich table."""
         return lookup("report", "sensitivity_table")(self)  # type: ignore[no-any-return]
 
