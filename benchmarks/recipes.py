@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from absl import app, flags
 from common import at_least, fashion_mnist, print_goals, write_results
+from recipes_table import write_page
 
 import keras_compress as kc
 from keras_compress.convert.freeze import has_points
@@ -72,6 +73,7 @@ def main(_: list[str]) -> None:
     settings = {"network": "vgg 16-32-64", "data": "Fashion-MNIST", "trained": TRAINED, "epochs": EPOCHS}
     if not _QUICK.value and not _ONLY.value:
         write_results("recipes", rows, goals, seeds=[0], settings=settings)
+        write_page()
 
 
 def _gain(rows: list[dict[str, Any]], name: str) -> float:

@@ -373,7 +373,8 @@ COMMANDS: dict[str, Command] = {
     ),
     "recipes": Command(
         "List the recipes: for which goal each is, and what it gives.",
-        "What `compress` takes by name. docs/recipes.md has what each gave on one network, and how to write your own.",
+        "What `compress` takes by name. docs/recipes.md tells how to write your own, docs/recipes_measured.md what "
+        "each gave on one network.",
         f"{PROGRAM} recipes",
         "keras_compress.cli.recipes:run",
         _recipes_flags,

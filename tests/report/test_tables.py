@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+
 from keras_compress.report import sheet, tables
 from keras_compress.tflite.inspection import FileStats, TensorStats
 
