@@ -151,7 +151,10 @@ def answer(values: flags.FlagValues, figures: Mapping[str, Any], tables: Sequenc
         lines: Below the tables.
     """
     if values.json:
-        print(json.dumps({"notes": list(lines), **figures}, indent=2, allow_nan=False))
+        # Figures may be NumPy's scalars.
+        print(
+            json.dumps({"notes": list(lines), **figures}, indent=2, allow_nan=False, default=lambda each: each.item())
+        )
         return
     for table in tables:
         console_for_tables().print(table)
