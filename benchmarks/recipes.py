@@ -5,14 +5,16 @@ python benchmarks/recipes.py [--quick] [--only=pcqat,qat]
 
 from __future__ import annotations
 
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
 from absl import app, flags
-from common import at_least, fashion_mnist, print_goals, write_results
+from common import at_least, fashion_mnist, once, print_goals, write_results
 from recipes_table import write_page
 
 import keras_compress as kc
@@ -26,11 +28,13 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # Recipes whose file is meant for a runtime other than LiteRT.
 _OPTIONS: Mapping[str, Mapping[str, str]] = {"deep_compression": {"target": "tflm", "weights_storage": "auto"}}
 _QUICK = flags.DEFINE_bool("quick", False, "Little data; results are not written.")
+GOALS = (("qat", -0.5), ("pcqat", -1.0))
+_WORK = flags.DEFINE_string("work", f"{tempfile.gettempdir()}/keras_compress_recipes", "Rows that are done.")
 _ONLY = flags.DEFINE_list("only", [], "Recipes; all by default.")
 
 
 def row(name: str, model: keras.Model, data: Any) -> dict[str, Any]:
-    """One recipe: trained as `keras-compress compress` does, converted, measured in turns with the float model."""
+    """One recipe: trained as `keras-compress compress` does, converted, measured."""
     started = time.monotonic()
     keras.utils.set_random_seed(0)
     x, y = data.x_train[:TRAINED], data.y_train[:TRAINED]
@@ -43,16 +47,20 @@ def row(name: str, model: keras.Model, data: Any) -> dict[str, Any]:
     if has_points(made):
         options = {"representative_dataset": x[:CALIBRATED], **_OPTIONS.get(name, {})}
     file = kc.convert(made, **options)
-    stages = {"float": Deployed(kc.convert(model, mode="float32").content, None)}
-    stages[name] = Deployed(file.content, None, file.runtime)
-    (before, after), _ = stage_rows(stages, data.x_test, data.y_test)
-    return {
-        "recipe": name,
-        "epochs": sum(stage.epochs for stage in recipe.stages),
-        "training_s": round(took, 1),
-        "float": before,
-        **{key: value for key, value in after.items() if key != "name"},
-    }
+    return {"recipe": name, "epochs": sum(stage.epochs for stage in recipe.stages), "training_s": round(took, 1)} | (
+        _measured(name, Deployed(file.content, None, file.runtime), data)
+    )
+
+
+def float_row(model: keras.Model, data: Any) -> dict[str, Any]:
+    """What all of them begin with."""
+    return {"recipe": "float", **_measured("float", Deployed(kc.convert(model, mode="float32").content, None), data)}
+
+
+def _measured(name: str, file: Deployed, data: Any) -> dict[str, Any]:
+    ((found,), _) = stage_rows({name: file}, data.x_test, data.y_test)
+    # Single latencies are worth nothing without a baseline in the same run.
+    return {key: value for key, value in found.items() if key not in ("name", "litert_latency_ms")}
 
 
 def main(_: list[str]) -> None:
@@ -61,13 +69,13 @@ def main(_: list[str]) -> None:
     keras.utils.set_random_seed(0)
     model = vgg()
     kc.Training(LOSS, EPOCHS, 0.002, batch_size=BATCH).on(data.x_train[:TRAINED], data.y_train[:TRAINED])(model)
-    rows = []
+    work = Path(_WORK.value) / ("quick" if _QUICK.value else "full")
+    rows = [once(work / "float.json", lambda: float_row(model, data))]
     for name in _ONLY.value or Recipe.names():
-        rows.append(row(name, model, data))
-        print({key: value for key, value in rows[-1].items() if key != "float"}, flush=True)
+        rows.append(once(work / f"{name}.json", lambda name=name: row(name, model, data)))  # type: ignore[misc]
+        print(rows[-1], flush=True)
     goals = [
-        at_least("pcqat: points of accuracy above the float model", _gain(rows, "pcqat"), -1.0),
-        at_least("qat: points of accuracy above the float model", _gain(rows, "qat"), -0.5),
+        at_least(f"{name}: points of accuracy over the float file", _gain(rows, name), least) for name, least in GOALS
     ]
     print_goals(goals)
     settings = {"network": "vgg 16-32-64", "data": "Fashion-MNIST", "trained": TRAINED, "epochs": EPOCHS}
@@ -78,7 +86,8 @@ def main(_: list[str]) -> None:
 
 def _gain(rows: list[dict[str, Any]], name: str) -> float:
     """Points that the file is better than the float one."""
-    return next((100 * (each["accuracy"] - each["float"]["accuracy"]) for each in rows if each["recipe"] == name), 0.0)
+    accuracy = {each["recipe"]: each["accuracy"] for each in rows}
+    return 100 * (accuracy.get(name, accuracy["float"]) - accuracy["float"])
 
 
 if __name__ == "__main__":
