@@ -38,7 +38,7 @@ def script(shell: str) -> str:
     parser = argparse.ArgumentParser(PROGRAM)
     commands = parser.add_subparsers(dest="command")
     for name, command in COMMANDS.items():
-        mine = commands.add_parser(name, description=command.summary)
+        mine = commands.add_parser(name, help=command.summary.replace("%", "%%"))
         known = command.flags()
         for flag in (known[key] for key in known):
             options: dict[str, object] = {"help": flag.help.split(". ")[0].replace("%", "%%")}
