@@ -373,8 +373,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "recipes": Command(
         "List the recipes: for which goal each is, and what it gives.",
-        "What `compress` takes by name. docs/recipes.md tells how to write your own, docs/recipes_measured.md what "
-        "each gave on one network.",
+        "What `compress` takes by name. docs/recipes.md tells how to write your own.",
         f"{PROGRAM} recipes",
         "keras_compress.cli.recipes:run",
         _recipes_flags,
