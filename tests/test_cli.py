@@ -85,6 +85,8 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "estimate",
         "export",
         "report",
+        "recipes",
+        "completion",
     }
     for name, command in COMMANDS.items():
         assert f"  {name}" in text
@@ -284,6 +286,75 @@ def test_measure_of_data_without_labels(files: Path, tmp_path: Path, capsys: pyt
     text = capsys.readouterr().out
     assert "has no labels" in text
     assert "acc." not in text
+
+
+def document(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, Any]:
+    """What a command with --json prints, which is nothing else."""
+    capsys.readouterr()
+    assert run(*arguments, "--json") == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_of_every_command_that_measures(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, data = f"--model={files}/int8.tflite", f"--data={files}/data.npz"
+    measured = document(capsys, "measure", file, data, f"--baseline={files}/float.tflite")["measured"]
+    assert measured["int8.tflite"]["raw_bytes"] == (files / "int8.tflite").stat().st_size
+    assert measured["float.tflite"]["accuracy"] > 0.8
+    inspected = document(capsys, "inspect", file)
+    assert inspected["arithmetic"] == "int8"
+    assert [step["operator"] for step in inspected["memory"]][-2:] == ["FULLY_CONNECTED", "SOFTMAX"]
+    assert inspected["weights"][0]["elements"] == 64 * 24
+    assert document(capsys, "inspect", f"--model={files}/model.keras")["rows"][0]["path"] == "hidden"
+    verified = document(capsys, "verify", f"--model={files}/model.keras", data)
+    assert verified["ok"]
+    assert {row["kernel"] for row in verified["operators"]} == {"xnnpack", "reference"}
+    assert document(capsys, "estimate", file, "--target=cortex_m")["macs"] == 64 * 24 + 24 * 10
+    out = f"--out={tmp_path}/m.tflite"
+    assert document(capsys, "convert", f"--model={files}/model.keras", "--mode=float32", out)["mode"] == "float32"
+    assert len(document(capsys, "recipes")) == 26
+
+
+def test_max_drop_is_an_exit_code(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"--model={files}/model.keras", f"--data={files}/data.npz", "--recipe=dorefa_w2a2", "--epochs=1"]
+    report = document(capsys, "compress", *arguments, f"--out={tmp_path}", "--max_drop=0", code=1)
+    assert report["notes"][0].startswith("MISSED --max_drop=0: the accuracy went from 0.")
+    assert [row["arithmetic"] for row in report["stages"]] == ["float32", "int8"]
+    assert (tmp_path / "model_compressed.tflite").is_file()
+    assert run("compress", *arguments[:3], f"--out={tmp_path}", "--epochs=1,2") == 1
+    assert "Expected --epochs as one or 1 whole numbers" in capsys.readouterr().err
+    assert run("compress", *arguments[:3], f"--out={tmp_path}", "--max_arena_bytes=9") == 1
+    assert "Expected --target=tflm for --max_arena_bytes" in capsys.readouterr().err
+
+
+def test_recipes_and_completion_load_no_tensorflow() -> None:
+    code = "import sys; from keras_compress.cli.main import main"
+    code += "; codes = [main(['keras-compress', *a.split()]) for a in ('recipes', 'recipes --show=qat', 'completion')]"
+    code += "; sys.exit(any(codes) or 'tensorflow' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = ['keras-compress']; {code}"],
+        cwd=Path(cli.__file__).parents[2], capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.partition("{")[0].splitlines())) <= 100
+    for words in ("qat (2 epochs)", '"method": "quantize_model"', "--max_drop"):
+        assert words in done.stdout
+
+
+def test_names_that_are_none_are_answered_with_the_nearest(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [f"--model={files}/model.keras", f"--data={files}/data.npz", f"--out={tmp_path}"]
+    stage = {"name": "a", "method": "quantize_model", "config": {}}
+    for stages, meant in (
+        ([{**stage, "epoch": 3}], "epochs"),
+        ([{**stage, "method": "quantise_model"}], "quantize_model"),
+        ([{**stage, "config": {"weight": "int8"}}], "weights"),
+        ([{**stage, "config": {"weights": {"class_name": "LSQQ", "config": {}}}}], "LSQ"),
+    ):
+        (tmp_path / "r.json").write_text(json.dumps({"version": 1, "name": "r", "stages": stages}))
+        assert f"(did you mean '{meant}'?)" in error_of(capsys, "compress", *own, f"--recipe={tmp_path}/r.json")
+    assert "(did you mean 'pcqat'?)" in error_of(capsys, "compress", *own, "--recipe=pcqaat")
+    assert "(did you mean 'qat'?)" in error_of(capsys, "recipes", "--show=qta")
 
 
 def test_inspect_reads_both_kinds_of_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,6 +126,7 @@ def test_report_command_prints_the_table_again(folder: Path, capsys: pytest.Capt
 
 def test_report_command_writes_the_page_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (folder / "report.html").read_bytes()
+    assert b"keras-compress demo --" in page
     (folder / "report.html").unlink()
     assert cli.main(["keras-compress", "report", f"--out={folder}/report.html"]) == 0
     assert (folder / "report.html").read_bytes() == page

@@ -1,4 +1,4 @@
-"""Every command and every snippet of the README is run, as it is written there."""
+"""Every command and every snippet of the README and of the pages named here is run, as it is written there."""
 
 from __future__ import annotations
 
@@ -20,15 +20,36 @@ import tensorflow as tf
 from tests_processes import Run, python_copies
 
 import keras_compress as kc
+from keras_compress.cli import flags as cli_flags
 from keras_compress.cli import main as cli
+from keras_compress.cli import recipes as cli_recipes
 from keras_compress.demo import datasets, models
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"keras-compress (?:demo|\w+ --)[^`|\n]*", README)))
+FOLDER = Path(__file__).parents[1]
+README = (FOLDER / "README.md").read_text(encoding="utf-8")
+# Commands of these are run, and snippets.
+PAGES = {
+    name: (FOLDER / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in (
+        *("index", "recipes", "command_line", "troubleshooting", "pruning", "clustering", "quantization"),
+        *("binary_ternary", "models", "converting"),
+    )
+}
+# Of these one snippet, which begins so.
+PARTS = {"channels": "graph = kc.channel_graph", "compressed": "found = kc.deep_compression"}
+TEXTS = [README, *PAGES.values()]
 # Installing and testing is what .ci/run does; see test_packaging.
+COMMANDS = sorted(
+    {found.strip() for text in TEXTS for found in re.findall(r"keras-compress (?:demo|[a-z]+ --)[^`|\n)>]*", text)}
+)
 ELSEWHERE = {"pip install . && keras-compress demo --out=out", "pip install '.[test]' && pytest -n 2 --dist worksteal"}
 FASHION = "--dataset=fashion_mnist"
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHELL = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+SNIPPETS = [(page, snippet) for page, text in (("README", README), *PAGES.items()) for snippet in PYTHON.findall(text)]
+for _page, _begin in PARTS.items():
+    _found = PYTHON.findall((FOLDER / "docs" / f"{_page}.md").read_text(encoding="utf-8"))
+    SNIPPETS += [(_page, snippet) for snippet in _found if snippet.startswith(_begin)]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +76,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     artifact = kc.convert(model, representative_dataset=data.x_train[few])
     artifact.save(folder / "model.tflite")
     kc.convert(model, mode="float32").save(folder / "model_float.tflite")
+    (folder / "folder").mkdir()
+    artifact.save(folder / "folder" / "model_compressed.tflite")
+    (recipe,) = re.findall(r"```json\n(.*?)```", PAGES["recipes"], re.DOTALL)
+    (folder / "mine.json").write_text(recipe, encoding="utf-8")
     return folder
 
 
@@ -71,12 +96,20 @@ def check(done: subprocess.CompletedProcess[str]) -> None:
     assert not re.search(r"WARNING|Traceback|I0000|E0000|tensorflow/", done.stdout + done.stderr), done.stderr[-2000:]
 
 
-def test_readme_names_every_command() -> None:
-    named = {command.split()[1] for command in COMMANDS}
-    assert named >= {"demo", "compress", "convert", "measure", "inspect", "export", "estimate", "expand"}
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    lines = [line for block in blocks for line in block.strip().splitlines()]
-    assert all(line in ELSEWHERE or line in COMMANDS for line in lines), lines
+def test_the_pages_name_every_command() -> None:
+    assert {command.split()[1] for command in COMMANDS} == {*cli_flags.COMMANDS} - {"report", "from_tfmot"}
+    lines = [line for text in TEXTS for block in SHELL.findall(text) for line in block.strip().splitlines()]
+    assert [line for line in lines if line not in ELSEWHERE and line not in COMMANDS] == []
+
+
+def test_goals_are_those_of_the_recipes() -> None:
+    known = {row["name"]: row for row in cli_recipes.listed()}
+    table = re.findall(r"^\| (.+) \| `(\w+)` \| (.+) \|$", README.partition("## Your own model")[0], re.MULTILINE)
+    assert len(table) == 6
+    for goal, name, gives in table:
+        assert (known[name]["goal"], known[name]["gives"]) == (goal, gives)
+    assert f"lists all {len(known)}" in README
+    assert all(row["goal"] and row["gives"] and row["description"] for row in known.values())
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if FASHION not in c and c.split()[1] != "demo"])
@@ -112,40 +145,55 @@ def test_the_demo_on_real_images(inside: Path, fewer_images: Path, monkeypatch: 
     assert stages[-1]["accuracy"] > 0.7
 
 
-@pytest.fixture
-def dense(inside: Path) -> Iterator[keras.Model]:
-    """For snippets that train in stages: a model of two layers, run eagerly, since compiling it takes longest."""
+@pytest.fixture(scope="module")
+def dense_trained() -> keras.Model:
+    """For all but the README: a model of few layers."""
     data = datasets.load("digits")
     keras.utils.set_random_seed(0)
     layers = keras.layers
-    made = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(64, "relu"), layers.Dense(10)])
+    made = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU()]
+        + [layers.Flatten(), layers.Dense(32, "relu"), layers.Dense(10)]
+    )
     made.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     made.fit(data.x_train, data.y_train, epochs=3, verbose=0)
+    return made
+
+
+@pytest.fixture
+def dense(dense_trained: keras.Model) -> Iterator[keras.Model]:
+    """Run eagerly: compiling takes longest."""
     tf.config.run_functions_eagerly(True)
     try:
-        yield made
+        yield dense_trained
     finally:
         tf.config.run_functions_eagerly(False)
 
 
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_snippet(number: int, inside: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("page", "snippet"), SNIPPETS, ids=[f"{page}-{n}" for n, (page, _) in enumerate(SNIPPETS)])
+def test_snippet(page: str, snippet: str, inside: Path, dense: keras.Model) -> None:
     data = datasets.load("digits")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def train(model: keras.Model, epochs: int) -> None:
+        model.compile("adam", loss)
+        model.fit(data.x_train[:32], data.y_train[:32], epochs=1, verbose=0)
+
     names: dict[str, Any] = {
         "kc": kc,
-        "model": keras.models.load_model(inside / "model.keras"),
-        "x": data.x_train[:64],
-        "y": data.y_train[:64],
+        "keras": keras,
+        "model": keras.models.load_model(inside / "model.keras") if page == "README" else dense,
+        "x": data.x_train[:100],
+        "y": data.y_train[:100],
         "x_val": data.x_test[:100],
         "y_val": data.y_test[:100],
+        "loss": loss,
+        "train": train,
     }
-    snippet = SNIPPETS[number].replace('"adam", "sparse_categorical_crossentropy"', "'adam', loss")
-    if "deep_compression" in snippet or "cluster_weights" in snippet:
-        names["model"] = request.getfixturevalue("dense")
-    names["loss"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    snippet = snippet.replace('"adam", "sparse_categorical_crossentropy"', "'adam', loss")
     with warnings.catch_warnings():
         # So many images are too few steps for the schedule of the example: that is said, as it should be.
         warnings.simplefilter("ignore")
-        exec(compile(snippet, f"README snippet {number}", "exec"), names)  # noqa: S102
+        exec(compile(snippet, f"snippet of {page}", "exec"), names)  # noqa: S102
     if "artifact.save" in snippet:
         assert (inside / "model.tflite").read_bytes() == names["artifact"].content

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from absl import flags
 
 from keras_compress.cli import report as cli_report
 from keras_compress.cli.data import Array, Data, Task, as_input, content_check, load_model, task_of
+from keras_compress.cli.epochs import epochs_given
 from keras_compress.cli.flags import command_line
 from keras_compress.cli.progress import CommandLine
 from keras_compress.convert.artifact import Artifact
@@ -27,10 +28,19 @@ from keras_compress.core.outputs import check_not_read, check_output
 from keras_compress.data.training import Training
 from keras_compress.recipes.recipe import Recipe, Stage
 from keras_compress.recipes.recipe import compress as apply_recipe
+from keras_compress.report.causes import causes
+from keras_compress.report.page.memory import memory_over_time
 from keras_compress.report.page.report import page_figures
 from keras_compress.report.stages import Deployed, latency_entry, stage_rows
 from keras_compress.report.summary import summary
-from keras_compress.report.tables import file_line, measurement_table, storage_table, tensor_table
+from keras_compress.report.tables import (
+    MOST_OPERATORS,
+    file_line,
+    measurement_table,
+    memory_table,
+    storage_table,
+    tensor_table,
+)
 from keras_compress.runtime.adb import measure_on_device
 from keras_compress.runtime.c_export import export_c
 from keras_compress.runtime.estimate import estimate as estimate_model
@@ -39,6 +49,7 @@ from keras_compress.runtime.measure import Measurement, measure_all
 from keras_compress.runtime.shipped import shipped
 from keras_compress.runtime.target import target
 from keras_compress.runtime.verify import verify as verify_model
+from keras_compress.tflite.arithmetic import arithmetic
 from keras_compress.tflite.inspection import inspect_tflite
 from keras_compress.tflite.storage import ENCODINGS
 
@@ -50,13 +61,15 @@ _TRAINED, _CONVERTED = "model_compressed.keras", "model_compressed.tflite"
 _QUANTIZING = ("quantize_model", "quantize_post_training")
 
 
-def compress(values: flags.FlagValues) -> None:
-    """`keras-compress compress`."""
+def compress(values: flags.FlagValues) -> int:
+    """`keras-compress compress`; 1 where more than --max_drop was lost."""
     read = {f"--{key}": getattr(values, key) for key in ("model", "data", "recipe", "teacher")}
     written = (_TRAINED, _CONVERTED, cli_report.FILE_NAME, cli_report.FIGURES_NAME, cli_report.PAGE_NAME)
     for name in written:
         check_not_read(Path(values.out) / name, read, "what is written to --out")
     recipe = Recipe.load(values.recipe)
+    epochs = epochs_given(values.epochs, recipe.trainings)
+    recipe = recipe.trained_for(epochs) if epochs else recipe
     data = Data.load(values.data)
     model = load_model(values.model)
     teacher = load_model(values.teacher) if values.teacher else None
@@ -67,7 +80,8 @@ def compress(values: flags.FlagValues) -> None:
     x_test, y_test = data.part("test", "train", "")
     x, x_test = as_input(x, model, data.path), as_input(x_test, model, data.path)
     task = task_of(model, y)
-    cli_report.say(f"Task: {task.name}. Loss: {task.reason}.")
+    if not values.json:
+        cli_report.say(f"Task: {task.name}. Loss: {task.reason}.")
     started = time.monotonic()
     with cli_report.collected_warnings() as notes:
         # Before the training: what cannot be converted at all is refused at once.
@@ -82,6 +96,8 @@ def compress(values: flags.FlagValues) -> None:
             _other_than("original", recipe.name): _deployed(artifact, compressed, x_test, y_test, task),
         }
         rows, said = stage_rows(stages, x_test, y_test, task.metric)
+    missed = _dropped(rows, task, values.max_drop)
+    said = [*missed, *said]
     if "x_test" not in data.arrays:
         said.append("Measured on the training data: the file has no x_test, y_test.")
     report = {
@@ -90,14 +106,26 @@ def compress(values: flags.FlagValues) -> None:
         "seed": values.seed,
         "task": task.name,
         "loss": task.reason,
-        "stages": _named_metric(rows, task, said),
+        "max_drop": values.max_drop,
+        "stages": _named_metric(rows, task),
         "notes": [*said, *told, *_calibrated(artifact, split), *artifact.notes, *notes],
     }
     cli_report.save(report, folder)
     figures = page_figures(rows, artifact.content, artifact=artifact, model=compressed, original=model, x=x_test)
     page = cli_report.save_page(report, {**figures, "command": command_line("compress", values)}, folder)
-    cli_report.show(report)
-    cli_report.say(f"{_TRAINED}, {_CONVERTED} and {cli_report.FILE_NAME} are in {folder}.", *page)
+    where = f"{_TRAINED}, {_CONVERTED} and {cli_report.FILE_NAME} are in {folder}."
+    cli_report.show(values, report, where, *page)
+    return int(bool(missed))
+
+
+def _dropped(rows: list[dict[str, Any]], task: Task, most: float | None) -> list[str]:
+    """What is to be said where the file lost more than is tolerated."""
+    before, after = (row["accuracy"] for row in rows)
+    drop = after - before if task.name == "regression" else before - after
+    if most is None or drop <= most:
+        return []
+    what = "mean absolute error" if task.name == "regression" else "accuracy"
+    return [f"MISSED --max_drop={most:g}: the {what} went from {before:.4g} to {after:.4g}, {drop:.4g} worse."]
 
 
 def _check_storage(values: flags.FlagValues, model: keras.Model, recipe: Recipe) -> None:
@@ -105,6 +133,8 @@ def _check_storage(values: flags.FlagValues, model: keras.Model, recipe: Recipe)
     storage = values.weights_storage
     if storage in ENCODINGS and values.target != "tflm":
         raise ValueError(f"Expected --target=tflm for --weights_storage={storage}. Received: --target={values.target}")
+    if values.max_arena_bytes is not None and values.target != "tflm":
+        raise ValueError(f"Expected --target=tflm for --max_arena_bytes. Received: --target={values.target}")
     if values.target == "ethos_u" and storage not in (None, "int8"):
         raise ValueError(
             "Expected no --weights_storage for --target=ethos_u: Vela compresses weights itself. "
@@ -167,6 +197,7 @@ def _deployable(model: keras.Model, x: Array, values: flags.FlagValues) -> Artif
         values.target,
         representative_dataset=x[:CALIBRATION_SAMPLES],
         weights_storage=values.weights_storage,
+        max_arena_bytes=values.max_arena_bytes,
     )
 
 
@@ -175,12 +206,10 @@ def _deployed(artifact: Artifact, model: keras.Model, x: Array, y: Array, task: 
     return Deployed(artifact.content, task.metric([outputs], y), artifact.runtime)
 
 
-def _named_metric(rows: list[dict[str, Any]], task: Task, said: list[str]) -> list[dict[str, Any]]:
+def _named_metric(rows: list[dict[str, Any]], task: Task) -> list[dict[str, Any]]:
     """Rows in which an accuracy is one; the error of a regression has its own name."""
     if task.name != "regression":
         return rows
-    errors = ", ".join(f"{row['name']} {row['accuracy']:.6g}" for row in rows)
-    said.insert(0, f"Mean absolute error of the deployed models: {errors}.")
     names = {"accuracy": "mean_absolute_error", "simulated_accuracy": "simulated_mean_absolute_error"}
     return [{names.get(key, key): value for key, value in row.items()} for row in rows]
 
@@ -216,10 +245,10 @@ def convert(values: flags.FlagValues) -> None:
             metadata=metadata,
         )
     artifact.save(path)
-    cli_report.say(f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}")
-    for op in artifact.float_ops:
-        cli_report.say(f"Left in float32: {op.op} at {op.tensor}: {op.reason}")
-    cli_report.say(*_calibrated(artifact, split), *artifact.notes, *notes)
+    lines = [f"{path}: mode {artifact.mode}, {file_line(artifact.stats)}"]
+    lines += [f"Left in float32: {op.op} at {op.tensor}: {op.reason}" for op in artifact.float_ops]
+    lines += [*_calibrated(artifact, split), *artifact.notes, *notes]
+    cli_report.answer(values, {"file": str(path), "mode": artifact.mode, **artifact.stats.to_dict()}, [], lines)
 
 
 def _metadata(path: str | None) -> Any:
@@ -284,8 +313,12 @@ def measure(values: flags.FlagValues) -> None:
             notes.append(f"No accuracy: {values.data} has no labels (y_test, y or y_train).")
     options = {key: getattr(values, key) for key in ("target", "runs", "threads", "alt_decompression_memory_bytes")}
     found = measure_all(files, x, y, **options)
-    cli_report.console_for_tables().print(measurement_table([_row(entry) for entry in found.values()]))
-    cli_report.say(*(_conditions(label, entry) for label, entry in found.items()), *notes)
+    rows = [_row(files[label], entry) for label, entry in found.items()]
+    lines = [*(_conditions(label, entry) for label, entry in found.items()), *notes]
+    if values.target == "litert":
+        lines += causes(rows)
+    figures = {"measured": {label: entry.to_dict() for label, entry in found.items()}}
+    cli_report.answer(values, figures, [measurement_table(rows)], lines)
 
 
 def _measure_on_device(values: flags.FlagValues) -> None:
@@ -297,8 +330,9 @@ def _measure_on_device(values: flags.FlagValues) -> None:
         cli_report.say(repr(measure_on_device(file, **options)))
 
 
-def _row(found: Measurement) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": found.label, "accuracy": found.accuracy}
+def _row(path: str, found: Measurement) -> dict[str, Any]:
+    kind = arithmetic(expand_content(Path(path).read_bytes()))
+    row: dict[str, Any] = {"name": found.label, "arithmetic": kind, "accuracy": found.accuracy}
     if found.accuracy is None:
         del row["accuracy"]
     row.update({key: getattr(found, key) for key in ("raw_bytes", "gzip_bytes", "weight_payload_bytes", "sparsity")})
@@ -324,14 +358,21 @@ def inspect(values: flags.FlagValues) -> None:
     path = Path(values.model)
     content_check(path)
     if path.suffix == ".keras":
-        summary(load_model(path), print_fn=print)
+        found = summary(load_model(path), print_fn=print if not values.json else lambda text: None)
+        if values.json:
+            print(json.dumps({"rows": [asdict(row) for row in found.rows], "notes": found.notes()}, indent=2))
         return
     stats = inspect_tflite(path, alternatives=True)
-    console = cli_report.console_for_tables()
-    console.print(tensor_table(stats, path.name))
+    content = path.read_bytes()
+    steps = memory_over_time(content)
+    tables: list[Any] = [tensor_table(stats, path.name)]
     if stats.weights:
-        console.print(storage_table(stats))
-    cli_report.say(file_line(stats))
+        tables.append(storage_table(stats))
+    tables.append(memory_table(steps, f"Working memory: the {min(len(steps), MOST_OPERATORS)} hungriest operators"))
+    kind = arithmetic(expand_content(content))
+    lines = [f"{file_line(stats)}", f"Multiplies as {kind}."]
+    lines.append("RAM counts the tensors in use; kernels' own buffers are not in the file.")
+    cli_report.answer(values, {"arithmetic": kind, **stats.to_dict(), "memory": steps}, tables, lines)
 
 
 def verify(values: flags.FlagValues) -> int:
@@ -347,13 +388,14 @@ def verify(values: flags.FlagValues) -> int:
     with cli_report.collected_warnings() as notes:
         artifact = _to_verify(values, model, x, data)
         found = verify_model(artifact, model, x, kernels=KERNELS[values.target], strict=False)
-    cli_report.console_for_tables().print(cli_report.verification_table(found))
+    entry = cli_report.verification_entry(found)
     # The ranges of a file are its own, whatever set them.
     calibrated = [] if values.file else _calibrated(artifact, data.samples_key("train", "", "test"))
-    cli_report.say(*cli_report.verification_entry(found)["lines"], *calibrated)
+    lines = [*entry.pop("lines"), *calibrated]
     if artifact.lowered is not None:
-        cli_report.say(f"The compressed file gave the plain one's outputs, bit for bit, on {len(x):,} samples.")
-    cli_report.say(*notes)
+        lines.append(f"The compressed file gave the plain one's outputs, bit for bit, on {len(x):,} samples.")
+    figures = {**entry, "operators": [asdict(row) for row in found.rows]}
+    cli_report.answer(values, figures, [cli_report.verification_table(found)], [*lines, *notes])
     return 0 if found.ok else 1
 
 
@@ -392,7 +434,8 @@ def estimate(values: flags.FlagValues) -> None:
             f"{estimated.inferences_per_second:,.1f} inferences a second"
         )
     lines += [f"{key}: {_figure(value)}" for key, value in estimated.figures.items()]
-    cli_report.say(*lines, *(f"On the CPU: {entry}" for entry in estimated.cpu_operators), *estimated.notes)
+    lines += [*(f"On the CPU: {entry}" for entry in estimated.cpu_operators), *estimated.notes]
+    cli_report.answer(values, estimated.to_dict(), [], lines)
 
 
 def _figure(value: Any) -> str:

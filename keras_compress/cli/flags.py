@@ -30,6 +30,8 @@ class Command:
         runs: `"module:function"` that does it, given the parsed flags.
         define: Defines its flags.
         required: Flags that must be given.
+        figures: Whether it finds figures, which `--json` prints for programs.
+        light: Whether it needs neither Keras nor TensorFlow.
     """
 
     summary: str
@@ -38,11 +40,15 @@ class Command:
     runs: str
     define: Callable[[_Definer], None]
     required: tuple[str, ...] = ()
+    figures: bool = False
+    light: bool = False
 
     def flags(self) -> flags.FlagValues:
         """New, unparsed flags of this sub-command."""
         values = flags.FlagValues()
         self.define(_Definer(values))
+        if self.figures:
+            flags.DEFINE_boolean("json", False, "Print one JSON document, and no tables.", flag_values=values)
         modules = "A Python module with methods of your own, which recipes and models may name; may be repeated."
         flags.DEFINE_multi_string("import", [], modules, flag_values=values)
         flags.DEFINE_boolean("debug", False, "Show where an error comes from.", flag_values=values)
@@ -74,6 +80,9 @@ class _Definer:
 
     def number(self, name: str, default: int | None, lowest: int, about: str) -> None:
         flags.DEFINE_integer(name, default, about, lower_bound=lowest, flag_values=self._values)
+
+    def real(self, name: str, about: str) -> None:
+        flags.DEFINE_float(name, None, about, lower_bound=0.0, flag_values=self._values)
 
     def choice(self, name: str, default: str | None, options: list[str], about: str) -> None:
         flags.DEFINE_enum(name, default, options, about, flag_values=self._values)
@@ -131,6 +140,11 @@ def _compress_flags(define: _Definer) -> None:
     define.weights_storage()
     define.number("batch_size", 64, 1, "Samples in a training batch.")
     define.number("seed", 0, 0, "Seed of the shuffling.")
+    define.numbers("epochs", "Epochs of each stage that trains, such as 6,3,2; one number holds for all of them.")
+    arena = "tflm: largest arena in bytes, as measured here; layers are split along their outputs until it is enough."
+    define.number("max_arena_bytes", None, 1, arena)
+    drop = "Tolerated loss of the metric, such as 0.01 for a point of accuracy: more is exit code 1; files are written."
+    define.real("max_drop", drop)
 
 
 def _quantize_flags(define: _Definer) -> None:
@@ -224,6 +238,14 @@ def _expand_flags(define: _Definer) -> None:
     define.text("out", None, "The plain .tflite file to write.")
 
 
+def _recipes_flags(define: _Definer) -> None:
+    define.text("show", None, "Name of a recipe: its JSON is printed, to be changed and given to compress.")
+
+
+def _completion_flags(define: _Definer) -> None:
+    define.choice("shell", "bash", ["bash", "zsh", "tcsh"], "Shell.")
+
+
 def _export_flags(define: _Definer) -> None:
     define.text("model", None, "The .tflite file.")
     define.text("out", "out", "Folder for the sources; made if it is not there.")
@@ -253,6 +275,7 @@ COMMANDS: dict[str, Command] = {
         f"{PROGRAM} demo --out=out",
         "keras_compress.demo.demo:run",
         _demo_flags,
+        figures=True,
     ),
     "compress": Command(
         "Compress your own .keras model by a recipe.",
@@ -263,6 +286,7 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli.commands:compress",
         _compress_flags,
         ("model", "data"),
+        figures=True,
     ),
     "quantize": Command(
         "Quantize a trained .keras model without training it, with data or without.",
@@ -299,6 +323,7 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli.commands:convert",
         _convert_flags,
         ("model", "out"),
+        figures=True,
     ),
     "measure": Command(
         "Measure a .tflite file on its runtime: size, latency, memory, accuracy.",
@@ -308,6 +333,7 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli.commands:measure",
         _measure_flags,
         ("model",),
+        figures=True,
     ),
     "verify": Command(
         "Check that the int8 file computes what was simulated, operator by operator.",
@@ -318,6 +344,7 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli.commands:verify",
         _verify_flags,
         ("model", "data"),
+        figures=True,
     ),
     "inspect": Command(
         "Show what a .tflite or .keras file holds: sparsity, distinct values, bytes of each weight.",
@@ -326,6 +353,7 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli.commands:inspect",
         _inspect_flags,
         ("model",),
+        figures=True,
     ),
     "expand": Command(
         "Write the plain file of one whose weights are encoded, so that LiteRT can run it.",
@@ -343,6 +371,7 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli.commands:estimate",
         _estimate_flags,
         ("model", "target"),
+        figures=True,
     ),
     "export": Command(
         "Write a .tflite file as C++ sources for TFLite-Micro.",
@@ -359,5 +388,23 @@ COMMANDS: dict[str, Command] = {
         f"{PROGRAM} report --out=out",
         "keras_compress.cli.report:run",
         _report_flags,
+        figures=True,
+    ),
+    "recipes": Command(
+        "List the recipes: for which goal each is, and what it gives.",
+        "What `compress` takes by name. docs/recipes.md tells how to write your own.",
+        f"{PROGRAM} recipes",
+        "keras_compress.cli.recipes:run",
+        _recipes_flags,
+        figures=True,
+        light=True,
+    ),
+    "completion": Command(
+        "Print what a shell needs to complete commands and flags.",
+        f'In bash: eval "$({PROGRAM} completion --shell=bash)", in ~/.bashrc to have it always.',
+        f"{PROGRAM} completion --shell=bash",
+        "keras_compress.cli.completion:run",
+        _completion_flags,
+        light=True,
     ),
 }

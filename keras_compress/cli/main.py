@@ -151,8 +151,9 @@ def _version() -> str:
 
 def _run(command: Command, values: flags.FlagValues) -> int:
     try:
-        load_quietly()
-        import_methods_of_others([name for listed in values["import"].value for name in listed.split(",")])
+        if not command.light:
+            load_quietly()
+            import_methods_of_others([name for listed in values["import"].value for name in listed.split(",")])
         module, function = command.runs.split(":")
         return int(getattr(importlib.import_module(module), function)(values) or OK)
     except KeyboardInterrupt:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from keras_compress.convert.files import write_atomic
 from keras_compress.core.printable import printable
 from keras_compress.report.page.render import html_of
+from keras_compress.report.sheet import Column, Sheet
 from keras_compress.report.stages import machine, versions
 from keras_compress.report.tables import measurement_table
 from keras_compress.runtime.verification import Verification
@@ -34,24 +32,18 @@ def header(seconds: float) -> dict[str, Any]:
     return {"seconds": seconds, "machine": machine(), "versions": versions()}
 
 
-def verification_table(found: Verification) -> Table:
+def verification_table(found: Verification) -> Sheet:
     """Every operator on every kernel: largest difference in steps, share of the values that differ, and unexplained."""
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("operator", overflow="fold")
-    kernels = list(dict.fromkeys(row.kernel for row in found.rows))
-    for kernel in kernels:
-        table.add_column(f"{kernel}\nsteps, differing, unexplained", justify="right")
+    names = list(dict.fromkeys(row.name for row in found.rows))
     cells = {(row.name, row.kernel): row for row in found.rows}
-    for name in dict.fromkeys(row.name for row in found.rows):
-        shown = [cells[name, kernel] for kernel in kernels]
-        table.add_row(
-            escape(printable(name)),
-            *(
-                f"{r.max_lsb}, {r.fraction_differing:.3%}, {r.fraction_unexplained:.3%}{'' if r.ok else ' !'}"
-                for r in shown
-            ),
-        )
-    return table
+    columns = [Column("operator", names, text=True)]
+    for kernel in dict.fromkeys(row.kernel for row in found.rows):
+        rows = [cells.get((name, kernel)) for name in names]
+        steps = ["" if r is None else f"{r.max_lsb}{'' if r.ok else ' !'}" for r in rows]
+        columns.append(Column(f"{kernel}\nsteps", steps))
+        columns.append(Column("\ndiffer", ["" if r is None else f"{r.fraction_differing:.3%}" for r in rows]))
+        columns.append(Column("unex-\nplained", ["" if r is None else f"{r.fraction_unexplained:.3%}" for r in rows]))
+    return Sheet(columns)
 
 
 def verification_entry(found: Verification) -> dict[str, Any]:
@@ -142,10 +134,31 @@ def load(folder: Path) -> dict[str, Any]:
     return report
 
 
-def show(report: Mapping[str, Any]) -> None:
-    """Print the table of a report, and what is to be said of it."""
-    console_for_tables().print(measurement_table(report["stages"], report.get("title")))
-    say(*report.get("verification", {}).get("lines", ()), *report.get("notes", ()))
+def show(values: flags.FlagValues, report: Mapping[str, Any], *more: str) -> None:
+    """Print the table of a report, and what is to be said of it; with --json the report."""
+    table = measurement_table(report["stages"], report.get("title"))
+    said = (*report.get("verification", {}).get("lines", ()), *report.get("notes", ()), *more)
+    answer(values, report, [table], said)
+
+
+def answer(values: flags.FlagValues, figures: Mapping[str, Any], tables: Sequence[Any], lines: Sequence[str]) -> None:
+    """What a command found: tables and lines to read, or with --json one JSON document alone.
+
+    Args:
+        values: The command's flags.
+        figures: All that was found, as JSON types; `notes` are the lines unless they are in it.
+        tables: Renderables.
+        lines: Below the tables.
+    """
+    if values.json:
+        # Figures may be NumPy's scalars.
+        print(
+            json.dumps({"notes": list(lines), **figures}, indent=2, allow_nan=False, default=lambda each: each.item())
+        )
+        return
+    for table in tables:
+        console_for_tables().print(table)
+    say(*lines)
 
 
 def say(*lines: str) -> None:
@@ -168,12 +181,13 @@ def run(values: flags.FlagValues) -> None:
     folder = out.parent if wants_page else out
     report = load(folder)
     try:
-        show(report)
+        show(values, report)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"Expected a report with figures in it. Received: {folder / FILE_NAME} ({error})") from error
     if wants_page:
         _write_page({**_figures(folder), **report}, out)
-        say(f"{out} shows it layer by layer.")
+        if not values.json:
+            say(f"{out} shows it layer by layer.")
 
 
 def _figures(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import keras
 from absl import flags
 
 from keras_compress.cli import report as cli_report
+from keras_compress.cli.epochs import epochs_given
+from keras_compress.cli.flags import command_line
 from keras_compress.cli.progress import CommandLine
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import convert
@@ -76,12 +78,7 @@ class Settings:
     @property
     def recipe(self) -> Recipe:
         """The packaged recipe with this run's epochs."""
-        recipe = Recipe.load(RECIPE)
-        stages = [
-            dataclasses.replace(stage, epochs=epochs)
-            for stage, epochs in zip(recipe.stages, self.epochs[1:], strict=True)
-        ]
-        return dataclasses.replace(recipe, stages=tuple(stages))
+        return Recipe.load(RECIPE).trained_for(self.epochs[1:])
 
 
 def settings_of(values: flags.FlagValues) -> Settings:
@@ -95,20 +92,9 @@ def settings_of(values: flags.FlagValues) -> Settings:
         dataset=values.dataset,
         model=values.model or defaults.model,
         seed=values.seed,
-        epochs=_epochs(values.epochs) or defaults.epochs,
+        epochs=epochs_given(values.epochs, 1 + len(Recipe.load(RECIPE).stages)) or defaults.epochs,
         batch_size=values.batch_size or defaults.batch_size,
     )
-
-
-def _epochs(texts: list[str] | None) -> tuple[int, ...] | None:
-    if texts is None:
-        return None
-    count = 1 + len(Recipe.load(RECIPE).stages)
-    if len(texts) not in (1, count) or not all(text.strip().isdecimal() and int(text) > 0 for text in texts):
-        received = ",".join(texts)
-        raise ValueError(f"Expected --epochs as one or {count} whole numbers >= 1. Received: --epochs={received}")
-    found = tuple(int(text) for text in texts)
-    return found * count if len(found) == 1 else found
 
 
 def run(values: flags.FlagValues) -> None:
@@ -116,9 +102,10 @@ def run(values: flags.FlagValues) -> None:
     settings = settings_of(values)
     folder = make_folder(values.out)
     data = datasets.load(settings.dataset)
-    report = Demo(settings, data).run(folder)
-    cli_report.show(report)
-    cli_report.say(f"{report['seconds']:.0f} s. Models and {cli_report.FILE_NAME} are in {folder}.", *report["page"])
+    report = Demo(settings, data).run(folder, command_line("demo", values))
+    page = report.pop("page")
+    where = f"{report['seconds']:.0f} s. Models and {cli_report.FILE_NAME} are in {folder}."
+    cli_report.show(values, report, where, *page)
 
 
 @dataclass
@@ -135,11 +122,12 @@ class Demo:
     _trained: dict[str, keras.Model] = field(default_factory=dict, init=False)
     _artifacts: dict[str, Artifact] = field(default_factory=dict, init=False)
 
-    def run(self, folder: Path) -> dict[str, Any]:
+    def run(self, folder: Path, command: str | None = None) -> dict[str, Any]:
         """Train, compress, convert, verify, measure; then write all files, the report last.
 
         Args:
             folder: Where to write.
+            command: How to make all of it again, for the page.
 
         Returns:
             The report.
@@ -163,7 +151,7 @@ class Demo:
             "notes": [*notes, *_folded_note(rows), *warned],
         }
         self._save(folder, report)
-        report["page"] = cli_report.save_page(report, figures, folder)
+        report["page"] = cli_report.save_page(report, {**figures, "command": command}, folder)
         return report
 
     def _figures(self, rows: list[dict[str, Any]], verification: Verification) -> dict[str, Any]:

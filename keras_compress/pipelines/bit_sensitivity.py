@@ -126,7 +126,7 @@ def scanned(
     with ProgressLine("sensitivity", total=(len(paths) + len(roots)) * len(tried)) as line:
         groups = tuple(scan.of_weights(path, tried, line) for path in paths)
         points = tuple(scan.of_points(root, tried, line) for root in roots)
-    return BitSensitivity(method, scan.unquantized, tuple(map(float, tried)), groups, points)
+    return BitSensitivity(method, scan.unquantized, tuple(map(float, tried)), groups, points=points)
 
 
 def checked_bits(bits: Sequence[int]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
@@ -29,13 +29,10 @@ from keras_compress.pipelines.bit_sensitivity import (
 )
 from keras_compress.pipelines.stored_bytes import Files
 from keras_compress.report.bit_costs import AverageBits, Bops
-from keras_compress.report.tables import cell_text, new_table
+from keras_compress.report.sheet import Column, Sheet
 from keras_compress.runtime.arena import Arena
 from keras_compress.runtime.latency import Latency
 from keras_compress.tflite.storage import current_storage
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _COSTS: dict[type[Cost], str] = {
     FileBytes: "bytes",
@@ -44,7 +41,8 @@ _COSTS: dict[type[Cost], str] = {
     Bops: "bops",
     AverageBits: "average_bits",
 }
-# Widest that weights and activations have.
+_KINDS = ("weights", "activations")
+# Widest that each has.
 _WIDEST = {"weights": 8, "activations": 16}
 
 
@@ -117,20 +115,18 @@ class MixedPrecision(Shown):
     def _compared(self) -> str:
         return ", ".join(f"{name} {loss:.3g}" for name, loss in self.baselines.items())
 
-    def table(self) -> Table:
+    def table(self) -> Sheet:
         """Bits and predicted loss of each part, as a rich table."""
-        table = new_table("Mixed precision")
-        table.add_column("part", overflow="fold")
-        for heading in ("weights", "activations", "predicted loss"):
-            table.add_column(heading, justify="right")
-        for each in self.choices:
-            columns = [str(each.bits) if each.kind == kind else "" for kind in ("weights", "activations")]
-            table.add_row(cell_text(each.name), *columns, f"{each.loss:.3g}")
-        for name, value in self.costs.items():
-            table.add_row(cell_text(name), f"{value:,.10g}", "", f"at most {self.limits[name]:,.10g}")
-        for name, loss in self.baselines.items():
-            table.add_row(f"all, by {name}", "", "", f"{loss:.3g}")
-        return table
+        rows = [
+            (each.name, *(str(each.bits) if each.kind == kind else "" for kind in _KINDS), f"{each.loss:.3g}")
+            for each in self.choices
+        ]
+        rows += [
+            (name, f"{value:,.10g}", "", f"at most {self.limits[name]:,.10g}") for name, value in self.costs.items()
+        ]
+        rows += [(f"all, by {name}", "", "", f"{loss:.3g}") for name, loss in self.baselines.items()]
+        heads = ("part", *_KINDS, "predicted loss")
+        return Sheet([Column(h, [row[n] for row in rows], text=n == 0) for n, h in enumerate(heads)], "Mixed precision")
 
     def __str__(self) -> str:
         return text_of(self.table())

@@ -15,7 +15,13 @@ from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.graph.model import candidates, slots_in, strip
-from keras_compress.structured.sensitivity import GroupSensitivity, Sensitivity, checked_ratios, metric_of
+from keras_compress.structured.sensitivity import (
+    GroupSensitivity,
+    Sensitivity,
+    checked_ratios,
+    metric_of,
+    name_of_metric,
+)
 
 RATIOS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 # Beyond that a layer has few weights left to carry its signal at all.
@@ -128,7 +134,7 @@ def weight_sensitivity(
             GroupSensitivity(path, (path,), _elements(kernels), _values(plain, kernels, tried, metric, line))
             for path, kernels in weights
         )
-    return WeightSensitivity("magnitude", unpruned, tried, found)
+    return WeightSensitivity("magnitude", unpruned, tried, found, name_of_metric(evaluate))
 
 
 def _kernels(layer: keras.layers.Layer) -> list[keras.Variable]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from keras_compress.core.registry import entries, lookup
-from keras_compress.recipes.schema import place_of
+from keras_compress.core.suggest import did_you_mean
+from keras_compress.recipes.schema import named, place_of
 
 Path = list[str | int]
 # What a stage says beside `config`, and what no file holds.
@@ -38,7 +39,7 @@ def check_config(stage: Mapping[str, Any], path: Path, source: str) -> None:
     """
     methods = entries("entry_point")
     if stage["method"] not in methods:
-        _refuse(f"a method out of {sorted(methods)}", [*path, "method"], source, stage["method"])
+        _refuse(f"a method out of {sorted(methods)}", [*path, "method"], source, stage["method"], methods)
     config = stage.get("config", {})
     known = _parameters(methods[stage["method"]], _OF_STAGE)
     _check_keys(config, known, [*path, "config"], source)
@@ -66,7 +67,7 @@ def _parameters(made: Any, left_out: tuple[str, ...] = ("self",)) -> dict[str, i
 def _check_keys(config: Mapping[str, Any], known: Mapping[str, inspect.Parameter], path: Path, source: str) -> None:
     unknown = sorted(set(config) - set(known))
     if unknown:
-        _refuse(f"keys out of {sorted(known)}", path, source, unknown)
+        _refuse(f"keys out of {sorted(known)}", path, source, unknown, known)
     missing = sorted(n for n, p in known.items() if p.default is p.empty and n not in config)
     if missing:
         _refuse(f"the keys {missing} too", path, source, sorted(config))
@@ -104,19 +105,22 @@ def _check_objects(value: Any, path: Path, source: str) -> None:
 def _check_object(value: dict[str, Any], path: Path, source: str) -> None:
     unknown = sorted(set(value) - {"class_name", "config"})
     if unknown:
-        _refuse("keys out of ['class_name', 'config']", path, source, unknown)
+        _refuse("keys out of ['class_name', 'config']", path, source, unknown, ("class_name", "config"))
     kinds = {name: kind for kind in _OBJECT_KINDS for name in entries(kind)}
     name, config = value["class_name"], value.get("config", {})
     if not isinstance(name, str) or name not in kinds:
-        _refuse(f"a class out of {sorted(kinds)}", [*path, "class_name"], source, name)
+        _refuse(f"a class out of {sorted(kinds)}", [*path, "class_name"], source, name, kinds)
     if not isinstance(config, dict):
         _refuse("an object {...}", [*path, "config"], source, config)
     _check_keys(config, _parameters(lookup(kinds[name], name)), [*path, "config"], source)
     _check_objects(config, [*path, "config"], source)
 
 
-def _refuse(expected: str, path: Path, source: str, received: Any) -> None:
-    raise ValueError(f"Expected {expected} at {place_of(path)} of recipe {source}. Received: {received!r}")
+def _refuse(expected: str, path: Path, source: str, received: Any, known: Collection[str] = ()) -> None:
+    said = named(received, known) if isinstance(received, list) and known else f"{received!r}"
+    if known and isinstance(received, str):
+        said += did_you_mean(received, known)
+    raise ValueError(f"Expected {expected} at {place_of(path)} of recipe {source}. Received: {said}")
 
 
 def uses_fractions(value: Any) -> bool:

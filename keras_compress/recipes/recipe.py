@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import keras
 from keras_compress.core.printable import printable
 from keras_compress.core.registry import lookup
 from keras_compress.core.shown import Shown
+from keras_compress.core.suggest import did_you_mean
 from keras_compress.data.training import Fit
 from keras_compress.graph.finite import finite_training
 from keras_compress.recipes import schema
@@ -84,13 +85,17 @@ class Recipe(Shown):
 
     Attributes:
         name: Name of the recipe.
-        description: What it is for, in a sentence.
+        description: What it does, in a sentence.
         stages: In the order of application.
+        goal: What somebody wants who takes it, in a few words.
+        gives: What it gives, in a few words.
     """
 
     name: str
     description: str
     stages: tuple[Stage, ...]
+    goal: str = ""
+    gives: str = ""
 
     def shown(self) -> tuple[str, list[tuple[str, str]]]:
         """A prompt's few lines."""
@@ -131,6 +136,26 @@ class Recipe(Shown):
         """Whether any stage is to be trained."""
         return any(stage.epochs for stage in self.stages)
 
+    @property
+    def trainings(self) -> int:
+        """How many stages are trained."""
+        return sum(stage.epochs > 0 for stage in self.stages)
+
+    def trained_for(self, epochs: Sequence[int]) -> Recipe:
+        """The same recipe with other epochs.
+
+        Args:
+            epochs: Of each stage that is trained.
+
+        Raises:
+            ValueError: For another number of them.
+        """
+        if len(epochs) != self.trainings:
+            raise ValueError(f"Expected epochs of {self.trainings} stages. Received: epochs={list(epochs)}")
+        given = iter(epochs)
+        stages = [replace(stage, epochs=next(given)) if stage.epochs else stage for stage in self.stages]
+        return replace(self, stages=tuple(stages))
+
     @classmethod
     def _from_data(cls, data: Any, source: str) -> Recipe:
         schema.check(data, source)
@@ -140,7 +165,8 @@ class Recipe(Shown):
         if len(set(names)) < len(names):
             raise ValueError(f"Expected a different `name` for each stage of recipe {source}. Received: {names}")
         stages = tuple(Stage(**{**entry, "rules": tuple(entry.get("rules", ()))}) for entry in data["stages"])
-        return cls(data["name"], data.get("description", ""), stages)
+        texts = {key: data.get(key, "") for key in ("description", "goal", "gives")}
+        return cls(name=data["name"], stages=stages, **texts)
 
 
 def compress(
@@ -198,7 +224,10 @@ def _path_of(source: str) -> Path:
     if path.suffix == ".json" or len(path.parts) > 1:
         return path
     if source not in Recipe.names():
-        raise ValueError(f"Expected a recipe out of {Recipe.names()}, or a .json file. Received: {source!r}")
+        raise ValueError(
+            f"Expected a recipe out of {Recipe.names()}, or a .json file. "
+            f"Received: {source!r}{did_you_mean(source, Recipe.names())}"
+        )
     return FOLDER / f"{source}.json"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import jsonschema
 
 from keras_compress.core.printable import printable
+from keras_compress.core.suggest import did_you_mean
 
 VERSION = 1
 # Beyond these a number is a slip of the pen: no training ends, or none survives its first step.
@@ -44,6 +46,8 @@ SCHEMA: dict[str, Any] = {
         "version": {"const": VERSION},
         "name": {"type": "string", "minLength": 1},
         "description": {"type": "string"},
+        "goal": {"type": "string"},
+        "gives": {"type": "string"},
         "stages": {"type": "array", "minItems": 1, "items": _STAGE},
     },
 }
@@ -109,6 +113,16 @@ def place_of(path: list[str | int]) -> str:
     return f"`{text.lstrip('.')}`" if text else "the top"
 
 
+def named(unknown: Collection[str], known: Collection[str]) -> str:
+    """Names that are none, and what the first that is near to a known one may have meant.
+
+    >>> named({"eopchs"}, {"epochs", "name"})
+    "['eopchs'] (did you mean 'epochs'?)"
+    """
+    meant = (did_you_mean(name, known) for name in sorted(unknown))
+    return f"{sorted(unknown)}{next(filter(None, meant), '')}"
+
+
 def _expectation(mistake: Any) -> str:
     if mistake.validator == "additionalProperties":
         return f"keys out of {sorted(mistake.schema['properties'])}"
@@ -130,7 +144,7 @@ def _expectation(mistake: Any) -> str:
 
 def _received(mistake: Any) -> str:
     if mistake.validator == "additionalProperties":
-        return repr(sorted(set(mistake.instance) - set(mistake.schema["properties"])))
+        return named(set(mistake.instance) - set(mistake.schema["properties"]), mistake.schema["properties"])
     if mistake.validator == "required":
         return repr(sorted(mistake.instance))
     text = repr(mistake.instance)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_compress.report.tables import times
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 _BEFORE, _AFTER, _GREY = "#0072B2", "#D55E00", "#999999"
 # More values than this are drawn as a histogram, fewer as one line for each.
 _MOST_LINES = 64
+# An axis of sizes that spans more than this is logarithmic: on another one the largest bar hides the others.
+WIDE = 20
 
 
 def weight_histogram(
@@ -62,7 +66,7 @@ def _distribution(axis: Any, values: np.ndarray[Any, Any], colour: str) -> None:
     if len(distinct) <= _MOST_LINES:
         axis.vlines(distinct, 0, 100 * counts / values.size, color=colour, linewidth=2)
         axis.set_ylim(0, None)
-        said = f"{len(distinct)} values"
+        said = f"{len(distinct):,} values"
     else:
         axis.hist(values, bins=80, weights=np.full(values.size, 100 / values.size), color=colour)
         said = f"{len(distinct):,} values"
@@ -79,7 +83,10 @@ _SIZES = {"raw_bytes": "file", "gzip_bytes": "file, gzip -9", "weight_payload_by
 
 
 def size_bars(stages: Sequence[Mapping[str, Any]], title: str = "Size of the .tflite file") -> Figure:
-    """Sizes of each stage as bars, with the accuracy beside its name where it is known.
+    """Sizes of each stage as bars, each with how many times less it is than the first stage's.
+
+    The accuracy is named below a stage where it is known. The axis is logarithmic where sizes differ by more than 20
+    times.
 
     Args:
         stages: Mappings with `name` and any of `raw_bytes`, `gzip_bytes`, `weight_payload_bytes` and `accuracy`, as
@@ -97,25 +104,43 @@ def size_bars(stages: Sequence[Mapping[str, Any]], title: str = "Size of the .tf
     axis = figure.subplots()
     rows = np.arange(len(stages))
     height = 0.8 / max(len(shown), 1)
+    wide = _is_wide([stage.get(key) for stage in stages for key in shown])
     for position, ((key, label), colour) in enumerate(zip(shown.items(), (_BEFORE, _AFTER, _GREY), strict=False)):
         sizes = [stage.get(key) or 0 for stage in stages]
         bars = axis.barh(rows + (position - (len(shown) - 1) / 2) * height, sizes, height, label=label, color=colour)
-        axis.bar_label(bars, [f"{size:,} B" if size else "" for size in sizes], padding=3, fontsize=8)
+        axis.bar_label(bars, [_size_label(size, sizes[0]) for size in sizes], padding=3, fontsize=8)
+    if wide:
+        axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter("")
     axis.set_yticks(rows, [_stage_name(stage) for stage in stages])
     axis.invert_yaxis()
-    axis.set_xlabel("bytes")
+    axis.set_xlabel("bytes, logarithmic" if wide else "bytes")
     axis.xaxis.set_major_formatter("{x:,.0f}")
-    axis.margins(x=0.12)
+    axis.margins(x=0.2)
     axis.set_title(plain_text(title))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(loc="lower right", frameon=False)
     return figure
 
 
+def _is_wide(sizes: Sequence[float | None]) -> bool:
+    known = [size for size in sizes if size]
+    return bool(known) and max(known) > WIDE * min(known)
+
+
+def _size_label(size: float, first: float) -> str:
+    """`"28,000 B (3.36x less)"`; the first stage's is the bytes alone."""
+    if not size:
+        return ""
+    if size == first or not first:
+        return f"{size:,} B"
+    return f"{size:,} B ({times(first / size)} less)" if size < first else f"{size:,} B ({times(size / first)} more)"
+
+
 def _stage_name(stage: Mapping[str, Any]) -> str:
     accuracy = stage.get("accuracy")
     name = plain_text(str(stage["name"]))
-    return name if accuracy is None else f"{name}\n{100 * accuracy:.2f} %"
+    return name if accuracy is None else f"{name}\naccuracy {100 * accuracy:.2f} %"
 
 
 def plain_text(text: str) -> str:

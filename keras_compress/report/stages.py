@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 from keras_compress.convert.compressed import expand_content
+from keras_compress.report.causes import causes
 from keras_compress.runtime import deployed
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.measure import Measurement, Metric, accuracy, measure_all
 from keras_compress.runtime.target import cpu_name, machine_name, target
+from keras_compress.tflite.arithmetic import arithmetic
 from keras_compress.tflite.inspection import inspect_tflite
 
 _PACKAGES = ("keras-compress", "tensorflow", "keras", "numpy", "ai-edge-litert", "tflite-micro")
@@ -68,6 +70,7 @@ def stage_rows(
         rows.append(
             {
                 "name": name,
+                "arithmetic": arithmetic(plain[name]),
                 **({} if shown is None else {"accuracy": shown}),
                 **({} if stage.simulated is None else {"simulated_accuracy": stage.simulated}),
                 "raw_bytes": stats.raw_bytes,
@@ -80,7 +83,7 @@ def stage_rows(
                 "litert_peak_memory_bytes": measurement.memory.get("peak_memory_bytes"),
             }
         )
-    return rows, [_conditions(measured), *notes, *_slower(rows)]
+    return rows, [_conditions(measured), *notes, *causes(rows)]
 
 
 def _conditions(measured: Mapping[str, Measurement]) -> str:
@@ -117,27 +120,6 @@ def _arenas(stages: Mapping[str, Deployed]) -> tuple[dict[str, int | None], list
             arenas[name] = None
             notes.append(f"TFLM does not run {name}: {error}")
     return arenas, notes
-
-
-def _slower(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say of which stages the latency is not better than the first one's."""
-    first, *others = rows
-    reference = first["litert_latency_ms"]
-    notes = []
-    for row in others:
-        latency = row["litert_latency_ms"]
-        if latency["median"] >= reference["median"]:
-            verb = "is not better"
-        elif latency["p90"] >= reference["p10"]:
-            verb = "is within the spread of"
-        else:
-            continue
-        than = "than" if verb.endswith("better") else ""
-        notes.append(
-            f"{row['name']}: its latency, {latency['median']:.4f} ms, {verb} {than} {first['name']}'s "
-            f"{reference['median']:.4f} ms on this machine.".replace("  ", " ")
-        )
-    return notes
 
 
 def machine() -> dict[str, Any]:

@@ -28,9 +28,8 @@ from keras_compress.quantizers.activation import QuantizeActivation, TrainedQuan
 from keras_compress.report.macs import positions_by_layer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from keras_compress.post_training.compare import PassReport
+    from keras_compress.report.sheet import Sheet
 
 FLOAT_BITS = 32
 
@@ -161,7 +160,7 @@ class ModelSummary(Shown):
             ("left as is", names([f"{path}: {reason}" for path, reason in self.skipped], ".skipped")),
         ]
 
-    def table(self) -> Table:
+    def table(self) -> Sheet:
         """The rows and totals as a rich table."""
         from keras_compress.report.tables import summary_table
 

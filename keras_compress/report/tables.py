@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_compress.core.printable import printable
+from keras_compress.report.sheet import Column, Sheet
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from keras_compress.post_training.compare import PassReport
     from keras_compress.report.summary import ModelSummary, WeightRow
     from keras_compress.tflite.inspection import FileStats, TensorStats
 
 NOT_AVAILABLE = "not available here"
+# Rows of the table of working memory.
+MOST_OPERATORS = 12
 
 
 def percent(fraction: float) -> str:
@@ -50,8 +51,11 @@ def latency(figures: Mapping[str, float]) -> str:
 
 # Heading, key in the row, format of a value that is there. The order is that of the table.
 _COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("type", "arithmetic", str),
     ("acc.\n%", "accuracy", percent),
     ("sim.\nacc. %", "simulated_accuracy", percent),
+    ("error", "mean_absolute_error", "{:.5g}".format),
+    ("sim.\nerror", "simulated_mean_absolute_error", "{:.5g}".format),
     ("file\nB", "raw_bytes", count),
     ("gzip\nB", "gzip_bytes", count),
     ("weights\nB", "weight_payload_bytes", count),
@@ -60,126 +64,120 @@ _COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("LiteRT ms\np10-p90", "litert_latency_ms", latency),
     ("TFLM\narena B", "tflm_arena_bytes", count),
 )
+# Figures that stand beside the first row's: how many times less this one is.
+_COMPARED = ("raw_bytes", "gzip_bytes", "weight_payload_bytes", "tflm_arena_bytes")
 
 
-def measurement_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
+def measurement_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Sheet:
     """One row for each stage, one column for each figure that some stage has.
 
+    Bytes of all rows but the first have a second line: how often they go into the first row's.
+
     Args:
-        rows: Mappings with `name` and any of `accuracy`, `simulated_accuracy` and `sparsity` (fractions), `raw_bytes`,
-            `gzip_bytes`, `weight_payload_bytes`, `tflm_arena_bytes` (bytes), `distinct_values` (a number),
-            `litert_latency_ms` (a mapping with `median`, `p10` and `p90`). `None` reads "not available here".
+        rows: Mappings with `name` and any of `arithmetic` (see `keras_compress.tflite.arithmetic`), `accuracy`,
+            `simulated_accuracy` and `sparsity` (fractions), `mean_absolute_error`, `raw_bytes`, `gzip_bytes`,
+            `weight_payload_bytes`, `tflm_arena_bytes` (bytes), `distinct_values` (a number), `litert_latency_ms` (a
+            mapping with `median`, `p10` and `p90`). `None` reads "not available here".
         title: Line above the table. Taken as it is written, like every string here: no markup.
 
     Raises:
-        ValueError: For a row without a name.
+        ValueError: For no rows, or one without a name.
     """
+    if not rows:
+        raise ValueError("Expected at least one row. Received: none")
     if nameless := [dict(row) for row in rows if "name" not in row]:
         raise ValueError(f"Expected rows with a `name`. Received: {nameless[0]!r}")
-    table = new_table(title)
-    table.add_column("stage", overflow="fold")
-    shown = [column for column in _COLUMNS if any(column[1] in row for row in rows)]
-    for heading, key, _ in shown:
-        # Words may wrap where the terminal is narrow, figures may not.
-        whole = all(row.get(key) is not None for row in rows)
-        table.add_column(heading, justify="right", overflow="fold", no_wrap=whole)
-    for row in rows:
-        table.add_row(
-            cell_text(str(row["name"])), *(cell_text(_cell(row.get(key), show), "\n") for _, key, show in shown)
-        )
-    return table
-
-
-def new_table(title: str | None, **options: Any) -> Table:
-    """An empty table in the style that all of them have."""
-    from rich import box
-    from rich.table import Table
-
-    # Narrow: the widest one has ten columns, and many terminals 80 characters.
-    shape: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": 0, "pad_edge": False}
-    return Table(title=None if title is None else cell_text(title), **shape, **options)
-
-
-def cell_text(text: str, keep: str = "") -> str:
-    """Text for a cell: no markup, and nothing that a terminal obeys."""
-    from rich.markup import escape
-
-    return escape(printable(text, keep))
+    columns = [Column("stage", [str(row["name"]) for row in rows], text=True)]
+    for heading, key, show in _COLUMNS:
+        if any(key in row for row in rows):
+            cells = [_cell(row.get(key), show) + _times_less(row, rows[0], key) for row in rows]
+            columns.append(Column(heading, cells, text=key == "arithmetic"))
+    return Sheet(columns, title)
 
 
 def _cell(value: Any, show: Callable[[Any], str]) -> str:
-    return NOT_AVAILABLE if value is None else show(value)
+    return NOT_AVAILABLE.replace(" ", "\n") if value is None else show(value)
 
 
-def tensor_table(stats: FileStats, title: str | None = None) -> Table:
+def _times_less(row: Mapping[str, Any], first: Mapping[str, Any], key: str) -> str:
+    """A second line for a cell: the first row's figure over this one."""
+    if key not in _COMPARED or row is first or not row.get(key) or not first.get(key):
+        return ""
+    return f"\n{times(first[key] / row[key])}"
+
+
+def times(ratio: float) -> str:
+    """A ratio in three digits, with the sign for it.
+
+    >>> times(4.0), times(0.98765), times(123.4)
+    ('4.00x', '0.99x', '123x')
+    """
+    return f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}x"
+
+
+def tensor_table(stats: FileStats, title: str | None = None) -> Sheet:
     """The weights of a `.tflite` file, as read back from it, with a last row for the file.
 
     Args:
         stats: What `inspect_tflite` found. Names come from the file and are shown as they are, without markup.
         title: Line above the table.
     """
-    table = new_table(title, show_footer=True)
-    elements = sum(weight.elements for weight in stats.weights)
-    columns = (
-        ("tensor", f"{len(stats.weights)} weights"),
-        ("operator", ""),
-        ("shape", ""),
-        ("type", ""),
-        ("elements", count(elements)),
-        ("bytes", count(stats.weight_payload_bytes)),
-        ("zeros %", percent(stats.sparsity)),
-        ("distinct\nvalues", f"<= {stats.distinct_values}"),
-        ("scales", ""),
-        ("entropy\nbits", ""),
-    )
-    for position, (heading, footer) in enumerate(columns):
-        table.add_column(heading, footer, justify="left" if position < 4 else "right", overflow="fold")
-    for weight in stats.weights:
-        cells = (
-            weight.name,
-            weight.op,
-            "x".join(map(str, weight.shape)),
-            weight.dtype,
-            count(weight.elements),
-            count(weight.bytes),
-            percent(weight.sparsity),
-            count(weight.distinct_values),
-            count(weight.scale_count),
-            f"{weight.entropy_bits:.2f}",
-        )
-        table.add_row(*map(cell_text, cells))
-    return table
+    weights = stats.weights
+    shapes = ["x".join(map(str, weight.shape)) for weight in weights]
+    elements = [weight.elements for weight in weights]
+    columns = [
+        Column("tensor", [weight.name for weight in weights], f"{len(weights)} weights", text=True),
+        Column("operator", [weight.op for weight in weights], text=True),
+        Column("shape", shapes, text=True),
+        Column("type", [weight.dtype for weight in weights], text=True),
+        Column("bytes", [count(weight.bytes) for weight in weights], count(stats.weight_payload_bytes)),
+        Column("zeros\n%", [percent(weight.sparsity) for weight in weights], percent(stats.sparsity)),
+        Column("distinct\nvalues", [count(weight.distinct_values) for weight in weights], f"<={stats.distinct_values}"),
+        Column("elements", list(map(count, elements)), count(sum(elements))),
+        Column("scales", [count(weight.scale_count) for weight in weights]),
+        Column("entropy\nbits", [f"{weight.entropy_bits:.2f}" for weight in weights]),
+    ]
+    return Sheet(columns, title)
 
 
-def storage_table(stats: FileStats, title: str | None = None) -> Table:
+def storage_table(stats: FileStats, title: str | None = None) -> Sheet:
     """How each weight of a `.tflite` file is stored, and what it would take in the other storages.
 
     Args:
         stats: What `inspect_tflite` found, with `alternatives=True` for the other storages.
         title: Line above the table.
     """
-    table = new_table(title, show_footer=True)
-    elements = sum(weight.elements for weight in stats.weights)
-    others = [*dict.fromkeys(key for weight in stats.weights for key in weight.alternatives or ())]
-    columns = (
-        ("tensor", f"{len(stats.weights)} weights"),
-        ("stored\nas", ""),
-        ("bytes", count(stats.weight_payload_bytes)),
-        ("bits per\nweight", f"{8 * stats.weight_payload_bytes / elements:.2f}" if elements else ""),
-        *((f"as {key}\nbytes", "") for key in others),
-    )
-    for position, (heading, footer) in enumerate(columns):
-        table.add_column(heading, footer, justify="left" if position < 2 else "right", overflow="fold")
-    for weight in stats.weights:
-        cells = (
-            weight.name,
-            weight.storage,
-            count(weight.bytes),
-            f"{weight.bits_per_weight:.2f}",
-            *(_alternative(weight, key) for key in others),
-        )
-        table.add_row(*map(cell_text, cells))
-    return table
+    weights = stats.weights
+    elements = sum(weight.elements for weight in weights)
+    bits = f"{8 * stats.weight_payload_bytes / elements:.2f}" if elements else ""
+    others = [*dict.fromkeys(key for weight in weights for key in weight.alternatives or ())]
+    columns = [
+        Column("tensor", [weight.name for weight in weights], f"{len(weights)} weights", text=True),
+        Column("stored\nas", [weight.storage for weight in weights], text=True),
+        Column("bytes", [count(weight.bytes) for weight in weights], count(stats.weight_payload_bytes)),
+        Column("bits per\nweight", [f"{weight.bits_per_weight:.2f}" for weight in weights], bits),
+        *(Column(f"as {key}\nbytes", [_alternative(weight, key) for weight in weights]) for key in others),
+    ]
+    return Sheet(columns, title)
+
+
+def memory_table(steps: Sequence[Mapping[str, Any]], title: str | None = None) -> Sheet:
+    """The operators that need most working memory, the hungriest first.
+
+    Args:
+        steps: What `keras_compress.report.page.memory.memory_over_time` gave.
+        title: Line above the table.
+    """
+    most = sorted(enumerate(steps, 1), key=lambda step: -step[1]["bytes"])[:MOST_OPERATORS]
+    peak = max((step["bytes"] for step in steps), default=0) or 1
+    columns = [
+        Column("writes", [str(step["output"]) for _, step in most], text=True),
+        Column("operator", [str(step["operator"]) for _, step in most], text=True),
+        Column("as number", [f"{number:,}" for number, _ in most]),
+        Column("RAM, bytes", [count(step["bytes"]) for _, step in most]),
+        Column("of the\npeak, %", [f"{100 * step['bytes'] / peak:.1f}" for _, step in most]),
+    ]
+    return Sheet(columns, title)
 
 
 def _alternative(weight: TensorStats, storage: str) -> str:
@@ -197,57 +195,38 @@ def file_line(stats: FileStats) -> str:
     )
 
 
-def summary_table(summary: ModelSummary) -> Table:
+def summary_table(summary: ModelSummary) -> Sheet:
     """The weights of a Keras model, with a last row for all of them. See `keras_compress.report.summary`."""
-    table = new_table(f"Compression of {summary.name}", show_footer=True)
-    columns = (
-        ("layer", f"{len(summary.rows)} weights"),
-        ("transforms", ""),
-        ("bits\nw/a", ""),
-        ("zeros\n%", percent(summary.sparsity)),
-        ("at end\n%", percent(summary.final_sparsity)),
-        ("distinct\nvalues", ""),
-        ("float32\nB", count(summary.float32_bytes)),
-        ("packed\nB", count(summary.packed_bytes)),
-        ("int8\nB", count(summary.int8_bytes)),
-        ("MACs", _macs(summary.macs)),
-    )
-    for position, (heading, footer) in enumerate(columns):
-        text = position < 2
-        table.add_column(heading, footer, justify="left" if text else "right", overflow="fold", no_wrap=not text)
-    for row in summary.rows:
-        table.add_row(*(cell_text(cell, "\n") for cell in _summary_cells(row)))
-    return table
+    headings = ("layer", "transforms", "bits\nw/a", "zeros\n%", "at end\n%", "distinct\nvalues")
+    heads = (*headings, "float32\nB", "packed\nB", "int8\nB", "MACs")
+    sizes = (summary.float32_bytes, summary.packed_bytes, summary.int8_bytes)
+    shares = (percent(summary.sparsity), percent(summary.final_sparsity))
+    footers = (f"{len(summary.rows)} weights", "", "", *shares, "", *map(count, sizes), _macs(summary.macs))
+    rows = [_summary_cells(row) for row in summary.rows]
+    columns = [
+        Column(heading, [row[position] for row in rows], footer, text=position < 2)
+        for position, (heading, footer) in enumerate(zip(heads, footers, strict=True))
+    ]
+    return Sheet(columns, f"Compression of {summary.name}")
 
 
-def passes_table(report: PassReport) -> Table:
+def passes_table(report: PassReport) -> Sheet:
     """What passes of post-training quantization changed. See `keras_compress.post_training.compare`."""
-    table = new_table(f"Signal to noise of {report.name} in dB: of weights, of outputs")
-    rows = report.rows()
-    columns = list(zip(*rows, strict=True))
+    columns = list(zip(*report.rows(), strict=True))
     # A pass that changed nothing needs no column.
     shown = [0, *(n for n in range(1, len(columns)) if n == 1 or columns[n][1:] != columns[n - 1][1:])]
-    for number in shown:
-        table.add_column(
-            rows[0][number].replace("_", "\n"),
-            justify="right" if number else "left",
-            overflow="fold",
-            no_wrap=bool(number),
-            min_width=0 if number else 16,
-        )
-    for row in rows[1:]:
-        table.add_row(*(cell_text(printable(row[number])) for number in shown))
-    return table
+    made = [Column(columns[n][0].replace("_", "\n"), columns[n][1:], text=n == 0) for n in shown]
+    return Sheet(made, f"Signal to noise of {report.name} in dB: of weights, of outputs")
 
 
 def _summary_cells(row: WeightRow) -> tuple[str, ...]:
     end = "-" if row.final_sparsity is None else percent(row.final_sparsity)
     return (
-        printable(row.path if row.slot == "kernel" else f"{row.path} {row.slot}"),
+        row.path if row.slot == "kernel" else f"{row.path} {row.slot}",
         "\n".join(map(short_name, row.transforms)) or "-",
         f"{row.weight_bits}/{row.activation_bits}",
         percent(row.sparsity),
-        end if row.group is None else f"{end}\n({printable(row.group)})",
+        end if row.group is None else f"{end}\n({row.group})",
         count(row.distinct_values),
         count(row.float32_bytes) if row.counted else "(shared)",
         count(row.packed_bytes) if row.counted else "",

@@ -146,6 +146,21 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+# What `/proc/cpuinfo` calls instructions that multiply bytes and add the products, on x86 and on Arm.
+_BYTE_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
+
+
+@functools.cache
+def multiplies_bytes() -> bool | None:
+    """Whether the processor has instructions that multiply bytes and add the products; `None` where no one tells."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", file.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return None if found is None else bool(_BYTE_PRODUCTS & set(found.group(1).split()))
+
+
 def machine_name() -> str:
     """The processor architecture, such as "x86_64" or "arm64"."""
     return platform.machine()

@@ -33,7 +33,7 @@ from keras_compress.structured.surgery import mask_factor, refuse_transforms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
+    from rich.console import RenderableType
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Without its makers, its own scale and its readers a channel is gone, whatever activation stands between them.
@@ -67,6 +67,7 @@ class Scan(Shown):
         unpruned: The metric of the whole model.
         tried: The settings: of what is removed, shares of a group.
         groups: One entry for each group, in the order of the model.
+        measured: What the metric is called, such as `"accuracy"`.
 
     Class attributes:
         unit: What the width of a group counts.
@@ -79,6 +80,7 @@ class Scan(Shown):
     unpruned: float
     tried: tuple[float, ...]
     groups: tuple[GroupSensitivity, ...]
+    measured: str = "metric"
     unit: ClassVar[str] = "channels"
     parts: ClassVar[tuple[str, ...]] = ("groups",)
     tried_are: ClassVar[str] = "share removed"
@@ -94,21 +96,22 @@ class Scan(Shown):
             ("lowest", names(lowest, ".groups")),
         ]
 
-    def table(self) -> Table:
+    def table(self) -> RenderableType:
         """The metric by group and ratio, as a rich table."""
         return lookup("report", "sensitivity_table")(self)  # type: ignore[no-any-return]
 
-    def plot(self, where: Any = None, title: str | None = None) -> Figure:
+    def plot(self, where: Any = None, title: str | None = None, max_drop: float | None = None) -> Figure:
         """The metric by group and ratio as a figure: curves, or a map of cells where groups are many.
 
         Args:
             where: Path of an image to write, or matplotlib axes to draw on; `None` only makes the figure.
             title: Above the plot.
+            max_drop: A loss of the metric that is tolerated, to be drawn as a line.
 
         Raises:
             ImportError: Without matplotlib, which the extra `report` brings.
         """
-        return lookup("report", "sensitivity_plot")(self, where, title)  # type: ignore[no-any-return]
+        return lookup("report", "sensitivity_plot")(self, where, title, max_drop)  # type: ignore[no-any-return]
 
     def to_json(self) -> str:
         """All of it as JSON."""
@@ -264,7 +267,7 @@ def channel_sensitivity(
         scores = criterion.scores(graph, examples)
         scan = _Scan(graph, scores, metric, metric(graph.model), line)
         found = tuple(GroupSensitivity(each.name, each.layers, len(each), scan.values(each, tried)) for each in groups)
-    return Sensitivity(type(criterion).__name__, scan.unpruned, tried, found)
+    return Sensitivity(type(criterion).__name__, scan.unpruned, tried, found, name_of_metric(evaluate))
 
 
 def checked_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
@@ -277,6 +280,18 @@ def checked_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
     if not tried or not 0.0 < tried[0] <= tried[-1] < 1.0:
         raise ValueError(f"Expected `ratios` in (0, 1), at least one. Received: ratios={tuple(ratios)}")
     return tried
+
+
+def name_of_metric(evaluate: Any) -> str:
+    """What plots call the metric of `metric_of`: a function's own name, if it has one.
+
+    >>> name_of_metric(None), name_of_metric(lambda model: 0.0)
+    ('accuracy', 'metric')
+    """
+    if evaluate is None:
+        return "accuracy"
+    name = getattr(evaluate, "__name__", "metric")
+    return name.replace("_", " ") if name.isidentifier() else "metric"
 
 
 def metric_of(evaluate: Any, data: Any) -> Callable[[keras.Model], float]:

@@ -51,12 +51,22 @@ def test_size_bars_have_the_lengths_and_labels_of_the_stages() -> None:
     figure = plots.size_bars(STAGES)
     (axis,) = figure.get_axes()
     assert [bar.get_width() for bar in axis.patches] == [94_000, 28_000, 86_000, 0, 89_920, 22_480]
-    assert {text.get_text() for text in axis.texts} == {"94,000 B", "28,000 B", "86,000 B", "89,920 B", "22,480 B", ""}
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["float\n98.89 %", r"int8 \$x\$"]
+    assert {text.get_text() for text in axis.texts} == {
+        *("94,000 B", "28,000 B (3.36x less)", "86,000 B", "89,920 B", "22,480 B (4.00x less)", ""),
+    }
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["float\naccuracy 98.89 %", r"int8 \$x\$"]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["file", "file, gzip -9", "weights"]
     # The first stage is on top.
     assert axis.yaxis_inverted()
     assert png(figure)
+
+
+def test_bars_of_very_different_sizes_have_a_logarithmic_axis() -> None:
+    stages = [{"name": "float", "raw_bytes": 1_000_000}, {"name": "small", "raw_bytes": 10_000}]
+    (axis,) = plots.size_bars(stages).get_axes()
+    assert (axis.get_xscale(), axis.get_xlabel()) == ("log", "bytes, logarithmic")
+    (axis,) = plots.size_bars(STAGES).get_axes()
+    assert (axis.get_xscale(), axis.get_xlabel()) == ("linear", "bytes")
 
 
 def test_one_size_alone() -> None:

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from keras_compress.report.plots import figure_of, plain_text
+from keras_compress.report.plots import WIDE, figure_of, plain_text
 from keras_compress.report.sensitivity_plot import sensitivity_plot
 
 # Drawn in place of black; the page's own ink takes its place, which is light on dark paper.
 _INK = "#010203"
 _LINE = "#0072B2"
-# A size axis that spans more than this is logarithmic.
-_WIDE = 20
 # A longer name of a stage would run into the next chart.
 _LONGEST_NAME = 18
 # Share of an axis within which labels would lie on each other.
@@ -61,11 +59,12 @@ _COSTS = (
 METRICS = {"accuracy": ("accuracy, %", True), "mean_absolute_error": ("mean absolute error", False)}
 
 
-def pareto_chart(rows: Sequence[Row]) -> str:
+def pareto_chart(rows: Sequence[Row], max_drop: float | None = None) -> str:
     """The metric against size, latency and arena; the stages that no other one beats in both are joined.
 
     Args:
         rows: As for `keras_compress.report.tables.measurement_table`.
+        max_drop: Loss of the metric against the first row that is tolerated, to be drawn as a line.
 
     Returns:
         SVG; `""` where fewer than two stages have a metric.
@@ -79,7 +78,10 @@ def pareto_chart(rows: Sequence[Row]) -> str:
     with _theme():
         figure = figure_of(3.6 * len(costs), 3.2)
         for axes, cost in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs, strict=True):
-            _draw_costs(axes, _points(rows, metric, cost), metric, cost)
+            points = _points(rows, metric, cost)
+            _draw_costs(axes, points, metric, cost)
+            if max_drop is not None:
+                _draw_tolerated(axes, points[0][1], max_drop, metric)
         return _svg(figure, "pareto")
 
 
@@ -122,16 +124,30 @@ def _draw_costs(axes: Any, points: list[tuple[float, float, Row]], metric: str, 
             axes.hlines(ys[n], low, high, color=_INK, linewidth=0.8)
         on_front = n in best
         axes.plot(x, ys[n], "o", color=_LINE, markersize=6, markerfacecolor=_LINE if on_front else "none")
-    if max(xs) > _WIDE * min(xs) > 0:
+    plain = "{x:,.3g}" if max(xs) < 1000 else "{x:,.0f}"
+    if max(xs) > WIDE * min(xs) > 0:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(plain)
+        axes.xaxis.set_minor_formatter("")
     else:
         axes.set_xlim(0, 1.25 * max(xs))
-        axes.xaxis.set_major_formatter("{x:,.3g}" if max(xs) < 1000 else "{x:,.0f}")
+        axes.xaxis.set_major_formatter(plain)
         axes.locator_params(axis="x", nbins=4)
     axes.margins(y=0.2)
     axes.set_xlabel(cost.label)
     axes.set_ylabel(name)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_tolerated(axes: Any, first: float, max_drop: float, metric: str) -> None:
+    """The line that no stage should be beyond."""
+    name, more_is_better = METRICS[metric]
+    limit = (100 if name.endswith("%") else 1) * (first - max_drop if more_is_better else first + max_drop)
+    axes.axhline(limit, color=_INK, linewidth=0.8, linestyle="--", zorder=0)
+    axes.annotate(
+        "tolerated", (0.99, limit), xycoords=("axes fraction", "data"), xytext=(0, -2), textcoords="offset points",
+        ha="right", va="top", fontsize=7,
+    )  # fmt: skip
 
 
 def _labels(
@@ -201,15 +217,19 @@ class _Scan:
     unit: str
     tried_are: str
     begins_at: float | None
+    measured: str
     groups: tuple[_Group, ...]
     parts: ClassVar[tuple[str, ...]] = ("groups",)
+
+
+_OF_SCAN = ("criterion", "unpruned", "unit", "tried_are", "begins_at", "measured")
 
 
 def sensitivity_figures(scan: Any) -> dict[str, Any]:
     """What `kc.sensitivity` found, as JSON types."""
     several = len(scan.parts) > 1
     return {
-        **{key: getattr(scan, key) for key in ("criterion", "unpruned", "unit", "tried_are", "begins_at")},
+        **{key: getattr(scan, key) for key in _OF_SCAN},
         "tried": [float(each) for each in scan.tried],
         "groups": [
             {
@@ -223,16 +243,18 @@ def sensitivity_figures(scan: Any) -> dict[str, Any]:
     }
 
 
-def sensitivity_chart(figures: Row) -> str:
+def sensitivity_chart(figures: Row, max_drop: float | None = None) -> str:
     """The curves of a scan, or its map.
 
     Args:
         figures: What `sensitivity_figures` gave.
+        max_drop: A tolerated loss of the metric, to be drawn.
     """
     groups = tuple(_Group(str(g["name"]), int(g["width"]), tuple(g["values"])) for g in figures["groups"])
-    kept = {key: figures[key] for key in ("criterion", "unpruned", "unit", "tried_are", "begins_at")}
+    # Figures of earlier versions do not name the metric.
+    kept = {"measured": "metric", **{key: figures[key] for key in _OF_SCAN if key in figures}}
     with _theme():
-        figure = sensitivity_plot(_Scan(tried=tuple(figures["tried"]), groups=groups, **kept))  # type: ignore[arg-type]
+        figure = sensitivity_plot(_Scan(tried=tuple(figures["tried"]), groups=groups, **kept), max_drop=max_drop)  # type: ignore[arg-type]
         return _svg(figure, "sensitivity")
 
 

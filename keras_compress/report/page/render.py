@@ -15,6 +15,7 @@ from keras_compress.report.tables import NOT_AVAILABLE, count, latency, percent
 # Parts of the file that have a line of their own.
 _MOST_PARTS = 12
 _STAGE_COLUMNS = (
+    ("type", "arithmetic", str),
     ("accuracy, %", "accuracy", percent),
     ("simulated accuracy, %", "simulated_accuracy", percent),
     ("mean absolute error", "mean_absolute_error", "{:.5g}".format),
@@ -47,7 +48,7 @@ def html_of(figures: Mapping[str, Any]) -> str:
     )
     environment.filters.update(count=count, percent=percent, path=path_of, text=_text, ratio=_ratio)
     source = resources.files("keras_compress.report.page").joinpath("page.html.j2").read_text("utf-8")
-    figures = {"file": {}, **{key: [] for key in _LISTS}, "sensitivity": None, "command": None, **figures}
+    figures = {"file": {}, **{key: [] for key in _LISTS}, **dict.fromkeys(_OPTIONAL), **figures}
     scan = figures["sensitivity"]
     page: str = environment.from_string(source).render(
         **figures,
@@ -56,13 +57,14 @@ def html_of(figures: Mapping[str, Any]) -> str:
         parts=_parts(figures["map"]),
         kinds=_by_kind(figures["map"]),
         number_of={kind: number for number, kind in enumerate(KINDS)},
-        pareto_svg=pareto_chart(figures["stages"]),
+        pareto_svg=pareto_chart(figures["stages"], figures["max_drop"]),
         memory_svg=memory_chart(figures["memory"]),
-        sensitivity_svg="" if scan is None else sensitivity_chart(scan),
+        sensitivity_svg="" if scan is None else sensitivity_chart(scan, figures["max_drop"]),
     )
     return page
 
 
+_OPTIONAL = ("sensitivity", "command", "max_drop")
 _LISTS = ("stages", "map", "weights", "layers", "memory", "outputs", "kernels", "notes", "phone")
 
 

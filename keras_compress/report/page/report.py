@@ -84,6 +84,7 @@ def report(
     metric: Metric | None = None,
     title: str | None = None,
     command: str | None = None,
+    max_drop: float | None = None,
 ) -> Report:
     """Measure converted models and gather what there is to see of the last one, layer by layer.
 
@@ -101,6 +102,7 @@ def report(
         metric: In place of the accuracy; see `kc.measure`.
         title: Of the page.
         command: How to make the page again, to be shown.
+        max_drop: Loss of the metric that is tolerated, to be drawn as a line: 0.01 is a point of accuracy.
 
     Returns:
         The report; `save` writes the page.
@@ -130,7 +132,9 @@ def report(
         sensitivity=sensitivity,
         notes=said,
     )
-    return Report({"title": title or f"Compression of {_name(model, last)}", "command": command, **figures})
+    return Report(
+        {"title": title or f"Compression of {_name(model, last)}", "command": command, "max_drop": max_drop, **figures}
+    )
 
 
 def _name(model: keras.Model | None, last: str) -> str:
