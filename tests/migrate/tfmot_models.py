@@ -47,12 +47,12 @@ class Maker:
         return self.keras.Model(image, layers.Dense(10, activation="softmax", name="digit")(hidden))
 
     def nested(self) -> Any:
-        """A model within a model, and a convolution over time."""
+        """A model within a model; weights of two dimensions, as tfmot's blocks need."""
         layers = self.keras.layers
         rows = layers.Input((8, 8), name="rows")
         inside = layers.Input((8, 8), name="each")
         encoder = self.keras.Model(inside, layers.Dense(6, activation="tanh", name="row")(inside), name="encoder")
-        steps = layers.Conv1D(5, 3, activation="relu", name="steps")(encoder(rows))
+        steps = layers.Dense(5, activation="relu", name="steps")(encoder(rows))
         flat = layers.Flatten(name="flat")(steps)
         return self.keras.Model(rows, layers.Dense(10, activation="softmax", name="digit")(flat))
 
