@@ -13,6 +13,7 @@ from keras_compress.convert.file_bytes import FileBytes
 from keras_compress.core.budget import Budget, Cost, Limit
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import shown, step
+from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.shown import Shown, names, text_of
 from keras_compress.graph.model import candidates
@@ -136,6 +137,7 @@ class MixedPrecision(Shown):
         return text_of(self.table())
 
 
+@register("bit_choice")
 @shown("mixed precision")
 @global_state_kept()
 def mixed_precision(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import keras
@@ -47,6 +47,7 @@ class Situation:
         seed: Of what is drawn.
         teacher: What level 3 learns from; the model as it was given by default.
         reference: What `quantize_model` made, before any pass changed it: the weights that all aim at.
+        mixed: Whether layers get bits of their own, by a budget.
     """
 
     trained: keras.Model
@@ -57,6 +58,7 @@ class Situation:
     seed: int
     teacher: keras.Model | None = None
     reference: keras.Model | None = None
+    mixed: bool = False
 
     @property
     def bits(self) -> int:
@@ -93,7 +95,8 @@ def _never(situation: Situation) -> bool:
 
 def _learned(situation: Situation) -> bool:
     """Few, evenly spaced levels: what rounding does to them is worth a few minutes."""
-    return situation.bits < 8 and type(situation.quantizer) in (UniformQuantizer, LSQ)
+    few = situation.mixed or situation.bits < 8
+    return few and type(situation.quantizer) in (UniformQuantizer, LSQ)
 
 
 def _nearest(situation: Situation) -> bool:
@@ -179,7 +182,13 @@ PASSES = (
     Pass("adaround", _drawn(adaround), quantized=True, levels=WITH_DATA, standard=_never),
     Pass("brecq", _drawn(brecq), quantized=True, levels=WITH_DATA, standard=_learned),
     # Learned rounding has made up for the rounding of activations, too, which this would take back.
-    Pass("bias_from_data", _on_data(bias_from_data), quantized=True, levels=WITH_DATA, standard=_nearest),
+    Pass(
+        "bias_from_data",
+        _on_data(partial(bias_from_data, activations=True)),
+        quantized=True,
+        levels=WITH_DATA,
+        standard=_nearest,
+    ),
     Pass("fine_tune", _taught, quantized=True, levels=(3,)),
     Pass(
         "ranges_from_statistics", _without_situation(ranges_from_statistics), quantized=True, levels=(1,), ranges=True

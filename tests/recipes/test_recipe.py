@@ -13,13 +13,15 @@ import pytest
 
 from keras_compress.graph.finite import finite_training
 from keras_compress.graph.model import compressed_layers
+from keras_compress.post_training.record import record_of
 from keras_compress.pruning.pruner import Pruner
 from keras_compress.recipes.recipe import Recipe, Stage, compress
 
 RECIPES = [
     "bwn", "channels_pcqat", "cluster", "cluster_per_channel", "cqat", "deep_compression", "dorefa_w2a2", "low_rank",
     "pact_w4a4", "pcqat", "pqat", "prune", "prune_2_4", "prune_block", "prune_channels", "prune_global", "ptq",
-    "ptq_data_free", "ptq_fine_tuned", "qat", "qat_taught", "qat_w4a8", "soft_channels", "ttq", "twn", "xnor",
+    "ptq_data_free", "ptq_fine_tuned", "ptq_mixed", "qat", "qat_taught", "qat_w4a8", "soft_channels", "ttq", "twn",
+    "xnor",
 ]  # fmt: skip
 
 
@@ -87,7 +89,7 @@ def test_packaged_recipe_applies_and_trains(name: str) -> None:
 
     # What is masked while a stage trains is nothing before.
     fit = (lambda trained, stage: losses(trained, stage.epochs)) if name == "soft_channels" else None
-    data = x if name == "ptq_fine_tuned" else None
+    data = x if name in ("ptq_fine_tuned", "ptq_mixed") else None
     model = compress(original, name, steps_per_epoch=2, fit=fit, data=data)
     first, second = losses(model, 2)
     assert first != second
@@ -114,6 +116,18 @@ def test_first_and_last_layer_keep_8_bits() -> None:
     model = compress(small_model(), "qat_w4a8")
     bits = {path: wrapper.transform_list[0].bits for path, wrapper in compressed_layers(model)}
     assert bits == {"conv": 8, "hidden": 4, "logits": 8}
+
+
+def test_bits_are_chosen_layer_by_layer_from_data() -> None:
+    """Within 4 bits on average, and not one width for all: few weights of a first layer take many."""
+    x = np.random.default_rng(0).random((32, 6, 6, 1), "float32")
+    model = compress(small_model(), "ptq_mixed", data=x)
+    found = [(w.transform_list[0].bits, w.layer.kernel.shape) for _, w in compressed_layers(model)]
+    bits, sizes = [each for each, _ in found], [np.prod(shape) for _, shape in found]
+    assert np.average(bits, weights=sizes) <= 4.0
+    assert len(set(bits)) > 1
+    said = [note for note in record_of(model).notes if note.startswith("Bits by budget: average_bits ")]
+    assert said[0].endswith("of at most 4")
 
 
 def test_fractions_become_steps_of_the_stages_own_training() -> None:
