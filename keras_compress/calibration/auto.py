@@ -29,7 +29,10 @@ _LARGEST_BYTES = 512_000_000
 # Fewer are tried as a whole: half of them would say nothing of the others.
 _FEWEST = 16
 # Relative square error of a reader at which no other range is worth the time.
+import os
+
 _GOOD = 1e-3
+_MOVEGOOD = float(os.environ.get("MG", "1e-3"))
 _FIRST = "MinMax"
 # Real inputs go further than some that were seen: the rule that cuts nothing is tried with more room, too.
 _WIDER = (1.0, 1.05, 1.1, 1.2)
@@ -98,7 +101,7 @@ def best_ranges(model: keras.Model, tried: Tried, arrays: Batch, run: graph.Visi
     trial = _Trial(model, tried, inputs, run)
     candidates = trial.candidates()
     chosen = trial.better(trial.best(candidates), [each[0] for each in candidates])
-    moved = trial.best([[_scaled(each, float(factor)) for factor in _from_one()] for each in chosen])
+    moved = trial.best([[_scaled(each, float(factor)) for factor in _from_one()] for each in chosen], good=0.0)
     return [each.range for each in trial.better(moved, chosen)]
 
 
@@ -136,9 +139,9 @@ class _Trial:
             found.append(made)
         return found
 
-    def best(self, candidates: Sequence[Chosen]) -> Chosen:
+    def best(self, candidates: Sequence[Chosen], good: float = _GOOD) -> Chosen:
         """The candidate of each range with which its readers are closest to what they give unrounded."""
-        readers = _Readers(self._tried, candidates, self._run)
+        readers = _Readers(self._tried, candidates, self._run, good)
         graph.Rebuild(readers.visit).run(self._model, list(self._inputs), "", 0)
         readers.at_outputs(self._model)
         return [each[int(np.argmin(errors))] for each, errors in zip(candidates, readers.errors, strict=True)]
@@ -183,8 +186,8 @@ class _Trial:
 class _Readers:
     """Visitor that runs each reader of a point with all candidates for its range."""
 
-    def __init__(self, tried: Tried, candidates: Sequence[Chosen], run: graph.Visitor) -> None:
-        self._tried, self._candidates, self._run = tried, candidates, run
+    def __init__(self, tried: Tried, candidates: Sequence[Chosen], run: graph.Visitor, good: float) -> None:
+        self._tried, self._candidates, self._run, self._good = tried, candidates, run, good
         self._values: dict[int, tuple[int, Any]] = {}
         self.errors = [np.zeros(len(each)) for each in candidates]
 
@@ -213,7 +216,8 @@ class _Readers:
         args, kwargs = tree.map_structure(lambda each: rounded if each is values else each, (call.args, call.kwargs))
         return _outputs(self._run(replace(call, args=args, kwargs=kwargs)))
 
-    def _try(self, owner: int, values: Any, error_of: Callable[[Any], float], good: float = _GOOD) -> None:
+    def _try(self, owner: int, values: Any, error_of: Callable[[Any], float], good: float | None = None) -> None:
+        good = self._good if good is None else good
         spec, (first, *others) = self._tried.specs[owner], self._candidates[owner]
         # Equal ranges, which are many where nothing is worth cutting, are run once.
         errors = {first.halves: error_of(_rounded(values, first, spec))}

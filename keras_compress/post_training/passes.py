@@ -31,6 +31,8 @@ from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 
 # Made inputs are all near the mean of the real ones: logits of a trained net went a third further on real images.
 SYNTHETIC_MARGIN = 1.5
+# Channels go half of the way to one range, in bits: all the way, what was not seen is cut in each of them.
+SPIQ_POWER = 0.5
 WITH_DATA = (2, 3)
 
 
@@ -103,6 +105,11 @@ def _nearest(situation: Situation) -> bool:
     return not _learned(situation)
 
 
+def _half_way(situation: Situation) -> bool:
+    """Weights of 8 bits can give a little to activations, whose ranges data tell."""
+    return situation.data is not None and _nearest(situation) and situation.bits == 8
+
+
 def _piecewise(situation: Situation) -> bool:
     return isinstance(situation.quantizer, PWLQ)
 
@@ -139,7 +146,7 @@ def _split(model: keras.Model, situation: Situation, **options: Any) -> keras.Mo
 
 
 def _spiq(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
-    return spiq(model, situation.data, **options)
+    return spiq(model, situation.data, **{"power": SPIQ_POWER, **options})
 
 
 def _synthetic_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
@@ -173,7 +180,7 @@ PASSES = (
     Pass("fold_batch_norms", _without_situation(fold_batch_norms)),
     Pass("equalize", _without_situation(equalize), scales=True),
     Pass("absorb_bias", _without_situation(absorb_bias), scales=True),
-    Pass("spiq", _spiq, standard=_never, scales=True),
+    Pass("spiq", _spiq, standard=_half_way),
     Pass("split_channels", _split, standard=_never),
     Pass("with_ranges", _data_ranges, quantized=True, levels=WITH_DATA, ranges=True),
     Pass("fit_breakpoints", _without_situation(fit_breakpoints), quantized=True, levels=WITH_DATA, standard=_piecewise),

@@ -65,8 +65,8 @@ def quantize_post_training(
     the biases (`bias_from_statistics`).
 
     Level 2 takes data without labels. Ranges are those with which what reads a tensor changes least (`with_ranges`);
-    weights of 8 bits are rounded to the nearest, and their mean error goes into the biases (`bias_from_data`); of fewer
-    bits steps cut tails (`clip_weights`), and the rounding is learned, block by block (`brecq`), in minutes; of `PWLQ`
+    with weights of 8 bits, channels are scaled half of the way to one range of activations (`spiq`), weights rounded to
+    the nearest, and what rounding takes from the means goes into the biases (`bias_from_data`); of fewer bits steps cut tails (`clip_weights`), and the rounding is learned, block by block (`brecq`), in minutes; of `PWLQ`
     the breakpoints are fitted. `gptq`, in seconds, and `adaround` are run where they are named.
 
     Level 3 does the same, and then trains what came of it to give what the float model gives (`fine_tune`), again
@@ -107,8 +107,8 @@ def quantize_post_training(
     ends = None if input_range is None else _ends(input_range)
     quantizer = weight_quantizer(weights, per_channel)
     situation = Situation(model, None, options or {}, ends, quantizer, seed, teacher, mixed=budget is not None)
-    run = chosen(number, situation, passes)
     situation.data = held(model, data)
+    run = chosen(number, situation, passes)
     settings = {"weights": weights, "per_channel": per_channel, "grid": grid, "filters": filters, "rules": rules}
     whole = {**settings, "activations": activations, "other_activations": other_activations, "strict": strict}
     quantize = partial(_quantized, ends=ends, settings=whole)
