@@ -56,7 +56,7 @@ def spiq_rows(seed: int, model: keras.Model, net: str, x: Any, data: Any) -> lis
     for bits in (8, 4):
         for name, passes in SPIQ_ROWS:
             # As the paper has it: all the way.
-            options = {"spiq": {"power": 1.0}}
+            options = {"spiq": {"power": 1.0, "relu6": "auto"}}
             made = row(model, x, data, 2, passes, activations=f"int{bits}", options=options)
             found.append({"seed": seed, "net": net, "name": name, "bits": bits, **made})
             print(found[-1], flush=True)

@@ -29,10 +29,7 @@ _LARGEST_BYTES = 512_000_000
 # Fewer are tried as a whole: half of them would say nothing of the others.
 _FEWEST = 16
 # Relative square error of a reader at which no other range is worth the time.
-import os
-
 _GOOD = 1e-3
-_MOVEGOOD = float(os.environ.get("MG", "1e-3"))
 _FIRST = "MinMax"
 # Real inputs go further than some that were seen: the rule that cuts nothing is tried with more room, too.
 _WIDER = (1.0, 1.05, 1.1, 1.2)

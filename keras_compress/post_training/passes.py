@@ -31,8 +31,9 @@ from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 
 # Made inputs are all near the mean of the real ones: logits of a trained net went a third further on real images.
 SYNTHETIC_MARGIN = 1.5
-# Channels go half of the way to one range, in bits: all the way, what was not seen is cut in each of them.
-SPIQ_POWER = 0.5
+# Channels go half of the way to one range, in bits: all the way, what was not seen is cut in each of them. Ceilings of
+# their own would cost an operator each.
+HALF_WAY = {"power": 0.5, "relu6": "keep"}
 WITH_DATA = (2, 3)
 
 
@@ -146,7 +147,7 @@ def _split(model: keras.Model, situation: Situation, **options: Any) -> keras.Mo
 
 
 def _spiq(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
-    return spiq(model, situation.data, **{"power": SPIQ_POWER, **options})
+    return spiq(model, situation.data, **{**HALF_WAY, **options})
 
 
 def _synthetic_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:

@@ -66,8 +66,9 @@ def quantize_post_training(
 
     Level 2 takes data without labels. Ranges are those with which what reads a tensor changes least (`with_ranges`);
     with weights of 8 bits, channels are scaled half of the way to one range of activations (`spiq`), weights rounded to
-    the nearest, and what rounding takes from the means goes into the biases (`bias_from_data`); of fewer bits steps cut tails (`clip_weights`), and the rounding is learned, block by block (`brecq`), in minutes; of `PWLQ`
-    the breakpoints are fitted. `gptq`, in seconds, and `adaround` are run where they are named.
+    the nearest, and what rounding takes from the means goes into the biases (`bias_from_data`); of fewer bits steps cut
+    tails (`clip_weights`), and the rounding is learned, block by block (`brecq`), in minutes; of `PWLQ` the breakpoints
+    are fitted. `gptq`, in seconds, and `adaround` are run where they are named.
 
     Level 3 does the same, and then trains what came of it to give what the float model gives (`fine_tune`), again
     without labels. Samples that are held out tell whether that is better; otherwise it is level 2's model that is
