@@ -12,6 +12,7 @@ import pytest
 from keras import layers
 
 import keras_compress as kc
+from keras_compress.post_training import quantize
 from keras_compress.post_training.fine_tune import fine_tune
 from keras_compress.post_training.opened import SAMPLES
 from keras_compress.post_training.record import record_of
@@ -75,7 +76,8 @@ def test_one_sample_is_said(level: int) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_without_normalizations_there_are_no_statistics(level: int) -> None:
+def test_without_normalizations_there_are_no_statistics(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "ENOUGH", np.inf)
     settings: dict[str, Any] = {"weights": "int8", "activations": None, "other_activations": None}
     notes = record_of(quantized(net(norm=False), level, data(), **settings)).notes
     # Whether or not channels are then better left on their scales.
@@ -83,7 +85,8 @@ def test_without_normalizations_there_are_no_statistics(level: int) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_where_nothing_can_be_equalized_the_reason_is_noted(level: int) -> None:
+def test_where_nothing_can_be_equalized_the_reason_is_noted(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "ENOUGH", np.inf)
     notes = record_of(quantized(net(activation="tanh"), level, data())).notes
     (said,) = [note for note in notes if note.startswith("Left out: equalize:")]
     assert "has an activation that they do not pass unchanged" in said

@@ -13,6 +13,8 @@ import pytest
 
 from keras_compress.graph.finite import finite_training
 from keras_compress.graph.model import compressed_layers
+from keras_compress.pipelines.mixed_precision import mixed_precision
+from keras_compress.post_training.fold_batch_norms import fold_batch_norms
 from keras_compress.post_training.record import record_of
 from keras_compress.pruning.pruner import Pruner
 from keras_compress.recipes.recipe import Recipe, Stage, compress
@@ -119,15 +121,15 @@ def test_first_and_last_layer_keep_8_bits() -> None:
 
 
 def test_bits_are_chosen_layer_by_layer_from_data() -> None:
-    """Within 4 bits on average, and not one width for all: few weights of a first layer take many."""
-    x = np.random.default_rng(0).random((32, 6, 6, 1), "float32")
-    model = compress(small_model(), "ptq_mixed", data=x)
-    found = [(w.transform_list[0].bits, w.layer.kernel.shape) for _, w in compressed_layers(model)]
-    bits, sizes = [each for each, _ in found], [np.prod(shape) for _, shape in found]
-    assert np.average(bits, weights=sizes) <= 4.0
-    assert len(set(bits)) > 1
-    said = [note for note in record_of(model).notes if note.startswith("Bits by budget: average_bits ")]
-    assert said[0].endswith("of at most 4")
+    """As `mixed_precision` chooses them for the folded model, then rounded by GPTQ."""
+    x, model = np.random.default_rng(0).random((32, 6, 6, 1), "float32"), small_model()
+    made = compress(model, "ptq_mixed", data=x)
+    chosen = mixed_precision(fold_batch_norms(model), x, {"average_bits": 4.0})
+    expected = {each.name: each.bits for each in chosen.choices if each.kind == "weights"}
+    assert {path: w.transform_list[0].bits for path, w in compressed_layers(made)} == expected
+    record = record_of(made)
+    assert f"Bits by budget: average_bits {chosen.costs['average_bits']:.10g} of at most 4" in record.notes
+    assert {each.method for each in record.effects} == {"clip_weights", "gptq"}
 
 
 def test_fractions_become_steps_of_the_stages_own_training() -> None:
