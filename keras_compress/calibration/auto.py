@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -195,11 +196,9 @@ class _Readers:
             return call.args[0]
         made = self._run(call)
         known = [self._values[id(t)] for t in call.node.input_tensors if id(t) in self._values]
+        exact = _outputs(made)
         for owner, values in known:
-            exact = _outputs(made)
-            self._try(
-                owner, values, lambda rounded, each=values, aim=exact: _relative(self._with(call, each, rounded), aim)
-            )
+            self._try(owner, values, partial(self._error_behind, call, values, exact), self._good)
         return made
 
     def at_outputs(self, model: keras.Model) -> None:
@@ -207,14 +206,13 @@ class _Readers:
         for tensor in graph.functional(model).outputs:
             if id(tensor) in self._values:
                 owner, values = self._values[id(tensor)]
-                self._try(owner, values, lambda rounded, exact=values: _relative([rounded], [exact]), good=0.0)
+                self._try(owner, values, partial(_error_itself, values), good=0.0)
 
-    def _with(self, call: graph.Call, values: Any, rounded: Any) -> Sequence[Any]:
+    def _error_behind(self, call: graph.Call, values: Any, exact: Sequence[Any], rounded: Any) -> float:
         args, kwargs = tree.map_structure(lambda each: rounded if each is values else each, (call.args, call.kwargs))
-        return _outputs(self._run(replace(call, args=args, kwargs=kwargs)))
+        return _relative(_outputs(self._run(replace(call, args=args, kwargs=kwargs))), exact)
 
-    def _try(self, owner: int, values: Any, error_of: Callable[[Any], float], good: float | None = None) -> None:
-        good = self._good if good is None else good
+    def _try(self, owner: int, values: Any, error_of: Callable[[Any], float], good: float) -> None:
         spec, (first, *others) = self._tried.specs[owner], self._candidates[owner]
         # Equal ranges, which are many where nothing is worth cutting, are run once.
         errors = {first.halves: error_of(_rounded(values, first, spec))}
@@ -223,6 +221,10 @@ class _Readers:
                 errors[each.halves] = error_of(_rounded(values, each, spec))
         least = errors[first.halves]
         self.errors[owner] += [errors.get(each.halves, least) for each in self._candidates[owner]]
+
+
+def _error_itself(exact: Any, rounded: Any) -> float:
+    return _relative([rounded], [exact])
 
 
 def _halves(values: Any) -> tuple[Any, Any]:
