@@ -6,107 +6,29 @@ python benchmarks/mixed_precision.py [--quick] [--seeds=0,1,2] [--nets=mobilenet
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from absl import app, flags
-from common import at_least, fashion_mnist, print_goals, write_results
-from keras import layers
+from common import at_least, fashion_mnist, once, print_goals, write_results
+from ptq_nets import EPOCHS, KEEP, TRAINED, trained
 
 import keras_compress as kc
 from keras_compress.pipelines.bit_choice import InfeasibleError
+from keras_compress.post_training.fold_batch_norms import fold_batch_norms
 
-TRAINED, EPOCHS, BATCH, SETTLED = 16_000, 3, 128, 5_120
 SAMPLES, TESTED = 512, 10_000
 WIDTHS = (2, 3, 4, 5, 6, 8)
 AVERAGE_BITS = (4.0, 3.0)
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 _QUICK = flags.DEFINE_bool("quick", False, "One seed, little data; results are not written.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Networks to train.")
-_NETS = flags.DEFINE_list("nets", ["mobilenet_v1", "xception", "mobilenet"], "Which networks, resnet too.")
+_NETS = flags.DEFINE_list(
+    "nets", ["mobilenet_v1", "xception", "mobilenet"], "Which networks, others of `ptq_nets` too."
+)
 _FILES = flags.DEFINE_bool("files", False, "Half of the int8 file, too: minutes for each network.")
-
-
-def resnet() -> keras.Model:
-    """Three residual blocks; the second half of the weights is in the last one."""
-    x = image = keras.Input((28, 28, 1))
-    x = _normed(layers.Conv2D(12, 3, padding="same", use_bias=False)(x))
-    for filters in (12, 24, 48):
-        side = layers.Conv2D(filters, 1, strides=2, padding="same", use_bias=False)(x)
-        x = _normed(layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x))
-        x = _normed(layers.Conv2D(filters, 3, padding="same", use_bias=False)(x), relu=False)
-        x = layers.ReLU()(layers.Add()([x, _normed(side, relu=False)]))
-    return _headed(image, x, "resnet")
-
-
-def mobilenet() -> keras.Model:
-    """Inverted residual blocks: expanded, depthwise, projected."""
-    x = image = keras.Input((28, 28, 1))
-    x = _normed(layers.Conv2D(12, 3, strides=2, padding="same", use_bias=False)(x))
-    for filters, strides in ((16, 1), (24, 2), (24, 1), (40, 2), (40, 1)):
-        before = x
-        x = _normed(layers.Conv2D(4 * x.shape[-1], 1, use_bias=False)(x))
-        x = _normed(layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x))
-        x = _normed(layers.Conv2D(filters, 1, use_bias=False)(x), relu=False)
-        x = layers.Add()([x, before]) if x.shape == before.shape else x
-    return _headed(image, x, "mobilenet")
-
-
-def mobilenet_v1() -> keras.Model:
-    """Depthwise and pointwise convolutions in turn, no sums."""
-    x = image = keras.Input((28, 28, 1))
-    x = _normed(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(x))
-    for filters, strides in ((24, 1), (32, 2), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1), (128, 1)):
-        x = _normed(layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x))
-        x = _normed(layers.Conv2D(filters, 1, use_bias=False)(x))
-    return _headed(image, x, "mobilenet_v1")
-
-
-def xception() -> keras.Model:
-    """Separable convolutions and pooled residual sums."""
-    x = image = keras.Input((28, 28, 1))
-    x = _normed(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(x))
-    for filters in (32, 48, 64):
-        side = _normed(layers.Conv2D(filters, 1, strides=2, padding="same", use_bias=False)(x), relu=False)
-        x = _normed(layers.SeparableConv2D(filters, 3, padding="same", use_bias=False)(x))
-        x = _normed(layers.SeparableConv2D(filters, 3, padding="same", use_bias=False)(x), relu=False)
-        x = layers.Add()([layers.MaxPooling2D(3, strides=2, padding="same")(x), side])
-    return _headed(image, x, "xception")
-
-
-def _normed(x: Any, relu: bool = True) -> Any:
-    x = layers.BatchNormalization()(x)
-    return layers.ReLU()(x) if relu else x
-
-
-def _headed(image: Any, x: Any, name: str) -> keras.Model:
-    return keras.Model(image, layers.Dense(10, name="logits")(layers.GlobalAveragePooling2D()(x)), name=name)
-
-
-NETS: dict[str, Callable[[], keras.Model]] = {
-    each.__name__: each for each in (mobilenet_v1, xception, mobilenet, resnet)
-}
-
-
-def trained(name: str, seed: int, data: Any) -> keras.Model:
-    """The network after a little training."""
-    keras.utils.set_random_seed(seed)
-    model = NETS[name]()
-    model.compile(keras.optimizers.Adam(0.003), LOSS)
-    model.fit(data.x_train[:TRAINED], data.y_train[:TRAINED], batch_size=BATCH, epochs=EPOCHS, verbose=0)
-    return settled(model, data.x_train[:SETTLED])
-
-
-def settled(model: keras.Model, x: Any) -> keras.Model:
-    """The model with statistics of BatchNormalizations as its weights have them now: so few steps leave them behind."""
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = 0.9
-    for start in range(0, len(x), BATCH):
-        model(x[start : start + BATCH], training=True)
-    return model
 
 
 def accuracy(model: keras.Model, data: Any) -> float:
@@ -116,7 +38,8 @@ def accuracy(model: keras.Model, data: Any) -> float:
 
 def rows_of(name: str, seed: int, data: Any) -> list[dict[str, Any]]:
     """Float, and each budget by each way to choose."""
-    model = trained(name, seed, data)
+    # Separable convolutions have bits of their own for each half.
+    model = fold_batch_norms(trained(name, seed, data))
     # Choices are made on images that training has not seen.
     x = data.x_train[TRAINED : TRAINED + SAMPLES]
     begin = time.process_time()
@@ -175,9 +98,11 @@ def goals_of(rows: Sequence[dict[str, Any]]) -> list[Any]:
 def main(arguments: Sequence[str]) -> None:
     data, rows = fashion_mnist(_QUICK.value), []
     seeds = list(map(int, _SEEDS.value[: 1 if _QUICK.value else None]))
+    files = "_files" if _FILES.value else ""
     for name in _NETS.value:
         for seed in seeds:
-            rows += rows_of(name, seed, data)
+            kept = Path(KEEP) / f"mixed_{name}_{seed}{files}{'_quick' if _QUICK.value else ''}.json"
+            rows += once(kept, lambda name=name, seed=seed: {"rows": rows_of(name, seed, data)})["rows"]
     goals = goals_of(rows)
     if not _QUICK.value:
         settings = {"trained": TRAINED, "epochs": EPOCHS, "samples": SAMPLES, "tested": TESTED, "widths": list(WIDTHS)}

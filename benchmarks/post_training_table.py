@@ -1,9 +1,9 @@
-"""The tables of `docs/post_training.md`, made of the results."""
+"""The tables of `docs/post_training.md` and `docs/mixed_precision.md`, made of the results."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +103,35 @@ def gptq(results: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def mixed(results: Path) -> str:
+    """Accuracy of each net by each way to choose bits, means over the seeds."""
+    rows = [row for row in _rows(results, "mixed_precision") if "accuracy" in row]
+    ways = list(dict.fromkeys(row["row"] for row in rows))
+    lines = ["| net | " + " | ".join(ways) + " |", "|---|" + "---:|" * len(ways)]
+    for net in dict.fromkeys(row["net"] for row in rows):
+        cells = [[row for row in rows if (row["net"], row["row"]) == (net, way)] for way in ways]
+        shown = (f"{100 * _mean(cell, 'accuracy'):.2f} %" if cell else "" for cell in cells)
+        lines.append(f"| {net} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def trained(results: Path) -> str:
+    """SPIQ, and level 3 beside level 2."""
+    import ptq_trained
+
+    return ptq_trained.tables(_rows(results, "ptq_trained")) + "\n"
+
+
 # Name of the place on the page -> results that it needs, and what makes it.
 TABLES = {
     "table": ("post_training", level_1),
     "int8 table": ("ptq", int8),
     "few bits table": ("ptq_few_bits", few_bits),
     "gptq table": ("ptq_few_bits", gptq),
+    "trained table": ("ptq_trained", trained),
 }
+OF_BITS = {"table": ("mixed_precision", mixed)}
+Tables = Mapping[str, tuple[str, Callable[[Path], str]]]
 
 
 def _rows(results: Path, name: str) -> list[dict[str, Any]]:
@@ -122,11 +144,11 @@ def _mean(rows: Iterable[dict[str, Any]], key: str) -> float:
     return sum(found) / len(found)
 
 
-def page(results: Path) -> str:
-    """The page with the tables of the results that are there."""
-    text = (Path(__file__).resolve().parent.parent / "docs" / "post_training.md").read_text()
-    for name, (needed, table) in TABLES.items():
-        if not (results / f"{needed}.json").is_file():
+def page(path: Path, tables: Tables, results: Path) -> str:
+    """A page with the tables of the results that are there."""
+    text = path.read_text()
+    for name, (needed, table) in tables.items():
+        if not (results / f"{needed}.json").is_file() or f"<!-- {name} -->\n" not in text:
             continue
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
         before, rest = text.split(begin)
@@ -136,4 +158,6 @@ def page(results: Path) -> str:
 
 if __name__ == "__main__":
     folder = Path(__file__).resolve().parent
-    (folder.parent / "docs" / "post_training.md").write_text(page(folder / "results"))
+    for name, tables in (("post_training", TABLES), ("mixed_precision", OF_BITS)):
+        path = folder.parent / "docs" / f"{name}.md"
+        path.write_text(page(path, tables, folder / "results"))

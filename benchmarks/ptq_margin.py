@@ -1,6 +1,6 @@
 """How far ranges from synthetic data are to be widened: distance of the outputs on images that no net was trained on.
 
-python benchmarks/ptq_margin.py [--quick] [--seeds=0] [--nets=resnet,mobilenet,densenet,xception]
+python benchmarks/ptq_margin.py [--quick] [--seeds=0,1,2] [--nets=resnet,mobilenet,densenet,xception]
 
 What is chosen by it is `SYNTHETIC_MARGIN` of `keras_compress/post_training/passes.py`: the images are the last ones of
 the training set, not those of the test set.
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from absl import app, flags
-from common import fashion_mnist, write_results
-from ptq_nets import VALIDATED, trained
+from common import fashion_mnist, once, write_results
+from ptq_nets import KEEP, VALIDATED, trained
 
 import keras_compress as kc
 from keras_compress.core.signal_to_noise import sqnr_db
@@ -28,7 +29,7 @@ from keras_compress.quantizers.activation import QuantizeActivation
 MARGINS = (1.0, 1.15, 1.25, 1.5, 1.75, 2.0, 2.5)
 INPUT_RANGE, STEPS = (0.0, 1.0), 100
 _QUICK = flags.DEFINE_bool("quick", False, "Little data; results are not written.")
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Networks to train.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Networks to train.")
 # Of a net without BatchNormalizations nothing can be made.
 _NETS = flags.DEFINE_list("nets", ["resnet", "mobilenet", "densenet", "xception"], "Which networks.")
 
@@ -63,7 +64,11 @@ def _points(model: keras.Model) -> list[tuple[str, QuantizeActivation]]:
 
 def main(arguments: Sequence[str]) -> None:
     data, seeds = fashion_mnist(_QUICK.value), list(map(int, _SEEDS.value))
-    rows = [row for seed in seeds for net in _NETS.value for row in rows_of(net, seed, data)]
+    rows = []
+    for seed in seeds:
+        for net in _NETS.value:
+            kept = Path(KEEP) / f"margin_{net}_{seed}{'_quick' if _QUICK.value else ''}.json"
+            rows += once(kept, lambda net=net, seed=seed: {"rows": rows_of(net, seed, data)})["rows"]
     means = {m: np.mean([row["output_sqnr_db"] for row in rows if row["margin"] == m]) for m in MARGINS}
     print({margin: round(float(mean), 2) for margin, mean in means.items()})
     if not _QUICK.value:

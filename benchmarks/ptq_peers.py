@@ -28,8 +28,10 @@ def converted(model: keras.Model, samples: Array) -> bytes:
 
 
 def level_2(model: keras.Model, samples: Array) -> bytes:
-    """Post-training quantization with data, then the file."""
-    return kc.convert(kc.quantize_post_training(model, samples, report=False)).content
+    """Post-training quantization with data, then the file, in which attention is several layers with ranges between."""
+    inside = any(isinstance(layer, keras.layers.MultiHeadAttention) for layer in model.layers)
+    made = kc.quantize_post_training(model, samples, report=False)
+    return kc.convert(made, representative_dataset=samples if inside else None).content
 
 
 def litert_quantizer_int8(model: keras.Model, samples: Array) -> bytes:

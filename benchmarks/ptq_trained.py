@@ -9,13 +9,15 @@ a rate for training from the start.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
 import ptq_nets
 from absl import app, flags
-from common import Goal, at_least, fashion_mnist, print_goals, write_results
+from common import Goal, at_least, fashion_mnist, once, print_goals, write_results
 from post_training import accuracy, spoilt
 
 from keras_compress.core.signal_to_noise import sqnr_db
@@ -53,7 +55,9 @@ def spiq_rows(seed: int, model: keras.Model, net: str, x: Any, data: Any) -> lis
     found = []
     for bits in (8, 4):
         for name, passes in SPIQ_ROWS:
-            made = row(model, x, data, 2, passes, activations=f"int{bits}")
+            # As the paper has it: all the way.
+            options = {"spiq": {"power": 1.0, "relu6": "auto"}}
+            made = row(model, x, data, 2, passes, activations=f"int{bits}", options=options)
             found.append({"seed": seed, "net": net, "name": name, "bits": bits, **made})
             print(found[-1], flush=True)
     return found
@@ -72,6 +76,24 @@ def trained_rows(seed: int, model: keras.Model, net: str, x: Any, data: Any, ste
             found.append({"seed": seed, "net": net, "name": name, "level": level, **made})
             print(found[-1], flush=True)
     return found
+
+
+def rows_of(seed: int, x: Any, data: Any, steps: int) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Name -> what makes its rows."""
+
+    def rows(
+        net: str, name: str, make: Callable[..., list[dict[str, Any]]], *settings: Any, scaled: bool = False
+    ) -> Any:
+        model = ptq_nets.trained(net, seed, data)
+        return {"rows": make(seed, spoilt(model, seed, None) if scaled else model, name, *settings)}
+
+    return {
+        "few": partial(rows, "xception", "xception, 200 images", trained_rows, x[:200], data, steps),
+        "scaled": partial(rows, "resnet", "resnet, channels scaled", spiq_rows, x, data, scaled=True),
+        "spiq": partial(rows, "resnet", "resnet", spiq_rows, x, data),
+        "resnet": partial(rows, "resnet", "resnet", trained_rows, x, data, steps),
+        "mobilenet": partial(rows, "mobilenet", "mobilenet", trained_rows, x, data, steps),
+    }
 
 
 def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
@@ -120,13 +142,9 @@ def main(arguments: Any) -> None:
     x = data.x_train[-SAMPLES:] if quick else data.x_train[FROM : FROM + SAMPLES]
     steps = 50 if quick else 500
     for seed in seeds:
-        resnet, mobilenet, xception = (ptq_nets.trained(n, seed, data) for n in ("resnet", "mobilenet", "xception"))
-        rows += spiq_rows(seed, spoilt(resnet, seed, None), "resnet, channels scaled", x, data)
-        rows += spiq_rows(seed, resnet, "resnet", x, data)
-        rows += spiq_rows(seed, xception, "xception", x, data)
-        rows += trained_rows(seed, resnet, "resnet", x, data, steps)
-        rows += trained_rows(seed, mobilenet, "mobilenet", x, data, steps)
-        rows += trained_rows(seed, xception, "xception, 200 images", x[:200], data, steps)
+        for name, make in rows_of(seed, x, data, steps).items():
+            kept = Path(ptq_nets.KEEP) / f"trained_{name}_{seed}{'_quick' if quick else ''}.json"
+            rows += once(kept, make)["rows"]
     goals = goals_of(rows)
     if not quick:
         print(write_results("ptq_trained", rows, goals, seeds=seeds, settings={"samples": SAMPLES}))

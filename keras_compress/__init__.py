@@ -44,6 +44,7 @@ __all__ = sorted(_NAMES)  # noqa: PLE0605 - read from the stub
 
 # What layers below look up in the registry without knowing where it is.
 for _kind, _modules in {
+    "bit_choice": ("pipelines.mixed_precision",),
     "cost": ("convert.file_bytes", "report.bit_costs", "runtime.arena", "runtime.latency", "structured.cost"),
     "entry_point": ("factorization.factorize", "post_training.quantize"),
     "file_runner": ("runtime.deployed",),

@@ -1,10 +1,11 @@
-"""The rule for each range that does the least harm to what is computed with it."""
+"""The rule for each range that does the least harm to what is computed with it, on samples that it has not seen."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from keras import tree
 from numpy.typing import NDArray
 
 from keras_compress.calibration.observer import Observer
+from keras_compress.calibration.record import Record
 from keras_compress.core import affine
 from keras_compress.core.affine import QuantSpec
 from keras_compress.core.registry import entries
@@ -23,9 +25,17 @@ from keras_compress.graph import graph
 Range = tuple[float, float]
 Array = NDArray[Any]
 # Samples that ranges are tried on, and what their values at all points may take.
-_TRIED = 64
+_TRIED = 128
 _LARGEST_BYTES = 512_000_000
+# Fewer are tried as a whole: half of them would say nothing of the others.
+_FEWEST = 16
+# Relative square error of a reader at which no other range is worth the time.
+_GOOD = 1e-3
 _FIRST = "MinMax"
+# Real inputs go further than some that were seen: the rule that cuts nothing is tried with more room, too.
+_WIDER = (1.0, 1.05, 1.1, 1.2)
+# What occurs again and again (a background, a bias) is best met exactly: ends are moved by up to so much for it.
+_MOVED = np.linspace(0.97, 1.03, 7)
 
 
 def every_rule() -> list[Observer]:
@@ -40,13 +50,25 @@ class Tried:
 
     Attributes:
         owners: `id` of a point -> number of its range: some points share one.
-        ranges: For each range, what the rules say, the first cutting nothing.
+        ranges: For each range, what the rules say of all data, in the order of `every_rule`.
         specs: For each range, its integers.
     """
 
     owners: Mapping[int, int]
     ranges: Sequence[Sequence[Range]]
     specs: Sequence[QuantSpec]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A range, and what each half of the samples is rounded with where it is judged: what the other half says."""
+
+    range: Range
+    halves: tuple[Range, Range]
+
+
+# A candidate of each range, and one for each of many of them.
+Chosen = list[_Candidate]
 
 
 def samples_to_try(model: keras.Model) -> int:
@@ -59,8 +81,12 @@ def samples_to_try(model: keras.Model) -> int:
 def best_ranges(model: keras.Model, tried: Tried, arrays: Batch, run: graph.Visitor) -> list[Range]:
     """For each range the one with which what reads it is closest to what it reads unrounded.
 
-    All points are tried in one pass: at each reader, with each range of what it reads, all else being unrounded. Where
-    the model's outputs are then closer with the ranges that cut nothing, it is those.
+    A rule is judged by the range that it finds on one half of the samples, on the other half: on the samples that it
+    has seen, to cut seems to cost nothing. The first one is tried with more room, too. Where the whole model's outputs
+    are then closer with the ranges that cut nothing, it is those. In the end the ends of each range are moved a little,
+    to where its readers are closest. A range with which a reader is within 30 dB stays, but at outputs of the model.
+
+    All points are tried in one pass: at each reader, with each range of what it reads, all else being unrounded.
 
     Args:
         model: Functional model without nested models.
@@ -70,22 +96,98 @@ def best_ranges(model: keras.Model, tried: Tried, arrays: Batch, run: graph.Visi
     """
     inputs = [tf.constant(array) for array in filled(arrays, fixed_batch(model) or 1)]
     inputs = [value[: fixed_batch(model)] if fixed_batch(model) else value for value in inputs]
-    readers = _Readers(tried, run)
-    exact = _outputs(graph.Rebuild(readers.visit).run(model, inputs, "", 0))
-    readers.at_outputs(model)
-    chosen = [ranges[int(np.argmin(errors))] for ranges, errors in zip(tried.ranges, readers.errors, strict=True)]
-    widest = [ranges[0] for ranges in tried.ranges]
-    errors = [_error_of(model, tried, each, inputs, exact, run) for each in (widest, chosen)]
-    return chosen if errors[1] < errors[0] else widest
+    trial = _Trial(model, tried, inputs, run)
+    candidates = trial.candidates()
+    chosen = trial.better(trial.best(candidates), [each[0] for each in candidates])
+    moved = trial.best([[_scaled(each, float(factor)) for factor in _from_one()] for each in chosen], good=0.0)
+    return [each.range for each in trial.better(moved, chosen)]
+
+
+def _from_one() -> list[Any]:
+    """Factors by which ends are moved, those that move least first: of equals the first is taken."""
+    return sorted(_MOVED, key=lambda factor: abs(factor - 1.0))
+
+
+def _scaled(candidate: _Candidate, factor: float) -> _Candidate:
+    def of(ends: Range) -> Range:
+        return factor * ends[0], factor * ends[1]
+
+    # What the ends are moved for is what occurs in both halves: both are rounded with them.
+    return _Candidate(of(candidate.range), (of(candidate.range), of(candidate.range)))
+
+
+class _Trial:
+    """Runs a model with the ranges that are tried."""
+
+    def __init__(self, model: keras.Model, tried: Tried, inputs: Sequence[Any], run: graph.Visitor) -> None:
+        self._model, self._tried, self._inputs, self._run = model, tried, inputs, run
+        self._exact: Sequence[Any] = ()
+
+    def candidates(self) -> list[Chosen]:
+        """Of each range, by the rules, the one that cuts nothing first."""
+        rules, records = every_rule(), self._records()
+        found = []
+        for ranges, spec, halves in zip(self._tried.ranges, self._tried.specs, records, strict=True):
+            made = []
+            for rule, whole in zip(rules, ranges, strict=True):
+                seen = [whole if each is None else rule.range(each, spec) for each in halves]
+                for factor in _WIDER if rule is rules[0] else (1.0,):
+                    ends = [(factor * low, factor * high) for low, high in (whole, seen[1], seen[0])]
+                    made.append(_Candidate(ends[0], (ends[1], ends[2])))
+            found.append(made)
+        return found
+
+    def best(self, candidates: Sequence[Chosen], good: float = _GOOD) -> Chosen:
+        """The candidate of each range with which its readers are closest to what they give unrounded."""
+        readers = _Readers(self._tried, candidates, self._run, good)
+        graph.Rebuild(readers.visit).run(self._model, list(self._inputs), "", 0)
+        readers.at_outputs(self._model)
+        return [each[int(np.argmin(errors))] for each, errors in zip(candidates, readers.errors, strict=True)]
+
+    def better(self, chosen: Chosen, other: Chosen) -> Chosen:
+        """The choice with which the model's outputs are closer to the exact ones."""
+        same = [each.halves for each in chosen] == [each.halves for each in other]
+        return other if same else min((other, chosen), key=self.error)
+
+    def error(self, chosen: Chosen) -> float:
+        """Square error of the model's outputs, relative to each output's own square."""
+
+        def visit(call: graph.Call) -> Any:
+            owner = self._tried.owners.get(id(call.operation))
+            if owner is None:
+                return self._run(call)
+            return _rounded(call.args[0], chosen[owner], self._tried.specs[owner])
+
+        return _relative(_outputs(graph.Rebuild(visit).run(self._model, list(self._inputs), "", 0)), self._exact)
+
+    def _records(self) -> list[tuple[Record | None, Record | None]]:
+        """What each half of the samples has at each range; `None` where they are too few, or have nothing finite."""
+        records = [(Record(counts=True), Record(counts=True)) for _ in self._tried.ranges]
+
+        def visit(call: graph.Call) -> Any:
+            owner = self._tried.owners.get(id(call.operation))
+            if owner is None:
+                return self._run(call)
+            for record, values in zip(records[owner], _halves(call.args[0]), strict=True):
+                _note(record, np.asarray(values, np.float32))
+            return call.args[0]
+
+        self._exact = _outputs(graph.Rebuild(visit).run(self._model, list(self._inputs), "", 0))
+        few = len(self._inputs[0]) < _FEWEST
+
+        def known(record: Record) -> Record | None:
+            return None if few or record.low > record.high else record
+
+        return [(known(first), known(second)) for first, second in records]
 
 
 class _Readers:
-    """Visitor that runs each reader of a point with all ranges that were found for it."""
+    """Visitor that runs each reader of a point with all candidates for its range."""
 
-    def __init__(self, tried: Tried, run: graph.Visitor) -> None:
-        self._tried, self._run = tried, run
+    def __init__(self, tried: Tried, candidates: Sequence[Chosen], run: graph.Visitor, good: float) -> None:
+        self._tried, self._candidates, self._run, self._good = tried, candidates, run, good
         self._values: dict[int, tuple[int, Any]] = {}
-        self.errors = [np.zeros(len(ranges)) for ranges in tried.ranges]
+        self.errors = [np.zeros(len(each)) for each in candidates]
 
     def visit(self, call: graph.Call) -> Any:
         owner = self._tried.owners.get(id(call.operation))
@@ -94,8 +196,9 @@ class _Readers:
             return call.args[0]
         made = self._run(call)
         known = [self._values[id(t)] for t in call.node.input_tensors if id(t) in self._values]
+        exact = _outputs(made)
         for owner, values in known:
-            self._try(call, owner, values, _outputs(made))
+            self._try(owner, values, partial(self._error_behind, call, values, exact), self._good)
         return made
 
     def at_outputs(self, model: keras.Model) -> None:
@@ -103,35 +206,52 @@ class _Readers:
         for tensor in graph.functional(model).outputs:
             if id(tensor) in self._values:
                 owner, values = self._values[id(tensor)]
-                spec = self._tried.specs[owner]
-                found = [_rounded(values, tried, spec) for tried in self._tried.ranges[owner]]
-                self.errors[owner] += [_relative([each], [values]) for each in found]
+                self._try(owner, values, partial(_error_itself, values), good=0.0)
 
-    def _try(self, call: graph.Call, owner: int, values: Any, exact: Sequence[Any]) -> None:
+    def _error_behind(self, call: graph.Call, values: Any, exact: Sequence[Any], rounded: Any) -> float:
+        args, kwargs = tree.map_structure(lambda each: rounded if each is values else each, (call.args, call.kwargs))
+        return _relative(_outputs(self._run(replace(call, args=args, kwargs=kwargs))), exact)
+
+    def _try(self, owner: int, values: Any, error_of: Callable[[Any], float], good: float) -> None:
+        spec, (first, *others) = self._tried.specs[owner], self._candidates[owner]
         # Equal ranges, which are many where nothing is worth cutting, are run once.
-        errors: dict[Range, float] = {}
-        for tried in self._tried.ranges[owner]:
-            if tried not in errors:
-                rounded = _rounded(values, tried, self._tried.specs[owner])
-                args, kwargs = tree.map_structure(
-                    lambda each, rounded=rounded: rounded if each is values else each, (call.args, call.kwargs)
-                )
-                made = _outputs(self._run(replace(call, args=args, kwargs=kwargs)))
-                errors[tried] = _relative(made, exact)
-        self.errors[owner] += [errors[tried] for tried in self._tried.ranges[owner]]
+        errors = {first.halves: error_of(_rounded(values, first, spec))}
+        for each in others if errors[first.halves] > good else ():
+            if each.halves not in errors:
+                errors[each.halves] = error_of(_rounded(values, each, spec))
+        least = errors[first.halves]
+        self.errors[owner] += [errors.get(each.halves, least) for each in self._candidates[owner]]
 
 
-def _error_of(
-    model: keras.Model, tried: Tried, ranges: Sequence[Range], inputs: Sequence[Any], exact: Sequence[Any], run: Any
-) -> float:
-    """Square error of the model's outputs with some ranges, relative to each output's own square."""
+def _error_itself(exact: Any, rounded: Any) -> float:
+    return _relative([rounded], [exact])
 
-    def visit(call: graph.Call) -> Any:
-        owner = tried.owners.get(id(call.operation))
-        return run(call) if owner is None else _rounded(call.args[0], ranges[owner], tried.specs[owner])
 
-    made = _outputs(graph.Rebuild(visit).run(model, list(inputs), "", 0))
-    return _relative(made, exact)
+def _halves(values: Any) -> tuple[Any, Any]:
+    half = len(values) // 2
+    return values[:half], values[half:]
+
+
+def _note(record: Record, values: Array) -> None:
+    finite = values[np.isfinite(values)]
+    if finite.size and record.histogram is not None:
+        record.add(float(finite.min()), float(finite.max()))
+        record.histogram.add(finite)
+
+
+def _rounded(values: Any, candidate: _Candidate, spec: QuantSpec) -> Any:
+    """Values on the grids of a candidate: of the first half of the samples, and of the second."""
+    if candidate.halves[0] == candidate.halves[1]:
+        return _on_grid(values, candidate.halves[0], spec)
+    pairs = zip(_halves(values), candidate.halves, strict=True)
+    return tf.concat([_on_grid(half, ends, spec) for half, ends in pairs], axis=0)
+
+
+def _on_grid(values: Any, ends: Range, spec: QuantSpec) -> Any:
+    scale, zero_point = (
+        float(each) for each in affine.affine_parameters(np.float32(ends[0]), np.float32(ends[1]), spec)
+    )
+    return affine.fake_quantize(values, scale, zero_point, spec)
 
 
 def _relative(made: Sequence[Any], exact: Sequence[Any]) -> float:
@@ -141,13 +261,6 @@ def _relative(made: Sequence[Any], exact: Sequence[Any]) -> float:
 
 def _outputs(made: Any) -> list[Any]:
     return [each for each in tree.flatten(made) if getattr(each, "dtype", None) is not None and each.dtype.is_floating]
-
-
-def _rounded(values: Any, ends: Range, spec: QuantSpec) -> Any:
-    scale, zero_point = (
-        float(each) for each in affine.affine_parameters(np.float32(ends[0]), np.float32(ends[1]), spec)
-    )
-    return affine.fake_quantize(values, scale, zero_point, spec)
 
 
 def _squares(values: Any, exact: Any) -> float:

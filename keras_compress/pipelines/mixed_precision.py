@@ -13,6 +13,7 @@ from keras_compress.convert.file_bytes import FileBytes
 from keras_compress.core.budget import Budget, Cost, Limit
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import shown, step
+from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.shown import Shown, names, text_of
 from keras_compress.graph.model import candidates
@@ -42,7 +43,9 @@ _COSTS: dict[type[Cost], str] = {
     AverageBits: "average_bits",
 }
 _KINDS = ("weights", "activations")
-# Widest that each has.
+# Bits of each item, the model with them, and its costs.
+Found = tuple[Choice, keras.Model, dict[str, float]]
+# Widest that weights and activations have.
 _WIDEST = {"weights": 8, "activations": 16}
 
 
@@ -77,8 +80,9 @@ class MixedPrecision(Shown):
         sensitivity: What the choice was made by at first.
         baselines: Way to choose -> the sum of losses, as they were measured at first, that it comes to under the same
             limits: `"milp"`, `"greedy"`, `"uniform"`; one that keeps them with no choice is left out.
-        joint: Loss of the model with all parts rounded, of the first choice and of each that was made after
-            measuring anew, see `refine`; the least is taken. Empty without.
+        joint: Loss of the model with all parts rounded: of the first choice, of one width for all where that has less,
+            and of each choice that was made after measuring anew, see `refine`. The least is taken. Empty where losses
+            are not of the whole model (`"hessian"`) and for solver `"uniform"`.
     """
 
     model: keras.Model
@@ -132,6 +136,7 @@ class MixedPrecision(Shown):
         return text_of(self.table())
 
 
+@register("bit_choice")
 @shown("mixed precision")
 @global_state_kept()
 def mixed_precision(
@@ -152,7 +157,8 @@ def mixed_precision(
 ) -> MixedPrecision:
     """Quantize a model with bits chosen layer by layer: the least sum of losses whose costs a budget allows.
 
-    Each part's loss at each width is measured alone (`sensitivity(of="bits")`); an integer program chooses.
+    Each part's loss at each width is measured alone (`sensitivity(of="bits")`); an integer program chooses. Where one
+    width for all leaves the whole model closer under the same limits, it is that.
 
     Args:
         model: Built float model.
@@ -197,11 +203,14 @@ def mixed_precision(
     files = Files(target, current_storage(weights_storage), lambda: (inputs for inputs, _ in probe.batches))
     items = _items(found, chosen, probe, weights, activations)
     plan = Plan(model, probe, items, files, limits)
-    choice, made, values = plan.within(SOLVERS[solver])
+    taken: Found = plan.within(SOLVERS[solver])
     joint: tuple[float, ...] = ()
-    if refine:
+    if method != "hessian" and solver != "uniform":
         together = Together(probe, items, Measured(probe, method, examples, 0).loss)
-        choice, made, values, joint = _refined(plan, together, (choice, made, values), SOLVERS[solver], refine)
+        taken, joint = _beside_uniform(plan, together, taken)
+        if refine:
+            taken, joint = _refined(plan, together, taken, joint, SOLVERS[solver], refine)
+    choice, made, values = taken
     return MixedPrecision(
         made,
         tuple(map(_chosen, items, choice)),
@@ -219,11 +228,23 @@ def _chosen(item: Item, bits: int) -> BitChoice:
     return BitChoice(item.name, item.kind, bits, item.losses[bits])
 
 
+def _beside_uniform(plan: Plan, together: Together, first: Found) -> tuple[Found, tuple[float, ...]]:
+    """The choice, or one width for all where that leaves the whole model closer: losses of few bits do not add up."""
+    loss, uniform = together.loss(first[0]), SOLVERS["uniform"]
+    try:
+        other = uniform(plan.items, plan.costs)
+        if other == first[0] or (found := together.loss(other)) >= loss:
+            return first, (loss,)
+        return plan.within(uniform), (loss, found)
+    except InfeasibleError:
+        return first, (loss,)
+
+
 def _refined(
-    plan: Plan, together: Together, first: tuple[Choice, keras.Model, dict[str, float]], solve: Any, times: int
-) -> tuple[Choice, keras.Model, dict[str, float], tuple[float, ...]]:
+    plan: Plan, together: Together, first: Found, joint: tuple[float, ...], solve: Any, times: int
+) -> tuple[Found, tuple[float, ...]]:
     """The best of the first choice and those made by losses measured at the best before them."""
-    best, losses = first, [together.loss(first[0])]
+    best, losses = first, list(joint)
     for _ in range(times):
         plan.items = together.around(best[0])
         made = plan.within(solve)
@@ -233,7 +254,7 @@ def _refined(
         if losses[-1] >= min(losses[:-1]):
             break
         best = made
-    return (*best, tuple(losses))
+    return best, tuple(losses)
 
 
 def _baselines(items: Sequence[Item], plan: Plan) -> dict[str, float]:

@@ -31,12 +31,14 @@ def bias_from_data(
     data: Any,
     *,
     samples: int = 512,
+    activations: bool = False,
     reference: keras.Model | None = None,
 ) -> keras.Model:
     """Add to each bias what rounding the weights took from the mean of its channel, layer by layer.
 
     `b += E[y] - E[y~]`: `y` is what the layer of the float model gives before its activation, `y~` the same with the
-    weights, not the activations, of this and all layers before it rounded, those before it being corrected already.
+    weights, not the activations unless `activations`, of this and all layers before it rounded, those before it being
+    corrected already.
     A layer without a bias whose outputs a BatchNormalization takes has its moving mean changed instead, which is the
     same for the device.
 
@@ -44,6 +46,8 @@ def bias_from_data(
         quantized: What `quantize_model` gives.
         data: Inputs without labels, see `keras_compress.data.batches.batches`.
         samples: How many of the first samples are used.
+        activations: Whether what the rounding of activations does to the mean is taken out, too: a background that no
+            level meets is off by the same everywhere.
         reference: The quantized model whose latent weights are aimed at, where they are no longer those of `quantized`.
 
     Returns:
@@ -58,7 +62,7 @@ def bias_from_data(
     data = held(quantized, data, samples)
     model = rebuild(quantized)
     set_ranges(model, data)
-    lock = Lockstep(model, quantized if reference is None else reference, data, samples, round_activations=False)
+    lock = Lockstep(model, quantized if reference is None else reference, data, samples, round_activations=activations)
     warn_of_few(lock.samples, "the correction of biases")
     norms, done = batch_norm_after(lock.flat), set()
     left: list[LayerEffect] = []

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_compress.core.budget import Budget
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
-from keras_compress.core.registry import register
+from keras_compress.core.registry import lookup, register
 from keras_compress.core.selection import Selector
 from keras_compress.core.warn import warn
 from keras_compress.data.batches import batches
@@ -28,6 +29,9 @@ from keras_compress.quantizers.model import quantize_model, weight_quantizer
 
 # Samples with which stages are compared.
 COMPARED = 16
+# Decibels that channels left on their scales keep them: of nets that scaling cures it makes 28 to 31.
+ENOUGH = 30.0
+Quantize = Callable[[keras.Model], keras.Model]
 
 
 @register("entry_point")
@@ -46,6 +50,7 @@ def quantize_post_training(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     input_range: Sequence[float] | None = None,
     teacher: keras.Model | None = None,
+    budget: Budget | Mapping[Any, float] | None = None,
     report: bool = True,
     seed: int = 0,
     filters: Selector | None = None,
@@ -60,9 +65,10 @@ def quantize_post_training(
     the biases (`bias_from_statistics`).
 
     Level 2 takes data without labels. Ranges are those with which what reads a tensor changes least (`with_ranges`);
-    weights of 8 bits are rounded to the nearest, and their mean error goes into the biases (`bias_from_data`); of fewer
-    bits steps cut tails (`clip_weights`), and the rounding is learned, block by block (`brecq`), in minutes; of `PWLQ`
-    the breakpoints are fitted. `gptq`, in seconds, and `adaround` are run where they are named.
+    with weights of 8 bits, channels are scaled half of the way to one range of activations (`spiq`), weights rounded to
+    the nearest, and what rounding takes from the means goes into the biases (`bias_from_data`); of fewer bits steps cut
+    tails (`clip_weights`), and the rounding is learned, block by block (`brecq`), in minutes; of `PWLQ` the breakpoints
+    are fitted. `gptq`, in seconds, and `adaround` are run where they are named.
 
     Level 3 does the same, and then trains what came of it to give what the float model gives (`fine_tune`), again
     without labels. Samples that are held out tell whether that is better; otherwise it is level 2's model that is
@@ -80,6 +86,9 @@ def quantize_post_training(
         input_range: Lowest and highest value of the inputs, `(0.0, 1.0)`: the range of the points at inputs, and what
             synthetic data keep to.
         teacher: What level 3 learns from: a model with the same inputs and outputs, by default `model` itself.
+        budget: Bits of weights layer by layer, in place of `weights`: what `mixed_precision` chooses on the same data
+            under these limits (`{"average_bits": 4}`), for the model as the passes before `quantize_model` leave it;
+            `rules` come after it.
         report: Compare the layers with those of the float model after each pass, on 16 samples; `summary` shows it.
         seed: Of synthetic data, and of the draws of learned rounding and of training.
 
@@ -87,28 +96,31 @@ def quantize_post_training(
         A model as `quantize_model` makes it, to be converted, verified, saved, or trained further; see `summary`.
 
     Raises:
-        ValueError: For another level, levels 2 and 3 without data, a teacher for another level than 3, unknown passes
-            or options, a quantized model, or what `quantize_model` refuses.
+        ValueError: For another level, levels 2 and 3 without data, a teacher for another level than 3, a budget without
+            data or beside `weights`, unknown passes or options, a quantized model, or what `quantize_model` and
+            `mixed_precision` refuse.
     """
     number = _level(level, data)
     _check_options(options or {})
     _check_teacher(teacher, number)
+    _check_budget(budget, data, weights)
     refuse_quantized(model)
     ends = None if input_range is None else _ends(input_range)
-    situation = Situation(model, None, options or {}, ends, weight_quantizer(weights, per_channel), seed, teacher)
-    run = chosen(number, situation, passes)
+    quantizer = weight_quantizer(weights, per_channel)
+    situation = Situation(model, None, options or {}, ends, quantizer, seed, teacher, mixed=budget is not None)
     situation.data = held(model, data)
+    run = chosen(number, situation, passes)
     settings = {"weights": weights, "per_channel": per_channel, "grid": grid, "filters": filters, "rules": rules}
     whole = {**settings, "activations": activations, "other_activations": other_activations, "strict": strict}
     quantize = partial(_quantized, ends=ends, settings=whole)
-    work = _Work(run, situation, report, passes is not None, settings)
+    work = _Work(run, situation, report, passes is not None, settings, quantize)
     with ProgressLine("quantizing", len(run) + 1) as work.line:
-        plain = work.passed(model, quantized=False)
-        if passes is None:
-            plain = work.better(model, plain, quantize)
-        work.reference = plain
-        situation.reference = quantize(plain)
-        made = work.passed(situation.reference, quantized=True)
+        plain = work.plain(model)
+        if budget is not None:
+            found = lookup("bit_choice", "mixed_precision")(plain, situation.data, budget, filters=filters)
+            plain = carry(plain, record_of(plain).noted(_note_of(found)))
+            work.quantize = partial(_quantized, ends=ends, settings={**whole, "rules": [*found.rules, *(rules or ())]})
+        made = work.quantized(plain)
     return _with_report(made, work.stages)
 
 
@@ -127,6 +139,22 @@ def _check_teacher(teacher: Any, level: int) -> None:
         raise ValueError(f"Expected `teacher` for level 3 alone, which trains. Received: a teacher for level {level}")
     if teacher is not None and not isinstance(teacher, keras.Model):
         raise TypeError(f"Expected a keras.Model for `teacher`. Received: {type(teacher).__name__}")
+
+
+def _check_budget(budget: Any, data: Any, weights: Any) -> None:
+    if budget is not None and (data is None or weights != "int8"):
+        raise ValueError(
+            "Expected `data` beside `budget`, which decides on the bits of weights, and no `weights`. "
+            f"Received: {'no data' if data is None else f'{weights=}'}, {budget=}"
+        )
+
+
+def _note_of(found: Any) -> str:
+    """What a budget came to."""
+    costs = ", ".join(
+        f"{name} {value:,.10g} of at most {found.limits[name]:,.10g}" for name, value in found.costs.items()
+    )
+    return f"Bits by budget: {costs}"
 
 
 def _check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
@@ -168,6 +196,26 @@ def _set_input_ranges(model: keras.Model, ends: tuple[float, float] | None) -> N
                 point.quantizer.set_range(*ends)
 
 
+def _said_of(model: keras.Model, each: Pass) -> str | None:
+    """Why a pass was left out."""
+    return next((note for note in record_of(model).notes if note.startswith(f"Left out: {each.name}:")), None)
+
+
+def _left_as_it_is(model: keras.Model, passes: Sequence[Pass], why: str) -> keras.Model:
+    note = f"Left out: {' and '.join(each.name for each in passes)}: {why}"
+    return carry(model, record_of(model).noted(note))
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A plain model, how it is quantized, what that gives, and the same with ranges."""
+
+    plain: keras.Model
+    quantize: Quantize
+    reference: keras.Model
+    made: keras.Model
+
+
 class _Work:
     """Runs passes, and collects what each of them changed.
 
@@ -177,73 +225,94 @@ class _Work:
         report: Whether to compare layers after each.
         named: Whether the user named them: one that finds nothing to do raises then.
         settings: Those of `quantize_model` for weights.
+        quantize: `quantize_model` with all settings.
     """
 
     def __init__(
-        self, run: Sequence[Pass], situation: Situation, report: bool, named: bool, settings: Mapping[str, Any]
+        self,
+        run: Sequence[Pass],
+        situation: Situation,
+        report: bool,
+        named: bool,
+        settings: Mapping[str, Any],
+        quantize: Quantize,
     ) -> None:
         self._run = run
         self._situation = situation
         self._report = report
         self._named = named
         self._settings = settings
+        self.quantize = quantize
+        self._begun: _Begun | None = None
         self._data: list[Any] | None = None
         self.line = ProgressLine("quantizing")
         self.reference: keras.Model | None = None
         self.stages: list[Stage] = []
 
-    def passed(self, model: keras.Model, quantized: bool) -> keras.Model:
-        """The model after the passes before, or behind, `quantize_model`."""
-        if not quantized:
-            self._compare("as it was", model)
-        for each in self._run:
-            if each.quantized == quantized:
-                self.line.step(each.name)
-                before, model = model, self._after(each, model)
-                if model is not before:
-                    self._compare(each.name, model)
-                self.line.advance()
+    def plain(self, model: keras.Model) -> keras.Model:
+        """The model after the passes before `quantize_model`; where none are named, on the scales that are better."""
+        self._compare("as it was", model)
+        first = [each for each in self._run if not each.quantized]
+        scaling = [each for each in first if each.scales]
+        if self._named or not scaling or not self._samples():
+            return self.passed(model, first)
+        left = self.passed(model, [each for each in first if not each.scales])
+        before = self._figure(left)
+        if before >= ENOUGH:
+            return _left_as_it_is(left, scaling, f"outputs on {COMPARED} samples have {before:.1f} dB as they are")
+        begun, stages, self.reference = self._begun, list(self.stages), None
+        scaled = self.passed(left, scaling)
+        idle = {each.name: note for each in scaling if (note := _said_of(scaled, each)) is not None}
+        changed = [each for each in scaling if each.name not in idle]
+        with warnings.catch_warnings():
+            # Said of it as it is.
+            warnings.simplefilter("ignore")
+            if not changed or before <= (after := self._figure(scaled)):
+                return scaled
+        self.stages, self._begun = stages, begun
+        left = carry(left, record_of(left).noted(*idle.values()))
+        found = f"outputs on {COMPARED} samples have {before:.1f} dB without, {after:.1f} dB with it"
+        return _left_as_it_is(left, changed, found)
+
+    def quantized(self, plain: keras.Model) -> keras.Model:
+        """A plain model that is quantized, after the passes behind that."""
+        begun = self._with_ranges(plain)
+        self._situation.reference = begun.reference
+        # Notes that came since then.
+        made = carry(begun.made, record_of(begun.made).noted(*record_of(plain).notes))
+        return self.passed(made, [each for each in self._run if each.quantized and not each.ranges])
+
+    def _with_ranges(self, plain: keras.Model) -> _Begun:
+        """A plain model that is quantized, after the passes that set ranges: they come first."""
+        self.reference = plain
+        if self._begun is None or self._begun.plain is not plain or self._begun.quantize is not self.quantize:
+            run = [each for each in self._run if each.ranges]
+            self.stages = [stage for stage in self.stages if stage.name not in {each.name for each in run}]
+            reference = self.quantize(plain)
+            self._begun = _Begun(plain, self.quantize, reference, self.passed(reference, run))
+        return self._begun
+
+    def passed(self, model: keras.Model, run: Sequence[Pass]) -> keras.Model:
+        """The model after some passes."""
+        for each in run:
+            self.line.step(each.name)
+            before, model = model, self._after(each, model)
+            if model is not before:
+                self._compare(each.name, model)
+            self.line.advance()
         return model
 
-    def _after(self, each: Pass, model: keras.Model, situation: Situation | None = None) -> keras.Model:
+    def _after(self, each: Pass, model: keras.Model) -> keras.Model:
         try:
-            return each.run(model, situation or self._situation, **self._situation.options.get(each.name, {}))
+            return each.run(model, self._situation, **self._situation.options.get(each.name, {}))
         except NotApplicable as error:
             if self._named:
                 raise
             return carry(model, record_of(model).noted(f"Left out: {each.name}: {error}"))
 
-    def better(
-        self, model: keras.Model, scaled: keras.Model, quantize: Callable[[keras.Model], keras.Model]
-    ) -> keras.Model:
-        """Of a model with channels scaled and without, the one whose quantized outputs are nearer to the float ones."""
-        self.line.step("comparing")
-        notes = record_of(scaled).notes
-        scaling = [each.name for each in self._run if each.scales]
-        changed = [name for name in scaling if not any(note.startswith(f"Left out: {name}:") for note in notes)]
-        if not changed or not self._samples() or not graph.is_graph(model):
-            return scaled
-        left = model
-        for each in self._run:
-            if not each.quantized and not each.scales:
-                left = self._after(each, left)
-        figures = [self._figure(each, quantize) for each in (left, scaled)]
-        if figures[0] <= figures[1]:
-            return scaled
-        found = f"outputs on {COMPARED} samples have {figures[0]:.1f} dB without, {figures[1]:.1f} dB with it"
-        note = f"Left out: {' and '.join(changed)}: {found}"
-        self.stages = [stage for stage in self.stages if stage.name not in changed]
-        return carry(left, record_of(left).noted(note))
-
-    def _figure(self, plain: keras.Model, quantize: Callable[[keras.Model], keras.Model]) -> float:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            made = quantize(plain)
-            few = replace(self._situation, data=self._samples()) if self._situation.data is not None else None
-            for each in self._run:
-                if each.ranges:
-                    made = self._after(each, made, few)
-            found = compare_layers(self._situation.trained, made, self._samples()).output_sqnr_db
+    def _figure(self, plain: keras.Model) -> float:
+        """Signal to noise of the outputs of a plain model that is quantized, on a few samples."""
+        found = compare_layers(self._situation.trained, self._with_ranges(plain).made, self._samples()).output_sqnr_db
         return -np.inf if found is None else found
 
     def _compare(self, name: str, model: keras.Model) -> None:

@@ -30,7 +30,13 @@ MOST = 32.0
 
 @global_state_kept()
 def spiq(
-    model: keras.Model, data: Any = None, *, sigmas: float = MOST_SIGMAS, most: float = MOST, relu6: str = "auto"
+    model: keras.Model,
+    data: Any = None,
+    *,
+    sigmas: float = MOST_SIGMAS,
+    most: float = MOST,
+    power: float = 1.0,
+    relu6: str = "auto",
 ) -> keras.Model:
     """The same function with channels scaled so that all that a layer reads have the range of the largest.
 
@@ -49,6 +55,8 @@ def spiq(
             `|beta| + sigmas * gamma`, cut by the activation.
         sigmas: How many standard deviations from its mean the range of a channel ends, > 0; without data.
         most: The largest factor for a channel, >= 1.
+        power: Of the factors, above 0 and at most 1: with 1/2 a channel goes half of the way, in bits. It is then cut
+            where it goes further than it did in the data only if it goes much further, and weights lose less.
         relu6: What to do with ReLUs that have a ceiling; see `equalize`.
 
     Returns:
@@ -59,15 +67,18 @@ def spiq(
             known, or one without a channel that could be scaled (`NotApplicable`), with the reasons.
 
     **Reference**: Yvinec, Dapogny, Cord and Bailly, "SPIQ: Data-Free Per-Channel Static Input Quantization" (2023).
-    **Deviations**: folded into weights and biases alone; factors are bounded by `most`; ranges from data, too.
+    **Deviations**: folded into weights and biases alone; factors are bounded by `most`; ranges from data, too; `power`,
+    which is alpha of Xiao et al., "SmoothQuant" (2023), for activations alone.
     """
     if not sigmas > 0.0:
         raise ValueError(f"Expected `sigmas` > 0. Received: sigmas={sigmas}")
     if not most >= 1.0:
         raise ValueError(f"Expected `most` >= 1. Received: most={most}")
+    if not 0.0 < power <= 1.0:
+        raise ValueError(f"Expected `power` above 0 and at most 1. Received: power={power}")
     model, walk = scalable(model, relu6)
     peaks = _from_statistics(model, sigmas) if data is None else _from_data(model, data)
-    factors = _factors(walk, peaks, most)
+    factors = _factors(walk, peaks, most) ** power
     if np.all(factors == 1.0):
         raise none_scalable(model, walk)
     effects = [_effect(side, walk, factors, peaks) for side in _readers(walk)]

@@ -162,9 +162,24 @@ def test_losses_measured_where_the_others_are_rounded_are_differences_of_the_who
     assert min(found.joint) == pytest.approx(((made - real) ** 2).sum() / (real**2).sum(), rel=1e-3)
     plain = kc.mixed_precision(model, X, budget, weights=(2, 4, 8), sensitivity=found.sensitivity)
     first = ((np.array(plain.model(X)) - real) ** 2).sum() / (real**2).sum()
-    assert found.joint[0] == pytest.approx(first, rel=1e-3)
+    assert min(plain.joint) == pytest.approx(first, rel=1e-3)
+    assert found.joint[: len(plain.joint)] == pytest.approx(plain.joint, rel=1e-3)
     assert min(found.joint) <= found.joint[0]
     assert found.costs["average_bits"] <= 4.5
+
+
+def test_one_width_for_all_is_taken_where_the_choice_is_further_off(measured) -> None:
+    """By losses that are said to be of one small layer alone, it gets 8 bits, and most weights 2."""
+    wrong = replace(
+        measured,
+        groups=tuple(
+            replace(each, values=(0.0, 0.1, 60.0) if each.name == "hidden" else (50.0, 50.1, 60.0))
+            for each in measured.groups
+        ),
+    )
+    found = kc.mixed_precision(net(), X, {"average_bits": 4.0}, sensitivity=wrong)
+    assert {each.bits for each in found.choices if each.kind == "weights"} == {4}
+    assert found.joint[1] < found.joint[0]
 
 
 def test_16_bits_beside_8_where_they_pay() -> None:

@@ -33,6 +33,15 @@ def test_the_bias_takes_the_mean_error_before_the_activation(activation: str | N
     np.testing.assert_array_equal(quantized.get_layer("dense").layer.bias, [0.0])
 
 
+@pytest.mark.parametrize(("activations", "expected"), [(False, 0.0), (True, 0.8)])
+def test_what_rounded_activations_take_from_the_mean(activations: bool, expected: float) -> None:
+    """Steps of 1 from 0 to 255: a background of 3.4 is 3, times 2 off by 0.8; the weights are exact."""
+    quantized = kc.quantize_model(dense([[7.0], [2.0]]), weights="int4", activations="int8")
+    data = np.array([[0.0, 3.4], [255.0, 3.4]] * 10, np.float32)
+    corrected = bias_from_data(quantized, data, activations=activations)
+    np.testing.assert_allclose(corrected.get_layer("dense").layer.bias, [expected], atol=1e-4)
+
+
 def test_later_layers_see_the_corrected_ones(tiny: Tiny) -> None:
     """With everything corrected, the mean of each output channel is the float model's."""
     model, values = tiny

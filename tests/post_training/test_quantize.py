@@ -18,6 +18,7 @@ from keras_compress.post_training.equalize import equalize
 from keras_compress.post_training.record import NotApplicable
 from keras_compress.quantizers.activation import QuantizeActivation
 
+METHOD = "bias_from_data"
 RANGES = ("fold_batch_norms", "ranges_from_statistics", "synthetic_data")
 # Enough to fill in ranges with.
 FEW = {"synthetic_data": {"steps": 10, "samples": 8}}
@@ -119,8 +120,9 @@ def test_level_2_takes_ranges_and_biases_from_data(capsys: pytest.CaptureFixture
     assert quality(model, made) > 25.0
     found = kc.summary(made)
     names = [stage.name for stage in found.passes.stages]
-    assert names[-2:] == ["with_ranges", "bias_from_data"]
-    assert [each.layer for each in found.passes.effects] == ["a", "b", "c", "logits"]
+    assert names == ["as it was", "fold_batch_norms", "spiq", "with_ranges", METHOD]
+    effects = {method: [e.layer for e in found.passes.effects if e.method == method] for method in ("spiq", METHOD)}
+    assert effects == {"spiq": ["b", "c", "logits"], METHOD: ["a", "b", "c", "logits"]}
     assert "Post-training: Bias corrected on 32 samples: 4 layers." in capsys.readouterr().out
     same = kc.quantize_post_training(model, iter([images()[:16], images()[16:32]]), level=2, report=False)
     np.testing.assert_array_equal(outputs(made, images()), outputs(same, images()))

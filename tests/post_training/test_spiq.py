@@ -38,6 +38,15 @@ def test_the_papers_equations() -> None:
     np.testing.assert_array_equal(np.rint(folded / (8 / 127)), np.rint(values / (np.array([8.0, 2.0, 8.0]) / 127)))
 
 
+def test_half_of_the_way() -> None:
+    """f = 1/4 to the power of 1/2."""
+    kernel, _, reader, _ = spiq(chain(), np.array([[2.0, 0.5], [1.0, 0.0]], np.float32), power=0.5).get_weights()
+    np.testing.assert_allclose(kernel, [[4.0, 2.0, -1.0], [0.0, -2.0, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(reader, [[1.0, -2.0], [1.5, 2.5], [7.0, 7.0]], rtol=1e-6)
+    with pytest.raises(ValueError, match="Expected `power` above 0 and at most 1. Received: power=0"):
+        spiq(chain(), power=0)
+
+
 def test_ranges_of_statistics() -> None:
     """|beta| + 6 gamma behind a ReLU of (0, 1), (-1, 2), (5, 0.5) is 6, 11, 8."""
     norm = layers.BatchNormalization(epsilon=0.0)

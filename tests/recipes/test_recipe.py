@@ -13,13 +13,17 @@ import pytest
 
 from keras_compress.graph.finite import finite_training
 from keras_compress.graph.model import compressed_layers
+from keras_compress.pipelines.mixed_precision import mixed_precision
+from keras_compress.post_training.fold_batch_norms import fold_batch_norms
+from keras_compress.post_training.record import record_of
 from keras_compress.pruning.pruner import Pruner
 from keras_compress.recipes.recipe import Recipe, Stage, compress
 
 RECIPES = [
     "bwn", "channels_pcqat", "cluster", "cluster_per_channel", "cqat", "deep_compression", "dorefa_w2a2", "low_rank",
     "pact_w4a4", "pcqat", "pqat", "prune", "prune_2_4", "prune_block", "prune_channels", "prune_global", "ptq",
-    "ptq_data_free", "ptq_fine_tuned", "qat", "qat_taught", "qat_w4a8", "soft_channels", "ttq", "twn", "xnor",
+    "ptq_data_free", "ptq_fine_tuned", "ptq_mixed", "qat", "qat_taught", "qat_w4a8", "soft_channels", "ttq", "twn",
+    "xnor",
 ]  # fmt: skip
 
 
@@ -87,7 +91,7 @@ def test_packaged_recipe_applies_and_trains(name: str) -> None:
 
     # What is masked while a stage trains is nothing before.
     fit = (lambda trained, stage: losses(trained, stage.epochs)) if name == "soft_channels" else None
-    data = x if name == "ptq_fine_tuned" else None
+    data = x if name in ("ptq_fine_tuned", "ptq_mixed") else None
     model = compress(original, name, steps_per_epoch=2, fit=fit, data=data)
     first, second = losses(model, 2)
     assert first != second
@@ -114,6 +118,18 @@ def test_first_and_last_layer_keep_8_bits() -> None:
     model = compress(small_model(), "qat_w4a8")
     bits = {path: wrapper.transform_list[0].bits for path, wrapper in compressed_layers(model)}
     assert bits == {"conv": 8, "hidden": 4, "logits": 8}
+
+
+def test_bits_are_chosen_layer_by_layer_from_data() -> None:
+    """As `mixed_precision` chooses them for the folded model, then rounded by GPTQ."""
+    x, model = np.random.default_rng(0).random((32, 6, 6, 1), "float32"), small_model()
+    made = compress(model, "ptq_mixed", data=x)
+    chosen = mixed_precision(fold_batch_norms(model), x, {"average_bits": 4.0})
+    expected = {each.name: each.bits for each in chosen.choices if each.kind == "weights"}
+    assert {path: w.transform_list[0].bits for path, w in compressed_layers(made)} == expected
+    record = record_of(made)
+    assert f"Bits by budget: average_bits {chosen.costs['average_bits']:.10g} of at most 4" in record.notes
+    assert {each.layer for each in record.effects if each.method == "gptq"} == set(expected)
 
 
 def test_fractions_become_steps_of_the_stages_own_training() -> None:
