@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,21 +192,28 @@ def _legacy(place: dict[str, Any], layer: dict[str, Any], config: dict[str, Any]
 
 
 def _rename(config: dict[str, Any], names: dict[str, str]) -> None:
-    """Let the calls of a graph name the layers themselves, not their wrappers."""
+    """Let the calls of a graph name the layers themselves, not their wrappers, as Keras 3's reader counts calls.
 
-    def renamed(value: Any) -> Any:
+    In Keras 2 a model has one call more, that of its own graph. Keras 3 allows for it at the ends of a graph only, and
+    not for a Sequential.
+    """
+    kinds = {entry["name"]: entry["class_name"] for entry in config["layers"] if entry["class_name"] in GRAPHS}
+
+    def renamed(value: Any, models: Collection[str]) -> Any:
         if isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int):
-            return [names.get(value[0], value[0]), *map(renamed, value[1:])]
+            name, call, *rest = value
+            call -= name in models
+            return [names.get(name, name), call, *(renamed(each, models) for each in rest)]
         if isinstance(value, list):
-            return [renamed(each) for each in value]
-        return {key: renamed(each) for key, each in value.items()} if isinstance(value, dict) else value
+            return [renamed(each, models) for each in value]
+        return {key: renamed(each, models) for key, each in value.items()} if isinstance(value, dict) else value
 
     for entry in config["layers"]:
         if "inbound_nodes" in entry:
-            entry["inbound_nodes"] = renamed(entry["inbound_nodes"])
+            entry["inbound_nodes"] = renamed(entry["inbound_nodes"], kinds)
     for key in ("input_layers", "output_layers"):
         if key in config:
-            ends = renamed(config[key])
+            ends = renamed(config[key], [name for name, kind in kinds.items() if kind == "Sequential"])
             # Keras 3 would take a list of one for a list.
             config[key] = ends[0] if len(ends) == 1 and isinstance(ends[0], list) else ends
 

@@ -96,8 +96,7 @@ def test_each_weight_has_the_transforms_of_its_kind(kind: str, taken: dict[str, 
     paths = ("steps", "digit") if kind == "pruned_blocks" else ("conv", "hidden")
     for path, expected in zip(paths, TRANSFORMS[kind]):
         for _, listed in found[path].items():
-            # A QAT weight may have zeros that are kept, too: of inputs that are always 0 it has no gradient.
-            assert tuple(type(each).__name__ for each in listed)[-len(expected) :] == expected
+            assert tuple(type(each).__name__ for each in listed) == expected
 
 
 def test_masks_schedule_and_step_are_those_of_the_file(models: Path, taken: dict[str, keras.Model]) -> None:
@@ -155,7 +154,9 @@ def test_training_goes_on_and_keeps_zeros_and_clusters(taken: dict[str, keras.Mo
     model.fit(OUTPUTS["x"], OUTPUTS["pcqat"].argmax(axis=1), batch_size=8, verbose=0)
     after = np.asarray(wrappers(model)["hidden"].weight("kernel"))
     assert np.abs(after - before).max() > 1e-3
-    np.testing.assert_array_equal(after == 0, before == 0)
+    # Others may round to 0 now.
+    assert (before == 0).mean() > 0.7
+    assert not after[before == 0].any()
     assert len(np.unique(after)) <= 8
 
 
