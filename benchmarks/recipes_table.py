@@ -40,9 +40,7 @@ def _about(recorded: dict[str, Any]) -> str:
         f"trained for {settings['epochs']} epochs; one seed), each recipe as it is packaged, on an "
         f"{recorded['machine']['cpu']}. The float file has {before['raw_bytes']:,} bytes ({before['gzip_bytes']:,} "
         f"zipped) and {100 * before['accuracy']:.1f} % of 10,000 test images. *Points*: how much the file's accuracy "
-        "on its runtime is above that. The float model was trained to the end of a falling rate; recipes train on at "
-        "rates of their own, on few images, so that 8 bits after training lose the least here, and training pays where "
-        "zeros and few bits are to be learned. *Smaller*, *zipped*: how often the file, and the zipped file, goes into "
+        "on its runtime is above that. *Smaller*, *zipped*: how often the file, and the zipped file, goes into "
         "the float one; in so small a net names and scales take some kilobytes, so larger ones shrink further. "
         "Latencies are in no column: `keras-compress measure` shows those of your model on your machine."
     )

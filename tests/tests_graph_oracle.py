@@ -92,7 +92,9 @@ def _varies(values: Array) -> bool:
 
 def predicted(model: keras.Model, x: Mapping[str, Array]) -> list[Array]:
     """Outputs of a Keras model, in its order."""
-    found = model([x[tensor.name] for tensor in model.inputs] if len(x) > 1 else next(iter(x.values())))
+    values = [x[tensor.name] for tensor in model.inputs] if len(x) > 1 else next(iter(x.values()))
+    # Said, as Keras's layers for images train by default, and layers behind them follow: BatchNormalization, too.
+    found = model(values, training=False)
     return [np.asarray(tensor) for tensor in keras.tree.flatten(found)]
 
 
