@@ -11,9 +11,7 @@ FOLDER = Path(__file__).parent.parent
 RESULTS = FOLDER / "benchmarks" / "results"
 
 
-@pytest.mark.parametrize(
-    "name", ["structured", "deep_compression", "recurrent", "post_training", "distillation", "recipes"]
-)
+@pytest.mark.parametrize("name", ["structured", "deep_compression", "recurrent", "distillation", "recipes"])
 def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (RESULTS / f"{name}.json").is_file():
         pytest.skip("no checkout around these tests")
@@ -21,6 +19,16 @@ def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPa
     table = importlib.import_module(f"{name}_table")
     made = "recipes_measured" if name == "recipes" else name
     assert (FOLDER / "docs" / f"{made}.md").read_text() == table.page(RESULTS)
+
+
+@pytest.mark.parametrize(("name", "tables"), [("post_training", "TABLES"), ("mixed_precision", "OF_BITS")])
+def test_tables_within_a_page_are_made_of_the_results(name: str, tables: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (RESULTS / "post_training.json").is_file():
+        pytest.skip("no checkout around these tests")
+    monkeypatch.syspath_prepend(str(FOLDER / "benchmarks"))
+    table = importlib.import_module("post_training_table")
+    path = FOLDER / "docs" / f"{name}.md"
+    assert path.read_text() == table.page(path, getattr(table, tables), RESULTS)
 
 
 def test_the_table_of_waiting_is_made_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "compress",
         "quantize",
         "factorize",
+        "from_tfmot",
         "convert",
         "measure",
         "verify",
@@ -117,7 +118,7 @@ def test_examples_are_accepted(name: str) -> None:
     ("arguments", "message"),
     [
         ([], ""),
-        (["train"], "Expected a command out of demo, compress, quantize, factorize, convert, "),
+        (["train"], "Expected a command out of demo, compress, quantize, factorize, from_tfmot, convert, "),
         (["demo", "--dataset=mnist"], "flag --dataset=mnist: value should be one of <digits|fashion_mnist>"),
         (["demo", "--sede=3"], "Unknown command line flag 'sede'"),
         (["demo", "--seed=-1"], "flag --seed=-1"),
@@ -275,8 +276,8 @@ def test_measure_shows_both_models(files: Path, capsys: pytest.CaptureFixture[st
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line.split() for line in lines if line.startswith(" ") and ".tflite" in line}
     assert set(rows) == {"int8.tflite", "float.tflite"}
-    assert float(rows["float.tflite"][1]) > 80
-    assert float(rows["int8.tflite"][1]) > 80
+    assert float(rows["float.tflite"][2]) > 80
+    assert float(rows["int8.tflite"][2]) > 80
     assert sum("50 runs, 1 thread, XNNPACK" in line for line in lines) == 2
 
 
@@ -311,7 +312,7 @@ def test_json_of_every_command_that_measures(files: Path, tmp_path: Path, capsys
     assert document(capsys, "estimate", file, "--target=cortex_m")["macs"] == 64 * 24 + 24 * 10
     out = f"--out={tmp_path}/m.tflite"
     assert document(capsys, "convert", f"--model={files}/model.keras", "--mode=float32", out)["mode"] == "float32"
-    assert len(document(capsys, "recipes")) == 26
+    assert len(document(capsys, "recipes")) == 27
 
 
 def test_max_drop_is_an_exit_code(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,9 @@ def test_a_target_that_is_none(net: keras.Model, given: str, meant: str) -> None
         kc.convert(net, given)
     with pytest.raises(ValueError, match="Received: target=None$"):
         kc.convert(net, None, mode="int4")
-    with pytest.raises(ValueError, match=r"target out of litert, tflm .* Received: target='tflite' \(.*'litert'\?\)"):
+    with pytest.raises(
+        ValueError, match=r"target out of litert, litert_web, tflm .* Received: target='tflite' \(.*'litert'\?\)"
+    ):
         kc.measure(b"", target="tflite")
     with pytest.raises(ValueError, match=r"target='cortexm' \(did you mean 'cortex_m'\?\)"):
         kc.estimate(b"", "cortexm")

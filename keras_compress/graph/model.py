@@ -24,6 +24,7 @@ from keras_compress.graph.configuration import configuration
 from keras_compress.graph.finite import check_finite
 from keras_compress.graph.initial_values import made_with_values
 from keras_compress.graph.lora import check_no_lora
+from keras_compress.graph.tfmot_ways import check_not_of_tfmot, declared_for_tfmot
 
 TransformFactory = Callable[[str, Compressed, Slot, dict[str, Any]], Sequence[WeightTransform]]
 
@@ -35,19 +36,7 @@ def check_model(model: Any) -> None:
         TypeError: For anything but a Keras 3 model.
         ValueError: For another backend, an unbuilt model, one that Keras quantized, or `channels_first`.
     """
-    if type(model).__module__.startswith(("tf_keras", "tensorflow.python.keras")):
-        raise TypeError(
-            "Expected a Keras 3 model. Received: a tf_keras (Keras 2) model; `kc.from_tfmot(model)` makes it one, with "
-            "tfmot's wrappers or without. Then unset TF_USE_LEGACY_KERAS."
-        )
-    if isinstance(model, (list, tuple)) or (
-        isinstance(model, keras.layers.Layer) and not isinstance(model, keras.Model)
-    ):
-        raise TypeError(
-            "Expected a keras.Model; which of its layers are meant is said by name or class, "
-            '`filters=["conv_1", "class:Dense"]`. '
-            f"Received: {type(model).__name__} {getattr(model, 'name', '')}".rstrip()
-        )
+    check_not_of_tfmot(model)
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected a keras.Model. Received: {model!r} of type {type(model).__name__}")
     if keras.backend.backend() != "tensorflow":
@@ -60,7 +49,7 @@ def check_model(model: Any) -> None:
             f"Expected a built model: call it on data, or give it an `Input`. Received: {model.name!r}, not built."
         )
     for path, layer in graph.walk(model):
-        if told := _declared_for_tfmot(layer):
+        if told := declared_for_tfmot(layer):
             raise ValueError(f"Expected layers that declare their weights to this library. Received: {path!r}, {told}")
         if getattr(layer, "quantization_mode", None):
             raise ValueError(
@@ -72,19 +61,6 @@ def check_model(model: Any) -> None:
                 "Expected `data_format='channels_last'`, the layout of TFLite: rebuild the layer with it and copy the "
                 f"weights. Received: layer {path!r} with 'channels_first'"
             )
-
-
-def _declared_for_tfmot(layer: keras.layers.Layer) -> str | None:
-    """What to write for a method by which a user's layer tells tfmot its weights; `None` where it has none."""
-    if hasattr(layer, "get_compressible_weights"):
-        return None
-    for name in ("get_prunable_weights", "get_clusterable_weights"):
-        if hasattr(layer, name):
-            return (
-                f"whose `{name}()` tfmot reads. Write `get_compressible_weights()`, which returns "
-                '{attribute: output-channel axes}, such as {"kernel": (-1,)}'
-            )
-    return None
 
 
 def check_phases_ended(model: keras.Model) -> None:

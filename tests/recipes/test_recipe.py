@@ -276,7 +276,12 @@ STAGE: list[str | int] = ["stages", 1]
 CONFIG = [*STAGE, "config"]
 # Place, value put there (`None`: taken away), and two pieces of the message.
 MISTAKES: list[tuple[list[str | int], Any, str, str]] = [
-    (["epoch"], 3, "keys out of ['description', 'name', 'stages', 'version'] at the top of recipe 'mine'", "['epoch']"),
+    (
+        ["epoch"],
+        3,
+        "keys out of ['description', 'gives', 'goal', 'name', 'stages', 'version'] at the top of recipe 'mine'",
+        "['epoch']",
+    ),
     (["version"], 2, "Expected 1 at `version`", "2"),
     (["stages"], [], "at `stages`", "[]"),
     (["name"], None, "the keys ['version', 'name', 'stages'] at the top", "['stages', 'version']"),
