@@ -19,6 +19,7 @@ TITLES = {
     "factorization": "Low rank",
     "distillation": "Distillation",
     "pipelines": "Pipelines",
+    "migrate": "Coming from tfmot",
     "recipes": "Recipes",
     "convert": "Converting",
     "runtime": "Running and measuring",

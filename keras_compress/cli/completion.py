@@ -9,7 +9,7 @@ from absl import flags
 from keras_compress.cli.flags import COMMANDS, PROGRAM
 
 # Flags that name a file or a folder.
-_PATHS = ("model", "data", "out", "baseline", "file", "teacher", "recipe", "save_to")
+_PATHS = ("model", "data", "out", "baseline", "file", "teacher", "recipe", "save_to", "metadata", "benchmark_model")
 
 
 def run(values: flags.FlagValues) -> None:

@@ -16,6 +16,8 @@ def epochs_given(texts: Sequence[str] | None, count: int) -> tuple[int, ...] | N
     """
     if texts is None:
         return None
+    if not count:
+        raise ValueError(f"Expected no --epochs: nothing is trained. Received: --epochs={','.join(texts)}")
     if len(texts) not in (1, count) or not all(text.strip().isdecimal() and int(text) > 0 for text in texts):
         received = ",".join(texts)
         raise ValueError(f"Expected --epochs as one or {count} whole numbers >= 1. Received: --epochs={received}")

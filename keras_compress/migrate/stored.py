@@ -89,11 +89,14 @@ def _of_process(path: Path) -> Stored:
     with tempfile.TemporaryDirectory(prefix="keras_compress-") as folder:
         target = Path(folder) / "parts.npz"
         python = os.environ.get(PYTHON, sys.executable)
-        done = subprocess.run(
-            [python, process.__file__, str(path), str(target)],
-            env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [python, process.__file__, str(path), str(target)],
+                env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+                capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"Expected {path} to be read within {_LONGEST_SECONDS:g} s. Received: no end") from error
         if done.returncode == 0:
             with np.load(target, allow_pickle=False) as parts:
                 return _of_parts({key: parts[key] for key in parts.files})

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keras_compress.clustering import kernels
 from keras_compress.clustering.centroids import CentroidClusterer
+from keras_compress.core.affine import fill_zero_scales
 from keras_compress.core.existing import existing
 from keras_compress.core.registry import resolve
 from keras_compress.core.schedule import ConstantSparsity
@@ -170,6 +171,8 @@ def _on_grid(layer: keras.layers.Layer, slot: Slot, wrapped: Wrapped, low: Array
     kept = _before_the_grid(weight, slot, wrapped, per_channel)
     quantizer = LSQ(8, per_channel=per_channel)
     step = (high.astype(np.float32) - low.astype(np.float32)) / np.float32(254)
+    # A channel of zeros has a step of 0 there.
+    step = fill_zero_scales(step)
     return Taken([*kept.transforms, quantizer], kept.latent, [*kept.states, {"step_size": step}])
 
 

@@ -18,7 +18,7 @@ Named = tuple[str, Array]
 PRUNE, CLUSTER, QUANTIZE, POINT = "PruneLowMagnitude", "ClusterWeights", "QuantizeWrapper", "QuantizeLayer"
 _WRAPPERS = {
     "PruneLowMagnitude": PRUNE,
-    **dict.fromkeys(("ClusterWeights", "ClusterWeightsRNN", "ClusterWeightsMHA"), CLUSTER),
+    **dict.fromkeys(("ClusterWeights", "ClusterWeightsRNN"), CLUSTER),
     **dict.fromkeys(("QuantizeWrapper", "QuantizeWrapperV2"), QUANTIZE),
 }
 # Beginnings and ends of the names of a wrapper's own values.
@@ -146,8 +146,20 @@ class _Opened:
                 values = {name.removeprefix(f"{owner.name}_"): value for name, value in values.items()}
             self.wrapped[owner.path] = Wrapped(owner.kind, owner.config, values)
         if any(owner.kind == CLUSTER for owner in self._owners):
-            kept.sort(key=lambda named: _ORDER.index(_last(named[0])) if _last(named[0]) in _ORDER else len(_ORDER))
+            kept = _in_order(kept)
         return kept
+
+
+def _in_order(values: list[Named]) -> list[Named]:
+    """Values in Keras 3's order within each layer, the layers in the order in which they come."""
+    layers = list(dict.fromkeys(name.rpartition("/")[0] for name, _ in values))
+
+    def key(named: Named) -> tuple[int, int]:
+        layer, _, _ = named[0].rpartition("/")
+        last = _last(named[0])
+        return layers.index(layer), _ORDER.index(last) if last in _ORDER else len(_ORDER)
+
+    return sorted(values, key=key)
 
 
 def _class(entry: dict[str, Any]) -> str:
@@ -230,6 +242,8 @@ def _refused_layer(path: str, entry: dict[str, Any]) -> dict[str, str]:
         return {
             path: "it is annotated: call tfmot's `quantize_apply` first, or take over the model without annotations"
         }
+    if name == "ClusterWeightsMHA":
+        return {path: "clusters of attention have no twin: cluster it here, by kc.cluster_weights"}
     if hasattr(keras.layers, name) or keras.saving.get_registered_object(name) is not None:
         return {}
     if name in ("TFOpLambda", "TensorFlowOpLayer", "SlicingOpLambda"):

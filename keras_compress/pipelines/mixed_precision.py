@@ -233,11 +233,14 @@ def _beside_uniform(plan: Plan, together: Together, first: Found) -> tuple[Found
     loss, uniform = together.loss(first[0]), SOLVERS["uniform"]
     try:
         other = uniform(plan.items, plan.costs)
-        if other == first[0] or (found := together.loss(other)) >= loss:
+        if other == first[0] or together.loss(other) >= loss:
             return first, (loss,)
-        return plan.within(uniform), (loss, found)
+        made = plan.within(uniform)
     except InfeasibleError:
         return first, (loss,)
+    # Files may cost more than was counted, and narrower widths be taken.
+    found = together.loss(made[0])
+    return (made, (loss, found)) if found < loss else (first, (loss,))
 
 
 def _refined(

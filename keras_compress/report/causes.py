@@ -8,6 +8,8 @@ from typing import Any
 from keras_compress.runtime.target import multiplies_bytes
 
 Row = Mapping[str, Any]
+# Files whose weights are all real numbers.
+_REAL = ("float32", "float16")
 # A file that is less than this many times smaller has hardly shrunk.
 _SHRUNK = 1.25
 # Below this, in ms, the start of operators is most of what is timed.
@@ -32,7 +34,7 @@ def _not_smaller(row: Row, first: Row) -> list[str]:
         return []
     kind = row.get("arithmetic", "")
     rest = row["raw_bytes"] - row["weight_payload_bytes"]
-    if kind.startswith("float"):
+    if kind in _REAL:
         size, zeros = kind.removeprefix("float"), row["sparsity"]
         zipped = first["gzip_bytes"] / row["gzip_bytes"]
         cause = (
@@ -64,7 +66,7 @@ def _cause_of_time(row: Row, first: Row) -> str:
     kind, median = row.get("arithmetic", ""), first["litert_latency_ms"]["median"]
     if median < _SHORT_MS:
         return "at such times most goes into starting operators, which no compression makes fewer"
-    if kind.startswith("float") and kind == first.get("arithmetic"):
+    if kind in _REAL and kind == first.get("arithmetic"):
         return "kernels multiply zeros and shared values like any others: remove channels to save time (prune_channels)"
     if kind.startswith("int8") and multiplies_bytes() is False:
         return (

@@ -176,13 +176,19 @@ class _Device:
 
     def run(self, *arguments: str) -> str:
         """What a command of `adb` says on both of its outputs."""
-        done = subprocess.run(
-            [*self._command, *arguments],
-            capture_output=True, text=True, errors="replace", timeout=_LONGEST_SECONDS, check=False,
-        )  # fmt: skip
+        said_in_short = shlex.join(arguments[:2])
+        try:
+            done = subprocess.run(
+                [*self._command, *arguments],
+                capture_output=True, text=True, errors="replace", timeout=_LONGEST_SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(
+                f"Expected `adb {said_in_short}` to end within {_LONGEST_SECONDS:g} s. Received: no end"
+            ) from error
         if done.returncode:
             said = " ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-3:])
-            raise RuntimeError(f"Expected `adb {shlex.join(arguments[:2])}` to work. Received: {said or 'no word'}")
+            raise RuntimeError(f"Expected `adb {said_in_short}` to work. Received: {said or 'no word'}")
         return done.stdout + done.stderr
 
     def name(self) -> str:
@@ -199,7 +205,7 @@ def _figures(said: str) -> dict[str, Any]:
     """
     counts = re.findall(rf"count=(\d+).*?\bmin={_NUMBER} max={_NUMBER} avg={_NUMBER} std={_NUMBER}", said)
     loading = re.search(rf"Inference timings in us: Init: {_NUMBER}", said)
-    if len(counts) < 1 or loading is None:
+    if not counts or loading is None:
         last = " ".join(said.strip().splitlines()[-3:]) or "nothing"
         raise RuntimeError(f"Expected figures of benchmark_model. Received: {last}")
     count, low, high, mean, deviation = counts[-1]

@@ -130,7 +130,8 @@ def measure(
         model: What `convert` returned, the bytes of a `.tflite` file, or its path.
         x: Test data as for `model.predict`; without `x` and `y` no accuracy is given.
         y: Labels: class numbers, one-hot rows, or 0 / 1 for one output. Without them `x` is checked against the inputs.
-        target: `"litert"` or `"tflm"`. TFLM's latency is the host's, not a microcontroller's.
+        target: `"litert"`, `"litert_web"` (LiteRT.js in Node) or `"tflm"`, whose latency is the host's, not a
+            microcontroller's.
         baseline: A model to be timed in turns with this one.
         runs: Timed invocations, at least 50.
         warmup: Invocations before that.

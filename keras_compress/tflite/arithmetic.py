@@ -9,6 +9,10 @@ from ai_edge_litert import schema_py_generated as schema
 from keras_compress.tflite.flatbuffer import Graph, read_model
 from keras_compress.tflite.inspection import WEIGHT_INPUTS
 
+# The values that meet the weights, where they are not the first input: there the output's shape is.
+_DATA_INPUT = {"TRANSPOSE_CONV": 2, "CONV_3D_TRANSPOSE": 2}
+# They multiply nothing.
+_LOOKUPS = ("EMBEDDING_LOOKUP",)
 _TYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if name[0] != "_"}
 
 
@@ -31,8 +35,8 @@ def arithmetic(content: bytes) -> str:
         for op in graph.operators:
             positions = WEIGHT_INPUTS.get(graph.kind(op), ())
             weights = [op.inputs[n] for n in positions if n < len(op.inputs) and op.inputs[n] >= 0]
-            if weights and 0 not in positions:
-                kinds[_kind(graph, op.inputs[0], weights[0], made_by)] += 1
+            if weights and 0 not in positions and graph.kind(op) not in _LOOKUPS:
+                kinds[_kind(graph, op.inputs[_DATA_INPUT.get(graph.kind(op), 0)], weights[0], made_by)] += 1
     return "+".join(kind for kind, _ in kinds.most_common()) or "no weights"
 
 

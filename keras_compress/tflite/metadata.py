@@ -56,6 +56,9 @@ class Metadata:
     labels: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        for key in ("name", "description", "version", "author", "license"):
+            if not isinstance(getattr(self, key), str):
+                raise ValueError(f"Expected a string for `{key}`. Received: {getattr(self, key)!r}")
         if (self.mean is None) != (self.std is None):
             raise ValueError(f"Expected `mean` and `std` together. Received: mean={self.mean}, std={self.std}")
         numbers = [*_listed(self.mean), *_listed(self.std)]
@@ -63,7 +66,11 @@ class Metadata:
             raise ValueError(f"Expected finite `mean`, and `std` other than 0. Received: {self.mean}, {self.std}")
         if self.color not in (None, *_COLORS):
             raise ValueError(f"Expected `color` out of {sorted(_COLORS)}. Received: color={self.color!r}")
-        if self.labels is not None and any("\n" in str(label) for label in self.labels):
+        if self.labels is None:
+            return
+        if isinstance(self.labels, str) or not isinstance(self.labels, Sequence):
+            raise ValueError(f"Expected `labels` as a list of names. Received: {self.labels!r}")
+        if any("\n" in str(label) for label in self.labels):
             raise ValueError("Expected labels of one line each. Received: a label with a line break")
 
 
@@ -153,7 +160,10 @@ def _text(name: bytes | str) -> str:
 
 def _flatbuffer(metadata: Metadata, inputs: Iterable[str], outputs: Iterable[str]) -> bytes:
     tables = _Tables()
-    normalized = tables.normalization(_listed(metadata.mean), _listed(metadata.std))
+    # Readers want as many of one as of the other.
+    mean, std = (_listed(each) for each in (metadata.mean, metadata.std))
+    longest = max(len(mean), len(std))
+    normalized = tables.normalization(*(each * longest if len(each) == 1 else each for each in (mean, std)))
     given = [
         tables.tensor(name, tables.content(None if i else metadata.color), None if i else normalized)
         for i, name in enumerate(inputs)

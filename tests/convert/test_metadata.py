@@ -96,7 +96,7 @@ def test_the_input_is_an_image_to_be_normalized(content: bytes) -> None:
     assert image.table(3).table(1).code(0) == rgb
     (unit,) = image.tables(4)
     assert unit.code(0) == normalization
-    assert unit.table(1).floats(0) == [127.5]
+    assert unit.table(1).floats(0) == [127.5, 127.5, 127.5]
     assert unit.table(1).floats(1) == [127.5, 127.0, 1.5]
 
 
@@ -136,6 +136,8 @@ def test_an_integer_file_with_metadata_is_verified(model: keras.Model) -> None:
         ({"name": "n", "mean": [1.0, 2.0], "std": 1.0}, "one for each of the 3 channels of input 'image'"),
         ({"name": "n", "mean": 1.0}, "Expected `mean` and `std` together"),
         ({"name": "n", "mean": 1.0, "std": 0.0}, "`std` other than 0"),
+        ({"name": "n", "version": 1}, "Expected a string for `version`"),
+        ({"name": "n", "labels": "abc"}, "`labels` as a list of names"),
         ({"name": "n", "color": "BGR"}, "Expected `color` out of"),
         ({"name": "n", "labels": ["a\nb", "c", "d"]}, "labels of one line each"),
         ({"labels": LABELS}, "Expected a name"),

@@ -24,6 +24,7 @@ from keras_compress.cli import main as cli
 from keras_compress.core.slots import slots_of
 from keras_compress.graph.model import compressed_layers
 from keras_compress.migrate import names
+from keras_compress.migrate.unwrapped import _in_order
 
 ARCHIVE = Path(__file__).with_name("models.zip")
 with zipfile.ZipFile(ARCHIVE) as _archive:
@@ -327,3 +328,10 @@ def test_the_page(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         exec(snippet, {"kc": kc, "model": model, "loss": loss, **data})  # noqa: S102
     stats = kc.inspect_tflite("pcqat.tflite")
     assert any(tensor.sparsity >= 0.5 for tensor in stats.weights)
+
+
+def test_values_are_ordered_within_each_layer() -> None:
+    """tfmot's clustering takes kernels out of their place; layers of a model within a model stay apart."""
+    names = ["a/bias:0", "a/kernel:0", "b/bias:0", "b/kernel:0"]
+    ordered = [name for name, _ in _in_order([(name, np.zeros(1)) for name in names])]
+    assert ordered == ["a/kernel:0", "a/bias:0", "b/kernel:0", "b/bias:0"]

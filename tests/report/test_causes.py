@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
 
+import keras_compress as kc
 from keras_compress.report import causes as module
+from keras_compress.tflite.arithmetic import arithmetic
 
 
 def row(name: str, kind: str, raw: int, payload: int, ms: float, **figures: Any) -> dict[str, Any]:
@@ -43,3 +47,16 @@ def test_small_nets_start_operators_and_small_files_hold_names() -> None:
 
 def test_what_is_smaller_and_faster_needs_no_cause() -> None:
     assert module.causes([FLOAT, row("small", "int8", 20_000, 19_000, 0.3)]) == []
+
+
+def test_a_file_of_several_kinds_is_told_by_its_weights() -> None:
+    size, *_ = module.causes([FLOAT, row("mixed", "float32+int8", 99_000, 95_000, 1.0)])
+    assert "because its weights take 95,000 bytes of 96,000" in size
+
+
+def test_a_transposed_convolution_multiplies_its_values_not_its_shape() -> None:
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((4, 4, 2)), layers.Conv2DTranspose(3, 3, strides=2)])
+    samples = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype(np.float32)
+    assert arithmetic(kc.convert(model, mode="float32").content) == "float32"
+    assert arithmetic(kc.convert(model, representative_dataset=samples).content) == "int8"
