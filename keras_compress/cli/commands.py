@@ -362,7 +362,7 @@ def inspect(values: flags.FlagValues) -> None:
     if path.suffix == ".keras":
         found = summary(load_model(path), print_fn=print if not values.json else lambda text: None)
         if values.json:
-            print(json.dumps({"rows": [asdict(row) for row in found.rows], "notes": found.notes()}, indent=2))
+            cli_report.answer(values, {"rows": [asdict(row) for row in found.rows]}, [], found.notes())
         return
     stats = inspect_tflite(path, alternatives=True)
     content = path.read_bytes()

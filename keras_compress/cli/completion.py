@@ -1,4 +1,4 @@
-"""The command that lets shells complete commands and flags, by shtab. Light: loads neither Keras nor TensorFlow."""
+"""The command that lets shells complete commands and flags, by shtab."""
 
 from __future__ import annotations
 

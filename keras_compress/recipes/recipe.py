@@ -15,13 +15,10 @@ import keras
 from keras_compress.core.printable import printable
 from keras_compress.core.registry import lookup
 from keras_compress.core.shown import Shown
-from keras_compress.core.suggest import did_you_mean
 from keras_compress.data.training import Fit
 from keras_compress.graph.finite import finite_training
-from keras_compress.recipes import schema
+from keras_compress.recipes import packaged, schema
 from keras_compress.recipes.arguments import check_config, resolve_fractions, uses_fractions
-
-FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ class Recipe(Shown):
     @staticmethod
     def names() -> list[str]:
         """Names of the packaged recipes."""
-        return sorted(path.stem for path in FOLDER.glob("*.json"))
+        return packaged.names()
 
     @property
     def trains(self) -> bool:
@@ -223,12 +220,7 @@ def _path_of(source: str) -> Path:
     path = Path(source)
     if path.suffix == ".json" or len(path.parts) > 1:
         return path
-    if source not in Recipe.names():
-        raise ValueError(
-            f"Expected a recipe out of {Recipe.names()}, or a .json file. "
-            f"Received: {source!r}{did_you_mean(source, Recipe.names())}"
-        )
-    return FOLDER / f"{source}.json"
+    return packaged.path_of(source, ", or a .json file")
 
 
 def _read(path: Path) -> Any:

@@ -17,7 +17,7 @@ from keras_compress.core.registry import register
 from keras_compress.runtime.child import RuntimeTimeout
 from keras_compress.runtime.frames import Header
 from keras_compress.runtime.litert import LiteRT
-from keras_compress.runtime.process_target import ProcessTarget, check_header
+from keras_compress.runtime.process_target import ProcessTarget
 from keras_compress.runtime.target import Array, Signature
 
 PACKAGE, VERSION = "@litertjs/core", "2.5.3"
@@ -84,11 +84,7 @@ class LiteRTWeb(ProcessTarget):
     def _request(
         self, header: Header, contents: list[bytes], arrays: list[Array], label: str, fresh: bool = False
     ) -> tuple[Header, list[Array]]:
-        reason = self.available()
-        if reason:
-            raise RuntimeError(reason)
-        for content in contents:
-            check_header(content, label)
+        self._check(contents, label)
         with tempfile.TemporaryDirectory(prefix="keras_compress-") as folder:
             models = [_written(Path(folder) / f"model{i}.tflite", content) for i, content in enumerate(contents)]
             inputs = [_written(Path(folder) / f"input{i}", array.tobytes()) for i, array in enumerate(arrays)]

@@ -145,13 +145,9 @@ class ProcessTarget:
     def _request(
         self, header: Header, contents: list[bytes], arrays: list[Array], label: str, fresh: bool = False
     ) -> tuple[Header, list[Array]]:
-        reason = self.available()
-        if reason:
-            raise RuntimeError(reason)
         if len(contents) == 1:
             label = _named(contents[0], label)
-        for content in contents:
-            check_header(content, label)
+        self._check(contents, label)
         size = sum(map(len, contents)) + sum(array.nbytes for array in arrays)
         limits: dict[str, Any] = {
             "seconds": self.time_limit_s,
@@ -163,6 +159,14 @@ class ProcessTarget:
             return ask(self.name, self._options, header, contents, arrays, fresh=fresh, **limits)
         except RequestError as error:
             self._refuse(error, label, contents)
+
+    def _check(self, contents: Sequence[bytes], label: str) -> None:
+        """Before a request: whether there is a runtime, and files that it could read."""
+        reason = self.available()
+        if reason:
+            raise RuntimeError(reason)
+        for content in contents:
+            check_header(content, label)
 
     def _refuse(self, error: RequestError, label: str, contents: Sequence[bytes]) -> NoReturn:
         if error.kind == "unavailable":

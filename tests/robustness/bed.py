@@ -20,7 +20,8 @@ from robustness.mutations_json import mutate_keras, mutate_recipe
 
 import keras_compress as kc
 from keras_compress.cli import main as cli
-from keras_compress.recipes.recipe import FOLDER, Recipe
+from keras_compress.recipes.packaged import FOLDER
+from keras_compress.recipes.recipe import Recipe
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 
 PACKAGE = str(Path(kc.__file__).parent)

@@ -13,7 +13,8 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.demo import datasets
-from keras_compress.recipes.recipe import FOLDER, Stage
+from keras_compress.recipes.packaged import FOLDER
+from keras_compress.recipes.recipe import Stage
 
 STEPS, BATCH = 8, 64
 KERNELS = ("xnnpack", "reference", "tflm")
