@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,14 @@ import keras_compress
 
 FOLDER = Path(__file__).parent.parent / "colab"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-
+SOURCES = sorted((FOLDER / "sources").glob("*.py"))
+# Pages that may name notebooks.
+PAGES = [FOLDER / "README.md", FOLDER.parent / "README.md", *sorted((FOLDER.parent / "docs").glob("*.md"))]
+PAGES.append(FOLDER.parent / "CHANGELOG.md")
+# What holds of a notebook's results, where it doesn't assert that itself. Given: the notebook, the folder where it ran.
+Claims = Callable[[Any, Path], None]
+CLAIMS: dict[str, Claims] = {}
+needs_checkout = pytest.mark.skipif(not SOURCES, reason="no checkout around these tests")
 
 # Run by IPython before the first cell, where a test is short; see tests_xla.
 UNCOMPILED = """
@@ -65,21 +74,25 @@ def text_of(cell: Any) -> str:
     return "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_are_valid_and_hold_no_outputs(path: Path) -> None:
-    notebook = read(path)
-    nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.source for cell in code if cell.outputs or cell.execution_count is not None] == []
-    # Something is installed only where the import fails.
-    installing = [cell.source for cell in code if "%pip" in cell.source]
-    assert all(source.index("except ImportError:") < source.index("%pip") for source in installing)
+def printed_by(notebook: Any, tag: str) -> Any:
+    """The JSON that the cell with this tag printed."""
+    (cell,) = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+    return json.loads(text_of(cell))
 
 
-def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = executed(read(FOLDER / "01_quickstart.ipynb"), tmp_path, monkeypatch, fast=False)
-    (cell,) = [cell for cell in notebook.cells if "figures" in cell.metadata.get("tags", [])]
-    found = json.loads(text_of(cell))
+def claims(stem: str) -> Callable[[Claims], Claims]:
+    """Registers what holds of a notebook."""
+
+    def register(function: Claims) -> Claims:
+        CLAIMS[stem] = function
+        return function
+
+    return register
+
+
+@claims("01_quickstart")
+def quickstart(notebook: Any, work: Path) -> None:
+    found = printed_by(notebook, "figures")
     floating, after_training, compressed = found["stages"]
     assert [stage["name"] for stage in found["stages"]] == [
         "float32",
@@ -98,21 +111,17 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert after_training["gzip_bytes"] < 0.4 * floating["gzip_bytes"]
     assert compressed["gzip_bytes"] < 0.5 * after_training["gzip_bytes"]
     assert 3 < floating["raw_bytes"] / compressed["raw_bytes"] < 4.2
-    assert (tmp_path / "work" / "digits_int8.tflite").stat().st_size == compressed["raw_bytes"]
+    assert (work / "digits_int8.tflite").stat().st_size == compressed["raw_bytes"]
 
     images = [
         output for each in notebook.cells for output in each.get("outputs", []) if "image/png" in output.get("data", {})
     ]
     assert len(images) == 2
-    printed = "".join(text_of(each) for each in notebook.cells if each.cell_type == "code")
-    assert "Not finished" not in printed
-    assert "Warning" not in printed
 
 
-def test_post_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = executed(read(FOLDER / "02_post_training.ipynb"), tmp_path, monkeypatch)
-    (cell,) = [cell for cell in notebook.cells if "figures" in cell.metadata.get("tags", [])]
-    found = json.loads(text_of(cell))
+@claims("04_quantization")
+def quantization(notebook: Any, work: Path) -> None:
+    found = printed_by(notebook, "figures")
     assert found["float_accuracy"] >= 0.95
     assert all(stage["verified"] for stage in found["stages"])
     assert all(stage["accuracy"] >= found["float_accuracy"] - 0.02 for stage in found["stages"][:-1])
@@ -121,16 +130,25 @@ def test_post_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert few <= min(first, second)
     nearest, learned = found["output_sqnr_db"]
     assert learned > nearest + 2.0
-    (cell,) = [cell for cell in notebook.cells if "bits" in cell.metadata.get("tags", [])]
-    bits = json.loads(text_of(cell))
+    bits = printed_by(notebook, "bits")
     assert all(each["verified"] and each["average_bits"] <= 4 for each in bits.values())
     assert bits["mixed"]["accuracy"] >= bits["uniform"]["accuracy"] - 0.01
 
 
-def test_low_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = executed(read(FOLDER / "04_low_rank.ipynb"), tmp_path, monkeypatch)
-    (cell,) = [cell for cell in notebook.cells if "figures" in cell.metadata.get("tags", [])]
-    found = json.loads(text_of(cell))
+@claims("09_distillation")
+def distillation(notebook: Any, work: Path) -> None:
+    found = printed_by(notebook, "figures")
+    assert found["verified"] is True
+    assert found["teacher_accuracy"] > 0.8
+    assert min(found["taught_accuracy"], found["unlabelled_accuracy"]) > 0.7
+    assert found["four_bit_accuracy"] >= found["taught_accuracy"] - 0.1
+    assert found["lessons"][0].startswith("Taught by taught by SoftTargets(temperature=4), alpha 0.7: its loss ")
+    assert found["bytes"] < 20_000
+
+
+@claims("10_low_rank")
+def low_rank(notebook: Any, work: Path) -> None:
+    found = printed_by(notebook, "figures")
     whole, smaller = found["files"]["whole"], found["files"]["low rank"]
     assert whole["verified"]
     assert smaller["verified"]
@@ -139,16 +157,54 @@ def test_low_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert smaller["accuracy"] >= found["before_training"]
 
 
-def test_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = executed(read(FOLDER / "03_distillation.ipynb"), tmp_path, monkeypatch)
-    (cell,) = [cell for cell in notebook.cells if "figures" in cell.metadata.get("tags", [])]
-    found = json.loads(text_of(cell))
-    assert found["verified"] is True
-    assert found["teacher_accuracy"] > 0.8
-    assert min(found["taught_accuracy"], found["unlabelled_accuracy"]) > 0.7
-    assert found["four_bit_accuracy"] >= found["taught_accuracy"] - 0.1
-    assert found["lessons"][0].startswith("Taught by taught by SoftTargets(temperature=4), alpha 0.7: its loss ")
-    assert found["bytes"] < 20_000
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_and_its_claims_hold(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = read(path)
+    own = any("assert " in cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert own or path.stem in CLAIMS
+    ran = executed(notebook, tmp_path, monkeypatch)
+    printed = "".join(text_of(cell) for cell in ran.cells if cell.cell_type == "code")
+    assert "Not finished" not in printed
+    assert "Warning" not in printed
+    if path.stem in CLAIMS:
+        CLAIMS[path.stem](ran, tmp_path / "work")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_valid_and_hold_no_outputs(path: Path) -> None:
+    notebook = read(path)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.source for cell in code if cell.outputs or cell.execution_count is not None] == []
+    # Something is installed only where the import fails.
+    installing = [cell.source for cell in code if "%pip" in cell.source]
+    assert installing == [code[0].source]
+    assert code[0].source.index("except ImportError:") < code[0].source.index("%pip")
+    # All begin alike, with a badge that opens the notebook itself.
+    assert code[0].source == next(cell for cell in read(NOTEBOOKS[0]).cells if cell.cell_type == "code").source
+    title = notebook.cells[0].source
+    assert re.findall(r"colab\.research\.google\.com/github/\S+/blob/main/(\S+)\)", title) == [f"colab/{path.name}"]
+    assert "`OWNER/REPOSITORY`" in title
+
+
+@needs_checkout
+def test_notebooks_are_those_of_the_sources() -> None:
+    made = runpy.run_path(str(FOLDER / "make_notebooks.py"))["notebook_of"]
+    texts = {source.stem: made(source.read_text(encoding="utf-8")) for source in SOURCES}
+    differ = sorted(
+        name
+        for name in texts.keys() | {path.stem for path in NOTEBOOKS}
+        if not (path := FOLDER / f"{name}.ipynb").is_file() or texts.get(name) != path.read_text(encoding="utf-8")
+    )
+    assert differ == [], "python colab/make_notebooks.py"
+
+
+@needs_checkout
+def test_pages_name_notebooks_that_are_there() -> None:
+    named = {name for page in PAGES for name in re.findall(r"\b\d\d_\w+(?=\.ipynb)", page.read_text(encoding="utf-8"))}
+    assert named == {path.stem for path in NOTEBOOKS}
+    listed = re.findall(r"\[(\w+)\]\(\1\.ipynb\)", (FOLDER / "README.md").read_text(encoding="utf-8"))
+    assert listed == [path.stem for path in NOTEBOOKS]
 
 
 CONVERSION = """
