@@ -3,8 +3,8 @@
 What the package compiles (`core.ste.compiled`, `elementwise`) takes 0.1 to 0.5 s for each shape, and most tests run it
 a few times. So these functions run as operators of TensorFlow there; tests with the marker `xla` compile them as a
 training of a user does: those of kernels, and one of each method. What a test itself compiles it always gets. Processes
-that tests start are about something else and turn it off too, but for the README's demos and those that compare bytes of
-files from two processes: these compile everything.
+that tests start are about something else and turn it off too, but for the README's demos and those that compare bytes
+of files from two processes: these compile everything.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@
 # 4. **Quantize** it: weights and activations become 8-bit integers, and training gets used to that.
 # 5. **Convert**, **verify** and **measure**.
 #
-# Everything runs offline, in one to two minutes on two CPU cores.
+# Everything runs offline, in about a minute on two CPU cores; `FAST=1` in the environment takes fewer epochs.
 
 # %%
 import os
@@ -68,13 +68,14 @@ def train(model, epochs, learning_rate):
         keras.optimizers.Adam(learning_rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        jit_compile=False,  # compiling takes longer than training a network as small as this one
     )
     model.fit(data.x_train, data.y_train, batch_size=64, epochs=epochs, verbose=0)
     print(f"test accuracy {model.evaluate(data.x_test, data.y_test, verbose=0)[1]:.2%}")
     return model
 
 
-float_model = train(models.digits_cnn(), epochs=15, learning_rate=2e-3)
+float_model = train(models.digits_cnn(), epochs=10 if FAST else 15, learning_rate=2e-3)
 
 # %% [markdown]
 # ## 2. Prune
@@ -87,11 +88,13 @@ float_model = train(models.digits_cnn(), epochs=15, learning_rate=2e-3)
 
 # %%
 steps_per_epoch = int(np.ceil(len(data.x_train) / 64))
-schedule = kc.PolynomialDecay(0.3, 0.75, begin_step=0, end_step=6, frequency=10, steps_per_epoch=steps_per_epoch)
+schedule = kc.PolynomialDecay(
+    0.3, 0.75, begin_step=0, end_step=3 if FAST else 6, frequency=10, steps_per_epoch=steps_per_epoch
+)
 pruned = kc.prune_low_magnitude(
     float_model, schedule, rules=[{"layers": ["class:DepthwiseConv2D", "last"], "skip": True}]
 )
-pruned = train(pruned, epochs=8, learning_rate=2e-3)
+pruned = train(pruned, epochs=5 if FAST else 8, learning_rate=2e-3)
 
 # %% [markdown]
 # ## 3. Cluster
@@ -100,7 +103,7 @@ pruned = train(pruned, epochs=8, learning_rate=2e-3)
 # the 16. The calls stack: the model is pruned *and* clustered now.
 
 # %%
-clustered = train(kc.cluster_weights(pruned, number_of_clusters=16), epochs=3, learning_rate=5e-4)
+clustered = train(kc.cluster_weights(pruned, number_of_clusters=16), epochs=2 if FAST else 3, learning_rate=5e-4)
 
 # %% [markdown]
 # ## 4. Quantize
@@ -109,7 +112,7 @@ clustered = train(kc.cluster_weights(pruned, number_of_clusters=16), epochs=3, l
 # taken from the training batches. A few epochs let the weights get used to it. Zeros and clusters survive.
 
 # %%
-quantized = train(kc.quantize_model(clustered), epochs=4, learning_rate=5e-4)
+quantized = train(kc.quantize_model(clustered), epochs=2 if FAST else 4, learning_rate=5e-4)
 
 # %% [markdown]
 # `summary` shows what is compressed where, and says so if a schedule was cut short.

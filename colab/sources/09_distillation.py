@@ -12,7 +12,7 @@
 # 3. **Quantize** it to 4 bits, taught by the float model.
 # 4. **Convert** and **verify** the file.
 #
-# Everything runs offline, in about a minute on two CPU cores; `FAST = True` takes a third of the epochs.
+# Everything runs offline, in about a minute on two CPU cores; `FAST=1` in the environment takes a third of the epochs.
 
 # %%
 import os

@@ -12,7 +12,7 @@
 # 3. **Train on**, for a few epochs.
 # 4. **Convert** both to int8, **verify** and compare the files.
 #
-# Everything runs offline, in about two minutes on two CPU cores; `FAST = True` takes fewer epochs.
+# Everything runs offline, in about two minutes on two CPU cores; `FAST=1` in the environment takes fewer epochs.
 
 # %%
 import os

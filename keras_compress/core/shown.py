@@ -84,7 +84,8 @@ def text_console() -> Console:
     """A console whose text is in `text_of`'s form and goes to its `file`, a `StringIO`."""
     from rich.console import Console
 
-    return Console(file=io.StringIO(), width=TEXT_WIDTH, color_system=None)
+    # In a notebook, rich would show the text there and leave the file empty.
+    return Console(file=io.StringIO(), width=TEXT_WIDTH, color_system=None, force_jupyter=False)
 
 
 def text_of(table: RenderableType) -> str:

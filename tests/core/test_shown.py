@@ -6,11 +6,12 @@ import json
 
 import keras
 import pytest
+from rich.table import Table
 
 import keras_compress as kc
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.lower import FloatOp
-from keras_compress.core.shown import Shown
+from keras_compress.core.shown import Shown, text_of
 from keras_compress.pipelines.deep_compression import DeepCompression, Step
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity
 from keras_compress.runtime.estimate import Estimate
@@ -128,3 +129,13 @@ def test_a_progress_line_has_nothing_either() -> None:
     line = ProgressLine("training")
     line.step(f"stage {HOSTILE}")
     assert line.text().isprintable()
+
+
+def test_text_is_text_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table("layer")
+    table.add_row("hidden")
+    expected = text_of(table)
+    assert "hidden" in expected
+    # What rich does in a notebook: it shows there what is printed, and nothing reaches the file.
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert text_of(table) == expected
