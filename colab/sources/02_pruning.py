@@ -14,7 +14,7 @@
 # 5. **Channels**: masked while the model trains, then cut out.
 # 6. **Time** all of them on LiteRT, in turns.
 #
-# Everything runs offline, in about a minute on two CPU cores; `FAST = True` takes a third of the epochs.
+# Everything runs offline, in about a minute on two CPU cores; `FAST=1` in the environment takes a quarter of the epochs.
 
 # %%
 import os
@@ -82,7 +82,7 @@ def accuracy(model):
     return float(np.mean(np.argmax(np.asarray(model(data.x_test)), axis=-1) == data.y_test))
 
 
-model = train(net(), epochs=5 if FAST else 15)
+model = train(net(), epochs=4 if FAST else 15)
 print(f"{model.count_params():,} parameters, test accuracy {accuracy(model):.2%}")
 
 # %% [markdown]
@@ -93,7 +93,7 @@ print(f"{model.count_params():,} parameters, test accuracy {accuracy(model):.2%}
 # how the model does at the end of each epoch.
 
 # %%
-epochs = 6 if FAST else 20
+epochs = 5 if FAST else 20
 steps_per_epoch = -(-len(data.x_train) // 64)
 schedule = kc.PolynomialDecay(
     0.2, 0.9, begin_step=0, end_step=0.8 * epochs, frequency=5, steps_per_epoch=steps_per_epoch
@@ -133,7 +133,7 @@ def pruned_at_once(share):
     return result
 
 
-shares = [0.0, 0.25, 0.5, 0.7, 0.8, 0.9]
+shares = [0.0, 0.5, 0.9] if FAST else [0.0, 0.25, 0.5, 0.7, 0.8, 0.9]
 at_once = {share: pruned_at_once(share) for share in shares}
 lost_at_once = {share: accuracy(each) for share, each in at_once.items()}
 
@@ -156,6 +156,7 @@ plt.show()
 
 # %%
 assert abs(sparsity(pruned) - 0.9) < 0.005
+assert lost_at_once[0.5] > accuracy(model) - 0.15
 assert accuracy(pruned) > lost_at_once[0.9] + 0.2
 assert accuracy(pruned) > accuracy(model) - 0.05
 
@@ -202,7 +203,7 @@ assert sizes["int8 as TFLite-Micro runs it"][-1] < 0.6 * sizes["int8 file"][-1]
 half = kc.ConstantSparsity(0.5, begin_step=0, frequency=steps_per_epoch)
 patterned = kc.prune_low_magnitude(model, half, sparsity_m_by_n=(2, 4), filters="conv2")
 patterned = kc.prune_low_magnitude(patterned, half, block_size=(4, 1), filters="conv3")
-train(patterned, epochs=2 if FAST else 6)
+train(patterned, epochs=1 if FAST else 6)
 print(f"test accuracy {accuracy(patterned):.2%}, {sparsity(patterned):.1%} zeros")
 
 
@@ -219,7 +220,7 @@ shown = {
 }
 for axis, (title, weight) in zip(axes, shown.items()):
     corner = weight.reshape(-1, weight.shape[-1])[:32, :32]
-    axis.imshow(corner != 0, cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest")
+    axis.imshow(corner != 0, cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest", extent=(0, 32, 32, 0))
     axis.set(xlabel="output", ylabel="input", title=title, yticks=range(0, 33, 4))
 figure.suptitle("Weights that are left (blue), of the first 32 inputs and outputs")
 plt.show()
@@ -244,9 +245,9 @@ print(kc.channel_graph(model).summary())
 
 # %%
 rising = kc.PolynomialDecay(
-    0.0, 0.5, begin_step=0, end_step=2 if FAST else 8, frequency=10, steps_per_epoch=steps_per_epoch
+    0.0, 0.5, begin_step=0, end_step=1 if FAST else 8, frequency=10, steps_per_epoch=steps_per_epoch
 )
-masked = train(kc.mask_channels(model, rising), epochs=5 if FAST else 16)
+masked = train(kc.mask_channels(model, rising), epochs=3 if FAST else 16)
 cut = kc.cut_masked(masked)
 difference = float(np.max(np.abs(np.asarray(masked(data.x_test)) - np.asarray(cut(data.x_test)))))
 scale = float(np.max(np.abs(np.asarray(cut(data.x_test)))))
@@ -258,7 +259,8 @@ print(f"test accuracy {accuracy(masked):.2%} masked, {accuracy(cut):.2%} cut; ou
 
 # %%
 budget = kc.Budget(macs=0.5)
-quick = kc.prune_channels(model, target=budget, criterion="taylor", data=(data.x_train, data.y_train), loss=loss)
+few = (data.x_train[:256], data.y_train[:256])
+quick = kc.prune_channels(model, target=budget, criterion="taylor", data=few, loss=loss)
 print(f"test accuracy {accuracy(quick):.2%} before training")
 
 macs, widths = kc.Macs(), [f"conv{number}" for number in (1, 2, 3)]

@@ -14,7 +14,8 @@
 # 5. **Measure** file, memory and time on TFLite-Micro, and **verify** the file there.
 # 6. **Export** it as C++ sources for a device.
 #
-# Everything runs offline, in about a minute on two CPU cores; `FAST = True` takes fewer rounds and epochs. TFLite-Micro's package is
+# Everything runs offline, in about a minute on two CPU cores; `FAST=1` in the environment takes fewer
+# rounds and epochs. TFLite-Micro's package is
 # there for Linux on x86-64, as Colab has it; elsewhere step 3 says so and ends.
 
 # %%
@@ -76,7 +77,7 @@ def accuracy(model):
     return float(np.mean(np.argmax(np.asarray(model(data.x_test)), axis=-1) == data.y_test))
 
 
-model = train(models.lenet300(data.input_shape), 8 if FAST else 20, 2e-3)
+model = train(models.lenet300(data.input_shape), 6 if FAST else 20, 2e-3)
 print(f"{model.count_params():,} parameters, test accuracy {accuracy(model):.2%}")
 
 # %% [markdown]
@@ -110,11 +111,11 @@ for beginning in ("optimal", "kmeans++", "density_based", "linear", "random"):
 # %%
 clustered = kc.cluster_weights(model, number_of_clusters=16)
 first = {name: np.unique(used(clustered, name)) for name in LAYERS}
-train(clustered, 2 if FAST else 6, 1e-3)
+train(clustered, 1 if FAST else 6, 1e-3)
 trained = {name: np.unique(used(clustered, name)) for name in LAYERS}
 print(f"test accuracy {accuracy(clustered):.2%}")
 
-figure, axes = plt.subplots(2, 2, figsize=(10, 5), sharex="row", layout="constrained")
+figure, axes = plt.subplots(2, 2, figsize=(10, 5.6), layout="constrained")
 for (before, after), name in zip(axes, LAYERS):
     weights = np.asarray(model.get_layer(name).kernel).ravel()
     before.hist(weights, 100, weights=np.full(weights.size, 100 / weights.size), color="#9ecae1", label="weights")
@@ -122,11 +123,11 @@ for (before, after), name in zip(axes, LAYERS):
     before.vlines(trained[name], 0, 1, color="#d62728", lw=1, transform=before.get_xaxis_transform(), label="trained")
     values, counts = np.unique(used(clustered, name), return_counts=True)
     after.vlines(values, 0, 100 * counts / counts.sum(), color="#d62728", lw=3)
-    before.set(ylabel="share of the weights, %", title=f"{name}: float weights, with the centroids")
-    after.set(ylabel="share of the weights, %", title=f"{name}: what the layer computes with", ylim=(0, None))
-for axis in axes[-1]:
-    axis.set_xlabel("weight")
-axes[0][0].legend(frameon=False, loc="upper left")
+    limit = 1.05 * np.abs(weights).max()
+    for axis, what in ((before, "float weights, with the centroids"), (after, "what the layer computes with")):
+        axis.set(xlabel="weight", ylabel="share of the weights, %", title=f"{name}: {what}", xlim=(-limit, limit))
+    after.set_ylim(0, None)
+axes[0][0].legend(loc="lower center", ncols=3, framealpha=1, fontsize=8)
 plt.show()
 
 # %% [markdown]
@@ -166,7 +167,7 @@ found = kc.deep_compression(
     clustering=kc.Clustering(number_of_clusters=16),
     training=kc.Training(
         loss,
-        epochs={"prune": 3, "cluster": 1, "quantize": 2} if FAST else {"prune": 8, "cluster": 4, "quantize": 6},
+        epochs={"prune": 2, "cluster": 1, "quantize": 1} if FAST else {"prune": 8, "cluster": 4, "quantize": 6},
         batch_size=64,
     ),
     conversion=kc.Conversion(target="tflm", io="int8"),
