@@ -140,15 +140,13 @@ lost_at_once = {share: accuracy(each) for share, each in at_once.items()}
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 steps = np.arange(epochs * steps_per_epoch)
 left.plot(steps, 100 * np.array([float(schedule(min(step, schedule.end_step))) for step in steps]), color="#4c78a8")
-left.plot(
-    steps_per_epoch * np.arange(1, epochs + 1), [100 * zeros for zeros, _ in history], "o", color="#4c78a8", ms=4
-)
+left.plot(steps_per_epoch * np.arange(1, epochs + 1), [100 * zeros for zeros, _ in history], "o", color="#4c78a8", ms=4)
 left.set(xlabel="step (one batch)", ylabel="zeros, %", title="The schedule, and the zeros found")
-for (zeros, reached), style, label in (
-    (zip(*history), "o-", "while it trains, one point an epoch"),
-    (zip(*lost_at_once.items()), "s--", "at once, not trained"),
+for points, style, label in (
+    (history, "o-", "while it trains, one point an epoch"),
+    (list(lost_at_once.items()), "s--", "at once, not trained"),
 ):
-    right.plot(100 * np.array(zeros), 100 * np.array(reached), style, ms=4, label=label)
+    right.plot(*(100 * np.array(points).T), style, ms=4, label=label)
 right.axhline(100 * accuracy(model), color="#888888", lw=1, label="not pruned")
 right.set(xlabel="zeros, %", ylabel="test accuracy, %", title="Accuracy over sparsity")
 right.legend(frameon=False)
@@ -251,7 +249,9 @@ masked = train(kc.mask_channels(model, rising), epochs=3 if FAST else 16)
 cut = kc.cut_masked(masked)
 difference = float(np.max(np.abs(np.asarray(masked(data.x_test)) - np.asarray(cut(data.x_test)))))
 scale = float(np.max(np.abs(np.asarray(cut(data.x_test)))))
-print(f"test accuracy {accuracy(masked):.2%} masked, {accuracy(cut):.2%} cut; outputs differ by {difference / scale:.1e}")
+print(
+    f"test accuracy {accuracy(masked):.2%} masked, {accuracy(cut):.2%} cut; outputs differ by {difference / scale:.1e}"
+)
 
 # %% [markdown]
 # `prune_channels` does it in one step, down to a budget: multiply-accumulates, parameters, bytes of the file, latency. It is quick, and
