@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import pytest
+from tests_shared import made_once
 
 import keras_compress
 from keras_compress.cli import main as cli
@@ -28,8 +29,12 @@ STAGES = ["float", "int8", "pruned", "clustered", "pcqat int8"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command leaves within four minutes, without a word of the converter."""
-    folder = tmp_path_factory.mktemp("demo")
+    """What the command leaves."""
+    return made_once(tmp_path_factory, "demo", demo_in) / "out"
+
+
+def demo_in(folder: Path) -> None:
+    """Within four minutes, and without a word of the converter."""
     package = str(Path(keras_compress.__file__).parents[1])
     began = time.monotonic()
     done = subprocess.run(
@@ -40,7 +45,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr[-2000:]
     assert not re.search(r"WARNING|Traceback|I0000|E0000|tensorflow/", done.stdout + done.stderr), done.stderr[-2000:]
     assert time.monotonic() - began < 240
-    return folder / "out"
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tests_processes import Run, python_copies
+from tests_shared import made_once
 
 import keras_compress as kc
 from keras_compress.cli import flags as cli_flags
@@ -62,7 +63,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the README's commands read: model.keras, data.npz, model.tflite."""
-    folder = tmp_path_factory.mktemp("readme")
+    return made_once(tmp_path_factory, "readme", fill_workplace)
+
+
+def fill_workplace(folder: Path) -> None:
     data = datasets.load("digits")
     keras.utils.set_random_seed(0)
     model = models.digits_cnn()
@@ -80,7 +84,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     artifact.save(folder / "folder" / "model_compressed.tflite")
     (recipe,) = re.findall(r"```json\n(.*?)```", PAGES["recipes"], re.DOTALL)
     (folder / "mine.json").write_text(recipe, encoding="utf-8")
-    return folder
 
 
 def arguments_of(command: str) -> list[str]:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests_shared import made_once
 from tests_training import run_python
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("two_devices")
+    return json.loads((made_once(tmp_path_factory, "two_devices", train_on_two) / "found.json").read_text())
+
+
+def train_on_two(folder: Path) -> None:
     script = os.path.join(os.path.dirname(__file__), "two_devices.py")
     run = run_python(
         "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')", script, folder, timeout=600
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads((folder / "found.json").read_text())
 
 
 @pytest.mark.parametrize("net", ["pruned_and_clustered", "quantized"])
