@@ -15,7 +15,7 @@ from tests_graph_strategies import PROFILE, graph, graphs, shape_of
 from tests_graph_trials import TRIALS
 from tests_graphs import Built, Description, build, code, data, names_of, smaller, smallest
 
-GRAPHS, CHAINS = 60, 3
+GRAPHS, CHAINS = 40, 3
 # Graphs with channels that can go.
 SURGERIES = (5, 8, 14, 16, 17, 19)
 # One in so many is compared with TensorFlow's files at once; of the others those that the rounded Keras model beats.
