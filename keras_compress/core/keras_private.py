@@ -252,6 +252,12 @@ def without_tracing_warning(function: Any) -> None:
     function._omit_frequent_tracing_warning = True
 
 
+def loss_weights(model: Any) -> Any:
+    """What a model was compiled with as `loss_weights`."""
+    compiled = getattr(model, "_compile_config", None)
+    return None if compiled is None else compiled.config.get("loss_weights")
+
+
 class TensorflowState:
     """TensorFlow's seed, generator and open name scope, as they were when this was made."""
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_compress.core import keras_private
-from keras_compress.core.global_state import set_seeds
+from keras_compress.core.global_state import global_state_kept, set_seeds
 from keras_compress.core.registry import lookup
 
 # `fit(model, stage)`: compiles and trains for `stage.epochs`, in place.
@@ -23,7 +23,7 @@ class Training:
     """How a model is trained: Adam, for some epochs.
 
     Attributes:
-        loss: Loss; the model's compiled one by default.
+        loss: Loss; the model's compiled one by default, with its `loss_weights`.
         epochs: Epochs, > 0; of a pipeline with several kinds of step also kind -> epochs. `None`: what the step says.
         learning_rate: Of the first batch, > 0, or kind of step -> rate. `None`: what the step says, 0.001 without one.
         decay: Whether the rate falls to 0 as a cosine.
@@ -35,6 +35,7 @@ class Training:
         fit: `fit(model, stage)` in place of all this: a function that compiles and trains a model.
         teacher: A model to learn from beside the labels, several, or `kc.Teacher(model, method=..., alpha=...)`; see
             `kc.distill`.
+        loss_weights: What the loss of each output counts, as for `compile`.
 
     Raises:
         ValueError: For epochs, rates or a batch size that are not above 0; for a teacher beside `fit`.
@@ -54,6 +55,7 @@ class Training:
     jit_compile: bool | str = False
     fit: Fit | None = None
     teacher: Any = None
+    loss_weights: Any = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "batch_size"):
@@ -72,12 +74,19 @@ class Training:
         """The learning rate that one kind of step begins with."""
         return float(_of_kind(self.learning_rate, kind, default))
 
+    def with_loss_of(self, model: Any) -> Training:
+        """This training, with the compiled loss of a model and its weights where it has no loss of its own."""
+        if self.loss is not None or getattr(model, "loss", None) is None:
+            return self
+        weights = self.loss_weights if self.loss_weights is not None else keras_private.loss_weights(model)
+        return replace(self, loss=model.loss, loss_weights=weights)
+
     def on(self, x: Any, y: Any = None) -> Fitting:
         """This training with data: what `compress(fit=)` and `prune_channels(fine_tune=)` take.
 
         Args:
-            x: Inputs as for `fit`: arrays, or a `tf.data.Dataset` of batches with their targets.
-            y: Targets.
+            x: Inputs as for `fit`: arrays, or a `tf.data.Dataset` or `PyDataset` of batches with their targets.
+            y: Targets of arrays; none are needed where a teacher's outputs take their place.
         """
         return Fitting(self, x, y)
 
@@ -89,7 +98,7 @@ class Fitting:
     Attributes:
         training: How.
         x: Inputs.
-        y: Targets; `None` where `x` has them.
+        y: Targets; `None` where `x` has them, or where nothing asks for any.
     """
 
     training: Training
@@ -98,11 +107,26 @@ class Fitting:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Training batches in an epoch."""
-        if self.y is None:
-            return len(self.x)
+        """Training batches in an epoch.
+
+        Raises:
+            ValueError: For a dataset that does not know its length.
+        """
+        if self._in_batches:
+            try:
+                return len(self.x)
+            except TypeError as error:
+                raise ValueError(
+                    "Expected a dataset of known length (`tf.data.experimental.assert_cardinality` gives it one), or "
+                    f"`decay=False`. Received: {self.x} ({error})"
+                ) from error
         return -(-len(keras.tree.flatten(self.x)[0]) // self.training.batch_size)
 
+    @property
+    def _in_batches(self) -> bool:
+        return isinstance(self.x, (tf.data.Dataset, keras.utils.PyDataset))
+
+    @global_state_kept()
     def __call__(self, model: keras.Model, stage: Any = None) -> None:
         """Compile the model and train it.
 
@@ -123,12 +147,15 @@ class Fitting:
         kind = getattr(stage, "method", "")
         epochs = training.epochs_of(kind, getattr(stage, "epochs", 1))
         rate = training.rate_of(kind, getattr(stage, "learning_rate", 1e-3))
-        loss = self._loss(model)
+        training = training.with_loss_of(model)
+        if training.loss is None:
+            raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
         teacher = training.teacher if training.teacher is not None else getattr(stage, "teacher", None)
-        trained, y = self._taught(model, teacher, loss)
+        trained, y = self._taught(model, teacher, training)
         trained.compile(
             self._optimizer(rate, epochs),
-            loss,
+            training.loss,
+            loss_weights=training.loss_weights,
             metrics=list(training.metrics) or None,
             jit_compile=training.jit_compile,
         )
@@ -136,7 +163,7 @@ class Fitting:
         trained.fit(
             self.x,
             y,
-            batch_size=None if y is None else training.batch_size,
+            batch_size=None if self._in_batches else training.batch_size,
             epochs=epochs,
             verbose=0,
             callbacks=list(training.callbacks) or None,
@@ -144,12 +171,12 @@ class Fitting:
             shuffle=not isinstance(self.x, tf.data.Dataset),
         )
 
-    def _taught(self, model: keras.Model, teacher: Any, loss: Any) -> tuple[keras.Model, Any]:
+    def _taught(self, model: keras.Model, teacher: Any, training: Training) -> tuple[keras.Model, Any]:
         """What is compiled and fitted: the model with its targets, or what trains it by a teacher."""
         if teacher is None:
             return model, self.y
         # What a step behind this one takes its loss from.
-        model.compile(loss=loss)
+        model.compile(loss=training.loss, loss_weights=training.loss_weights)
         trained: keras.Model = lookup("teaching", "distill")(model, teacher)
         return trained, lookup("teaching", "targets")(teacher, self.y)
 
@@ -157,12 +184,6 @@ class Fitting:
         if not self.training.decay:
             return keras.optimizers.Adam(rate)
         return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * self.steps_per_epoch))
-
-    def _loss(self, model: keras.Model) -> Any:
-        loss = self.training.loss if self.training.loss is not None else getattr(model, "loss", None)
-        if loss is None:
-            raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
-        return loss
 
 
 def _build_optimizer(model: keras.Model) -> None:

@@ -69,8 +69,8 @@ class Checkpoints:
         return self._figures[name]
 
     def model(self, name: str) -> keras.Model:
-        """The model of a finished step."""
-        return keras.models.load_model(self._path(name))
+        """The model of a finished step, not compiled: its loss may be a function that no file holds."""
+        return keras.models.load_model(self._path(name), compile=False)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.keras"

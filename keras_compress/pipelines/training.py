@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -40,10 +39,9 @@ class Trainer:
         for name, given in (("epochs", training.epochs), ("learning_rate", training.learning_rate)):
             if isinstance(given, Mapping) and set(given) - set(EPOCHS):
                 raise ValueError(f"Expected `{name}` > 0 for stages out of {sorted(EPOCHS)}. Received: {given}")
-        loss = training.loss if training.loss is not None else getattr(source, "loss", None)
-        if training.fit is None and loss is None:
+        self._training = training.with_loss_of(source)
+        if training.fit is None and self._training.loss is None:
             raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
-        self._training = replace(training, loss=loss)
         self._fit = self._training.on(x, y)
 
     def __call__(self, model: keras.Model, kind: str, name: str) -> keras.Model:
@@ -71,8 +69,7 @@ class Trainer:
         if kept.callbacks:
             # Training changes their state, and hangs the model on them.
             later["callbacks"] = [type(each) for each in kept.callbacks]
-        if kept.teacher is not None:
-            later["teacher"] = kept.teacher
+        later |= {name: value for name in ("teacher", "loss_weights") if (value := getattr(kept, name)) is not None}
         return {
             **later,
             "epochs": self._epochs(),

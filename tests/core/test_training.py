@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import keras
@@ -94,3 +95,51 @@ def test_nothing_to_train_with_is_said() -> None:
         kc.Training().on(X, Y)(net())
     with pytest.raises(ValueError, match=r"Expected `learning_rate` > 0. Received: learning_rate=-0.1"):
         kc.Training(learning_rate=-0.1)
+
+
+def heads(**settings: Any) -> keras.Model:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [keras.layers.Dense(1, name=name)(inputs) for name in ("first", "second")])
+    model.compile("adam", {"first": "mse", "second": "mse"}, **settings)
+    return model
+
+
+@pytest.mark.parametrize("way", ["compiled", "given"])
+def test_the_loss_of_an_output_counts_as_much_as_was_said(way: str) -> None:
+    weights = {"first": 1.0, "second": 0.0}
+    model = heads(loss_weights=weights) if way == "compiled" else heads()
+    given = {"loss": {"first": "mse", "second": "mse"}, "loss_weights": weights} if way == "given" else {}
+    before = {layer.name: np.array(layer.kernel) for layer in model.layers[1:]}
+    kc.Training(learning_rate=0.1, **given).on(X, {"first": Y, "second": Y})(model)
+    moved = {layer.name: np.abs(np.array(layer.kernel) - before[layer.name]).max() for layer in model.layers[1:]}
+    assert moved["first"] > 0.01
+    assert moved["second"] == 0
+
+
+def test_steps_without_targets_are_those_of_the_samples() -> None:
+    training = kc.Training(batch_size=16)
+    assert training.on(X).steps_per_epoch == 3
+    assert training.on({"a": X, "b": X}).steps_per_epoch == 3
+    assert training.on(tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)).steps_per_epoch == 5
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_dataset_that_does_not_know_its_length_is_trained_on_without_decay() -> None:
+    batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(20).filter(lambda *_: True)
+    with pytest.raises(ValueError, match="Expected a dataset of known length.*decay=False"):
+        kc.Training("mse").on(batches)(net())
+    model = net()
+    kc.Training("mse", decay=False).on(batches)(model)
+    assert model.optimizer.iterations >= 2
+
+
+def test_what_a_program_draws_does_not_depend_on_a_training() -> None:
+    def drawn(trains: bool) -> list[Any]:
+        model = net()
+        random.seed(3)
+        np.random.seed(3)  # noqa: NPY002
+        if trains:
+            kc.Training("mse", seed=0).on(X, Y)(model)
+        return [random.random(), np.random.random(), np.array(keras.random.normal((2,))).tolist()]  # noqa: NPY002
+
+    assert drawn(True) == drawn(False)

@@ -52,6 +52,19 @@ def test_generations_are_taught_by_the_one_before(teacher, fitting) -> None:
     kc.distill(alone, students)
 
 
+def test_generations_begin_elsewhere_though_each_training_sets_the_seed(teacher, fitting) -> None:
+    starts = []
+
+    def make() -> keras.Model:
+        inputs = keras.Input(teacher.input_shape[1:])
+        model = keras.Model(inputs, keras.layers.Dense(teacher.output_shape[-1])(inputs))
+        starts.append(np.array(model.get_weights()[0]))
+        return model
+
+    kc.born_again(make, teacher, fitting, generations=3)
+    assert not any(np.array_equal(a, b) for a, b in zip(starts, (*starts[1:], starts[0]), strict=True))
+
+
 def test_assistants_stand_between(teacher, fitting, monkeypatch) -> None:
     assistant, student = dense(8, "assistant"), dense(2, "student")
     teachers = []

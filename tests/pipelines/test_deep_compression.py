@@ -160,6 +160,18 @@ def test_bad_input(model: keras.Model, digits: Dataset, tmp_path: Path) -> None:
     assert (folder / "prune_0.5.keras").read_bytes() == b"trained for a week"
 
 
+def test_steps_of_a_model_with_a_loss_and_a_metric_of_the_users_own(tmp_path: Path) -> None:
+    def loss(y_true: object, y_pred: object) -> object:
+        return keras.losses.mean_squared_error(y_true, y_pred)
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("adam", loss, metrics=[loss])
+    with Checkpoints(tmp_path / "steps", {}) as kept:
+        kept.step("first", lambda: (model, {}))
+        for found, weight in zip(kept.model("first").get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(found, weight)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
