@@ -8,7 +8,7 @@ Temperature and alpha are chosen once, on validation data, for the student of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, pstdev
@@ -28,6 +28,9 @@ WIDTHS = {"1/8": 0.125, "1/4": 0.25, "1/2": 0.5}
 BITS = (2, 4, 8)
 TEMPERATURES, ALPHAS = (2.0, 4.0, 8.0), (0.5, 0.9)
 BUCKET = 256
+UNLABELLED = "taught without a label, all 55,000 images"
+# Of the teacher.
+DROPOUT = (0.2, 0.3, 0.5)
 VALIDATION = 5000
 METHODS: dict[str, dict[str, Any]] = {
     "labels alone": {},
@@ -64,12 +67,15 @@ _PART = flags.DEFINE_multi_string("part", None, "small, methods, deep, bits; all
 LOSS = "sparse_categorical_crossentropy"
 
 
-def net(width: float, name: str = "net") -> keras.Model:
+def net(width: float, name: str = "net", dropout: Sequence[float] = (0.0, 0.0, 0.0)) -> keras.Model:
     """Two convolutions of stride 2 and a layer of features; at 1: 32 and 64 channels, 128 features."""
     inputs = keras.Input((28, 28, 1))
     x = layers.Conv2D(round(32 * width), 3, 2, "same", activation="relu", name="map1")(inputs)
+    x = layers.Dropout(dropout[0])(x)
     x = layers.Conv2D(round(64 * width), 3, 2, "same", activation="relu", name="map2")(x)
-    x = layers.Dense(round(128 * width), "relu", name="features")(layers.Flatten()(x))
+    x = layers.Flatten()(layers.Dropout(dropout[1])(x))
+    x = layers.Dense(round(128 * width), "relu", name="features")(x)
+    x = layers.Dropout(dropout[2])(x)
     return keras.Model(inputs, layers.Dense(10, "softmax", name="classes")(x), name=name)
 
 
@@ -94,6 +100,8 @@ class Run:
         self.x, self.y = data.x_train[held : held + count], data.y_train[held : held + count]
         self.validation = data.x_train[:held], data.y_train[:held]
         self.test = data.x_test, data.y_test
+        # Beside the images with labels those whose labels nobody looks at.
+        self.unlabelled = data.x_train[held:]
 
     def fitting(self, epochs: int, rate: float, **teacher: Any) -> Any:
         model = None if not teacher else self.teacher() if teacher.get("hints") else self.outputs()
@@ -129,10 +137,12 @@ class Run:
 
     def teacher(self) -> keras.Model:
         if not hasattr(self, "_teacher"):
-            plain = kc.Training(LOSS, epochs=_EPOCHS.value, learning_rate=2e-3, seed=self.seed).on(self.x, self.y)
+            epochs = 2 * _EPOCHS.value
+            plain = kc.Training(LOSS, epochs=epochs, learning_rate=2e-3, seed=self.seed).on(self.x, self.y)
 
             def make() -> keras.Model:
-                model = net(1.0, "teacher")
+                # One that is sure of its training images says no more about them than their labels do.
+                model = net(1.0, "teacher", DROPOUT)
                 plain(model)
                 return model
 
@@ -162,7 +172,18 @@ def small(run: Run, how: dict[str, float]) -> list[dict[str, Any]]:
     for name, settings in (("labels", {}), ("taught", how)):
         make = lambda settings=settings: run.trained(net(FRACTION_OF_A_TENTH), _EPOCHS.value, **settings)  # noqa: E731
         rows.append({"part": "small", "row": name, **run.figure(f"small_{name}", make)})
+    rows.append({"part": "small", "row": UNLABELLED, **run.figure("small_unlabelled", lambda: unlabelled(run, how))})
     return rows
+
+
+def unlabelled(run: Run, how: dict[str, float]) -> keras.Model:
+    """Taught without any label, with all images there are, in as many steps as the others."""
+    model = net(FRACTION_OF_A_TENTH)
+    teacher = kc.Teacher(run.teacher(), temperature=how["temperature"], alpha=1.0)
+    epochs = max(1, round(_EPOCHS.value * len(run.x) / len(run.unlabelled)))
+    training = kc.Training(LOSS, epochs=epochs, learning_rate=2e-3, seed=run.seed, batch_size=128, teacher=teacher)
+    training.on(run.unlabelled)(model)
+    return model
 
 
 def methods(run: Run, how: dict[str, float]) -> list[dict[str, Any]]:
@@ -252,6 +273,8 @@ def goals(rows: list[dict[str, Any]]) -> list[Goal]:
     if ("small", None, None, "taught") in at:
         gain = at["small", None, None, "taught"] - at["small", None, None, "labels"]
         found.append(at_least("points that a student of a tenth gains by a teacher", gain, 0.5))
+        gain = at["small", None, None, UNLABELLED] - at["small", None, None, "labels"]
+        found.append(at_least("points that it gains by a teacher and images without labels", gain, 0.5))
     if ("deep", None, None, "in stages") in at:
         gain = at["deep", None, None, "in stages"] - at["deep", None, None, "labels"]
         found.append(at_least("points that a deep thin student gains by hints", gain, 0.0))
