@@ -21,12 +21,21 @@ def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPa
     assert (FOLDER / "docs" / f"{made}.md").read_text() == table.page(RESULTS)
 
 
-@pytest.mark.parametrize(("name", "tables"), [("post_training", "TABLES"), ("mixed_precision", "OF_BITS")])
-def test_tables_within_a_page_are_made_of_the_results(name: str, tables: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "module", "tables"),
+    [
+        ("post_training", "post_training_table", "TABLES"),
+        ("mixed_precision", "post_training_table", "OF_BITS"),
+        ("low_rank", "low_rank_table", "TABLES"),
+    ],
+)
+def test_tables_within_a_page_are_made_of_the_results(
+    name: str, module: str, tables: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not (RESULTS / "post_training.json").is_file():
         pytest.skip("no checkout around these tests")
     monkeypatch.syspath_prepend(str(FOLDER / "benchmarks"))
-    table = importlib.import_module("post_training_table")
+    table = importlib.import_module(module)
     path = FOLDER / "docs" / f"{name}.md"
     assert path.read_text() == table.page(path, getattr(table, tables), RESULTS)
 

@@ -11,7 +11,8 @@ from keras_compress.cli import report as cli_report
 from keras_compress.cli.data import Data, as_input, load_model
 from keras_compress.convert.files import make_folder, save_keras_atomic
 from keras_compress.core.outputs import check_output
-from keras_compress.factorization.factorize import SAMPLES, factorize
+from keras_compress.factorization.factorize import factorize
+from keras_compress.factorization.work import SAMPLES
 from keras_compress.report.summary import summary
 
 

@@ -177,6 +177,18 @@ def _factorize_flags(define: _Definer) -> None:
     define.number("multiple", 8, 1, "Ranks are multiples of it.")
 
 
+def _sensitivity_flags(define: _Definer) -> None:
+    define.text("model", None, "Keras model, a .keras file; it is not changed.")
+    define.data("Samples and labels for the accuracy; of bits and ranks samples alone do, for the signal to noise.")
+    kinds = "What is taken away: channels, group by group, the smallest weights, bits, or ranks, layer by layer."
+    define.choice("of", "channels", ["channels", "weights", "bits", "ranks"], kinds)
+    define.numbers("ratios", "Shares to take away, such as 0.5,0.75; not of bits.")
+    define.numbers("bits", "Widths to try, such as 2,4,8; of bits only.")
+    define.text("method", None, "Of bits accuracy, sqnr or hessian; of ranks how layers are factorized, such as svd.")
+    define.text("out", None, "A .json file to write.")
+    define.text("plot", None, "An image to write, such as ranks.png; needs the extra report.")
+
+
 def _from_tfmot_flags(define: _Definer) -> None:
     define.text("model", None, "An .h5 file; or a .keras file or SavedModel folder of tf_keras (extra tfmot).")
     define.text("out", None, "The .keras file to write.")
@@ -362,6 +374,14 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli.commands:expand",
         _expand_flags,
         ("model", "out"),
+    ),
+    "sensitivity": Command(
+        "Tell how much a .keras model minds what a method takes away, part by part.",
+        "Channels, weights, bits or ranks: each part is changed alone, by several amounts, and the model evaluated.",
+        f"{PROGRAM} sensitivity --model=m.keras --data=data.npz --of=ranks --plot=ranks.png",
+        "keras_compress.cli.sensitivity:run",
+        _sensitivity_flags,
+        ("model", "data"),
     ),
     "estimate": Command(
         "Estimate what a .tflite file would need on an Ethos-U or a Cortex-M: flash, RAM, cycles, time.",

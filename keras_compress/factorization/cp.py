@@ -56,7 +56,8 @@ class CP(Scheme):
 
 class _Terms(Factors):
     def __init__(self, place: Place) -> None:
-        self._place, self._kernel = place, place.kernel
+        super().__init__(place)
+        self._kernel = place.kernel
         height, width, channels, filters = self._kernel.shape
         self._taps = height * width
         # More terms than this are never needed.

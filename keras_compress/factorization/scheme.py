@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.factorization.cells import cells_of, input_kernel
 from keras_compress.graph.configuration import configuration
 from keras_compress.post_training.as_matrix import as_matrix
 
@@ -23,7 +24,7 @@ class Place:
     """A layer in its model.
 
     Attributes:
-        layer: A plain layer with one kernel.
+        layer: A plain layer with one kernel, or a recurrent one.
         inputs: Shape of what it reads, the batch included; `None` for sizes that are not known.
         outputs: Shape of what it makes.
         calls: How often a sample runs it.
@@ -36,9 +37,10 @@ class Place:
 
     @property
     def kernel(self) -> Array:
-        """Its weight, float64."""
-        kernel: Array = keras.ops.convert_to_numpy(self.layer.kernel).astype(np.float64)
-        return kernel
+        """Its weight, float64; of a recurrent layer what it reads inputs with."""
+        cells = cells_of(self.layer)
+        kernel: Array = input_kernel(cells) if cells else keras.ops.convert_to_numpy(self.layer.kernel)
+        return kernel.astype(np.float64)
 
     @property
     def input_positions(self) -> int:
@@ -53,6 +55,8 @@ class Place:
     @property
     def products(self) -> int:
         """How often each weight is multiplied in a sample."""
+        if cells_of(self.layer):
+            return self.input_positions
         if not isinstance(self.layer, keras.layers.EinsumDense):
             return self.output_positions
         form = as_matrix(self.layer)
@@ -87,11 +91,21 @@ class Option:
 class Factors:
     """One layer, factorized in one way at any rank. A subclass implements the methods below.
 
+    Args:
+        place: The layer.
+
     Attributes:
         full: Largest rank, or ranks.
+
+    Class attributes:
+        last_takes_arguments: Whether the last layer is called with all that the layer was called with.
     """
 
     full: Rank
+    last_takes_arguments: bool = False
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     def option(self, rank: Rank) -> Option:
         """What a rank costs and loses."""
@@ -104,6 +118,15 @@ class Factors:
     def layers(self, rank: Rank) -> list[keras.layers.Layer]:
         """The layers, not built yet; the last one with a kernel has the bias, if there is one."""
         raise NotImplementedError(f"{type(self).__name__} must implement `layers(rank)`.")
+
+    def fill(self, layers: Sequence[Any], rank: Rank) -> None:
+        """Give the layers, which are built by now, their weights, and the last one the bias."""
+        weighted = [layer for layer in layers if getattr(layer, "kernel", None) is not None]
+        for layer, array in zip(weighted, self.arrays(rank), strict=True):
+            layer.kernel.assign(array.reshape(layer.kernel.shape))
+        if getattr(self._place.layer, "bias", None) is not None:
+            bias = weighted[-1].bias
+            bias.assign(keras.ops.reshape(self._place.layer.bias, bias.shape))
 
     def merged(self, rank: Rank) -> Array:
         """The weight of the layer as it was, from the factors: what the layers compute together."""

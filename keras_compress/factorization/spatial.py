@@ -49,7 +49,7 @@ class Spatial(Scheme):
 
 class _Lines(Factors):
     def __init__(self, place: Place) -> None:
-        self._place = place
+        super().__init__(place)
         self._shape = place.kernel.shape
         height, width, channels, filters = self._shape
         self.full = (min(height * channels, width * filters),)

@@ -9,7 +9,9 @@ import keras
 import numpy as np
 
 from keras_compress.core.registry import register
+from keras_compress.factorization.cells import cells_of
 from keras_compress.factorization.evbmf import evbmf_rank
+from keras_compress.factorization.recurrent import InputKernel, dropouts
 from keras_compress.factorization.scheme import (
     Array,
     Factors,
@@ -22,11 +24,9 @@ from keras_compress.factorization.scheme import (
     last_of,
     lost,
 )
+from keras_compress.factorization.whitening import truncatable
 from keras_compress.graph.split_convolution import POINTWISE
 from keras_compress.post_training.as_matrix import as_matrix
-
-# Least eigenvalue of a Gram matrix, of their mean: directions that the data never had keep a little weight.
-DAMPING = 1e-6
 
 
 @register("factorization", "svd")
@@ -36,7 +36,8 @@ class SVD(Scheme):
     **Factors** `W ~ U_r S_r V_r^T`, of which the first layer gets `U_r sqrt(S_r)`, the second `sqrt(S_r) V_r^T`: no
     other two factors of rank r are nearer in the Frobenius norm (Eckart and Young). A convolution's weight is the
     matrix of `taps x input channels` rows and as many columns as filters: r basis filters, then a 1x1 convolution that
-    combines them. With groups, each group has r of its own.
+    combines them. With groups, each group has r of its own. Of a recurrent layer it is the input kernel, see
+    `InputKernel`.
 
     With data, the error is that of the layer's outputs: with `X^T X = R^T R`, the decomposition of `R W` is truncated
     and the first factor multiplied with the inverse of R, so that `||X W - X W_r||` is the least.
@@ -51,18 +52,23 @@ class SVD(Scheme):
     data_aware = True
 
     def refusal(self, layer: Any) -> str | None:
+        if cells_of(layer):
+            return "its directions drop inputs at rates of their own" if len(dropouts(layer)) > 1 else None
         known = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv1D, keras.layers.Conv2D)
         if not is_a(layer, *known) or as_matrix(layer) is None:
+            if isinstance(layer, keras.layers.MultiHeadAttention):
+                return f"the projections of a {type(layer).__name__} are inside it, and it makes them anew when loaded"
             return f"{type(layer).__name__} has no weight that is one matrix"
         return None
 
     def factors(self, place: Place, gram: Array | None = None) -> Factors:
-        return _Pair(place, gram)
+        return InputKernel(place, gram) if cells_of(place.layer) else _Pair(place, gram)
 
 
 class _Pair(Factors):
     def __init__(self, place: Place, gram: Array | None) -> None:
-        self._place, self._layer = place, place.layer
+        super().__init__(place)
+        self._layer = place.layer
         form = as_matrix(place.layer)
         if form is None:
             raise ValueError(f"Expected a layer whose weight is one matrix. Received: {place.layer.name!r}")
@@ -73,13 +79,7 @@ class _Pair(Factors):
     @cached_property
     def _svd(self) -> tuple[Array, Array, Array]:
         """`U`, `S` and `V^T` of each group, U as the first factor needs it."""
-        matrix = self._form.to_matrix(self._place.kernel)
-        if self._gram is None:
-            left, values, right = np.linalg.svd(matrix, full_matrices=False)
-            return left, values, right
-        pairs = [_root(each) for each in self._gram]
-        left, values, right = np.linalg.svd(np.stack([root for root, _ in pairs]) @ matrix, full_matrices=False)
-        return np.stack([inverse for _, inverse in pairs]) @ left, values, right
+        return truncatable(self._form.to_matrix(self._place.kernel), self._gram)
 
     @cached_property
     def _lost(self) -> Array:
@@ -156,12 +156,3 @@ def first_of_einsum(layer: Any, equation: str, settings: dict[str, Any]) -> Any:
 
 def _kernel_letters(layer: Any) -> str:
     return str(layer.equation.replace(" ", "").split("->")[0].split(",")[1])
-
-
-def _root(gram: Array) -> tuple[Array, Array]:
-    """R with `R^T R` = a Gram matrix, made definite, and the inverse of R."""
-    # Products of many float32 inputs: rounding alone makes small eigenvalues negative.
-    values, vectors = np.linalg.eigh((gram + gram.T) / 2)
-    least = max(DAMPING * float(np.trace(gram)) / len(gram), np.finfo(np.float64).tiny)
-    sizes = np.sqrt(np.maximum(values, least))
-    return sizes[:, None] * vectors.T, vectors / sizes

@@ -63,7 +63,8 @@ class _Train(Factors):
                 f"Expected a Dense of inputs (batch, features) for a tensor train. Received: {place.inputs} at "
                 f"{place.layer.name!r}"
             )
-        self._place, self._kernel = place, place.kernel
+        super().__init__(place)
+        self._kernel = place.kernel
         self._sides = [_split(side) for side in self._kernel.shape]
         inputs, outputs = self._sides
         self.full = (min(inputs[0] * outputs[0], inputs[-1] * outputs[-1] * inputs[1] * outputs[1]),)

@@ -52,7 +52,8 @@ class Tucker(Scheme):
 
 class _Core(Factors):
     def __init__(self, place: Place) -> None:
-        self._place, self._kernel = place, place.kernel
+        super().__init__(place)
+        self._kernel = place.kernel
         self._taps = int(np.prod(self._kernel.shape[:2]))
         channels, filters = self._kernel.shape[2:]
         self._shapes = [(channels, self._taps * filters), (filters, self._taps * channels)]

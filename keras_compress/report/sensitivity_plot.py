@@ -48,7 +48,9 @@ def _named(result: Scan) -> list[tuple[str, GroupSensitivity]]:
 
 
 def _whole(result: Scan) -> str:
-    return "unpruned" if result.begins_at is not None else "unquantized"
+    if result.begins_at is None:
+        return "unquantized"
+    return "at full rank" if result.unit == "rank" else "unpruned"
 
 
 @register("report")
@@ -80,7 +82,7 @@ def sensitivity_plot(
     (_draw_curves if curves else _draw_map)(axes, result, groups, max_drop)
     removed = result.begins_at is not None
     axes.set_xlabel(f"share of the group's {result.unit} removed" if removed else result.tried_are)
-    by = "ranked" if removed else "measured"
+    by = "factorized" if result.unit == "rank" else "ranked" if removed else "measured"
     axes.set_title(plain_text(title or f"Each group alone, {by} by {result.criterion}"))
     figure: Figure = axes.get_figure()
     if where is not None and not on_axes:

@@ -14,10 +14,10 @@ import keras_compress as kc
 from keras_compress.core.registry import lookup
 from keras_compress.factorization.cp import CP
 from keras_compress.factorization.evbmf import evbmf_rank
-from keras_compress.factorization.factorize import Row
 from keras_compress.factorization.scheme import Place
 from keras_compress.factorization.svd import SVD
 from keras_compress.factorization.tensor_train import TensorTrain
+from keras_compress.factorization.work import Row
 
 CONVOLUTIONS: dict[str, Callable[[], Any]] = {
     "same": lambda: layers.Conv2D(6, 3, padding="same", activation="relu"),
@@ -56,7 +56,7 @@ def test_full_rank_is_the_layer(kind: str, method: str) -> None:
     assert kc.factorization_of(kc.factorize(model, method, rank=0.9999999999)).left  # type: ignore[union-attr]
     layer = model.layers[0]
     factors = lookup("factorization", method)().factors(Place(layer, (None, 9, 8, 4), layer.output.shape))
-    row = Row(layer, factors, factors.full)
+    row = Row(factors, factors.full)
     inputs = keras.Input((9, 8, 4))
     assert differs(model, keras.Model(inputs, row(inputs)), (9, 8, 4)) < 1e-5
     assert np.abs(factors.merged(factors.full) - layer.kernel.numpy()).max() < 1e-5

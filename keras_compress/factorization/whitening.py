@@ -1,0 +1,36 @@
+"""Singular value decompositions that weigh directions by what the data use them for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_compress.factorization.scheme import Array
+
+# Least eigenvalue of a Gram matrix, of their mean: directions that the data never had keep a little weight.
+DAMPING = 1e-6
+
+
+def truncatable(matrix: Array, gram: Array | None) -> tuple[Array, Array, Array]:
+    """`U`, `S` and `V^T` of each group: cut to r, `U S V^T` is the nearest of rank r.
+
+    With `X^T X = R^T R` nearest in `||X W - X W_r||`: the decomposition of `R W`, and U with the inverse of R.
+
+    Args:
+        matrix: `(groups, inputs, outputs)`.
+        gram: `X^T X` of each group, `(groups, inputs, inputs)`, or none.
+    """
+    if gram is None:
+        left, values, right = np.linalg.svd(matrix, full_matrices=False)
+        return left, values, right
+    pairs = [_root(each) for each in gram]
+    left, values, right = np.linalg.svd(np.stack([root for root, _ in pairs]) @ matrix, full_matrices=False)
+    return np.stack([inverse for _, inverse in pairs]) @ left, values, right
+
+
+def _root(gram: Array) -> tuple[Array, Array]:
+    """R with `R^T R` = a Gram matrix, made definite, and the inverse of R."""
+    # Products of many float32 inputs: rounding alone makes small eigenvalues negative.
+    values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+    least = max(DAMPING * float(np.trace(gram)) / len(gram), np.finfo(np.float64).tiny)
+    sizes = np.sqrt(np.maximum(values, least))
+    return sizes[:, None] * vectors.T, vectors / sizes
