@@ -67,7 +67,7 @@ def test_literal_rows() -> None:
     x[:, 0], x[:, 1:3], x[:, 3:7] = 2.0, 0.08, 0.04
     found = np.asarray(kc.freeze(model, x)(x))[0, [0, 1, 3, 7], 0]
     # 0.93 would be 1.57 with what is left for all small rows.
-    np.testing.assert_allclose(found, [2 / 4.001**0.5, 0.08 / 0.0074**0.5, 0.04 / 0.0026**0.5, 0.0], atol=0.05)
+    np.testing.assert_allclose(found, [2 / 4.001**0.5, 0.08 / 0.0074**0.5, 0.04 / 0.0026**0.5, 0.0], atol=0.1)
 
 
 @pytest.mark.parametrize(
