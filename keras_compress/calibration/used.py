@@ -14,7 +14,7 @@ from keras_compress.calibration.calibrate import MeasuredRange
 _OCTAVES, _PER_OCTAVE = 32, 8
 _BINS = 2 * _OCTAVES * _PER_OCTAVE
 # Half steps of 8 bits.
-_STEPS = 510
+_STEPS = 510.0
 
 
 class FactorRange(MeasuredRange):

@@ -181,6 +181,11 @@ def _roots(call: graph.Call, measured: Measured, deviation: Tensor) -> Tensor:
     return keras.layers.Minimum(name=name)(roots)
 
 
+def is_of_small_rows(point: str) -> bool:
+    """Whether a point stands within what is computed for small rows, by its name."""
+    return point.endswith((f"{SMALL}_quantized", ".rsqrt_below_quantized", ".rsqrt_above_quantized"))
+
+
 def _small(node: Node) -> str:
     return f"{node.operation.name}{SMALL}"
 

@@ -53,6 +53,14 @@ def test_the_same_on_microcontrollers_and_of_a_shipped_file() -> None:
     assert kc.verify(artifact.content, model, rows(0.04), kernels=["tflm"]).ok
 
 
+@pytest.mark.parametrize(("smallest", "shown"), [(0.04, 0.5), (0.5, 0.04)])
+def test_a_file_tells_what_is_measured_apart_in_it(smallest: float, shown: float) -> None:
+    """Whatever rows it is shown."""
+    model = normalizing(layers.LayerNormalization())
+    artifact = kc.convert(model, representative_dataset=rows(smallest))
+    assert kc.verify(artifact.content, model, rows(shown)).ok
+
+
 def test_rows_alike_cost_no_operator() -> None:
     model = normalizing(layers.LayerNormalization())
     alike, apart = (kc.convert(model, representative_dataset=rows(each)) for each in (0.5, 0.04))
