@@ -114,6 +114,7 @@ def test_scales_are_taken_back_where_they_do_harm(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(outputs(made, images()), outputs(plain, images()))
 
 
+@pytest.mark.filterwarnings("ignore:Expected data, or BatchNormalizations")
 @pytest.mark.parametrize(
     ("level", "expected"),
     [

@@ -53,12 +53,11 @@ def test_the_same_on_microcontrollers_and_of_a_shipped_file() -> None:
     assert kc.verify(artifact.content, model, rows(0.04), kernels=["tflm"]).ok
 
 
-@pytest.mark.parametrize(("smallest", "shown"), [(0.04, 0.5), (0.5, 0.04)])
-def test_a_file_tells_what_is_measured_apart_in_it(smallest: float, shown: float) -> None:
-    """Whatever rows it is shown."""
+def test_a_file_tells_what_is_measured_apart_in_it() -> None:
+    """Where the rows that it is shown would not ask for it."""
     model = normalizing(layers.LayerNormalization())
-    artifact = kc.convert(model, representative_dataset=rows(smallest))
-    assert kc.verify(artifact.content, model, rows(shown)).ok
+    artifact = kc.convert(model, representative_dataset=rows(0.04))
+    assert kc.verify(artifact.content, model, rows(0.5)).ok
 
 
 def test_rows_alike_cost_no_operator() -> None:
