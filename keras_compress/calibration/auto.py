@@ -50,12 +50,12 @@ class Tried:
 
     Attributes:
         owners: `id` of a point -> number of its range: some points share one.
-        ranges: For each range, what the rules say of all data, in the order of `every_rule`.
+        records: For each range, what was seen of all data.
         specs: For each range, its integers.
     """
 
     owners: Mapping[int, int]
-    ranges: Sequence[Sequence[Range]]
+    records: Sequence[Record]
     specs: Sequence[QuantSpec]
 
 
@@ -67,8 +67,35 @@ class _Candidate:
     halves: tuple[Range, Range]
 
 
-# A candidate of each range, and one for each of many of them.
+# One for each range.
 Chosen = list[_Candidate]
+
+
+class _Candidates(Sequence[_Candidate]):
+    """Candidates for one range, all but the first found when they are asked for: where that is good, they never are.
+
+    Args:
+        first: The one that cuts nothing.
+        others: Finds the others.
+        count: How many these are.
+    """
+
+    def __init__(self, first: _Candidate, others: Callable[[], Chosen], count: int) -> None:
+        self.first = first
+        self._others, self._count = others, count
+        self._found: Chosen | None = None
+
+    def others(self) -> Chosen:
+        """All behind the first."""
+        if self._found is None:
+            self._found = self._others()
+        return self._found
+
+    def __len__(self) -> int:
+        return 1 + self._count
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.first if number == 0 else [self.first, *self.others()][number]
 
 
 def samples_to_try(model: keras.Model) -> int:
@@ -98,14 +125,21 @@ def best_ranges(model: keras.Model, tried: Tried, arrays: Batch, run: graph.Visi
     inputs = [value[: fixed_batch(model)] if fixed_batch(model) else value for value in inputs]
     trial = _Trial(model, tried, inputs, run)
     candidates = trial.candidates()
-    chosen = trial.better(trial.best(candidates), [each[0] for each in candidates])
-    moved = trial.best([[_scaled(each, float(factor)) for factor in _from_one()] for each in chosen], good=0.0)
+    chosen = trial.better(trial.best(candidates), [each.first for each in candidates])
+    moved = trial.best([_moved(each) for each in chosen], good=0.0)
     return [each.range for each in trial.better(moved, chosen)]
 
 
 def _from_one() -> list[Any]:
     """Factors by which ends are moved, those that move least first: of equals the first is taken."""
     return sorted(_MOVED, key=lambda factor: abs(factor - 1.0))
+
+
+def _moved(candidate: _Candidate) -> _Candidates:
+    """A candidate, and the same with its ends moved."""
+    none, *factors = _from_one()
+    made = [_scaled(candidate, float(factor)) for factor in factors]
+    return _Candidates(_scaled(candidate, float(none)), lambda: made, len(made))
 
 
 def _scaled(candidate: _Candidate, factor: float) -> _Candidate:
@@ -123,21 +157,19 @@ class _Trial:
         self._model, self._tried, self._inputs, self._run = model, tried, inputs, run
         self._exact: Sequence[Any] = ()
 
-    def candidates(self) -> list[Chosen]:
+    def candidates(self) -> list[_Candidates]:
         """Of each range, by the rules, the one that cuts nothing first."""
-        rules, records = every_rule(), self._records()
+        first, *rules = every_rule()
         found = []
-        for ranges, spec, halves in zip(self._tried.ranges, self._tried.specs, records, strict=True):
-            made = []
-            for rule, whole in zip(rules, ranges, strict=True):
-                seen = [whole if each is None else rule.range(each, spec) for each in halves]
-                for factor in _WIDER if rule is rules[0] else (1.0,):
-                    ends = [(factor * low, factor * high) for low, high in (whole, seen[1], seen[0])]
-                    made.append(_Candidate(ends[0], (ends[1], ends[2])))
-            found.append(made)
+        for whole, spec, halves in zip(self._tried.records, self._tried.specs, self._records(), strict=True):
+            of_rule = partial(_by_rule, whole, spec, halves)
+            wider = [(first, factor) for factor in _WIDER[1:]]
+            others = [*wider, *((rule, 1.0) for rule in rules)]
+            made = partial(_all_of, of_rule, others)
+            found.append(_Candidates(of_rule(first, _WIDER[0]), made, len(others)))
         return found
 
-    def best(self, candidates: Sequence[Chosen], good: float = _GOOD) -> Chosen:
+    def best(self, candidates: Sequence[_Candidates], good: float = _GOOD) -> Chosen:
         """The candidate of each range with which its readers are closest to what they give unrounded."""
         readers = _Readers(self._tried, candidates, self._run, good)
         graph.Rebuild(readers.visit).run(self._model, list(self._inputs), "", 0)
@@ -162,7 +194,7 @@ class _Trial:
 
     def _records(self) -> list[tuple[Record | None, Record | None]]:
         """What each half of the samples has at each range; `None` where they are too few, or have nothing finite."""
-        records = [(Record(counts=True), Record(counts=True)) for _ in self._tried.ranges]
+        records = [(Record(counts=True), Record(counts=True)) for _ in self._tried.records]
 
         def visit(call: graph.Call) -> Any:
             owner = self._tried.owners.get(id(call.operation))
@@ -181,10 +213,24 @@ class _Trial:
         return [(known(first), known(second)) for first, second in records]
 
 
+def _by_rule(
+    whole: Record, spec: QuantSpec, halves: tuple[Record | None, Record | None], rule: Observer, factor: float
+) -> _Candidate:
+    """What a rule says of all data, and of each half of the samples, all of it with more room."""
+    found = rule.range(whole, spec)
+    seen = [found if each is None else rule.range(each, spec) for each in halves]
+    ends = [(factor * low, factor * high) for low, high in (found, seen[1], seen[0])]
+    return _Candidate(ends[0], (ends[1], ends[2]))
+
+
+def _all_of(of_rule: Callable[[Observer, float], _Candidate], rules: Sequence[tuple[Observer, float]]) -> Chosen:
+    return [of_rule(rule, factor) for rule, factor in rules]
+
+
 class _Readers:
     """Visitor that runs each reader of a point with all candidates for its range."""
 
-    def __init__(self, tried: Tried, candidates: Sequence[Chosen], run: graph.Visitor, good: float) -> None:
+    def __init__(self, tried: Tried, candidates: Sequence[_Candidates], run: graph.Visitor, good: float) -> None:
         self._tried, self._candidates, self._run, self._good = tried, candidates, run, good
         self._values: dict[int, tuple[int, Any]] = {}
         self.errors = [np.zeros(len(each)) for each in candidates]
@@ -213,14 +259,17 @@ class _Readers:
         return _relative(_outputs(self._run(replace(call, args=args, kwargs=kwargs))), exact)
 
     def _try(self, owner: int, values: Any, error_of: Callable[[Any], float], good: float) -> None:
-        spec, (first, *others) = self._tried.specs[owner], self._candidates[owner]
+        spec, candidates = self._tried.specs[owner], self._candidates[owner]
+        first = candidates.first
         # Equal ranges, which are many where nothing is worth cutting, are run once.
         errors = {first.halves: error_of(_rounded(values, first, spec))}
-        for each in others if errors[first.halves] > good else ():
+        if errors[first.halves] <= good:
+            self.errors[owner] += errors[first.halves]
+            return
+        for each in candidates.others():
             if each.halves not in errors:
                 errors[each.halves] = error_of(_rounded(values, each, spec))
-        least = errors[first.halves]
-        self.errors[owner] += [errors.get(each.halves, least) for each in self._candidates[owner]]
+        self.errors[owner] += [errors[each.halves] for each in candidates]
 
 
 def _error_itself(exact: Any, rounded: Any) -> float:

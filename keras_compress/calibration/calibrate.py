@@ -130,13 +130,13 @@ def calibrate(
     seen = _see(model, points, records, representative_dataset, _Look(watch, first.add, run))
     by_quantizer = _by_quantizer(points)
     merged = [(quantizer, together([records[n] for n in mine])) for quantizer, mine in by_quantizer]
-    found = [[rule.range(record, quantizer.spec) for rule in rules] for quantizer, record in merged]
     if auto:
         owners = {id(points[n]): number for number, (_, mine) in enumerate(by_quantizer) for n in mine}
         specs = [quantizer.spec for quantizer, _ in merged]
-        chosen = best_ranges(model, Tried(owners, found, specs), first.arrays, run)
+        tried = Tried(owners, [record for _, record in merged], specs)
+        chosen = best_ranges(model, tried, first.arrays, run)
     else:
-        chosen = [ranges[0] for ranges in found]
+        chosen = [rules[0].range(record, quantizer.spec) for quantizer, record in merged]
     for (quantizer, _), (low, high) in zip(merged, chosen, strict=True):
         quantizer.set_range(low, high)
     return seen

@@ -13,6 +13,8 @@ from keras_compress.calibration.calibrate import MeasuredRange
 # Magnitudes are counted in eighths of an octave, from 2^-32 to 2^32.
 _OCTAVES, _PER_OCTAVE = 32, 8
 _BINS = 2 * _OCTAVES * _PER_OCTAVE
+# Half steps of 8 bits.
+_STEPS = 510.0
 
 
 class FactorRange(MeasuredRange):
@@ -39,7 +41,19 @@ class FactorRange(MeasuredRange):
     def __init__(self, bits: int = 8, root: bool = True, **kwargs: Any) -> None:
         self.root = bool(root)
         self._weights = np.zeros(_BINS)
+        self._measured = (0.0, 0.0)
+        self._steps = _STEPS
         super().__init__(bits, **kwargs)
+
+    def seen(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The factors that were counted, in the middle of their bins, and how much those of each bin weigh."""
+        counted = self._weights > 0
+        return _middles()[counted], self._weights[counted]
+
+    def tell_finer(self, times: float) -> None:
+        """Set the range anew: the device tells so many times smaller `y` from 0."""
+        self._steps = _STEPS * times
+        self.set_range(*self._measured)
 
     def observe(self, values: NDArray[Any], squares: NDArray[Any]) -> None:
         """Count some factors."""
@@ -50,24 +64,32 @@ class FactorRange(MeasuredRange):
 
     def set_range(self, low: float, high: float) -> None:
         """Set the range within the measured ends."""
-        end = largest_of_use(self._weights, self.root) if self.bits == 8 else math.inf
+        # Later on it may be set within what it is then.
+        self._measured = min(low, self._measured[0]), max(high, self._measured[1])
+        end = largest_of_use(self._weights, self.root, self._steps) if self.bits == 8 else math.inf
         super().set_range(max(low, -end), min(high, end))
 
 
-def largest_of_use(weights: NDArray[np.float64], root: bool) -> float:
+def _middles() -> NDArray[np.float64]:
+    """The factor in the middle of each bin."""
+    return np.exp2((np.arange(_BINS) + 0.5) / _PER_OCTAVE - _OCTAVES)
+
+
+def largest_of_use(weights: NDArray[np.float64], root: bool, steps: float = _STEPS) -> float:
     """The upper end with the least error of the products; infinite where nothing counts.
 
     Args:
         weights: How much the factors of each bin count.
         root: See `FactorRange`.
+        steps: Half steps in the largest `y`: what is smaller than one of them is 0 for the device.
     """
-    factors = 2.0 ** ((np.arange(_BINS) + 0.5) / _PER_OCTAVE - _OCTAVES)
+    factors = _middles()
     ends = 2.0 ** ((np.arange(_BINS) + 1) / _PER_OCTAVE - _OCTAVES)
     counts = weights > 1e-6 * weights.sum()
     if not counts.any():
         return math.inf
-    # Half a step of 8 bits is a 510th of the largest `y`, which has the smallest factor.
-    zero = factors > factors[counts].min() * (math.sqrt(510) if root else 510)
+    # The largest `y` has the smallest factor.
+    zero = factors > factors[counts].min() * (math.sqrt(steps) if root else steps)
     used = counts & ~zero if root else counts
     factors, weights, ends, zero = factors[used], weights[used], ends[used], zero[used]
     rounded = (ends[:, None] / (255 * factors)) ** 2 / 12

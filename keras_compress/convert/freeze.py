@@ -11,6 +11,7 @@ import keras
 from keras_compress.calibration.calibrate import untrained_points
 from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_frozen_batch
 from keras_compress.convert.expand.rows_apart import rows_apart
+from keras_compress.convert.expand.small_rows import small_rows
 from keras_compress.convert.flatten import flatten
 from keras_compress.convert.fold_ahead import fold_ahead
 from keras_compress.convert.freezer import Freezer, Grid
@@ -108,10 +109,10 @@ def freeze(
         has_data = representative_dataset is not None
         flat = replace(flat, model=fold_ahead(flat.model))
         prepared = with_points(flat, activation_bits, everywhere=everywhere, has_data=has_data)
-        free = {point.name for point in untrained_points(prepared)}
-        known = {name: grid for name, grid in (grids or {}).items() if name in free}
+        trained = {point.name for point in points_in(prepared)} - {point.name for point in untrained_points(prepared)}
+        known = {name: grid for name, grid in (grids or {}).items() if name not in trained}
         seen = set_ranges(prepared, model if graph.is_graph(model) else prepared, representative_dataset)
-        prepared = rows_apart(prepared)
+        prepared = small_rows(rows_apart(prepared), known)
     batch = batch_of(prepared, batch_size)
     freezer = Freezer(prepared, activation_bits, activations, storage, known, mode, measures)
     frozen = graph.Rebuild(freezer, input_shape=lambda tensor: (batch, *tensor.shape[1:])).model(prepared)

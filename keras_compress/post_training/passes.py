@@ -51,6 +51,7 @@ class Situation:
         teacher: What level 3 learns from; the model as it was given by default.
         reference: What `quantize_model` made, before any pass changed it: the weights that all aim at.
         mixed: Whether layers get bits of their own, by a budget.
+        level: Which level's passes are run.
     """
 
     trained: keras.Model
@@ -62,6 +63,7 @@ class Situation:
     teacher: keras.Model | None = None
     reference: keras.Model | None = None
     mixed: bool = False
+    level: int = 2
 
     @property
     def bits(self) -> int:
@@ -108,7 +110,7 @@ def _nearest(situation: Situation) -> bool:
 
 def _half_way(situation: Situation) -> bool:
     """Weights of 8 bits can give a little to activations, whose ranges data tell."""
-    return situation.data is not None and _nearest(situation) and situation.bits == 8
+    return situation.level in WITH_DATA and _nearest(situation) and situation.bits == 8
 
 
 def _piecewise(situation: Situation) -> bool:
@@ -147,7 +149,8 @@ def _split(model: keras.Model, situation: Situation, **options: Any) -> keras.Mo
 
 
 def _spiq(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
-    return spiq(model, situation.data, **{**HALF_WAY, **options})
+    data = situation.data if situation.level in WITH_DATA else None
+    return spiq(model, data, **{**HALF_WAY, **options})
 
 
 def _synthetic_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:

@@ -107,7 +107,8 @@ def quantize_post_training(
     refuse_quantized(model)
     ends = None if input_range is None else _ends(input_range)
     quantizer = weight_quantizer(weights, per_channel)
-    situation = Situation(model, None, options or {}, ends, quantizer, seed, teacher, mixed=budget is not None)
+    mixed = budget is not None
+    situation = Situation(model, None, options or {}, ends, quantizer, seed, teacher, mixed=mixed, level=number)
     situation.data = held(model, data)
     run = chosen(number, situation, passes)
     settings = {"weights": weights, "per_channel": per_channel, "grid": grid, "filters": filters, "rules": rules}
@@ -256,21 +257,29 @@ class _Work:
         scaling = [each for each in first if each.scales]
         if self._named or not scaling or not self._samples():
             return self.passed(model, first)
-        left = self.passed(model, [each for each in first if not each.scales])
+        start = first.index(scaling[0])
+        ahead, behind = first[:start], [each for each in first[start:] if not each.scales]
+        base = self.passed(model, ahead)
+        stages = list(self.stages)
+        left = self.passed(base, behind)
         before = self._figure(left)
         if before >= ENOUGH:
             return _left_as_it_is(left, scaling, f"outputs on {COMPARED} samples have {before:.1f} dB as they are")
-        begun, stages, self.reference = self._begun, list(self.stages), None
-        scaled = self.passed(left, scaling)
+        kept = self._begun, list(self.stages)
+        self.stages, self.reference = stages, None
+        # What has the last word on scales comes behind those that are tried.
+        scaled = self.passed(base, first[start:])
         idle = {each.name: note for each in scaling if (note := _said_of(scaled, each)) is not None}
         changed = [each for each in scaling if each.name not in idle]
         with warnings.catch_warnings():
             # Said of it as it is.
             warnings.simplefilter("ignore")
-            if not changed or before <= (after := self._figure(scaled)):
+            if changed and before <= (after := self._figure(scaled)):
                 return scaled
-        self.stages, self._begun = stages, begun
+        self._begun, self.stages = kept
         left = carry(left, record_of(left).noted(*idle.values()))
+        if not changed:
+            return left
         found = f"outputs on {COMPARED} samples have {before:.1f} dB without, {after:.1f} dB with it"
         return _left_as_it_is(left, changed, found)
 

@@ -12,12 +12,14 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.warn import warn
 from keras_compress.data.batches import batches, first_samples
 from keras_compress.data.samples import first_of, peekable
+from keras_compress.graph.graph import walk
 from keras_compress.graph.model import rebuild
 from keras_compress.graph.trace import as_graph
 from keras_compress.post_training.lockstep import as_floats
 from keras_compress.post_training.opened import SAMPLES, opened
 from keras_compress.post_training.record import carry, record_of
 from keras_compress.post_training.steps import with_steps
+from keras_compress.quantizers.activation import QuantizeActivation
 
 # Fewer say more of themselves than of the layers.
 FEWEST = 16
@@ -69,6 +71,8 @@ def with_ranges(
 
 def set_ranges(model: keras.Model, data: Any, observer: Any = "min_max", again: bool = False) -> list[Any]:
     """The same, in place; gives the quantizers whose range was set."""
+    if not again and all(_is_known(layer) for _, layer in walk(model)):
+        return []
     data = peekable(data)
     flat, outer = opened(model, data), as_graph(model, first_of(data))
     points = points_to_measure(flat, again)
@@ -76,6 +80,10 @@ def set_ranges(model: keras.Model, data: Any, observer: Any = "min_max", again: 
         calibrate(flat, lambda: batches(data, outer), observer=observer, run=as_floats, again=again)
     # The calls of one layer may share a quantizer.
     return list({id(point.quantizer): point.quantizer for point in points}.values())
+
+
+def _is_known(layer: Any) -> bool:
+    return not isinstance(layer, QuantizeActivation) or layer.quantizer.trained()
 
 
 def begin(quantized: keras.Model, data: Any, observer: Any = "min_max") -> keras.Model:

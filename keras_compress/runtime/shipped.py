@@ -12,6 +12,7 @@ import keras
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.batch_size import AUTO, BatchSize
 from keras_compress.convert.convert import convert
+from keras_compress.convert.expand.small_rows import is_of_small_rows
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
 from keras_compress.data.samples import fixed_batch, input_specs, samples
 from keras_compress.graph.graph import is_graph
@@ -59,13 +60,17 @@ def shipped(
     tensors = _tensors(graph, artifact, label)
     grids = {point: grid for point, tensor in tensors.items() if (grid := _grid(graph, tensor)) is not None}
     cells, same_cells = _cells(artifact, graph)
+    apart = _of_small_rows(graph)
+    if len(apart) != sum(map(is_of_small_rows, artifact.points)):
+        grids, same_cells = {**apart, **grids}, False
     same = same_cells and all(_same(artifact.frozen, name, grid) for name, grid in grids.items() if artifact.frozen)
     if artifact.frozen is None or is_frozen(model) or same:
         return _with_content(artifact, content, graph, tensors)
     bits = 16 if artifact.mode == "16x8" else 8
     known = {"grids": {**grids, **cells}, "recurrent": options["recurrent"], "batch_size": options["batch_size"]}
     frozen = freeze(model, few, activation_bits=bits, storage=artifact.storage, **known)
-    return _with_content(convert(frozen, target, **options), content, graph, tensors)
+    made = convert(frozen, target, **options)
+    return _with_content(made, content, graph, _tensors(graph, made, label))
 
 
 def _with_content(made: Artifact, content: bytes, graph: Graph, tensors: Mapping[str, int]) -> Artifact:
@@ -148,13 +153,21 @@ def _tensors(graph: Graph, made: Artifact, label: str) -> dict[str, int]:
         numbers = {again.name(a): b for a, b in zip(_in_order(again), _in_order(graph), strict=True) if min(a, b) >= 0}
     else:
         numbers = {graph.name(tensor): tensor for tensor in range(len(graph.tensors))}
-    missing = [tensor for tensor in made.points.values() if tensor not in numbers]
+    # Which rows are measured apart is up to the data, of which these are others.
+    missing = [tensor for point, tensor in made.points.items() if tensor not in numbers and not is_of_small_rows(point)]
     if missing and made.lowered is None:
         raise ValueError(
             f"Expected a file that `convert` made from the model {getattr(made.frozen, 'name', '')!r}. "
             f"Received: {label}, without its tensor {missing[0]!r}"
         )
     return {point: numbers[tensor] for point, tensor in made.points.items() if tensor in numbers}
+
+
+def _of_small_rows(graph: Graph) -> dict[str, FixedGrid]:
+    """Grids of what is computed for small rows, by which they are known to be measured apart."""
+    named = ((graph.name(tensor), tensor) for tensor in range(len(graph.tensors)))
+    found = ((name, _grid(graph, tensor)) for name, tensor in named if is_of_small_rows(name))
+    return {name: grid for name, grid in found if grid is not None}
 
 
 def _form(graph: Graph) -> list[Any]:
@@ -184,5 +197,5 @@ def _grid(graph: Graph, tensor: int) -> FixedGrid | None:
 
 
 def _same(frozen: keras.Model, point: str, grid: FixedGrid) -> bool:
-    known = frozen.get_layer(point).quantizer
-    return (known.scale, known.zero_point) == (grid.scale, grid.zero_point)
+    known = next((layer.quantizer for layer in frozen.layers if layer.name == point), None)
+    return known is not None and (known.scale, known.zero_point) == (grid.scale, grid.zero_point)

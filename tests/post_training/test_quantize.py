@@ -114,6 +114,30 @@ def test_scales_are_taken_back_where_they_do_harm(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(outputs(made, images()), outputs(plain, images()))
 
 
+@pytest.mark.filterwarnings("ignore:Expected data, or BatchNormalizations")
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        (1, ["fold_batch_norms", "equalize", "absorb_bias"]),
+        # Without the scaling that is tried, and with it: either way `spiq` has the last word.
+        (2, ["fold_batch_norms", "spiq", "equalize", "absorb_bias", "spiq"]),
+    ],
+)
+def test_the_order_of_passes_that_scale(level: int, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def noted(name: str) -> passes.Run:
+        return lambda model, situation, **options: seen.append(name) or model
+
+    listed = [each if each.quantized else replace(each, run=noted(each.name)) for each in passes.PASSES]
+    monkeypatch.setattr(passes, "PASSES", tuple(listed))
+    monkeypatch.setattr("keras_compress.post_training.quantize.ENOUGH", np.inf)
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2)])
+    data = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    kc.quantize_post_training(model, data, level=level, options=FEW, report=False, input_range=(-3.0, 3.0))
+    assert seen == expected
+
+
 def test_level_2_takes_ranges_and_biases_from_data(capsys: pytest.CaptureFixture[str]) -> None:
     model = spoilt_net()
     made = kc.quantize_post_training(model, images()[:32])

@@ -22,6 +22,11 @@ from keras_compress.quantizers.kinds import Kind, activation_name, kind_of, know
 
 Tensor = Any
 
+
+def _rsqrt(x: Tensor, epsilon: float = 0.0) -> Tensor:
+    return ops.rsqrt(ops.maximum(x, 0.0) + epsilon)
+
+
 # Functions of one number that no kernel computes on integers on every runtime. The device reads them from a table.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "ceil": ops.ceil,
@@ -47,7 +52,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sin": ops.sin,
     "cos": ops.cos,
     "round": lambda x, decimals=0: ops.round(x, decimals),
-    "rsqrt": lambda x, epsilon=0.0: ops.rsqrt(ops.maximum(x, 0.0) + epsilon),
+    "rsqrt": _rsqrt,
+    # For what lies below an end, or above a start, alone: `keras_compress.convert.expand.small_rows`.
+    "rsqrt_above": lambda x, epsilon, start, off: _rsqrt(ops.where(x < start, x - off, x), epsilon),
+    "rsqrt_below": lambda x, epsilon, end: _rsqrt(ops.where(x < end, x, 0.0), epsilon),
     "selu": ops.selu,
     "soft_shrink": ops.soft_shrink,
     "softplus": ops.softplus,
