@@ -58,8 +58,9 @@ where it deviates. Losses of `keras.distillation` may stand beside them, and one
 
 **Outputs** are what their activations and losses say: classes (softmax), labels (sigmoid) or numbers, for which soft
 targets are half the squared error; several heads, in lists or dicts, are summed; sequences and maps count each
-position. Models with and without a softmax at the end may teach each other. Where nothing tells, several scores are
-classes, one is a number, and `heads={"boxes": "linear"}` says otherwise.
+position. Models with and without a softmax at the end may teach each other. A student of which
+nothing tells is what its teacher is. Where neither tells, several scores are classes and one is a number, and
+`heads={"boxes": "linear"}` says otherwise; where both tell and differ, it is asked for.
 
 **Hints** are layers by name or path, a name that both have or `(teacher's, student's)`: in nested models
 (`"encoder/conv1"`), behind wrappers, in subclassed models (`"blocks/1/inside"`). They are read while the student

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_compress.distillation.heads import Head, heads_of
+from keras_compress.distillation.heads import Head, agreed, heads_of, keys_of
 from keras_compress.distillation.loss import total
 from keras_compress.distillation.outputs import TeacherOutputs, unpacked
 from keras_compress.distillation.record import add_lesson
@@ -121,7 +121,7 @@ class Distiller(keras.distillation.Distiller):
             **kwargs: The same.
 
         Raises:
-            ValueError: Without a loss where labels count.
+            ValueError: Without a loss where labels count, or where teacher and student say different kinds of outputs.
         """
         if loss is None and self.alpha < 1.0:
             raise ValueError(
@@ -131,6 +131,7 @@ class Distiller(keras.distillation.Distiller):
         keras.Model.compile(self, optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         if loss is not None:
             self._own_heads = heads_of(self._graph[0], self._given_kinds, loss)
+        self._heads()
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """As of any model; `kc.summary` of the student tells of it."""
@@ -168,17 +169,26 @@ class Distiller(keras.distillation.Distiller):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         return super().compute_metrics(x, self._targets(y)[0], y_pred, sample_weight)
 
+    def _heads(self) -> tuple[list[Head], list[Head]]:
+        """The first teacher's heads and the student's: those of one output are of one kind."""
+        source = self.teacher.source
+        taught_by = [source.heads] if isinstance(source, TeacherOutputs) else source.heads()
+        of_outputs = zip(*taught_by, self._own_heads, strict=True)
+        pairs = zip(of_outputs, keys_of(self._graph[0]), self._given_kinds, strict=True)
+        found = [agreed(heads, name, given) for heads, name, given in pairs]
+        return [heads[0] for heads in found], [heads[-1] for heads in found]
+
     def _targets(self, y: Any) -> tuple[Any, Any]:
         return unpacked(y) if isinstance(self.teacher.source, TeacherOutputs) else (y, None)
 
     def _of_teacher(self, x: Any, labels: Any, y_pred: Any, hints: Sequence[Any], kept: Any) -> Tensor:
         source = self.teacher.source
         values = (kept, []) if kept is not None else source.values(x)
-        of_teacher = source.heads if kept is not None else source.heads()[0]
-        both = (values[0], [head.logits(out) for head, out in zip(self._own_heads, tree.flatten(y_pred), strict=True)])
-        pairs = [_comparable(*each) for each in zip(*both, of_teacher, self._own_heads, strict=True)]
+        of_teacher, own = self._heads()
+        both = (values[0], [head.logits(out) for head, out in zip(own, tree.flatten(y_pred), strict=True)])
+        pairs = [_comparable(*each) for each in zip(*both, of_teacher, own, strict=True)]
         logits = tuple(zip(*pairs, strict=True))
-        kinds = [head.kind for head in self._own_heads]
+        kinds = [head.kind for head in own]
         return total(term.value((logits[0], values[1]), (logits[1], hints), kinds, labels) for term in self.terms)
 
     def get_config(self) -> dict[str, Any]:

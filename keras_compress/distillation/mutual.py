@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_compress.data.training import Fitting
-from keras_compress.distillation.heads import heads_of
+from keras_compress.distillation.heads import agreed, heads_of, keys_of
 from keras_compress.distillation.loss import total
 from keras_compress.distillation.losses.soft_targets import SoftTargets
 from keras_compress.graph.model import check_model
@@ -69,7 +69,8 @@ class Learners(keras.Model):
         """As of one of the models; metrics are not taken."""
         super().compile(optimizer=optimizer, **kwargs)
         self.task = keras.losses.get(loss)
-        self._heads = [heads_of(graph, [None], loss)[0] for graph in self._graphs[0]]
+        heads = [heads_of(graph, [None], loss)[0] for graph in self._graphs[0]]
+        self._heads = agreed(heads, keys_of(self._graphs[0][0])[0])
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return [model(inputs, training=training) for model in self.models]

@@ -213,6 +213,26 @@ def test_the_loss_says_what_an_output_is(student, teacher, x) -> None:
     assert loss_of(student, teacher, x) == pytest.approx(loss_of(student, teacher, x, heads="sigmoid"))
 
 
+def test_a_student_that_says_nothing_is_what_its_teacher_is(student, teacher, x, tmp_path) -> None:
+    tagging = with_activation(teacher, "sigmoid")
+    # By hand: a Bernoulli distribution for each label, softened by the default temperature of 4.
+    p, q = (1.0 / (1.0 + np.exp(-np.array(each(x), np.float64) / 4.0)) for each in (teacher, student))
+    expected = 16.0 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(-1).mean()
+    assert loss_of(student, tagging, x) == pytest.approx(expected, rel=1e-4)
+    assert loss_of(student, [teacher, tagging], x, "logit_matching") > 0.0
+    outputs = kc.teacher_outputs(tagging, x, tmp_path)
+    distiller = kc.distill(student, outputs, alpha=1.0)
+    kept = float(distiller.compute_loss(x, outputs.targets(), y_pred=distiller(x)))
+    assert kept == pytest.approx(expected, rel=1e-4)
+    distiller = kc.distill(student, tagging)
+    with pytest.raises(ValueError, match="Expected output 'out' to be of one kind.*Received: 'sigmoid' and 'softmax'"):
+        distiller.compile("sgd", CE)
+    distiller.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="Received: 'softmax' and 'sigmoid'"):
+        loss_of(student, [with_activation(teacher, "softmax"), tagging], x)
+    assert loss_of(with_activation(student, "softmax"), tagging, x, heads="sigmoid") > 0.0
+
+
 def detector(width: int) -> keras.Model:
     inputs = keras.Input((8, 8, 1))
     map_ = layers.Conv2D(width, 3, padding="same", activation="relu", name="map")(inputs)

@@ -85,6 +85,16 @@ def test_mutual_learning(x, y, fitting) -> None:
     assert before[0][0].shape == plain[0].get_weights()[0].shape
 
 
+def test_models_that_learn_from_each_other_are_of_one_kind() -> None:
+    """A loss of the user's own says nothing of a linear output, a sigmoid does."""
+    learners = Learners([dense(3, "first"), dense(5, "second", activation="sigmoid")], 1.0)
+    learners.compile("sgd", lambda y, out: tf.reduce_mean(tf.square(y - out)))
+    assert [head.kind for head in learners._heads] == ["sigmoid", "sigmoid"]
+    other = Learners([dense(3, "first", activation="softmax"), dense(5, "second", activation="sigmoid")], 1.0)
+    with pytest.raises(ValueError, match="Received: 'softmax' and 'sigmoid'"):
+        other.compile("sgd", "mse")
+
+
 BAD = [
     (lambda t, f: kc.born_again(lambda: dense(3, "s"), t, f, generations=0), ValueError, "Expected `generations` >= 1"),
     (lambda t, f: kc.teach_down([t], f), ValueError, "Expected a teacher and at least one student. Received: 1"),
