@@ -37,7 +37,9 @@ the model that `compress` was given unless it was given a teacher (recipe `qat_t
 came to.
 
 **What is asked.** The loss is `(1 - alpha) task + alpha sum_i w_i term_i`, with regularizers beside it. With
-`alpha=1` no labels are needed: any samples do.
+`alpha=1` no labels are needed: any samples do. Weights of samples and classes (`fit(sample_weight=, class_weight=)`)
+count in the task and in the first three losses below. Those of hints, those of samples together, and Keras's own leave
+them out, and with `alpha=1`, where nothing else would read them, they are refused.
 
 | method | compares | paper |
 |---|---|---|

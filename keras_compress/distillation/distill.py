@@ -50,7 +50,9 @@ def distill(
             teacher say; where nothing does, several scores are classes and one is a number.
 
     Returns:
-        A `keras.distillation.Distiller`. Its `student` is the student that was given.
+        A `keras.distillation.Distiller`. Its `student` is the student that was given. `fit` weighs samples
+        (`sample_weight`, `class_weight`) in the labels' loss and in soft targets, logit matching and decoupled
+        distillation; losses of hints and of samples together leave them out, which with `alpha=1` is refused.
 
     Raises:
         ImportError: For Keras before 3.12.

@@ -137,6 +137,14 @@ def keys_of(graph: keras.Model) -> list[str]:
     return sorted(structure) if isinstance(structure, dict) else list(functional(graph).output_names)
 
 
+def by_output(given: Any, graph: keras.Model) -> list[Any]:
+    """What is given for the outputs by name or in a list, in Keras's order; `None` for names that are not there."""
+    names = keys_of(graph)
+    if isinstance(given, Mapping) and set(given) & set(names):
+        return [given.get(name) for name in names]
+    return list(tree.flatten(given))
+
+
 def _activation(tensor: Any) -> str | None:
     """The activation that an output comes out of: its name, `None` where it is linear or not seen."""
     while True:

@@ -79,6 +79,11 @@ def test_mutual_learning(x, y, fitting) -> None:
     shares = np.array(keras.losses.sparse_categorical_crossentropy(y, first(x))).mean()
     tasks = shares - np.log(q[np.arange(32), y]).mean()
     assert float(learners.compute_loss(x, y, learners(x))) == pytest.approx(tasks + kl, rel=1e-4)
+    share = np.linspace(0.0, 2.0, 32).astype(np.float32)
+    kl = (share * ((p * np.log(p / q)).sum(-1) + (q * np.log(q / p)).sum(-1))).mean()
+    shares = share * np.array(keras.losses.sparse_categorical_crossentropy(y, first(x)))
+    tasks = (shares - share * np.log(q[np.arange(32), y])).mean()
+    assert float(learners.compute_loss(x, y, learners(x), share)) == pytest.approx(tasks + kl, rel=1e-4)
     before = [first.get_weights(), second.get_weights()]
     plain = [dense(3, "third"), dense(3, "fourth")]
     assert kc.mutual_learning(plain, fitting) == plain
