@@ -37,7 +37,9 @@ the model that `compress` was given unless it was given a teacher (recipe `qat_t
 came to.
 
 **What is asked.** The loss is `(1 - alpha) task + alpha sum_i w_i term_i`, with regularizers beside it. With
-`alpha=1` no labels are needed: any samples do.
+`alpha=1` no labels are needed: any samples do. Weights of samples and classes (`fit(sample_weight=, class_weight=)`)
+count in the task and in the first three losses below. Those of hints, those of samples together, and Keras's own leave
+them out, and with `alpha=1`, where nothing else would read them, they are refused.
 
 | method | compares | paper |
 |---|---|---|
@@ -58,8 +60,9 @@ where it deviates. Losses of `keras.distillation` may stand beside them, and one
 
 **Outputs** are what their activations and losses say: classes (softmax), labels (sigmoid) or numbers, for which soft
 targets are half the squared error; several heads, in lists or dicts, are summed; sequences and maps count each
-position. Models with and without a softmax at the end may teach each other. Where nothing tells, several scores are
-classes, one is a number, and `heads={"boxes": "linear"}` says otherwise.
+position. Models with and without a softmax at the end may teach each other. A student of which
+nothing tells is what its teacher is. Where neither tells, several scores are classes and one is a number, and
+`heads={"boxes": "linear"}` says otherwise; where both tell and differ, it is asked for.
 
 **Hints** are layers by name or path, a name that both have or `(teacher's, student's)`: in nested models
 (`"encoder/conv1"`), behind wrappers, in subclassed models (`"blocks/1/inside"`). They are read while the student

@@ -46,11 +46,13 @@ def distill(
             `(teacher's, student's)`. Losses that need no hints compare the outputs where none are given.
         weights: Of the losses, each >= 0; 1 by default.
         heads: What the outputs are: `"softmax"` (classes one of which is right), `"sigmoid"` (labels), `"linear"`
-            (numbers); one for all, or a list or dict of them. By default what activations and losses say; else several
-            scores are classes and one is a number.
+            (numbers); one for all, or a list or dict of them. By default what activations and losses of student or
+            teacher say; where nothing does, several scores are classes and one is a number.
 
     Returns:
-        A `keras.distillation.Distiller`. Its `student` is the student that was given.
+        A `keras.distillation.Distiller`. Its `student` is the student that was given. `fit` weighs samples
+        (`sample_weight`, `class_weight`) in the labels' loss and in soft targets, logit matching and decoupled
+        distillation; losses of hints and of samples together leave them out, which with `alpha=1` is refused.
 
     Raises:
         ImportError: For Keras before 3.12.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import ops, tree
 
-from keras_compress.distillation.heads import Head, heads_of
+from keras_compress.distillation.heads import Head, agreed, by_output, heads_of, keys_of
 from keras_compress.distillation.loss import total
 from keras_compress.distillation.outputs import TeacherOutputs, unpacked
 from keras_compress.distillation.record import add_lesson
@@ -37,15 +37,21 @@ class Term:
     hints: tuple[int, ...]
     layers: tuple[keras.layers.Layer, ...]
 
-    def value(self, teacher: Sequence[Any], student: Sequence[Any], kinds: Sequence[str], labels: Any) -> Tensor:
-        """The weighted loss, of `(logits, hints)` of each."""
+    def value(self, teacher: Sequence[Any], student: Sequence[Any], **of_outputs: Any) -> Tensor:
+        """The weighted loss, of `(logits, hints)` of each.
+
+        Args:
+            teacher: Its.
+            student: Its.
+            **of_outputs: `kinds`, `labels` and `sample_weights`, see `DistillationLoss.compute_loss`.
+        """
         if self.hints:
             chosen = [[hints[n] for n in self.hints] for _, hints in (teacher, student)]
         else:
             chosen = [list(teacher[0]), list(student[0])]
         if isinstance(self.loss, getattr(keras, "distillation").DistillationLoss):  # noqa: B009 - not in Keras 3.11
             chosen = [each[0] if len(each) == 1 else each for each in chosen]
-        made = self.loss.compute_loss(*chosen, kinds=list(kinds), labels=labels, layers=list(self.layers))
+        made = self.loss.compute_loss(*chosen, layers=list(self.layers), **of_outputs)
         return self.weight * ops.cast(made, "float32")
 
 
@@ -73,7 +79,8 @@ class Distiller(keras.distillation.Distiller):
     """Trains `student` with labels and a teacher; made by `kc.distill`, compiled and fitted like any model.
 
     **Loss** `(1 - alpha) task + alpha sum_i w_i term_i`, with the losses of regularizers and layers beside it. The
-    logs have `student_loss`, `distillation_loss` and `total_loss`, as Keras's has.
+    logs have `student_loss`, `distillation_loss` and `total_loss`, as Keras's has. Weights of samples and of classes
+    count in the task and in the terms of outputs that take each sample by itself (`weighs_samples`).
 
     Where Keras's distiller differs: it calls the student twice a batch where there are hints (so that masks and moving
     averages move twice), drops sample weights, regularizers and `add_loss`, marks the teacher as not trainable for
@@ -121,7 +128,7 @@ class Distiller(keras.distillation.Distiller):
             **kwargs: The same.
 
         Raises:
-            ValueError: Without a loss where labels count.
+            ValueError: Without a loss where labels count, or where teacher and student say different kinds of outputs.
         """
         if loss is None and self.alpha < 1.0:
             raise ValueError(
@@ -131,15 +138,26 @@ class Distiller(keras.distillation.Distiller):
         keras.Model.compile(self, optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         if loss is not None:
             self._own_heads = heads_of(self._graph[0], self._given_kinds, loss)
+        self._heads()
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """As of any model; `kc.summary` of the student tells of it."""
+        """As of any model; `kc.summary` of the student tells of it.
+
+        Raises:
+            ValueError: For weights of samples without targets, which Keras would leave out.
+        """
+        _check_weighed(*args, **kwargs)
         history = super().fit(*args, **kwargs)
         source = self.teacher.source
         kept = isinstance(source, TeacherOutputs)
         names = [f"outputs in {source.folder}"] if kept else [model.name for model in source.models]
         add_lesson(self.student, names, [term.loss for term in self.terms], self.alpha, history.history)
         return history
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any model, and as `fit` of weights without targets."""
+        _check_weighed(*args, **kwargs)
+        return super().evaluate(*args, **kwargs)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -152,7 +170,7 @@ class Distiller(keras.distillation.Distiller):
             raise ValueError("Expected `y_pred` of this distiller's own call, which reads the hints. Received: another")
         labels, kept = self._targets(y)
         replicas = self.distribute_strategy.num_replicas_in_sync
-        terms = self._of_teacher(x, labels, y_pred, hints, kept) / replicas
+        terms = self._of_teacher(x, labels, y_pred, hints, kept, self._shares(sample_weight)) / replicas
         others = total([ops.zeros(()), *(ops.cast(each, "float32") / replicas for each in self.losses)])
         if self.alpha < 1.0:
             task = ops.cast(keras.Model.compute_loss(self, x, labels, y_pred, sample_weight), "float32")
@@ -168,18 +186,51 @@ class Distiller(keras.distillation.Distiller):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         return super().compute_metrics(x, self._targets(y)[0], y_pred, sample_weight)
 
+    def _heads(self) -> tuple[list[Head], list[Head]]:
+        """The first teacher's heads and the student's: those of one output are of one kind."""
+        source = self.teacher.source
+        taught_by = [source.heads] if isinstance(source, TeacherOutputs) else source.heads()
+        of_outputs = zip(*taught_by, self._own_heads, strict=True)
+        pairs = zip(of_outputs, keys_of(self._graph[0]), self._given_kinds, strict=True)
+        found = [agreed(heads, name, given) for heads, name, given in pairs]
+        return [heads[0] for heads in found], [heads[-1] for heads in found]
+
     def _targets(self, y: Any) -> tuple[Any, Any]:
         return unpacked(y) if isinstance(self.teacher.source, TeacherOutputs) else (y, None)
 
-    def _of_teacher(self, x: Any, labels: Any, y_pred: Any, hints: Sequence[Any], kept: Any) -> Tensor:
+    def _shares(self, sample_weight: Any) -> list[Any] | None:
+        """The weights of samples, for each output.
+
+        Raises:
+            ValueError: Where nothing would read them.
+        """
+        if sample_weight is None:
+            return None
+        if self.alpha == 1.0 and not any(getattr(term.loss, "weighs_samples", False) for term in self.terms):
+            names = [type(term.loss).__name__ for term in self.terms]
+            raise ValueError(
+                "Expected no weights of samples or classes with alpha=1 and losses that take a batch as a whole. "
+                f"Received: sample_weight, with {names}"
+            )
+        found, count = by_output(sample_weight, self._graph[0]), len(self._own_heads)
+        if len(found) not in (1, count):
+            raise ValueError(f"Expected weights of samples for all outputs or for {count}. Received: {len(found)}")
+        return found if len(found) == count else found * count
+
+    def _of_teacher(
+        self, x: Any, labels: Any, y_pred: Any, hints: Sequence[Any], kept: Any, shares: list[Any] | None
+    ) -> Tensor:
         source = self.teacher.source
         values = (kept, []) if kept is not None else source.values(x)
-        of_teacher = source.heads if kept is not None else source.heads()[0]
-        both = (values[0], [head.logits(out) for head, out in zip(self._own_heads, tree.flatten(y_pred), strict=True)])
-        pairs = [_comparable(*each) for each in zip(*both, of_teacher, self._own_heads, strict=True)]
+        of_teacher, own = self._heads()
+        both = (values[0], [head.logits(out) for head, out in zip(own, tree.flatten(y_pred), strict=True)])
+        pairs = [_comparable(*each) for each in zip(*both, of_teacher, own, strict=True)]
         logits = tuple(zip(*pairs, strict=True))
-        kinds = [head.kind for head in self._own_heads]
-        return total(term.value((logits[0], values[1]), (logits[1], hints), kinds, labels) for term in self.terms)
+        labels = by_output(labels, self._graph[0]) if isinstance(labels, Mapping) else labels
+        of_outputs: dict[str, Any] = {"kinds": [head.kind for head in own], "labels": labels}
+        if shares is not None:
+            of_outputs["sample_weights"] = shares
+        return total(term.value((logits[0], values[1]), (logits[1], hints), **of_outputs) for term in self.terms)
 
     def get_config(self) -> dict[str, Any]:
         """Refused: what is kept of a distillation is the student.
@@ -190,6 +241,15 @@ class Distiller(keras.distillation.Distiller):
         raise ValueError(
             "Expected `distiller.student` to be saved, or `distiller.save_weights(...)` to go on with. "
             "Received: a distiller, which holds a teacher"
+        )
+
+
+def _check_weighed(x: Any = None, y: Any = None, *_: Any, sample_weight: Any = None, **__: Any) -> None:
+    """Refuse what Keras's data adapter drops without a word."""
+    if sample_weight is not None and y is None:
+        raise ValueError(
+            "Expected `y` beside `sample_weight`, which Keras leaves out without targets; with alpha=1 any numbers do. "
+            "Received: y=None"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -33,10 +33,12 @@ class Head:
     Attributes:
         kind: `"softmax"`, `"sigmoid"` or `"linear"`.
         probabilities: Whether the model gives probabilities, and not the logits of them.
+        guessed: Whether neither the model nor its user says the kind, so that another model may.
     """
 
     kind: str
     probabilities: bool = False
+    guessed: bool = False
 
     def logits(self, values: Tensor) -> Tensor:
         """Logits of an output in float32; numbers as they are.
@@ -80,7 +82,31 @@ def _head(activation: str | None, kind: str | None, loss: Any, shape: Shape) -> 
         return Head("sigmoid", _of_probabilities(loss))
     if "crossentropy" in name or name == "kldivergence":
         return Head("softmax", _of_probabilities(loss))
-    return Head("softmax" if shape[-1] is None or shape[-1] > 1 else "linear")
+    return Head("softmax" if shape[-1] is None or shape[-1] > 1 else "linear", guessed=True)
+
+
+def agreed(heads: Sequence[Head], name: str, given: str | None = None) -> list[Head]:
+    """The heads of one output in several models, of one kind: one that is guessed is what the others say.
+
+    Args:
+        heads: One of each model; where none says anything, the first one's guess counts.
+        name: Of the output, for the message.
+        given: What the user says, which counts.
+
+    Raises:
+        ValueError: Where they say different kinds.
+
+    >>> [head.kind for head in agreed([Head("sigmoid", True), Head("softmax", guessed=True)], "tags")]
+    ['sigmoid', 'sigmoid']
+    """
+    said = list(dict.fromkeys(head.kind for head in heads if not head.guessed))
+    if given is None and len(said) > 1:
+        raise ValueError(
+            f"Expected output {name!r} to be of one kind in all models, or `heads`, which says it. "
+            f"Received: {' and '.join(map(repr, said))} by their activations or losses"
+        )
+    kind = given or (said[0] if said else heads[0].kind)
+    return [replace(head, kind=kind) for head in heads]
 
 
 def _of_probabilities(loss: Any) -> bool:
@@ -109,6 +135,14 @@ def keys_of(graph: keras.Model) -> list[str]:
     """The names of the outputs, in Keras's order: keys of a dict, or names of the layers that make them."""
     structure = keras_private.outputs_structure(functional(graph))
     return sorted(structure) if isinstance(structure, dict) else list(functional(graph).output_names)
+
+
+def by_output(given: Any, graph: keras.Model) -> list[Any]:
+    """What is given for the outputs by name or in a list, in Keras's order; `None` for names that are not there."""
+    names = keys_of(graph)
+    if isinstance(given, Mapping) and set(given) & set(names):
+        return [given.get(name) for name in names]
+    return list(tree.flatten(given))
 
 
 def _activation(tensor: Any) -> str | None:

@@ -25,10 +25,12 @@ class DistillationLoss:
     Class attributes:
         reads: `"outputs"` (logits of the heads), or `"features"` (hints; the outputs where none are named).
         needs_hints: Whether it has no meaning for outputs.
+        weighs_samples: Whether weights of samples count. They do where each sample has a loss of its own.
     """
 
     reads: str = "outputs"
     needs_hints: bool = False
+    weighs_samples: bool = False
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
@@ -53,8 +55,8 @@ class DistillationLoss:
         Args:
             teacher_outputs: Its values, structured as the student's: tensors of the batch, no gradient goes there.
             student_outputs: Logits of heads for `reads = "outputs"`, else a list of features.
-            **kwargs: `kinds` of the heads (`"softmax"`, `"sigmoid"`, `"linear"`), `labels`, and the `layers` of
-                `make_layers`, each where there are any.
+            **kwargs: `kinds` of the heads (`"softmax"`, `"sigmoid"`, `"linear"`), `labels`, the `layers` of
+                `make_layers`, and `sample_weights`, one entry for each head, each where there are any.
 
         Returns:
             A float32 scalar, the mean over the samples and the sum over heads or hints.
@@ -74,14 +76,17 @@ class DistillationLoss:
 class OutputLoss(DistillationLoss):
     """A loss of each head by itself."""
 
+    weighs_samples = True
+
     def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Tensor:
         teachers, students = float32(tree.flatten(teacher_outputs)), float32(tree.flatten(student_outputs))
         kinds = kwargs.get("kinds") or ["softmax"] * len(students)
         labels = tree.flatten(kwargs.get("labels"))
         labels = labels if len(labels) == len(students) else [None] * len(students)
+        shares = kwargs.get("sample_weights") or [None] * len(students)
         return total(
-            self.of_head(ops.stop_gradient(t), s, kind, label)
-            for t, s, kind, label in zip(teachers, students, kinds, labels, strict=True)
+            weighted_mean(self.of_head(ops.stop_gradient(t), s, kind, label), share)
+            for t, s, kind, label, share in zip(teachers, students, kinds, labels, shares, strict=True)
         )
 
     def of_head(self, teacher: Tensor, student: Tensor, kind: str, labels: Tensor | None = None) -> Tensor:
@@ -92,6 +97,10 @@ class OutputLoss(DistillationLoss):
             student: The same.
             kind: See `KINDS`.
             labels: What is right, `None` where it is not known.
+
+        Returns:
+            That of each sample and position, `(batch, ...)`. A scalar, their mean, is refused where samples have
+            weights.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `of_head`.")
 
@@ -115,6 +124,32 @@ def float32(tensors: Sequence[Any]) -> list[Tensor]:
     return [ops.cast(tensor, "float32") for tensor in tensors]
 
 
+def weighted_mean(values: Tensor, share: Tensor | None = None) -> Tensor:
+    """The mean of losses times their weights, as Keras's losses have it: weights do not change what it is divided by.
+
+    Args:
+        values: `(batch, ...)`.
+        share: Weights, `(batch,)`, `(batch, 1)`, or of the first axes of `values`.
+
+    Raises:
+        ValueError: For weights of what is one number for the whole batch.
+
+    >>> float(weighted_mean(ops.array([[1.0, 3.0], [5.0, 7.0]]), ops.array([1.0, 0.5])))
+    2.5
+    """
+    if share is None:
+        return ops.mean(values)
+    rank = len(values.shape)
+    if not rank:
+        raise ValueError("Expected `of_head` to give the loss of each sample, which has a weight. Received: a scalar")
+    share = ops.cast(share, "float32")
+    while len(share.shape) > rank and share.shape[-1] == 1:
+        share = ops.squeeze(share, axis=-1)
+    while len(share.shape) < rank:
+        share = ops.expand_dims(share, axis=-1)
+    return ops.mean(values * share)
+
+
 def total(losses: Any) -> Tensor:
     """The sum of scalars, of which there is at least one."""
     first, *others = losses
@@ -124,8 +159,8 @@ def total(losses: Any) -> Tensor:
 
 
 def squared_distance(teacher: Tensor, student: Tensor) -> Tensor:
-    """Half the squared Euclidean distance along the last axis, the mean over all others."""
-    return 0.5 * ops.mean(ops.sum(ops.square(teacher - student), axis=-1))
+    """Half the squared Euclidean distance along the last axis."""
+    return 0.5 * ops.sum(ops.square(teacher - student), axis=-1)
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from keras_compress.data.training import Fitting
-from keras_compress.distillation.heads import heads_of
-from keras_compress.distillation.loss import total
+from keras_compress.distillation.heads import agreed, heads_of, keys_of
+from keras_compress.distillation.loss import total, weighted_mean
 from keras_compress.distillation.losses.soft_targets import SoftTargets
 from keras_compress.graph.model import check_model
 from keras_compress.graph.trace import as_graph
@@ -21,7 +21,8 @@ Tensor = Any
 def mutual_learning(models: Sequence[keras.Model], fitting: Fitting, *, temperature: float = 1.0) -> list[keras.Model]:
     """Train models together, in place, each by the labels and by what the others say.
 
-    **Loss** `sum_i (task_i + 1/(K-1) sum_(j != i) T^2 KL(p_j || p_i))`; no gradient goes through p_j.
+    **Loss** `sum_i (task_i + 1/(K-1) sum_(j != i) T^2 KL(p_j || p_i))`; no gradient goes through p_j. Weights of
+    samples count in both terms.
 
     Args:
         models: Two or more, of one output each, of equal shape.
@@ -69,7 +70,8 @@ class Learners(keras.Model):
         """As of one of the models; metrics are not taken."""
         super().compile(optimizer=optimizer, **kwargs)
         self.task = keras.losses.get(loss)
-        self._heads = [heads_of(graph, [None], loss)[0] for graph in self._graphs[0]]
+        heads = [heads_of(graph, [None], loss)[0] for graph in self._graphs[0]]
+        self._heads = agreed(heads, keys_of(self._graphs[0][0])[0])
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return [model(inputs, training=training) for model in self.models]
@@ -81,7 +83,7 @@ class Learners(keras.Model):
         logits = [head.logits(outputs) for head, outputs in zip(self._heads, y_pred, strict=True)]
         count, kind = len(logits), self._heads[0].kind
         peers = total(
-            self._soft.of_head(ops.stop_gradient(logits[j]), logits[i], kind)
+            weighted_mean(self._soft.of_head(ops.stop_gradient(logits[j]), logits[i], kind), sample_weight)
             for i in range(count)
             for j in range(count)
             if i != j

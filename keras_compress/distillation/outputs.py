@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ class Writing:
 
     def __init__(self, folder: Path, shapes: Sequence[Sequence[int]], heads: Sequence[Head], digest: str) -> None:
         self._folder = folder
-        described = [{"kind": head.kind, "probabilities": head.probabilities} for head in heads]
+        described = [asdict(head) for head in heads]
         self._record = {"digest": digest, "heads": described, "shapes": [list(map(int, s)) for s in shapes]}
         folder.mkdir(parents=True, exist_ok=True)
         before = recorded(folder)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from keras_compress.core import keras_private
 from keras_compress.core.registry import lookup
+from keras_compress.core.warn import warn
 from keras_compress.distillation.heads import Head, kinds_given
 from keras_compress.distillation.outputs import TeacherOutputs, Writing
 from keras_compress.distillation.teacher import Source, listed, loaded
@@ -36,7 +37,8 @@ def teacher_outputs(
         x: Inputs: an array, or several in the structure in which the teacher takes them.
         folder: Where the files go; made if it is not there.
         heads: What the outputs are, see `kc.distill`. Of a file that is no Keras model, outputs whose rows are
-            probabilities are taken for such, all others for logits of classes where there are several.
+            probabilities are taken for such, all others for logits of what the student says, or else of classes where
+            there are several; a warning tells where they might be labels' probabilities.
         batch_size: Samples that are run at a time, and lost where a run is stopped.
 
     Returns:
@@ -119,6 +121,12 @@ def _of_values(run: Run, sample: Any, heads: Any, digest: Any) -> tuple[Run, lis
 def _head(values: NDArray[Any], kind: str | None) -> Head:
     within = bool(np.all(values >= 0) and np.all(values <= 1))
     shares = within and values.shape[-1] > 1 and bool(np.all(np.abs(values.sum(-1) - 1.0) < _OFF))
+    guessed = kind is None and not shares
     if kind is None:
         kind = "softmax" if values.ndim > 1 and values.shape[-1] > 1 else "linear"
-    return Head(kind, probabilities=shares if kind == "softmax" else kind == "sigmoid" and within)
+    if guessed and within and kind == "softmax":
+        warn(
+            "Expected `heads` for outputs between 0 and 1 that are no shares: 'sigmoid' for labels, 'linear' for "
+            "numbers. Received: none; they are taken for logits."
+        )
+    return Head(kind, shares if kind == "softmax" else kind == "sigmoid" and within, guessed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,8 @@ class BitProbe:
         extremes: Lowest and highest finite value at each site, shape (sites, 2).
 
     Raises:
-        ValueError: For a model that is quantized, or data without an example or without finite values at a site.
+        ValueError: For a model that is quantized, data without an example or without finite values at a site, data
+            with NaN or infinity, or outputs with NaN: beside it all widths would look alike.
     """
 
     def __init__(self, model: keras.Model, examples: Examples) -> None:
@@ -141,8 +142,13 @@ class BitProbe:
 
     def _in_order(self, x: Any) -> Any:
         if not graph.is_graph(self.model):
-            return tree.map_structure(tf.convert_to_tensor, x)
-        arrays = in_order(x, input_specs(self.model))
+            made = tree.map_structure(tf.convert_to_tensor, x)
+            arrays = [np.asarray(each) for each in tree.flatten(made)]
+            check_finite(arrays, [f"input {number}" for number in range(len(arrays))])
+            return made
+        specs = input_specs(self.model)
+        arrays = in_order(x, specs)
+        check_finite(arrays, [f"input {spec.name!r}" for spec in specs])
         return [tf.cast(array, t.dtype) for array, t in zip(arrays, self.model.inputs, strict=True)]
 
     def _observed(self) -> tuple[list[list[Array]], Array]:
@@ -166,6 +172,8 @@ class BitProbe:
         empty = [site.root for site, low, high in zip(self.sites, lows, highs, strict=True) if low > high]
         if empty:
             raise ValueError(f"Expected data that give finite values. Received: none that is finite at {empty[:10]}")
+        if any(np.isnan(each).any() for made in outputs for each in made):
+            raise ValueError("Expected data that give outputs which are numbers. Received: NaN")
         return outputs, np.stack([lows, highs], axis=1).astype(np.float32)
 
     def _grid(self, number: int, bits: int | None) -> tuple[float, ...]:
@@ -199,6 +207,17 @@ def _on_grid(values: Any, grid: Any) -> Any:
         return affine.dequantize(tf.clip_by_value(tf.round(x / scale) + zero_point, low, high), scale, zero_point)
 
     return tf.cond(on > 0, lambda: in_float32(rounded, values), lambda: tf.identity(values))
+
+
+def check_finite(arrays: Sequence[Array], names: Sequence[str]) -> None:
+    """Refuse NaN and infinity, which any sum over the data would become.
+
+    Raises:
+        ValueError: Naming the array.
+    """
+    for array, name in zip(arrays, names, strict=True):
+        if array.dtype.kind not in "iub" and not np.isfinite(array.astype(np.float32)).all():
+            raise ValueError(f"Expected finite data and outputs. Received: NaN or infinity in {name}")
 
 
 def check_float(model: keras.Model) -> None:

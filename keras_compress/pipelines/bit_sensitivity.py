@@ -19,7 +19,7 @@ from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.signal_to_noise import decibels
 from keras_compress.data.examples import Examples
 from keras_compress.graph.model import candidates
-from keras_compress.pipelines.bit_probe import BitProbe, output_noise, rounded_weight
+from keras_compress.pipelines.bit_probe import BitProbe, check_finite, output_noise, rounded_weight
 from keras_compress.pipelines.hessian import hutchinson
 from keras_compress.structured.accuracy import right_ones
 from keras_compress.structured.sensitivity import GroupSensitivity, Scan
@@ -102,7 +102,7 @@ def bit_sensitivity(
 
     Raises:
         ValueError: Without data, for bits out of range, a model that is quantized, another method, or one that needs
-            targets without them.
+            targets without them; for data, outputs or, for `"hessian"`, derivatives that are not finite.
 
     **Reference**: Dong et al., "HAWQ-V2: Hessian aware trace-weighted quantization of neural networks" (2020): the
     average trace times the squared error. **Deviations**: one product with the Hessian serves the weights of all
@@ -164,6 +164,10 @@ class Measured:
     def __init__(self, probe: BitProbe, method: str, examples: Examples, seed: int) -> None:
         self.probe, self._method = probe, method
         self._kernels = probe.kernels()
+        if method == "sqnr":
+            # Infinite logits of masks have classes, but no noise.
+            for made in probe.outputs:
+                check_finite(made, [f"output {number}, for method 'sqnr'" for number in range(len(made))])
         self.unquantized = self._value(probe.grids({}))
 
     def of_weights(self, path: str, tried: Sequence[int], line: ProgressLine) -> GroupSensitivity:
@@ -240,6 +244,8 @@ class _Bends:
         count = len(variables)
         groups = [range(count), range(count, count + len(probe.sites))]
         found = hutchinson(recorded, probe.batches, sizes, TRACE_SAMPLES, seed, groups)
+        if not np.isfinite(found).all():
+            raise ValueError("Expected a loss with finite second derivatives on the data. Received: NaN or infinity")
         self._traces = {id(v): t / np.prod(v.shape) for v, t in zip(variables, found, strict=False)}
         self._of_sites = found[count:]
 

@@ -9,8 +9,10 @@ from typing import Any
 import keras
 
 from keras_compress.convert.artifact import Artifact
+from keras_compress.data.samples import Batch, first_of, input_specs, samples
 from keras_compress.data.training import Training
 from keras_compress.graph.finite import finite_training
+from keras_compress.graph.trace import as_graph
 from keras_compress.pipelines.fingerprints import fingerprint
 from keras_compress.recipes.recipe import Stage
 from keras_compress.runtime import deployed
@@ -86,7 +88,7 @@ class Judge:
     """Takes the metric on the validation data.
 
     Args:
-        x: Inputs: one array, or a list of them.
+        x: Inputs, in any form that `keras_compress.data.samples` takes: an array, a list, or a dict by name.
         y: Labels for the metric.
         metric: `(outputs, y) -> float`, the higher the better.
         max_drop: Most that a value may fall below the baseline, >= 0; `None` for no limit.
@@ -104,12 +106,15 @@ class Judge:
         self.max_drop = max_drop
         self._model: keras.Model | None = None
         self._simulate: Any = None
+        self._inputs: Batch = []
 
     def of_model(self, model: keras.Model) -> float:
         """Of a Keras model, which is traced once, whatever its weights become."""
         if self._model is not model:
-            self._model, self._simulate = model, simulation(model, keras.tree.flatten(model.outputs))
-        return float(self.metric(self._simulate(keras.tree.flatten(self.x)), self.y))
+            graph = as_graph(model, first_of(self.x))
+            self._model, self._simulate = model, simulation(graph, graph.outputs)
+            self._inputs = samples(self.x, input_specs(graph))
+        return float(self.metric(self._simulate(self._inputs), self.y))
 
     def of_file(self, artifact: Artifact) -> float:
         """Of a file, on the runtime it was made for."""

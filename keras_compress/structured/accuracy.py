@@ -40,7 +40,7 @@ class Accuracy:
 
 
 def right_ones(outputs: Any, targets: Any) -> NDArray[np.bool_]:
-    """Whether each example is classified rightly.
+    """Whether each example is classified rightly; one with NaN among its scores is not.
 
     Raises:
         ValueError: For several outputs, no targets, or shapes that do not fit.
@@ -65,5 +65,6 @@ def right_ones(outputs: Any, targets: Any) -> NDArray[np.bool_]:
             f"Received: outputs {scores.shape}, targets {tuple(np.shape(targets))}"
         )
     predicted = scores.argmax(-1) if scores.shape[-1] > 1 else scores[..., 0] > 0.5
-    right: NDArray[np.bool_] = predicted == labels
+    # The largest of several NaN would be the first.
+    right: NDArray[np.bool_] = (predicted == labels) & ~np.isnan(scores).any(-1)
     return right

@@ -99,7 +99,7 @@ def prune_channels(
     with ProgressLine("pruning channels") as line:
         for step, share in enumerate(shares, start=1):
             line.step(f"step {step} of {iterations}")
-            scores = _finite_scores(criterion, graph, examples)
+            scores = finite_scores(criterion, graph, examples)
             whole_way = Selection(graph, scores, limits, round_to, criterion.comparable)
             choose = _choice(replace(whole_way, limits=_so_far(limits, share)), scope)
             if budget is not None:
@@ -115,7 +115,12 @@ def prune_channels(
     return pruned
 
 
-def _finite_scores(criterion: Criterion, graph: ChannelGraph, examples: Examples) -> Scores:
+def finite_scores(criterion: Criterion, graph: ChannelGraph, examples: Examples) -> Scores:
+    """The scores of a criterion.
+
+    Raises:
+        ValueError: For one that is NaN or infinite.
+    """
     scores = criterion.scores(graph, examples)
     if not np.isfinite(scores).all():
         raise ValueError(

@@ -27,7 +27,7 @@ from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, 
 from keras_compress.structured.criteria.criterion import Criterion, Scores
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.gates import opened_to_masks
-from keras_compress.structured.prune import checked_criterion, limits_of
+from keras_compress.structured.prune import checked_criterion, finite_scores, limits_of
 from keras_compress.structured.selection import rounded
 from keras_compress.structured.surgery import mask_factor, refuse_transforms
 
@@ -264,7 +264,7 @@ def channel_sensitivity(
     groups = [group for group in graph.prunable if group.name in limits]
     with ProgressLine("sensitivity", total=len(groups) * len(tried)) as line:
         line.describe("scores")
-        scores = criterion.scores(graph, examples)
+        scores = finite_scores(criterion, graph, examples)
         scan = _Scan(graph, scores, metric, metric(graph.model), line)
         found = tuple(GroupSensitivity(each.name, each.layers, len(each), scan.values(each, tried)) for each in groups)
     return Sensitivity(type(criterion).__name__, scan.unpruned, tried, found, name_of_metric(evaluate))

@@ -80,7 +80,7 @@ def test_only_the_student_is_trained(student, teacher, x, y) -> None:
 
 
 def test_the_whole_loss(student, teacher, x, y) -> None:
-    """Labels with their weights, a regularizer, `add_loss` of a layer, and the teacher's term."""
+    """Labels and the teacher's term with the samples' weights, a regularizer, and `add_loss` of a layer."""
     inputs = keras.Input((6,))
     made = layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
     made = layers.Dense(3)(layers.ActivityRegularization(l2=0.01)(made))
@@ -90,11 +90,64 @@ def test_the_whole_loss(student, teacher, x, y) -> None:
     share = np.linspace(0.0, 2.0, 32).astype(np.float32)
     found = distiller.evaluate(x, y, batch_size=32, sample_weight=share, verbose=0, return_dict=True)
     task = float(CE(y, student(x), share))
-    term = 0.5 * float(ops.mean(ops.sum(ops.square(teacher(x) - student(x)), -1)))
+    term = 0.5 * float((share * np.square(np.array(teacher(x) - student(x))).sum(-1)).mean())
     others = float(sum(student.losses))
     assert others > 0.01
     assert found["loss"] == pytest.approx(0.75 * task + 0.25 * term + others, rel=1e-4)
     assert found["distillation_loss"] == pytest.approx(term, rel=1e-4)
+
+
+def divergences(p: Any, q: Any, temperature: float = 4.0) -> np.ndarray:
+    """Of two models' logits, in float64, `T^2 KL` of each sample."""
+    p, q = (np.exp(np.array(each, np.float64) / temperature) for each in (p, q))
+    p, q = (each / each.sum(-1, keepdims=True) for each in (p, q))
+    return temperature**2 * (p * np.log(p / q)).sum(-1)
+
+
+def test_weights_of_samples_without_labels(student, teacher, x, y) -> None:
+    """With alpha=1 they count in the teacher's terms, or are refused where no term takes samples one by one."""
+    share = (np.arange(32) % 2).astype(np.float32)
+    expected = (share * divergences(teacher(x), student(x))).mean()
+    distiller = kc.distill(student, teacher, alpha=1.0)
+    distiller.compile("sgd", run_eagerly=True)
+    found = distiller.evaluate(x, y, batch_size=32, sample_weight=share, verbose=0, return_dict=True)["loss"]
+    assert found == pytest.approx(expected, rel=1e-4)
+    for run in (distiller.evaluate, distiller.fit):
+        with pytest.raises(ValueError, match="Expected `y` beside `sample_weight`, which Keras leaves out"):
+            run(x, sample_weight=share, verbose=0)
+    # Weights of classes are weights of samples.
+    class_weight = {0: 0.0, 1: 1.0, 2: 2.0}
+    of_samples = np.vectorize(class_weight.get)(y)
+    expected = (of_samples * divergences(teacher(x), student(x))).mean()
+    distiller.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    history = distiller.fit(x, y, batch_size=32, class_weight=class_weight, verbose=0).history
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
+    for method, hints in (("rkd_distance", []), ("fit_nets", ["hidden"])):
+        distiller = kc.distill(student, teacher, method, hints=hints, alpha=1.0)
+        with pytest.raises(ValueError, match="Expected no weights of samples or classes with alpha=1"):
+            distiller.compute_loss(x, y_pred=distiller(x), sample_weight=share)
+
+
+def test_weights_and_labels_find_their_outputs_by_name() -> None:
+    """Whose order is not that of the names."""
+    x = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
+
+    def net(width: int) -> keras.Model:
+        made = layers.Dense(width, "relu")(inputs := keras.Input((6,)))
+        return keras.Model(inputs, [layers.Dense(3, name="second")(made), layers.Dense(4, name="first")(made)])
+
+    student, teacher = net(3), net(5)
+    shares = {"first": np.arange(6, dtype=np.float32), "second": np.full((6, 1), 0.5, np.float32)}
+    distiller = kc.distill(student, teacher, alpha=1.0)
+    found = float(distiller.compute_loss(x, y_pred=distiller(x), sample_weight=shares))
+    made = [divergences(*each) for each in zip(teacher(x), student(x), strict=True)]
+    assert found == pytest.approx(0.5 * made[0].mean() + (np.arange(6) * made[1]).mean(), rel=1e-4)
+    labels = {"first": np.full(6, 3), "second": np.full(6, 1)}
+    distiller = kc.distill(student, teacher, "decoupled_kd", alpha=1.0)
+    given = float(distiller.compute_loss(x, labels, distiller(x)))
+    assert given == float(distiller.compute_loss(x, [labels["second"], labels["first"]], distiller(x)))
+    with pytest.raises(ValueError, match="Expected weights of samples for all outputs or for 2. Received: 3"):
+        distiller.compute_loss(x, labels, distiller(x), sample_weight=[shares["first"]] * 3)
 
 
 def test_masks_and_averages_move_once_a_batch(student, teacher, x, y) -> None:
@@ -211,6 +264,26 @@ def test_the_loss_says_what_an_output_is(student, teacher, x) -> None:
     assert loss_of(student, teacher, x) == pytest.approx(loss_of(student, teacher, x, heads="linear"))
     student.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
     assert loss_of(student, teacher, x) == pytest.approx(loss_of(student, teacher, x, heads="sigmoid"))
+
+
+def test_a_student_that_says_nothing_is_what_its_teacher_is(student, teacher, x, tmp_path) -> None:
+    tagging = with_activation(teacher, "sigmoid")
+    # By hand: a Bernoulli distribution for each label, softened by the default temperature of 4.
+    p, q = (1.0 / (1.0 + np.exp(-np.array(each(x), np.float64) / 4.0)) for each in (teacher, student))
+    expected = 16.0 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(-1).mean()
+    assert loss_of(student, tagging, x) == pytest.approx(expected, rel=1e-4)
+    assert loss_of(student, [teacher, tagging], x, "logit_matching") > 0.0
+    outputs = kc.teacher_outputs(tagging, x, tmp_path)
+    distiller = kc.distill(student, outputs, alpha=1.0)
+    kept = float(distiller.compute_loss(x, outputs.targets(), y_pred=distiller(x)))
+    assert kept == pytest.approx(expected, rel=1e-4)
+    distiller = kc.distill(student, tagging)
+    with pytest.raises(ValueError, match="Expected output 'out' to be of one kind.*Received: 'sigmoid' and 'softmax'"):
+        distiller.compile("sgd", CE)
+    distiller.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="Received: 'softmax' and 'sigmoid'"):
+        loss_of(student, [with_activation(teacher, "softmax"), tagging], x)
+    assert loss_of(with_activation(student, "softmax"), tagging, x, heads="sigmoid") > 0.0
 
 
 def detector(width: int) -> keras.Model:

@@ -12,6 +12,7 @@ from tests_distillation import dense
 
 import keras_compress as kc
 from keras_compress.distillation import teacher_outputs as module
+from keras_compress.distillation.heads import Head
 
 
 def softmax(values: Any) -> np.ndarray:
@@ -46,6 +47,15 @@ def test_a_run_that_was_stopped_goes_on(teacher, x, tmp_path, monkeypatch) -> No
     np.testing.assert_array_equal(again.logits[0], whole)
     kc.teacher_outputs(teacher, x, tmp_path / "kept", batch_size=8)
     assert calls == [8] * 5
+
+
+def test_what_may_be_labels_or_numbers_is_said() -> None:
+    """Of values alone: shares are classes, logits follow the student, and the rest between 0 and 1 is asked for."""
+    assert module._head(np.array([[0.25, 0.75]]), None) == Head("softmax", probabilities=True)
+    assert module._head(np.array([[2.0, -1.0]]), None) == Head("softmax", guessed=True)
+    with pytest.warns(UserWarning, match="Expected `heads` for outputs between 0 and 1 that are no shares"):
+        assert module._head(np.array([[0.9, 0.8]]), None) == Head("softmax", guessed=True)
+    assert module._head(np.array([[0.9, 0.8]]), "sigmoid") == Head("sigmoid", probabilities=True)
 
 
 def test_others_are_refused(teacher, x, tmp_path) -> None:

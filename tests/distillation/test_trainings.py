@@ -92,10 +92,25 @@ def test_mutual_learning(x, y, fitting) -> None:
     shares = np.array(keras.losses.sparse_categorical_crossentropy(y, first(x))).mean()
     tasks = shares - np.log(q[np.arange(32), y]).mean()
     assert float(learners.compute_loss(x, y, learners(x))) == pytest.approx(tasks + kl, rel=1e-4)
+    share = np.linspace(0.0, 2.0, 32).astype(np.float32)
+    kl = (share * ((p * np.log(p / q)).sum(-1) + (q * np.log(q / p)).sum(-1))).mean()
+    shares = share * np.array(keras.losses.sparse_categorical_crossentropy(y, first(x)))
+    tasks = (shares - share * np.log(q[np.arange(32), y])).mean()
+    assert float(learners.compute_loss(x, y, learners(x), share)) == pytest.approx(tasks + kl, rel=1e-4)
     before = [first.get_weights(), second.get_weights()]
     plain = [dense(3, "third"), dense(3, "fourth")]
     assert kc.mutual_learning(plain, fitting) == plain
     assert before[0][0].shape == plain[0].get_weights()[0].shape
+
+
+def test_models_that_learn_from_each_other_are_of_one_kind() -> None:
+    """A loss of the user's own says nothing of a linear output, a sigmoid does."""
+    learners = Learners([dense(3, "first"), dense(5, "second", activation="sigmoid")], 1.0)
+    learners.compile("sgd", lambda y, out: tf.reduce_mean(tf.square(y - out)))
+    assert [head.kind for head in learners._heads] == ["sigmoid", "sigmoid"]
+    other = Learners([dense(3, "first", activation="softmax"), dense(5, "second", activation="sigmoid")], 1.0)
+    with pytest.raises(ValueError, match="Received: 'softmax' and 'sigmoid'"):
+        other.compile("sgd", "mse")
 
 
 BAD = [

@@ -231,5 +231,26 @@ def test_bad_input() -> None:
         kc.sensitivity(model, of="bits", data=x, method="hessian", loss="mse")
     with pytest.raises(ValueError, match="Expected a model that is not quantized yet.*'a'|quantizer at"):
         kc.sensitivity(kc.quantize_model(model), of="bits", data=x)
-    with pytest.raises(ValueError, match="Expected data that give finite values"):
-        kc.sensitivity(model, of="bits", data=np.full((3, 4), np.nan, np.float32))
+
+
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    """One would make the loss of every width the same, and the fewest bits the best."""
+    model, x = two_layers(), np.ones((3, 4), np.float32)
+    model.layers[0].activation = keras.activations.tanh
+    for bad in (np.nan, np.inf):
+        wrong = x.copy()
+        wrong[1, 2] = bad
+        with pytest.raises(ValueError, match="Expected finite data.*Received: NaN or infinity in input 'x'"):
+            kc.mixed_precision(model, wrong, {"average_bits": 6})
+    kernel = model.layers[1].kernel
+    before = np.array(kernel)
+    kernel.assign(np.where(before == before.max(), np.inf, before))
+    with pytest.raises(ValueError, match="Received: NaN or infinity in output 0, for method 'sqnr'"):
+        kc.sensitivity(model, of="bits", data=x)
+    kernel.assign(np.where(before == before.max(), np.nan, before))
+    with pytest.raises(ValueError, match="Expected data that give outputs which are numbers. Received: NaN"):
+        kc.sensitivity(model, of="bits", data=(x, np.zeros(3, int)))
+    kernel.assign(before)
+    targets = np.full((3, 3), np.nan, np.float32)
+    with pytest.raises(ValueError, match="Expected a loss with finite second derivatives"):
+        kc.sensitivity(model, of="bits", data=(x, targets), method="hessian", loss=lambda y, out: (out - y) ** 3)

@@ -13,7 +13,7 @@ import tensorflow as tf
 import keras_compress as kc
 from keras_compress.demo.datasets import Dataset
 from keras_compress.pipelines.checkpoints import Checkpoints
-from keras_compress.pipelines.training import Trainer
+from keras_compress.pipelines.training import Judge, Trainer
 from keras_compress.recipes.recipe import Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not apply to tf.data functions:UserWarning")
@@ -256,3 +256,25 @@ def test_a_training_that_ends_in_nan_is_an_error() -> None:
     train = Trainer(kc.Training(fit=fit), np.zeros((2, 2)), np.zeros((2, 1)), spoilt)
     with pytest.raises(ValueError, match=r"NaN or infinity after stage 'prune_0.5', at \['out'\]"):
         train(spoilt, "prune", "prune_0.5")
+
+
+class Subtracting(keras.Model):
+    """A model of the user's own, whose inputs are a dict."""
+
+    def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        return inputs["b"] - inputs["a"]
+
+
+def test_the_judge_gives_each_input_its_own_data() -> None:
+    """By name where data are named, as `predict` does, in whatever order the model has its inputs."""
+    b, a = keras.Input((1,), name="b"), keras.Input((1,), name="a")
+    in_order = keras.Model([b, a], keras.layers.Subtract()([b, a]))
+    ones, threes = np.ones((5, 1), np.float32), np.full((5, 1), 3, np.float32)
+    named = {"a": ones, "b": threes}
+    own = Subtracting()
+    own(named)
+    for model, x in ((in_order, named), (in_order, [threes, ones]), (own, named)):
+        judge = Judge(x, None, lambda outputs, _: float(outputs[0].mean()), None)
+        assert judge.of_model(model) == model.predict(x, verbose=0).mean() == 2.0
+    with pytest.raises(ValueError, match=r"Expected data for the inputs \['b', 'a'\]. Received: \['a', 'c'\]"):
+        Judge({"a": ones, "c": ones}, None, lambda outputs, _: 0.0, None).of_model(in_order)

@@ -165,12 +165,23 @@ def test_bad_input(arguments: dict[str, Any], message: str) -> None:
         kc.sensitivity(net(), **arguments)
 
 
+def test_scores_that_are_not_finite_are_refused() -> None:
+    model = net()
+    kernel = next(each for each in model.trainable_variables if each.name == "kernel")
+    kernel.assign(np.full(kernel.shape, np.nan))
+    with pytest.raises(ValueError, match="Expected weights and data that give finite scores. Received: L1 scored"):
+        kc.sensitivity(model, lambda each: 1.0)
+
+
 def test_accuracy_takes_the_usual_forms_of_labels() -> None:
     scores = np.array([[0.1, 0.9], [0.8, 0.2]])
     for labels in ([1, 1], [[1], [1]], [[0, 1], [0, 1]]):
         assert right_ones(scores, np.array(labels)).tolist() == [True, False]
     assert right_ones(np.array([[0.7], [0.2]]), np.array([1, 1])).tolist() == [True, False]
     assert right_ones(np.array([[0.7], [0.2]]), np.array([[1], [0]])).tolist() == [True, True]
+    # NaN is no class, not even the first.
+    assert right_ones(np.array([[np.nan, np.nan], [0.2, 0.7]]), np.array([0, 1])).tolist() == [False, True]
+    assert right_ones(np.array([[np.nan], [0.2]]), np.array([0, 0])).tolist() == [False, True]
     with pytest.raises(ValueError, match=r"Received: outputs \(2, 2\), targets \(3,\)"):
         right_ones(scores, np.array([1, 1, 0]))
     with pytest.raises(ValueError, match="Received: 2 outputs"):

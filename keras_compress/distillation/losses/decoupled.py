@@ -47,8 +47,7 @@ class DecoupledKD(OutputLoss):
         teacher, student = teacher / self.temperature, student / self.temperature
         target = divergence(_binary(teacher, right), _binary(student, right))
         others = divergence(teacher - _OUT * right, student - _OUT * right)
-        weighed = self.target_weight * target + self.others_weight * others
-        return self.temperature**2 * ops.mean(weighed)
+        return self.temperature**2 * (self.target_weight * target + self.others_weight * others)
 
     def get_config(self) -> dict[str, Any]:
         names = ("temperature", "target_weight", "others_weight")

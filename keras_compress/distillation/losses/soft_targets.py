@@ -48,7 +48,7 @@ class SoftTargets(OutputLoss):
             return squared_distance(teacher, student)
         warm = (teacher / self.temperature, student / self.temperature)
         each = divergence(*warm) if kind == "softmax" else ops.sum(binary_divergence(*warm), axis=-1)
-        return self.temperature**2 * ops.mean(each)
+        return self.temperature**2 * each
 
     def get_config(self) -> dict[str, Any]:
         return {"temperature": self.temperature}
