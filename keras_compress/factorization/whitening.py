@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_compress.factorization.scheme import Array
+from keras_compress.factorization.scheme import Array, singular_values
 
 # Least eigenvalue of a Gram matrix, of their mean: directions that the data never had keep a little weight.
 DAMPING = 1e-6
@@ -22,9 +22,19 @@ def truncatable(matrix: Array, gram: Array | None) -> tuple[Array, Array, Array]
     if gram is None:
         left, values, right = np.linalg.svd(matrix, full_matrices=False)
         return left, values, right
+    roots, inverses = _roots(gram)
+    left, values, right = np.linalg.svd(roots @ matrix, full_matrices=False)
+    return inverses @ left, values, right
+
+
+def values_of(matrix: Array, gram: Array | None) -> Array:
+    """The singular values alone, much sooner."""
+    return singular_values(matrix if gram is None else _roots(gram)[0] @ matrix)
+
+
+def _roots(gram: Array) -> tuple[Array, Array]:
     pairs = [_root(each) for each in gram]
-    left, values, right = np.linalg.svd(np.stack([root for root, _ in pairs]) @ matrix, full_matrices=False)
-    return np.stack([inverse for _, inverse in pairs]) @ left, values, right
+    return np.stack([root for root, _ in pairs]), np.stack([inverse for _, inverse in pairs])
 
 
 def _root(gram: Array) -> tuple[Array, Array]:
