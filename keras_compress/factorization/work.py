@@ -41,7 +41,8 @@ def places_of(model: keras.Model) -> dict[str, Place]:
         layer = node.operation
         if isinstance(layer, keras.layers.Layer) and slots_of(layer) and node.input_tensors:
             counts[id(layer)] += 1
-            found.setdefault(id(layer), Place(layer, tuple(node.input_tensors[0].shape), tuple(node.outputs[0].shape)))
+            shape = tuple(keras_graph.inputs_of(node)[0].shape)
+            found.setdefault(id(layer), Place(layer, shape, tuple(node.outputs[0].shape)))
     return {
         path: replace(found[id(layer)], calls=counts[id(layer)])
         for path, layer in keras_graph.walk(model)
@@ -146,7 +147,7 @@ class Work:
 
         def visit(call: keras_graph.Call) -> Any:
             row = rows.get(id(call.operation))
-            return copies(call) if row is None else row(*_given(call))
+            return copies(call) if row is None else row(call.args[0], call.args[1:], call.kwargs)
 
         copies = LayerCopies(visit=visit, inside=False)
         made: keras.Model = copied(self.model, copies)
@@ -157,14 +158,6 @@ def _reason(schemes: Sequence[Scheme], layer: Any) -> str:
     """Why none of some ways fits a layer: of several, what the one says that takes the most kinds of layers."""
     widest = next((scheme for scheme in schemes if scheme.data_aware), schemes[0])
     return str(widest.refusal(layer))
-
-
-def _given(call: keras_graph.Call) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """What a layer is called on, handed over by place or by name, and its other arguments."""
-    if call.args:
-        return call.args[0], call.args[1:], call.kwargs
-    name, *others = call.kwargs
-    return call.kwargs[name], (), {key: call.kwargs[key] for key in others}
 
 
 def _form(layer: Any) -> AsMatrix | None:
@@ -226,8 +219,7 @@ def _grams(model: keras.Model, places: Mapping[str, Place], data: Any) -> dict[s
     def visit(call: keras_graph.Call) -> Any:
         if id(call.operation) in forms:
             path, form = forms[id(call.operation)]
-            tensor, _, _ = _given(call)
-            gram = len(tensor) * hessian(form, tensor)
+            gram = len(call.args[0]) * hessian(form, call.args[0])
             found[path] = found[path] + gram if path in found else gram
         return call.run()
 
