@@ -164,6 +164,10 @@ class Scheme:
         """Why a layer cannot be factorized so; `None` where it can."""
         raise NotImplementedError(f"{type(self).__name__} must implement `refusal(layer)`.")
 
+    def refusal_at(self, place: Place) -> str | None:
+        """The same of a layer in its place, where what it reads matters too."""
+        return self.refusal(place.layer)
+
     def factors(self, place: Place, gram: Array | None = None) -> Factors:
         """The factors of a layer that was not refused.
 

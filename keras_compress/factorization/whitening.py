@@ -17,7 +17,8 @@ def truncatable(matrix: Array, gram: Array | None) -> tuple[Array, Array, Array]
 
     Args:
         matrix: `(groups, inputs, outputs)`.
-        gram: `X^T X` of each group, `(groups, inputs, inputs)`, or none.
+        gram: `X^T X` of each group, `(groups, inputs, inputs)`, or none. A group whose gram is 0 is taken as it is
+            without data: what the data never had is not for nothing.
     """
     if gram is None:
         left, values, right = np.linalg.svd(matrix, full_matrices=False)
@@ -33,7 +34,11 @@ def values_of(matrix: Array, gram: Array | None) -> Array:
 
 
 def _roots(gram: Array) -> tuple[Array, Array]:
-    pairs = [_root(each) for each in gram]
+    """Roots of all groups. One that read nothing but zeros takes all directions alike, as large as the others' are."""
+    means = np.trace(gram, axis1=1, axis2=2) / gram.shape[1]
+    usual = float(means[means > 0].mean()) if (means > 0).any() else 1.0
+    alike = usual * np.eye(gram.shape[1])
+    pairs = [_root(each if mean > 0 else alike) for each, mean in zip(gram, means, strict=True)]
     return np.stack([root for root, _ in pairs]), np.stack([inverse for _, inverse in pairs])
 
 
@@ -41,6 +46,5 @@ def _root(gram: Array) -> tuple[Array, Array]:
     """R with `R^T R` = a Gram matrix, made definite, and the inverse of R."""
     # Products of many float32 inputs: rounding alone makes small eigenvalues negative.
     values, vectors = np.linalg.eigh((gram + gram.T) / 2)
-    least = max(DAMPING * float(np.trace(gram)) / len(gram), np.finfo(np.float64).tiny)
-    sizes = np.sqrt(np.maximum(values, least))
+    sizes = np.sqrt(np.maximum(values, DAMPING * float(np.trace(gram)) / len(gram)))
     return sizes[:, None] * vectors.T, vectors / sizes

@@ -78,10 +78,10 @@ class Work:
     ) -> Work:
         ways = {path: _schemes(settings[path]["method"]) for path in places}
         fitting = {
-            path: [scheme for scheme in schemes if scheme.refusal(places[path].layer) is None]
+            path: [scheme for scheme in schemes if scheme.refusal_at(places[path]) is None]
             for path, schemes in ways.items()
         }
-        left = {path: _reason(ways[path], places[path].layer) for path, schemes in fitting.items() if not schemes}
+        left = {path: _reason(ways[path], places[path]) for path, schemes in fitting.items() if not schemes}
         chosen = {path: schemes for path, schemes in fitting.items() if schemes}
         if not chosen:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:5])
@@ -154,10 +154,10 @@ class Work:
         return made
 
 
-def _reason(schemes: Sequence[Scheme], layer: Any) -> str:
+def _reason(schemes: Sequence[Scheme], place: Place) -> str:
     """Why none of some ways fits a layer: of several, what the one says that takes the most kinds of layers."""
     widest = next((scheme for scheme in schemes if scheme.data_aware), schemes[0])
-    return str(widest.refusal(layer))
+    return str(widest.refusal_at(place))
 
 
 def _form(layer: Any) -> AsMatrix | None:
@@ -203,8 +203,17 @@ class Row:
         result = last(tensor, *args, **(kwargs or {})) if self._factors.last_takes_arguments else last(tensor)
         if not self._filled:
             self._factors.fill(self._layers, self._rank)
+            _check_finite(self._layers)
             self._filled = True
         return result
+
+
+def _check_finite(layers: Sequence[Any]) -> None:
+    for variable in (each for layer in layers for each in layer.weights):
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise ValueError(
+                f"Expected weights and data that give finite factors. Received: NaN or infinity in {variable.path}"
+            )
 
 
 def _grams(model: keras.Model, places: Mapping[str, Place], data: Any) -> dict[str, Array]:
@@ -226,4 +235,7 @@ def _grams(model: keras.Model, places: Mapping[str, Place], data: Any) -> dict[s
     for arrays in cut(first_samples(data, model, SAMPLES), LARGEST_BATCH):
         tensors = [tf.convert_to_tensor(a, t.dtype) for a, t in zip(arrays, model.inputs, strict=True)]
         keras_graph.Rebuild(visit, flat=True).run(model, tensors, "", 0)
+    spoilt = [path for path, gram in found.items() if not np.isfinite(gram).all()]
+    if spoilt:
+        raise ValueError(f"Expected data that give finite values. Received: NaN or infinity in front of {spoilt[:10]}")
     return found
