@@ -263,12 +263,22 @@ def test_compress_writes_models_and_report(files: Path, tmp_path: Path, capsys: 
 def test_compress_without_training_measures_on_the_data_there_is(
     files: Path, tmp_path: Path, digits: datasets.Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    np.savez(tmp_path / "xy.npz", x=digits.x_test[:100].astype("float64"), y=digits.y_test[:100])
+    # Samples to test on are of no use without labels.
+    x = digits.x_test[:100].astype("float64")
+    np.savez(tmp_path / "xy.npz", x=x, y=digits.y_test[:100], x_test=digits.x_test[100:])
     arguments = [f"--model={files}/model.keras", f"--data={tmp_path}/xy.npz", "--recipe=ptq"]
     assert run("compress", *arguments, f"--out={tmp_path}") == 0
     assert "Measured on the training data" in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["stages"][1]["accuracy"] == pytest.approx(report["stages"][0]["accuracy"], abs=0.02)
+
+
+def test_measure_says_that_it_measured_on_the_training_data(
+    files: Path, tmp_path: Path, digits: datasets.Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "some.npz", x_train=digits.x_test[:20], y_train=digits.y_test[:20], x_test=digits.x_test[20:])
+    assert run("measure", f"--model={files}/int8.tflite", f"--data={tmp_path}/some.npz", "--runs=50") == 0
+    assert "Measured on the training data" in capsys.readouterr().out
 
 
 def test_measure_shows_both_models(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

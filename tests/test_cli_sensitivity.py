@@ -25,7 +25,7 @@ def test_ranks_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(64, 32)).astype("float32"))
     out, plot = tmp_path / "found" / "ranks.json", tmp_path / "ranks.png"
     assert run(tmp_path, "--of=ranks", "--ratios=0.5,0.75", f"--out={out}", f"--plot={plot}") == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     assert "wide" in text
     assert "at full rank" in text
     found = RankSensitivity.load(out)

@@ -20,7 +20,7 @@ from keras_compress.core.quiet import quiet_tensorflow
 from keras_compress.core.ste import finite_extremes
 from keras_compress.core.warn import warn
 from keras_compress.data.batches import FirstSamples, batches
-from keras_compress.data.samples import Batch, cut, filled, fixed_batch
+from keras_compress.data.samples import Batch, cut, filled, fixed_batch, input_specs
 from keras_compress.graph import graph
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.activation_grid import ActivationGrid
@@ -125,7 +125,7 @@ def calibrate(
     auto = observer == "auto"
     rules = every_rule() if auto else [observer_of(observer)]
     points = points_to_measure(model, again)
-    first = FirstSamples(samples_to_try(model) if auto else 0)
+    first = FirstSamples(samples_to_try(model) if auto else 0, input_specs(model))
     records = [Record(any(rule.counts for rule in rules)) for _ in points]
     seen = _see(model, points, records, representative_dataset, _Look(watch, first.add, run))
     by_quantizer = _by_quantizer(points)

@@ -13,7 +13,7 @@ import keras
 from absl import flags
 
 from keras_compress.cli import report as cli_report
-from keras_compress.cli.data import Array, Data, Task, as_input, content_check, load_model, task_of
+from keras_compress.cli.data import Array, Data, Task, as_input, content_check, load_model, on_training_data, task_of
 from keras_compress.cli.epochs import epochs_given
 from keras_compress.cli.flags import command_line
 from keras_compress.cli.progress import CommandLine
@@ -78,6 +78,7 @@ def compress(values: flags.FlagValues) -> int:
     x, y = data.part("train", "")
     split = "x_train" if "x_train" in data.arrays and "y_train" in data.arrays else "x"
     x_test, y_test = data.part("test", "train", "")
+    seen_before = on_training_data(x_test, x)
     x, x_test = as_input(x, model, data.path), as_input(x_test, model, data.path)
     task = task_of(model, y)
     if not values.json:
@@ -98,8 +99,7 @@ def compress(values: flags.FlagValues) -> int:
         rows, said = stage_rows(stages, x_test, y_test, task.metric)
     missed = _dropped(rows, task, values.max_drop)
     said = [*missed, *said]
-    if "x_test" not in data.arrays:
-        said.append("Measured on the training data: the file has no x_test, y_test.")
+    said += seen_before
     report = {
         "title": f"{Path(values.model).name} by recipe {recipe.name}, {len(y_test):,} samples",
         **cli_report.header(time.monotonic() - started),
@@ -309,6 +309,7 @@ def measure(values: flags.FlagValues) -> None:
         data = Data.load(values.data)
         if any(key.startswith("y") for key in data.arrays):
             x, y = data.part("test", "", "train")
+            notes += on_training_data(x, data.arrays.get("x_train"))
         else:
             x = data.samples("test", "", "train")
             notes.append(f"No accuracy: {values.data} has no labels (y_test, y or y_train).")

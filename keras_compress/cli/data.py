@@ -115,6 +115,11 @@ class Data:
         return found[0]
 
 
+def on_training_data(x: Array, trained: Array | None) -> list[str]:
+    """What is to be said of samples to measure on, where they are those that models are trained on."""
+    return ["Measured on the training data: the file has no x_test with y_test."] if x is trained else []
+
+
 def _check_array(array: Array, key: str, path: Path) -> None:
     if array.dtype.kind not in "fiub":
         raise ValueError(f"Expected numbers in `{key}` of {path}. Received: {array.dtype}")

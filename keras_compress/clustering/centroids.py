@@ -17,7 +17,7 @@ from keras_compress.core.existing import Existing, found_in, keeping, share_of_z
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.kernels import Bound
 from keras_compress.core.registry import register
-from keras_compress.core.selection import Selector
+from keras_compress.core.selection import Selector, rules_take
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
@@ -170,6 +170,7 @@ class CentroidClusterer(WeightTransform):
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("number_of_clusters")
 def cluster_weights(
     model: keras.Model,
     number_of_clusters: int = 16,

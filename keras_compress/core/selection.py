@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
 Selector = Any
 PathsAndLayers = Sequence[tuple[str, keras.layers.Layer]]
+# What a rule says beside settings.
+OF_RULE = ("layers", "skip")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def rules_take(*settings: str) -> Callable[[_Method], _Method]:
+    """Decorator of a method with `rules`: which of its arguments a rule may set, so that recipes are checked early.
+
+    Args:
+        settings: Names of arguments.
+    """
+
+    def note(method: _Method) -> _Method:
+        vars(method)["of_rules"] = settings
+        return method
+
+    return note
 
 
 def select(selector: Selector, candidates: PathsAndLayers) -> set[str]:
@@ -83,7 +100,7 @@ def settings_by_path(
     chosen = {path for path, _ in candidates} if filters is None else select(filters, candidates)
     settings = {path: dict(defaults) for path, _ in candidates if path in chosen}
     for rule in rules or ():
-        unknown = set(rule) - {"layers", "skip"} - set(defaults)
+        unknown = set(rule) - {*OF_RULE} - set(defaults)
         if "layers" not in rule or unknown:
             raise ValueError(
                 f"Expected a rule with `layers` and any of {sorted({'skip', *defaults})}. Received: {dict(rule)!r}"
@@ -92,5 +109,5 @@ def settings_by_path(
             if rule.get("skip"):
                 settings.pop(path, None)
             elif path in settings:
-                settings[path].update({k: v for k, v in rule.items() if k not in ("layers", "skip")})
+                settings[path].update({k: v for k, v in rule.items() if k not in OF_RULE})
     return settings

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_compress.data.samples import LARGEST_BATCH, Batch, InputSpec, batches_of, cut, input_specs
+from keras_compress.data.samples import LARGEST_BATCH, Batch, InputSpec, batches_of, cut, input_specs, joined
 
 
 def batches(data: Any, model: keras.Model) -> Iterator[Batch]:
     """Batches of inputs in the model's order, checked.
 
-    Single samples, as the TFLite converter wants them, are put together.
+    Single samples, as the TFLite converter wants them, are put together as long as their shapes are the same.
 
     Args:
         data: See `keras_compress.data.samples.batches_of`.
@@ -25,17 +25,23 @@ def batches(data: Any, model: keras.Model) -> Iterator[Batch]:
         ValueError: For no data, a wrong number, shape or dtype of the inputs, or values that are not finite.
     """
     waiting: list[Batch] = []
-    seen = 0
-    for batch in _pieces(data, input_specs(model)):
-        seen += 1
-        if waiting and sum(len(b[0]) for b in waiting) + len(batch[0]) > LARGEST_BATCH:
-            yield [np.concatenate(arrays) for arrays in zip(*waiting, strict=True)]
+    inputs = input_specs(model)
+    for batch in _pieces(data, inputs):
+        if waiting and not _has_room(waiting, batch):
+            yield joined(waiting, inputs)
             waiting = []
         waiting.append(batch)
     if waiting:
-        yield [np.concatenate(arrays) for arrays in zip(*waiting, strict=True)]
-    if not seen:
+        yield joined(waiting, inputs)
+    else:
         raise ValueError("Expected a representative_dataset with at least one batch. Received: an empty one")
+
+
+def _has_room(waiting: list[Batch], batch: Batch) -> bool:
+    """Whether a batch can be put together with those that wait: sequences of another length cannot."""
+    if any(last.shape[1:] != array.shape[1:] for last, array in zip(waiting[-1], batch, strict=True)):
+        return False
+    return sum(len(each[0]) for each in waiting) + len(batch[0]) <= LARGEST_BATCH
 
 
 def first_samples(data: Any, model: keras.Model, most: int) -> Batch:
@@ -47,9 +53,9 @@ def first_samples(data: Any, model: keras.Model, most: int) -> Batch:
         most: How many samples are wanted, 1 at least.
 
     Raises:
-        ValueError: As `batches` does.
+        ValueError: As `batches` does, and for samples of different lengths, which no array holds.
     """
-    first = FirstSamples(most)
+    first = FirstSamples(most, input_specs(model))
     for batch in batches(data, model):
         first.add(batch)
         if first.are_enough:
@@ -62,10 +68,11 @@ class FirstSamples:
 
     Args:
         most: How many to keep.
+        inputs: The model's.
     """
 
-    def __init__(self, most: int) -> None:
-        self._left = most
+    def __init__(self, most: int, inputs: Sequence[InputSpec]) -> None:
+        self._left, self._inputs = most, inputs
         self._batches: list[Batch] = []
 
     @property
@@ -75,8 +82,12 @@ class FirstSamples:
 
     @property
     def arrays(self) -> Batch:
-        """One array for each input."""
-        return [np.concatenate(arrays) for arrays in zip(*self._batches, strict=True)]
+        """One array for each input.
+
+        Raises:
+            ValueError: For samples of different lengths.
+        """
+        return joined(self._batches, self._inputs)
 
     def add(self, batch: Batch) -> None:
         """Keep samples, while there is room."""

@@ -62,13 +62,29 @@ def samples(data: Any, inputs: Sequence[InputSpec]) -> Batch:
     """All samples at once, one array for each input; see `batches_of`. A list of arrays is one for each input.
 
     Raises:
-        ValueError: For no data, or data that do not fit the inputs.
+        ValueError: For no data, samples of different lengths, or data that do not fit the inputs.
     """
     _refuse_labels(data, inputs)
     arrays = isinstance(data, (list, tuple)) and bool(data) and all(map(_is_array, data))
     found = [in_order(data, inputs)] if arrays else list(batches_of(data, inputs))
     if not found:
         raise ValueError(f"Expected at least one sample for {_listed(inputs)}. Received: none")
+    return joined(found, inputs)
+
+
+def joined(found: Sequence[Batch], inputs: Sequence[InputSpec]) -> Batch:
+    """Batches as one, an array for each input.
+
+    Raises:
+        ValueError: For samples of different lengths, which no array holds.
+    """
+    for number, spec in enumerate(inputs):
+        shapes = list(dict.fromkeys(batch[number].shape[1:] for batch in found))
+        if len(shapes) > 1:
+            raise ValueError(
+                f"Expected samples of one length: pad or cut them, or hand over those of one length only. "
+                f"Received: {shapes[0]} and {shapes[1]} in input {spec.name!r}"
+            )
     return found[0] if len(found) == 1 else [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
 
 

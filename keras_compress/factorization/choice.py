@@ -134,16 +134,23 @@ class Choice:
         if not all(goal.counted for goal in self._goals):
             return chosen
         while True:
+            costs = self._costs(chosen)
             better = [
                 (chosen[name].error - option.error, name, option)
                 for name, options in self._menus.items()
                 for option in options
-                if option.error < chosen[name].error and self._kept({**chosen, name: option})
+                if option.error < chosen[name].error and self._has_room(costs, chosen[name], option)
             ]
             if not better:
                 return chosen
             _, name, option = max(better, key=lambda each: each[0])
             chosen = {**chosen, name: option}
+
+    def _has_room(self, costs: Sequence[float], old: Option, new: Option) -> bool:
+        """Whether counted costs stay within the budget when one layer gets another option."""
+        return self._are_kept(
+            [cost + goal.guide(new) - goal.guide(old) for cost, goal in zip(costs, self._goals, strict=True)]
+        )
 
     def _refusal(self, costs: Sequence[float]) -> str:
         over, cost = next(pair for pair in zip(self._goals, costs, strict=True) if pair[1] > pair[0].most)

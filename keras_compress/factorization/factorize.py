@@ -10,7 +10,7 @@ import keras
 from keras_compress.core.budget import Budget
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
-from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.selection import Selector, rules_take, settings_by_path
 from keras_compress.factorization.choice import Choice
 from keras_compress.factorization.work import Work, places_of
 from keras_compress.graph.model import check_model
@@ -20,6 +20,7 @@ from keras_compress.structured.opened import opened
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("method", "rank")
 def factorize(
     model: keras.Model,
     method: str = "auto",

@@ -12,7 +12,7 @@ import numpy as np
 from keras_compress.factorization.cells import cells_of, directions_of
 from keras_compress.factorization.evbmf import evbmf_rank
 from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, lost
-from keras_compress.factorization.whitening import truncatable
+from keras_compress.factorization.whitening import truncatable, values_of
 from keras_compress.graph.configuration import configuration
 
 
@@ -46,15 +46,19 @@ class InputKernel(Factors):
         return truncatable(self._kernel[None], self._gram)
 
     @cached_property
+    def _values(self) -> Array:
+        return values_of(self._kernel[None], self._gram)
+
+    @cached_property
     def _lost(self) -> Array:
-        return lost(self._svd[1])
+        return lost(self._values)
 
     def option(self, rank: Rank) -> Option:
         size = rank[0] * sum(self._kernel.shape)
         return Option("svd", rank, float(self._lost[rank[0]]), size * self._place.products, size)
 
     def of_evidence(self) -> Rank:
-        return (max(1, evbmf_rank(self._svd[1][0], *self._kernel.shape)),)
+        return (max(1, evbmf_rank(self._values[0], *self._kernel.shape)),)
 
     def arrays(self, rank: Rank) -> list[Array]:
         left, values, right = (each[0] for each in self._svd)

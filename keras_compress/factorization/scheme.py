@@ -164,6 +164,10 @@ class Scheme:
         """Why a layer cannot be factorized so; `None` where it can."""
         raise NotImplementedError(f"{type(self).__name__} must implement `refusal(layer)`.")
 
+    def refusal_at(self, place: Place) -> str | None:
+        """The same of a layer in its place, where what it reads matters too."""
+        return self.refusal(place.layer)
+
     def factors(self, place: Place, gram: Array | None = None) -> Factors:
         """The factors of a layer that was not refused.
 
@@ -222,6 +226,20 @@ def share_lost(merged: Array, kernel: Array) -> float:
     """Share of a weight's energy that is in the difference to what its factors give, at most 1."""
     error = float(np.square(merged - kernel).sum()) / (float(np.square(kernel).sum()) or 1.0)
     return min(error, 1.0)
+
+
+def singular_values(matrices: Array) -> Array:
+    """Descending, of matrices `(..., rows, columns)`.
+
+    From the smaller Gram matrix: many times sooner than a decomposition, and what it blurs, values below 1e-8 of the
+    largest, has no energy to speak of.
+
+    >>> singular_values(np.diag([3.0, 4.0])).tolist()
+    [4.0, 3.0]
+    """
+    wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else np.swapaxes(matrices, -1, -2)
+    found: Array = np.sqrt(np.maximum(np.linalg.eigvalsh(wide @ np.swapaxes(wide, -1, -2))[..., ::-1], 0.0))
+    return found
 
 
 def lost(values: Array) -> Array:

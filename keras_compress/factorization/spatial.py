@@ -21,6 +21,7 @@ from keras_compress.factorization.scheme import (
     is_a,
     last_of,
     lost,
+    singular_values,
 )
 
 
@@ -54,16 +55,22 @@ class _Lines(Factors):
         height, width, channels, filters = self._shape
         self.full = (min(height * channels, width * filters),)
 
+    def _matrix(self) -> Array:
+        height, width, channels, filters = self._shape
+        return self._place.kernel.transpose(0, 2, 1, 3).reshape(height * channels, width * filters)
+
     @cached_property
     def _svd(self) -> tuple[Array, Array, Array]:
-        height, width, channels, filters = self._shape
-        matrix = self._place.kernel.transpose(0, 2, 1, 3).reshape(height * channels, width * filters)
-        left, values, right = np.linalg.svd(matrix, full_matrices=False)
+        left, values, right = np.linalg.svd(self._matrix(), full_matrices=False)
         return left, values, right
 
     @cached_property
+    def _values(self) -> Array:
+        return singular_values(self._matrix())
+
+    @cached_property
     def _lost(self) -> Array:
-        return lost(self._svd[1][None])
+        return lost(self._values[None])
 
     def option(self, rank: Rank) -> Option:
         height, width, channels, filters = self._shape
@@ -75,7 +82,7 @@ class _Lines(Factors):
 
     def of_evidence(self) -> Rank:
         height, width, channels, filters = self._shape
-        return (max(1, evbmf_rank(self._svd[1], height * channels, width * filters)),)
+        return (max(1, evbmf_rank(self._values, height * channels, width * filters)),)
 
     def arrays(self, rank: Rank) -> list[Array]:
         height, width, channels, filters = self._shape

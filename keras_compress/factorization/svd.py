@@ -24,7 +24,7 @@ from keras_compress.factorization.scheme import (
     last_of,
     lost,
 )
-from keras_compress.factorization.whitening import truncatable
+from keras_compress.factorization.whitening import truncatable, values_of
 from keras_compress.graph.split_convolution import POINTWISE
 from keras_compress.post_training.as_matrix import as_matrix
 
@@ -82,15 +82,19 @@ class _Pair(Factors):
         return truncatable(self._form.to_matrix(self._place.kernel), self._gram)
 
     @cached_property
+    def _values(self) -> Array:
+        return values_of(self._form.to_matrix(self._place.kernel), self._gram)
+
+    @cached_property
     def _lost(self) -> Array:
-        return lost(self._svd[1])
+        return lost(self._values)
 
     def option(self, rank: Rank) -> Option:
         size = rank[0] * self._groups * (self._inputs + self._outputs)
         return Option("svd", rank, float(self._lost[rank[0]]), size * self._place.products, size)
 
     def of_evidence(self) -> Rank:
-        return (max(1, *(evbmf_rank(each, self._inputs, self._outputs) for each in self._svd[1])),)
+        return (max(1, *(evbmf_rank(each, self._inputs, self._outputs) for each in self._values)),)
 
     def _matrices(self, rank: Rank) -> tuple[Array, Array]:
         """`(groups, inputs, r)` and `(groups, r, outputs)`."""

@@ -39,6 +39,11 @@ class TensorTrain(Scheme):
             return f"its sides {tuple(layer.kernel.shape)} are no products of {_CORES} numbers"
         return None
 
+    def refusal_at(self, place: Place) -> str | None:
+        if len(place.inputs) != 2 and self.refusal(place.layer) is None:
+            return f"it reads {place.inputs}, and a tensor train is for inputs (batch, features)"
+        return self.refusal(place.layer)
+
     def factors(self, place: Place, gram: Array | None = None) -> Factors:
         return _Train(place)
 
@@ -58,11 +63,6 @@ def _split(side: int) -> tuple[int, ...]:
 
 class _Train(Factors):
     def __init__(self, place: Place) -> None:
-        if len(place.inputs) != 2:
-            raise ValueError(
-                f"Expected a Dense of inputs (batch, features) for a tensor train. Received: {place.inputs} at "
-                f"{place.layer.name!r}"
-            )
         super().__init__(place)
         self._kernel = place.kernel
         self._sides = [_split(side) for side in self._kernel.shape]
@@ -127,11 +127,21 @@ class _Train(Factors):
             result = f"b{left[number + 1 :]}{right[: number + 1]}{after}"
             equation = f"{values},{before}{left[number]}{right[number]}{after}->{result}"
             shape = tuple(ranks[number] if x == "s" else sizes[x] for x in result[1:])
-            bias = right if last and layer.use_bias else None
-            name = f"{layer.name}_core{number + 1}"
-            made.append(keras.layers.EinsumDense(equation, shape, bias_axes=bias, name=name, **own))
+            settings = own | (_of_last(layer, right) if last else {})
+            made.append(keras.layers.EinsumDense(equation, shape, name=f"{layer.name}_core{number + 1}", **settings))
             values = result.replace("s", "r")
         made.append(keras.layers.Reshape((layer.units,), name=f"{layer.name}_row", dtype=own["dtype"]))
         # A softmax is over all outputs, not over the last side of the box.
-        made.append(keras.layers.Activation(layer.activation, name=layer.name, dtype=own["dtype"]))
+        penalty = {"activity_regularizer": layer.activity_regularizer, "dtype": own["dtype"]}
+        made.append(keras.layers.Activation(layer.activation, name=layer.name, **penalty))
         return made
+
+
+def _of_last(layer: Any, letters: str) -> dict[str, Any]:
+    """What the last core has of the layer: its bias, and the penalties, of kernels those that take any shape."""
+    penalty = layer.kernel_regularizer
+    made = {} if isinstance(penalty, keras.regularizers.OrthogonalRegularizer) else {"kernel_regularizer": penalty}
+    if layer.use_bias:
+        made["bias_axes"] = letters
+        made |= {name: getattr(layer, name) for name in ("bias_regularizer", "bias_constraint")}
+    return made

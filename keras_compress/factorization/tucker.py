@@ -24,6 +24,7 @@ from keras_compress.factorization.scheme import (
     lost,
     multiples,
     no_taps,
+    singular_values,
 )
 from keras_compress.graph.split_convolution import POINTWISE
 
@@ -64,7 +65,7 @@ class _Core(Factors):
     def _values(self) -> list[Array]:
         """Singular values of the unfoldings along input and output channels."""
         unfolded = [np.moveaxis(self._kernel, 2 + n, 0).reshape(shape) for n, shape in enumerate(self._shapes)]
-        return [np.linalg.svd(each, compute_uv=False) for each in unfolded]
+        return [singular_values(each) for each in unfolded]
 
     @cached_property
     def _lost(self) -> list[Array]:

@@ -41,7 +41,8 @@ def places_of(model: keras.Model) -> dict[str, Place]:
         layer = node.operation
         if isinstance(layer, keras.layers.Layer) and slots_of(layer) and node.input_tensors:
             counts[id(layer)] += 1
-            found.setdefault(id(layer), Place(layer, tuple(node.input_tensors[0].shape), tuple(node.outputs[0].shape)))
+            shape = tuple(keras_graph.inputs_of(node)[0].shape)
+            found.setdefault(id(layer), Place(layer, shape, tuple(node.outputs[0].shape)))
     return {
         path: replace(found[id(layer)], calls=counts[id(layer)])
         for path, layer in keras_graph.walk(model)
@@ -77,10 +78,10 @@ class Work:
     ) -> Work:
         ways = {path: _schemes(settings[path]["method"]) for path in places}
         fitting = {
-            path: [scheme for scheme in schemes if scheme.refusal(places[path].layer) is None]
+            path: [scheme for scheme in schemes if scheme.refusal_at(places[path]) is None]
             for path, schemes in ways.items()
         }
-        left = {path: _reason(ways[path], places[path].layer) for path, schemes in fitting.items() if not schemes}
+        left = {path: _reason(ways[path], places[path]) for path, schemes in fitting.items() if not schemes}
         chosen = {path: schemes for path, schemes in fitting.items() if schemes}
         if not chosen:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:5])
@@ -146,25 +147,17 @@ class Work:
 
         def visit(call: keras_graph.Call) -> Any:
             row = rows.get(id(call.operation))
-            return copies(call) if row is None else row(*_given(call))
+            return copies(call) if row is None else row(call.args[0], call.args[1:], call.kwargs)
 
         copies = LayerCopies(visit=visit, inside=False)
         made: keras.Model = copied(self.model, copies)
         return made
 
 
-def _reason(schemes: Sequence[Scheme], layer: Any) -> str:
+def _reason(schemes: Sequence[Scheme], place: Place) -> str:
     """Why none of some ways fits a layer: of several, what the one says that takes the most kinds of layers."""
     widest = next((scheme for scheme in schemes if scheme.data_aware), schemes[0])
-    return str(widest.refusal(layer))
-
-
-def _given(call: keras_graph.Call) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """What a layer is called on, handed over by place or by name, and its other arguments."""
-    if call.args:
-        return call.args[0], call.args[1:], call.kwargs
-    name, *others = call.kwargs
-    return call.kwargs[name], (), {key: call.kwargs[key] for key in others}
+    return str(widest.refusal_at(place))
 
 
 def _form(layer: Any) -> AsMatrix | None:
@@ -210,8 +203,17 @@ class Row:
         result = last(tensor, *args, **(kwargs or {})) if self._factors.last_takes_arguments else last(tensor)
         if not self._filled:
             self._factors.fill(self._layers, self._rank)
+            _check_finite(self._layers)
             self._filled = True
         return result
+
+
+def _check_finite(layers: Sequence[Any]) -> None:
+    for variable in (each for layer in layers for each in layer.weights):
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise ValueError(
+                f"Expected weights and data that give finite factors. Received: NaN or infinity in {variable.path}"
+            )
 
 
 def _grams(model: keras.Model, places: Mapping[str, Place], data: Any) -> dict[str, Array]:
@@ -226,12 +228,14 @@ def _grams(model: keras.Model, places: Mapping[str, Place], data: Any) -> dict[s
     def visit(call: keras_graph.Call) -> Any:
         if id(call.operation) in forms:
             path, form = forms[id(call.operation)]
-            tensor, _, _ = _given(call)
-            gram = len(tensor) * hessian(form, tensor)
+            gram = len(call.args[0]) * hessian(form, call.args[0])
             found[path] = found[path] + gram if path in found else gram
         return call.run()
 
     for arrays in cut(first_samples(data, model, SAMPLES), LARGEST_BATCH):
         tensors = [tf.convert_to_tensor(a, t.dtype) for a, t in zip(arrays, model.inputs, strict=True)]
         keras_graph.Rebuild(visit, flat=True).run(model, tensors, "", 0)
+    spoilt = [path for path, gram in found.items() if not np.isfinite(gram).all()]
+    if spoilt:
+        raise ValueError(f"Expected data that give finite values. Received: NaN or infinity in front of {spoilt[:10]}")
     return found

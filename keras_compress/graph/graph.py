@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,8 +39,8 @@ class Call:
     Attributes:
         operation: The layer or Keras operation.
         path: Its name, with the names of the models around it: `"encoder/conv1"`.
-        args: Positional arguments, already tensors of the new graph.
-        kwargs: Keyword arguments, likewise.
+        args: Positional arguments, already tensors of the new graph; the first one too where it was given by keyword.
+        kwargs: The other keyword arguments, likewise.
         node: The node of the old graph.
         depth: 0 in the outermost model.
         index: How many times this operation was called before, in the whole walk.
@@ -190,6 +191,28 @@ def nodes(model: keras.Model) -> list[Node]:
     return [n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth] if n.operation and not n.is_input]
 
 
+def by_position(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Arguments of a call with the first in the first position, though it was given by keyword: `layer(inputs=x)`."""
+    if args or not kwargs:
+        return args, kwargs
+    first = next(iter(inspect.signature(operation.call).parameters.values()), None)
+    if first is None or first.kind is not first.POSITIONAL_OR_KEYWORD or first.name not in kwargs:
+        return args, kwargs
+    return (kwargs[first.name],), {name: value for name, value in kwargs.items() if name != first.name}
+
+
+def arguments_of(node: Node) -> tuple[Any, dict[str, Any]]:
+    """`(args, kwargs)` of a call in the symbolic tensors of its graph, arranged as in a `Call`."""
+    return by_position(node.operation, node.arguments.args, node.arguments.kwargs)
+
+
+def inputs_of(node: Node) -> list[KerasTensor]:
+    """The tensors that a call reads, those of its first argument first, though that was given by keyword."""
+    if node.arguments.args:
+        return list(node.input_tensors)
+    return [each for each in tree.flatten(arguments_of(node)) if isinstance(each, keras.KerasTensor)]
+
+
 def consumers(model: keras.Model) -> dict[int, list[Node]]:
     """`id(tensor)` -> the nodes that read it."""
     found: dict[int, list[Node]] = {}
@@ -287,7 +310,7 @@ class Rebuild:
         for node in calls:
             if any(id(t) not in tensors for t in node.input_tensors):
                 continue
-            args, kwargs = node.arguments.fill_in(tensors)
+            args, kwargs = by_position(node.operation, *node.arguments.fill_in(tensors))
             results = self._call(node, args, kwargs, prefix, depth)
             for old, new in zip(node.outputs, tree.flatten(results), strict=True):
                 tensors[id(old)] = new

@@ -15,11 +15,12 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
-from keras_compress.graph.model import batch_norm_after, rebuild
+from keras_compress.graph.model import batch_norm_after, compressed_layers, rebuild
 from keras_compress.post_training.effect import LayerEffect
 from keras_compress.post_training.lockstep import Lockstep
 from keras_compress.post_training.record import NotApplicable, carry, record_of
 from keras_compress.post_training.start import held, set_ranges, warn_of_few
+from keras_compress.post_training.steps import CLOSED
 from keras_compress.quantizers.kinds import Kind, kind_of
 
 Array = NDArray[Any]
@@ -78,6 +79,10 @@ def bias_from_data(
             else:
                 lock.run([position])
             line.advance()
+    closed = [
+        path for path, layer in compressed_layers(model) if id(layer) not in done and kind_of(layer) is Kind.LINEAR
+    ]
+    left += [LayerEffect(path, "bias_from_data", note=CLOSED) for path in closed]
     if not made and not left:
         raise NotApplicable(
             "Expected a model with quantized weights, as `kc.quantize_model` makes one. "

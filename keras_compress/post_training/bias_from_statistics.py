@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph as keras_graph
-from keras_compress.graph.model import copy_layer, rebuild, strip_layer
+from keras_compress.graph.model import compressed_layers, copy_layer, rebuild, strip_layer
 from keras_compress.post_training.moments import Moments, moments_of
 from keras_compress.post_training.record import carry, check_statistics, record_of
 
@@ -58,7 +58,9 @@ def bias_from_statistics(model: keras.Model, made_from: keras.Model | None = Non
         return copy
 
     made: keras.Model = rebuild(model, make)
-    left = [path for path in wrappers if path not in means]
+    # Layers inside those of users, which no call of the graph runs, are among them.
+    with_bias = [path for path, each in compressed_layers(model) if getattr(each.layer, "bias", None) is not None]
+    left = [path for path in dict.fromkeys([*wrappers, *with_bias]) if path not in means]
     note = f"Bias corrected: {len(moved)} layers"
     more = f"; of {len(left)} the input's mean is not known: {', '.join(left[:10])}" if left else ""
     return carry(made, record.noted(note + more))

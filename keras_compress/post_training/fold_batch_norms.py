@@ -65,7 +65,7 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
 
     copies = LayerCopies(make, visit, inside=False)
     made: keras.Model = copied(model, copies)
-    left = [node.operation.name for node in all_nodes(made) if _is_norm(node.operation)]
+    left = [path for path, layer in keras_graph.walk(made) if _is_norm(layer)]
     notes = [f"BatchNormalization left, as no layer can take it in: {', '.join(left)}"] if left else []
     return carry(made, type(record)(statistics, record.notes).noted(*notes))
 

@@ -17,7 +17,7 @@ from keras_compress.post_training.effect import LayerEffect
 from keras_compress.post_training.lockstep import Lockstep
 from keras_compress.post_training.record import carry, record_of
 from keras_compress.post_training.start import begin, held, warn_of_few
-from keras_compress.post_training.steps import Stepped, by_wrapper, stepped_weights
+from keras_compress.post_training.steps import Stepped, by_wrapper, left_closed, stepped_weights
 
 Array = NDArray[Any]
 # Inputs whose errors are handed on to all later ones together.
@@ -139,6 +139,7 @@ def gptq(
                     effects.append(effect)
             lock.run([position])
             line.advance()
+    left.update(left_closed(weights))
     if left:
         listed = "; ".join(f"{path!r}: {reason}" for path, reason in left.items())
         warn(f"Weights rounded to the nearest integer: {listed}")

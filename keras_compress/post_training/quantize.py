@@ -15,7 +15,7 @@ from keras_compress.core.budget import Budget
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import lookup, register
-from keras_compress.core.selection import Selector
+from keras_compress.core.selection import Selector, rules_take
 from keras_compress.core.warn import warn
 from keras_compress.data.batches import batches
 from keras_compress.graph import graph
@@ -36,6 +36,7 @@ Quantize = Callable[[keras.Model], keras.Model]
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("weights", "activations")
 def quantize_post_training(
     model: keras.Model,
     data: Any = None,

@@ -22,7 +22,7 @@ from keras_compress.post_training.lockstep import Lockstep, called_with
 from keras_compress.post_training.record import carry, record_of
 from keras_compress.post_training.soft_rounding import SoftRounding, annealed, regulariser
 from keras_compress.post_training.start import begin, held, warn_of_few
-from keras_compress.post_training.steps import Stepped, by_wrapper, stepped_weights
+from keras_compress.post_training.steps import Stepped, by_wrapper, left_closed, stepped_weights
 from keras_compress.post_training.units import Unit, block_units, layer_units
 
 Array = NDArray[Any]
@@ -139,9 +139,10 @@ class _Units:
         self.effects: list[LayerEffect] = []
 
     def warn(self) -> None:
-        """Say which layers were rounded to the nearest."""
-        if self._left:
-            listed = "; ".join(f"{path!r}: {reason}" for path, reason in self._left.items())
+        """Say which layers were rounded to the nearest, when all units were."""
+        left = self._left | left_closed(self._weights)
+        if left:
+            listed = "; ".join(f"{path!r}: {reason}" for path, reason in left.items())
             warn(f"Weights rounded to the nearest integer: {listed}")
 
     def reconstruct(self, unit: Unit) -> None:

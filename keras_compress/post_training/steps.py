@@ -23,6 +23,8 @@ from keras_compress.quantizers.lsq import LSQ
 from keras_compress.quantizers.uniform import UniformQuantizer
 
 Array = NDArray[Any]
+# Why a layer is not seen on its own, in words.
+CLOSED = "it is inside a layer with weights of its own, or whose `call` does not run on symbolic tensors"
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,11 @@ def _codebook(transforms: list[WeightTransform]) -> WeightTransform | None:
 
 def _listed(reasons: dict[str, str]) -> str:
     return "; ".join(f"{path!r}: {reason}" for path, reason in reasons.items())
+
+
+def left_closed(weights: dict[int, list[Stepped]]) -> dict[str, str]:
+    """Path -> reason, of weights that are left when all calls of the opened graph were gone through."""
+    return {each.path: CLOSED for listed in weights.values() for each in listed}
 
 
 def by_wrapper(weights: list[Stepped]) -> dict[int, list[Stepped]]:

@@ -17,6 +17,7 @@ from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.model import check_model
 from keras_compress.post_training.record import NotApplicable
 from keras_compress.structured.opened import opened
+from keras_compress.structured.unit_places import all_nodes
 
 Array = NDArray[np.float32]
 UNKNOWN_LENGTH = 32
@@ -95,10 +96,11 @@ def _packed(held: Any, arrays: list[Array]) -> Any:
 
 
 def _check(model: keras.Model, held: Any) -> None:
-    if not any(isinstance(layer, keras.layers.BatchNormalization) for _, layer in keras_graph.walk(model)):
+    # Those that a user's layer runs inside its `call` are not seen.
+    if not any(isinstance(node.operation, keras.layers.BatchNormalization) for node in all_nodes(model)):
         raise NotApplicable(
             "Expected a model with BatchNormalizations, whose statistics data can be made from; give one as it was "
-            f"trained, before they are folded. Received: {model.name!r}, which has none"
+            f"trained, before they are folded. Received: {model.name!r}, whose graph has none"
         )
     others = [tensor.name for tensor in held.inputs if "float" not in str(tensor.dtype)]
     if others:

@@ -12,7 +12,7 @@ from keras import ops
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, Schedule
-from keras_compress.core.selection import Selector
+from keras_compress.core.selection import Selector, rules_take
 from keras_compress.core.slots import Slot
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
@@ -140,6 +140,7 @@ class ColumnCombining(Pruner):
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("pruning_schedule", "alpha", "gamma")
 def combine_columns(
     model: keras.Model,
     pruning_schedule: Schedule | Mapping[str, Any] | None = None,

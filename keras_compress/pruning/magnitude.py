@@ -16,7 +16,7 @@ from keras_compress.core.existing import PRUNE_FIRST, clusters_in, warn_of
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay, Schedule
-from keras_compress.core.selection import Selector
+from keras_compress.core.selection import Selector, rules_take
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
@@ -173,6 +173,7 @@ def _one_at_least(kept: Tensor, scores: Tensor) -> Tensor:
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("pruning_schedule")
 def prune_low_magnitude(
     model: keras.Model,
     pruning_schedule: Schedule | Mapping[str, Any] | None = None,

@@ -10,7 +10,7 @@ import keras
 from keras_compress.core.existing import PRUNE_FIRST, clusters_in, warn_of
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register, resolve
-from keras_compress.core.selection import Selector
+from keras_compress.core.selection import Selector, rules_take
 from keras_compress.core.slots import Slot
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
@@ -20,6 +20,7 @@ from keras_compress.pruning.pruner import HALF, Pruner
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("pruner")
 def prune(
     model: keras.Model,
     pruner: Pruner | str | Mapping[str, Any] | None = None,

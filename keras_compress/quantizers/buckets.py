@@ -12,7 +12,7 @@ from keras import ops
 from keras_compress.core import affine
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
-from keras_compress.core.selection import Selector
+from keras_compress.core.selection import Selector, rules_take
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
@@ -176,6 +176,7 @@ class DifferentiableQuantizer(BucketQuantizer):
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("bits")
 def quantize_in_buckets(
     model: keras.Model,
     bits: int = 4,

@@ -17,7 +17,7 @@ from keras_compress.core.export_notice import share_notice
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.core.registry import entries, lookup, register, resolve
-from keras_compress.core.selection import Selector, select
+from keras_compress.core.selection import Selector, rules_take, select
 from keras_compress.core.slots import Slot
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.core.transform import WeightTransform
@@ -154,6 +154,7 @@ def _fresh(made: _Layer) -> _Layer:
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("weights", "activations")
 def quantize_model(
     model: keras.Model,
     weights: Any = "int8",

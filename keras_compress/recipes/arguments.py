@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from keras_compress.core.registry import entries, lookup
+from keras_compress.core.selection import OF_RULE
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.recipes.schema import named, place_of
 
@@ -44,9 +45,22 @@ def check_config(stage: Mapping[str, Any], path: Path, source: str) -> None:
     known = _parameters(methods[stage["method"]], _OF_STAGE)
     _check_keys(config, known, [*path, "config"], source)
     _check_objects(config, [*path, "config"], source)
-    _check_objects(stage.get("rules", []), [*path, "rules"], source)
+    _check_rules(stage, methods[stage["method"]], [*path, "rules"], source)
     if "teacher" in stage:
         _check_teacher(stage, [*path, "teacher"], source)
+
+
+def _check_rules(stage: Mapping[str, Any], method: Any, path: Path, source: str) -> None:
+    rules = stage.get("rules", [])
+    # A method of others may not say what its rules take.
+    settings: tuple[str, ...] = getattr(method, "of_rules", ())
+    known = {name: p.replace(default=None) for name, p in _parameters(method).items() if name in settings}
+    for index, rule in enumerate(rules if hasattr(method, "of_rules") else ()):
+        unknown = set(rule) - {*OF_RULE} - set(known)
+        if unknown:
+            _refuse(f"keys out of {sorted({*OF_RULE, *known})}", [*path, index], source, sorted(unknown), known)
+        _check_keys({name: value for name, value in rule.items() if name in known}, known, [*path, index], source)
+    _check_objects(rules, path, source)
 
 
 def _check_teacher(stage: Mapping[str, Any], path: Path, source: str) -> None:

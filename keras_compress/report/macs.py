@@ -56,7 +56,7 @@ def _calls(model: keras.Model) -> dict[int, tuple[Any, Counter[tuple[Shape, Shap
             for key, (nested, shapes) in _calls(layer).items():
                 calls.setdefault(key, (nested, Counter()))[1].update(shapes)
         elif isinstance(layer, keras.layers.Layer) and node.input_tensors and node.outputs:
-            pair = (tuple(node.input_tensors[0].shape), tuple(node.outputs[0].shape))
+            pair = (tuple(graph.inputs_of(node)[0].shape), tuple(node.outputs[0].shape))
             calls.setdefault(id(layer), (layer, Counter()))[1][pair] += 1
     return calls
 

@@ -91,7 +91,7 @@ class Walk:
         for node in graph.nodes(model):
             if any(id(t) not in axes for t in node.input_tensors):
                 continue
-            results = self._call(node, [axes[id(t)] for t in node.input_tensors], prefix)
+            results = self._call(node, [axes[id(t)] for t in graph.inputs_of(node)], prefix)
             axes.update((id(t), each) for t, each in zip(node.outputs, results, strict=True))
         return [axes[id(t)] for t in tree.flatten(keras_private.outputs_structure(held))]
 
@@ -100,8 +100,8 @@ class Walk:
         path = prefix + operation.name
         if graph.is_graph(operation):
             return self.run(operation, self._entering(operation, inputs, path), path + "/")
-        arguments = node.arguments
-        visit = Visit(operation, path, node.input_tensors, inputs, node.outputs, arguments.args, arguments.kwargs, self)
+        tensors = graph.inputs_of(node)
+        visit = Visit(operation, path, tensors, inputs, node.outputs, *graph.arguments_of(node), self)
         results = self.outputs(visit)
         for axes in results:
             if 0 in axes:

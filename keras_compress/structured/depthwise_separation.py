@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
-from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.selection import Selector, rules_take, settings_by_path
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.configuration import configuration
 from keras_compress.graph.model import LayerCopies, check_model, copied
@@ -32,6 +32,7 @@ Places = NDArray[np.int64]
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("tolerance")
 def separate_convolutions(
     model: keras.Model,
     tolerance: float = 0.0,

@@ -57,7 +57,7 @@ def gated(graph: ChannelGraph, copies: LayerCopies, factors_of: FactorsOf) -> ke
     gates = _Gates({layer.name for _, layer in keras_graph.walk(graph.model)})
 
     def visit(call: keras_graph.Call) -> Any:
-        old = tree.flatten((call.node.arguments.args, call.node.arguments.kwargs))
+        old = tree.flatten(keras_graph.arguments_of(call.node))
         new = tree.flatten((call.args, call.kwargs))
         for number, tensor in enumerate(old):
             for reading, factors in readings.get((id(call.operation), id(tensor)), []):

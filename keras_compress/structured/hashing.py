@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
-from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.selection import Selector, rules_take, settings_by_path
 from keras_compress.graph.model import candidates, check_model, compressed_layers, copy_layer, rebuild, slots_in
 
 # Points of the grid in one bandwidth; modes are found to half of such a step.
@@ -27,6 +27,7 @@ LARGEST_GRID = 2**24
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("max_error")
 def hash_weights(
     model: keras.Model,
     max_error: float = 0.05,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
-from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.selection import Selector, rules_take, settings_by_path
 from keras_compress.graph.model import LayerCopies, check_model, copied
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup
 from keras_compress.structured.dependency import channel_graph
@@ -30,6 +30,7 @@ Distances = NDArray[np.float64]
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("tolerance")
 def merge_channels(
     model: keras.Model,
     tolerance: float = 0.0,

@@ -14,7 +14,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register, resolve
 from keras_compress.core.schedule import Schedule
-from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.selection import Selector, rules_take, settings_by_path
 from keras_compress.core.warn import warn
 from keras_compress.data.examples import Examples
 from keras_compress.graph.model import by_message, check_model
@@ -35,6 +35,7 @@ FineTune = Callable[[keras.Model], Any]
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("ratio", "max_ratio")
 def prune_channels(
     model: keras.Model,
     ratio: float | None = None,

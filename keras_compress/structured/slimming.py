@@ -9,7 +9,7 @@ import keras
 
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
-from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.selection import Selector, rules_take, settings_by_path
 from keras_compress.graph.model import copy_layer, rebuild
 from keras_compress.structured.channel_graph import ChannelGraph
 from keras_compress.structured.dependency import channel_graph
@@ -17,6 +17,7 @@ from keras_compress.structured.dependency import channel_graph
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("strength")
 def add_slimming(
     model: keras.Model,
     strength: float = 1e-4,

@@ -12,7 +12,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register, resolve
 from keras_compress.core.schedule import Schedule
-from keras_compress.core.selection import Selector
+from keras_compress.core.selection import Selector, rules_take
 from keras_compress.core.slots import slots_of
 from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
@@ -46,6 +46,7 @@ MASKED_ROLES = ("in", "out", "through")
 
 @register("entry_point")
 @global_state_kept()
+@rules_take("max_ratio")
 def mask_channels(
     model: keras.Model,
     pruning_schedule: Schedule | Mapping[str, Any] | None = None,
@@ -224,6 +225,7 @@ def _found(layer: keras.layers.Layer, variable: Any) -> str | None:
 
 @register("entry_point")
 @global_state_kept()
+@rules_take()
 def cut_masked(
     model: keras.Model,
     *,

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_compress as kc
+from keras_compress.data import batches
 from keras_compress.data import samples as data
 from keras_compress.data.samples import InputSpec
+from keras_compress.post_training.start import with_ranges
 
 ONE = [InputSpec(("image",), (2,))]
 TWO = [InputSpec(("u", "left"), (2,)), InputSpec(("v", "right"), (3,))]
@@ -108,3 +111,39 @@ def test_the_first_batch_of_a_generator_is_seen_without_being_used_up() -> None:
     np.testing.assert_array_equal(data.samples(source, ONE)[0], A)
     assert data.first_of(data.peekable(iter(()))) is None
     assert data.first_of(iter([A])) is None  # it would be lost
+
+
+SEQUENCES = [np.full((1, length, 3), length, "float32") for length in (5, 5, 7, 5)]
+
+
+def _reads_sequences() -> keras.Model:
+    inputs = keras.Input((None, 3), name="words")
+    return keras.Model(inputs, keras.layers.Dense(2)(inputs))
+
+
+def test_batches_are_put_together_as_long_as_they_have_one_length() -> None:
+    found = [batch[0] for batch in batches.batches(SEQUENCES, _reads_sequences())]
+    assert [array.shape for array in found] == [(2, 5, 3), (1, 7, 3), (1, 5, 3)]
+    np.testing.assert_array_equal(found[1], SEQUENCES[2])
+
+
+def test_ranges_of_sequences_of_several_lengths_are_those_of_all() -> None:
+    model = with_ranges(kc.quantize_model(_reads_sequences()), SEQUENCES)
+    point = next(layer for layer in model.layers if isinstance(layer, kc.QuantizeActivation))
+    np.testing.assert_allclose(point.quantizer.range(), (5.0, 7.0))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda model: batches.first_samples(SEQUENCES, model, 4),
+        lambda model: data.samples([[array] for array in SEQUENCES], data.input_specs(model)),
+    ],
+)
+def test_sequences_of_several_lengths_are_no_one_array(read) -> None:
+    with pytest.raises(ValueError, match=r"one length.*Received: \(5, 3\) and \(7, 3\) in input 'words'"):
+        read(_reads_sequences())
+
+
+def test_as_many_samples_as_are_wanted_may_have_one_length() -> None:
+    assert batches.first_samples(SEQUENCES, _reads_sequences(), 2)[0].shape == (2, 5, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_compress.core.registry import entries, lookup
 from keras_compress.graph.finite import finite_training
 from keras_compress.graph.model import compressed_layers
 from keras_compress.pipelines.mixed_precision import mixed_precision
@@ -292,6 +294,19 @@ MISTAKES: list[tuple[list[str | int], Any, str, str]] = [
     ([*STAGE, "method"], "os.system", "a method out of ['add_slimming', 'cluster_weights', ", "'os.system'"),
     ([*STAGE, "filters"], 3, "a selector of layers (text, or a list of texts) at `stages[1].filters`", "3"),
     ([*STAGE, "rules"], [{"skip": True}], "the keys ['layers'] at `stages[1].rules[0]`", "['skip']"),
+    (
+        [*STAGE, "rules"],
+        [{"layers": "hidden", "number_of_cluster": 8}],
+        "keys out of ['layers', 'number_of_clusters', 'skip'] at `stages[1].rules[0]`",
+        "['number_of_cluster'] (did you mean 'number_of_clusters'?)",
+    ),
+    ([*STAGE, "rules"], [{"layers": "hidden", "pruner": 8}], "at `stages[1].rules[0]`", "['pruner']"),
+    (
+        [*STAGE, "rules"],
+        [{"layers": "a", "skip": True}, {"layers": "hidden", "number_of_clusters": "8"}],
+        "of type int at `stages[1].rules[1].number_of_clusters`",
+        "'8'",
+    ),
     ([*STAGE, "name"], "prune", "a different `name` for each stage", "['prune', 'prune']"),
     ([*CONFIG, "clusters"], 3, "'number_of_clusters', ", "['clusters']"),
     ([*CONFIG, "filters"], "conv", "at `stages[1].config`", "['filters']"),
@@ -313,6 +328,14 @@ def test_mistakes_are_named_with_their_place(path: list[str | int], value: Any, 
         Recipe.load(edited(path, value))
     assert expected in str(caught.value)
     assert str(caught.value).split("Received: ")[1].startswith(received)
+
+
+@pytest.mark.parametrize("name", entries("entry_point"))
+def test_what_recipes_let_rules_set_is_what_the_method_lets_them_set(name: str) -> None:
+    method = lookup("entry_point", name)
+    listed = str(sorted({"skip", *method.of_rules}))
+    with pytest.raises(ValueError, match=f"any of {re.escape(listed)}"):
+        method(small_model(), rules=[{"layers": "first", "no_setting": 1}])
 
 
 def test_a_recipe_that_is_no_object() -> None:

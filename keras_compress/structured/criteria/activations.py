@@ -115,7 +115,7 @@ def _values(model: keras.Model, inputs: Any, wanted: set[int]) -> dict[int, list
 
     def visit(call: keras_graph.Call) -> Any:
         made = call.run()
-        symbolic = tree.flatten((call.node.arguments.args, call.node.arguments.kwargs, call.node.outputs))
+        symbolic = tree.flatten((*keras_graph.arguments_of(call.node), call.node.outputs))
         for old, new in zip(symbolic, tree.flatten((call.args, call.kwargs, made)), strict=True):
             if id(old) in wanted:
                 found[id(old)][id(new)] = new

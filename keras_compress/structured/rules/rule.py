@@ -46,8 +46,8 @@ class Visit:
         tensors: Symbolic input tensors, flat.
         inputs: The channel axes of each.
         outputs: Symbolic output tensors, flat.
-        arguments: All positional arguments, tensors and others, as they were given.
-        keywords: Keyword arguments.
+        arguments: All positional arguments, tensors and others; the first too where it was given by keyword.
+        keywords: The other keyword arguments.
         record: Where findings go.
     """
 
