@@ -24,10 +24,10 @@ def run(values: flags.FlagValues) -> None:
     if values.plot is not None:
         check_not_read(Path(values.plot), read, "--plot")
     model, data = load_model(values.model), Data.load(values.data)
-    tried = {name: _numbers(name, getattr(values, name)) for name in ("ratios", "bits") if getattr(values, name)}
-    method = {} if values.method is None else {"method": values.method}
+    options: dict[str, Any] = {} if values.method is None else {"method": values.method}
+    options |= {name: _numbers(name, getattr(values, name)) for name in ("ratios", "bits") if getattr(values, name)}
     with cli_report.collected_warnings() as notes:
-        found = sensitivity(model, of=values.of, data=_examples(data, model, values.of), **tried, **method)
+        found = sensitivity(model, of=values.of, data=_examples(data, model, values.of), **options)
     for path in (out, values.plot):
         if path is not None:
             make_folder(Path(path).parent)

@@ -57,7 +57,8 @@ class _Lines(Factors):
 
     def _matrix(self) -> Array:
         height, width, channels, filters = self._shape
-        return self._place.kernel.transpose(0, 2, 1, 3).reshape(height * channels, width * filters)
+        matrix: Array = self._place.kernel.transpose(0, 2, 1, 3).reshape(height * channels, width * filters)
+        return matrix
 
     @cached_property
     def _svd(self) -> tuple[Array, Array, Array]:
