@@ -67,12 +67,21 @@ def _of_h5(path: Path) -> Stored:
                 "Expected an .h5 file of a whole model, `model.save('model.h5')`. "
                 f"Received: {path}, which holds weights without a model"
             )
-        groups = file["model_weights"]
-        values = {
-            name: [(weight, np.asarray(groups[name][weight])) for weight in _names(groups[name], "weight_names")]
-            for name in _names(groups, "layer_names")
-        }
+        try:
+            values = _values(file["model_weights"])
+        except KeyError as error:
+            raise ValueError(
+                f"Expected an .h5 file that was written to its end. Received: {path} ({error.args[0]}). tf_keras "
+                "cannot write pruned recurrent layers, whose masks have one name, to .h5: save them as model.keras"
+            ) from error
     return Stored(json.loads(config), values)
+
+
+def _values(groups: h5py.Group) -> dict[str, list[tuple[str, Array]]]:
+    return {
+        name: [(weight, np.asarray(groups[name][weight])) for weight in _names(groups[name], "weight_names")]
+        for name in _names(groups, "layer_names")
+    }
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:

@@ -203,12 +203,17 @@ def _figures(said: str) -> dict[str, Any]:
     Raises:
         RuntimeError: If they are not there.
     """
-    counts = re.findall(rf"count=(\d+).*?\bmin={_NUMBER} max={_NUMBER} avg={_NUMBER} std={_NUMBER}", said)
+    counts = re.findall(
+        rf"count=(\d+)(?:.*?\bmin={_NUMBER} max={_NUMBER} avg={_NUMBER} std={_NUMBER}| curr={_NUMBER})", said
+    )
     loading = re.search(rf"Inference timings in us: Init: {_NUMBER}", said)
     if not counts or loading is None:
         last = " ".join(said.strip().splitlines()[-3:]) or "nothing"
         raise RuntimeError(f"Expected figures of benchmark_model. Received: {last}")
-    count, low, high, mean, deviation = counts[-1]
+    count, low, high, mean, deviation, only = counts[-1]
+    if only:
+        # The form for one run, which tells its time alone.
+        low, high, mean, deviation = only, only, only, "0"
     memory = re.search(rf"(?:Peak memory|Memory) footprint[^:]*\(MB\): init={_NUMBER} overall={_NUMBER}", said)
     return {
         "mean_ms": float(mean) / 1e3,

@@ -29,7 +29,7 @@ from keras_compress.migrate.unwrapped import _in_order
 ARCHIVE = Path(__file__).with_name("models.zip")
 with zipfile.ZipFile(ARCHIVE) as _archive:
     OUTPUTS = dict(np.load(io.BytesIO(_archive.read("outputs.npz"))))
-KINDS = sorted(set(OUTPUTS) - {"x"})
+KINDS = sorted(set(OUTPUTS) - {"x", "pruned_lstm"})
 CHECKOUT = Path(__file__).parents[2]
 CLUSTERED = ("MagnitudePruner", "CentroidClusterer", "LSQ")
 # Kind -> transforms of the convolution and of the first dense layer.
@@ -180,6 +180,44 @@ def test_the_int8_file_beside_tfmots(models: Path, taken: dict[str, keras.Model]
     np.testing.assert_array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
     assert np.abs(ours - theirs).max() <= 2 / 256 + 1e-6
     assert kc.verify(artifact, taken["qat"], OUTPUTS["x"]).ok
+
+
+def test_a_pruned_lstm(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the process with tf_keras and tfmot hands it over; in its place one that gives what was written then."""
+    parts = models / "pruned_lstm.npz"
+    fake = tmp_path / "python"
+    fake.write_text(f'#!/bin/sh\ncp {parts} "$3"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("KERAS_COMPRESS_TFMOT_PYTHON", str(fake))
+    (tmp_path / "saved").mkdir()
+    model = kc.from_tfmot(tmp_path / "saved")
+    rows = OUTPUTS["x"][..., 0]
+    assert OUTPUTS["pruned_lstm"].std(axis=0).max() > 0.005
+    np.testing.assert_allclose(model.predict(rows, verbose=0), OUTPUTS["pruned_lstm"], atol=1e-6)
+    masks = dict.fromkeys(("cell.kernel", "cell.recurrent_kernel"))
+    with np.load(parts) as file:
+        for name in file.files:
+            for slot, shape in zip(masks, [(8, 48), (12, 48)]):
+                if file[name].shape == shape and set(np.unique(file[name])) == {0, 1}:
+                    masks[slot] = file[name]
+    found = wrappers(model)["lstm"]
+    for slot, mask in masks.items():
+        (pruner,) = found.transforms[slot]
+        np.testing.assert_array_equal(np.asarray(pruner.mask), mask)
+        assert mask.mean() == 0.25
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(rows, OUTPUTS["pruned_lstm"].argmax(axis=1), batch_size=16, verbose=0)
+    kernel = np.asarray(found.weight("cell.recurrent_kernel"))
+    assert (kernel == 0).mean() == 0.75
+
+
+def test_a_file_that_ends_in_the_middle(models: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.h5"
+    shutil.copyfile(models / "pruned.h5", path)
+    with h5py.File(path, "a") as file:
+        del file["model_weights"]["prune_low_magnitude_hidden"]
+    with pytest.raises(ValueError, match=r"written to its end. Received: .*half.h5 \(.*save them as model.keras"):
+        kc.from_tfmot(path)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_compress.migrate.process import parts_of
+
 SAMPLES, EPOCHS, BATCH = 240, 2, 24
 
 
@@ -55,6 +57,13 @@ class Maker:
         steps = layers.Dense(5, activation="relu", name="steps")(encoder(rows))
         flat = layers.Flatten(name="flat")(steps)
         return self.keras.Model(rows, layers.Dense(10, activation="softmax", name="digit")(flat))
+
+    def recurrent(self) -> Any:
+        """An LSTM over the rows."""
+        layers = self.keras.layers
+        rows = layers.Input((8, 8), name="rows")
+        hidden = layers.LSTM(12, name="lstm")(rows)
+        return self.keras.Model(rows, layers.Dense(10, activation="softmax", name="digit")(hidden))
 
     def trained(self, model: Any, x: Any = None, callbacks: Any = ()) -> Any:
         model.compile(self.keras.optimizers.Adam(0.005), "sparse_categorical_crossentropy")
@@ -128,6 +137,10 @@ def main() -> None:
             model.save(f"{folder}/{name}.h5", include_optimizer=False)
             if name == "qat":
                 Path(folder, "qat.tflite").write_bytes(maker.tflite(model))
+        # tfmot gives both masks of an LSTM one name, and tf_keras cannot write such an .h5 file: as the process has it.
+        model = maker.pruned(maker.recurrent(), maker.x[..., 0])
+        outputs["pruned_lstm"] = model.predict(maker.x[:32, ..., 0], verbose=0)
+        np.savez_compressed(f"{folder}/pruned_lstm.npz", **parts_of(model))
         np.savez(f"{folder}/outputs.npz", **outputs)
         with zipfile.ZipFile(Path(__file__).with_name("models.zip"), "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(Path(folder).iterdir()):

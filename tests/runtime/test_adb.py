@@ -39,6 +39,14 @@ INFO: count=1627 first=614 curr=613 min=589 max=780 avg=612.5 std=9 p5=601 media
 INFO: Inference timings in us: Init: 3100, First inference: 640, Warmup (avg): 613.2, Inference (avg): 612.5
 INFO: Memory footprint delta from the start of the tool (MB): init=2.5 overall=4.75
 """
+# As tensorflow/core/util/stats_calculator.h has it where all values are the same.
+ONE_RUN = """Initialized session in 0.855ms.
+count=15 first=49060 curr=33682 min=32825 max=49060 avg=34825.1 std=3930
+
+count=1 curr=12345
+
+Inference timings in us: Init: 855, First inference: 49060, Warmup (avg): 34825.1, Inference (avg): 12345
+"""
 ADB = """#!{python}
 import pathlib, sys
 here = pathlib.Path(__file__).parent
@@ -87,6 +95,13 @@ def test_figures_of_later_builds(phone: Path) -> None:
     found = kc.measure_on_device(FILE.read_bytes(), xnnpack=False)
     assert (found.mean_ms, found.runs, found.init_ms, found.memory_bytes) == (0.6125, 1627, 3.1, 4_980_736)
     assert found.delegate == "none (built-in kernels)"
+
+
+def test_figures_of_one_run(phone: Path) -> None:
+    (phone / "said").write_text(ONE_RUN)
+    found = kc.measure_on_device(FILE, runs=1)
+    assert (found.mean_ms, found.std_ms, found.min_ms, found.max_ms) == (12.345, 0.0, 12.345, 12.345)
+    assert (found.runs, found.init_ms, found.memory_bytes) == (1, 0.855, None)
 
 
 def test_commands_are_those_that_are_printed_and_the_file_is_removed(phone: Path) -> None:
