@@ -267,10 +267,12 @@ class Rebuild:
         if self.enter is not None and depth == 0:
             flat_inputs = [self.enter(tensor) for tensor in flat_inputs]
         outputs = self.run(model, flat_inputs, prefix, depth)
-        if isinstance(model, keras.Sequential):
-            return _sequential(inputs, outputs, model)
-        # A point put behind an output must not change the name under which users compile and convert it.
+        # What is put behind an output must not change the name under which users compile and convert it.
         names = output_names(model)
+        if isinstance(model, keras.Sequential):
+            made = _sequential(inputs, outputs, model)
+            functional(made).output_names = names
+            return made
         cls = _graph_class(model)
         with ignored_warnings(_ANY_KEYS):
             made = cls(inputs, outputs, name=model.name)

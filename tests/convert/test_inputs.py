@@ -57,6 +57,18 @@ def test_one_mapping_fits_all() -> None:
         assert measured.accuracy > 0.8
 
 
+@pytest.mark.parametrize("activation", ["softmax", "gelu"])
+def test_an_output_has_the_name_of_its_layer_in_every_mode(activation: str) -> None:
+    """Of a Sequential too, whose last layer is taken apart for int8: an app asks for outputs by name."""
+    x = IMAGES[:, :, 0, 0]
+    model = keras.Sequential([keras.Input((6,), name="row"), L.Dense(4, activation, name="digit")])
+    settings = ({"mode": "float32"}, {"mode": "dynamic"}, {"representative_dataset": x})
+    for artifact in (kc.convert(model, **each) for each in settings):
+        assert Interpreter(model_content=artifact.content).get_signature_list() == {
+            "serving_default": {"inputs": ["row"], "outputs": ["digit"]}
+        }
+
+
 def fixed(batch: int | None) -> keras.Model:
     layers = [L.Conv2D(3, 3, activation="relu"), L.GlobalAveragePooling2D(keepdims=True), L.Flatten(), L.Dense(4)]
     return keras.Sequential([keras.Input((6, 6, 2), batch_size=batch), *layers])
