@@ -16,6 +16,7 @@ from keras_compress.core.progress import shown, step
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.core.shown import Shown, names, text_of
+from keras_compress.data.examples import Examples
 from keras_compress.graph.model import candidates
 from keras_compress.pipelines.bit_choice import SOLVERS, Choice, InfeasibleError, Item, total_loss
 from keras_compress.pipelines.bit_interactions import Together
@@ -146,7 +147,7 @@ def mixed_precision(
     *,
     weights: Sequence[int] = (2, 4, 8),
     activations: Sequence[int] = (8,),
-    method: str = "sqnr",
+    method: str | None = None,
     loss: Any = None,
     sensitivity: BitSensitivity | None = None,
     solver: str = "milp",
@@ -171,9 +172,11 @@ def mixed_precision(
         activations: Widths that activations may have, 2 to 8, and 16. A file has 8 bits for those of fewer, which are
             levels left unused that bit operations count; 16 are computed as in mode 16x8 between the int8 ones, with
             weights of 8 bits in the file. Means over all positions have 8 at least.
-        method: Of `sensitivity`: `"sqnr"`, `"accuracy"` or `"hessian"`; the last two need targets.
+        method: Of `sensitivity`: `"sqnr"`, `"accuracy"` or `"hessian"`; the last two need targets. By default what
+            `sensitivity` was measured by, else `"sqnr"`.
         loss: For `"hessian"`.
-        sensitivity: What was measured before, at these widths, and 8 for activations.
+        sensitivity: What was measured before, at these widths, and 8 for activations. One by `"accuracy"` needs
+            targets, since the whole model is measured likewise.
         solver: `"milp"`, or a baseline: `"greedy"`, `"uniform"` (one width for all weights, one for all activations).
         refine: So many times losses are measured and the choice made anew, other parts rounded as chosen; the choice
             with the least loss of the whole model, on the same data, is taken. Not for `"hessian"`.
@@ -185,7 +188,8 @@ def mixed_precision(
 
     Raises:
         ValueError: For a budget that no choice keeps (`InfeasibleError`, which names the nearest), a cost that bits do
-            not change in a known way or that is not of the target, widths out of range, a quantized model.
+            not change in a known way or that is not of the target, widths out of range, a quantized model, or a method
+            that is not the sensitivity's.
 
     **Reference**: Dong et al., "HAWQ" (2019) and "HAWQ-V2" (2020); Yao et al., "HAWQ-V3" (2021): the integer program.
     """
@@ -193,7 +197,7 @@ def mixed_precision(
     if solver not in SOLVERS:
         raise ValueError(f"Expected `solver` out of {sorted(SOLVERS)}. Received: solver={solver!r}")
     limits = _limits(budget)
-    examples, method = checked_examples(model, data, loss, "sqnr" if sensitivity else method)
+    examples, method = _measured_by(model, data, loss, method, sensitivity)
     if refine and method == "hessian":
         raise ValueError(f"Expected refine=0 for method='hessian', which knows no losses together. Received: {refine=}")
     probe = BitProbe(model, examples)
@@ -222,6 +226,31 @@ def mixed_precision(
         _baselines(items, plan),
         joint,
     )
+
+
+def _measured_by(
+    model: keras.Model, data: Any, loss: Any, method: str | None, known: BitSensitivity | None
+) -> tuple[Examples, str]:
+    """The data, and what losses are measured by: what is known was measured so, and sums have one unit.
+
+    Raises:
+        TypeError: For what is no sensitivity of bits.
+        ValueError: For another method than the sensitivity's, or data that it cannot work with.
+    """
+    if known is None:
+        return checked_examples(model, data, loss, method or "sqnr")
+    if not isinstance(known, BitSensitivity):
+        raise TypeError(
+            f"Expected `sensitivity` as kc.sensitivity(model, of='bits') gives it. Received: {type(known).__name__}"
+        )
+    if method not in (None, known.criterion):
+        raise ValueError(
+            f"Expected `method` to be the sensitivity's, {known.criterion!r}, or none. Received: method={method!r}"
+        )
+    if known.criterion == "hessian":
+        # Nothing more is measured by it.
+        return Examples.for_model(model, data, None, ("inputs",), "mixed precision"), "hessian"
+    return checked_examples(model, data, loss, known.criterion)
 
 
 def _chosen(item: Item, bits: int) -> BitChoice:

@@ -18,6 +18,7 @@ from keras_compress.core.registry import lookup, register
 from keras_compress.core.selection import Selector, rules_take
 from keras_compress.core.warn import warn
 from keras_compress.data.batches import batches
+from keras_compress.data.samples import input_specs
 from keras_compress.graph import graph
 from keras_compress.post_training.compare import PassReport, Stage, compare_layers
 from keras_compress.post_training.fold_batch_norms import refuse_quantized
@@ -119,7 +120,8 @@ def quantize_post_training(
     with ProgressLine("quantizing", len(run) + 1) as work.line:
         plain = work.plain(model)
         if budget is not None:
-            found = lookup("bit_choice", "mixed_precision")(plain, situation.data, budget, filters=filters)
+            named = _by_name(situation.data, plain)
+            found = lookup("bit_choice", "mixed_precision")(plain, named, budget, filters=filters)
             plain = carry(plain, record_of(plain).noted(_note_of(found)))
             work.quantize = partial(_quantized, ends=ends, settings={**whole, "rules": [*found.rules, *(rules or ())]})
         made = work.quantized(plain)
@@ -149,6 +151,14 @@ def _check_budget(budget: Any, data: Any, weights: Any) -> None:
             "Expected `data` beside `budget`, which decides on the bits of weights, and no `weights`. "
             f"Received: {'no data' if data is None else f'{weights=}'}, {budget=}"
         )
+
+
+def _by_name(data: Any, model: keras.Model) -> Any:
+    """Data as batches of dicts: two arrays that are two inputs cannot be taken for batches, or for targets."""
+    if not graph.is_graph(model):
+        return data
+    names = [spec.name for spec in input_specs(model)]
+    return lambda: (dict(zip(names, arrays, strict=True)) for arrays in batches(data, graph.functional(model)))
 
 
 def _note_of(found: Any) -> str:

@@ -156,7 +156,6 @@ def test_an_arena_is_that_of_the_file(measured) -> None:
 def test_losses_measured_where_the_others_are_rounded_are_differences_of_the_whole() -> None:
     model, budget = net(), {"average_bits": 4.5}
     found = kc.mixed_precision(model, X, budget, weights=(2, 4, 8), refine=2)
-    assert len(found.joint) >= 1
     # The least is that of the model returned.
     real, made = np.array(model(X)), np.array(found.model(X))
     assert min(found.joint) == pytest.approx(((made - real) ** 2).sum() / (real**2).sum(), rel=1e-3)
@@ -180,6 +179,13 @@ def test_one_width_for_all_is_taken_where_the_choice_is_further_off(measured) ->
     found = kc.mixed_precision(net(), X, {"average_bits": 4.0}, sensitivity=wrong)
     assert {each.bits for each in found.choices if each.kind == "weights"} == {4}
     assert found.joint[1] < found.joint[0]
+    # Measured anew around that, the losses are true ones, and the choice by them is closer than both.
+    anew = kc.mixed_precision(net(), X, {"average_bits": 4.5}, sensitivity=wrong, refine=1)
+    assert anew.joint[:2] == pytest.approx(found.joint, rel=1e-6)
+    assert len(anew.joint) == 3
+    real, made = (np.array(each(X)) for each in (net(), anew.model))
+    assert ((made - real) ** 2).sum() / (real**2).sum() == pytest.approx(anew.joint[2], rel=1e-3)
+    assert anew.joint[2] < 0.7 * anew.joint[1]
 
 
 def test_16_bits_beside_8_where_they_pay() -> None:
@@ -215,6 +221,31 @@ def test_shown(measured) -> None:
     assert "all, by uniform" in str(found)
     assert "average_bits" in str(found)
     assert "of at most 4" in repr(found)
+
+
+def test_a_sensitivity_brings_its_method() -> None:
+    """Losses that were measured alone and those of the whole model are in one unit."""
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(1).normal(size=(60, 4)).astype(np.float32)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, "relu"), keras.layers.Dense(3)])
+    y = model.predict(x, verbose=0).argmax(-1)
+    budget = {"average_bits": 4}
+    by_accuracy = kc.sensitivity(model, of="bits", data=(x, y), bits=(2, 4, 8))
+    found = kc.mixed_precision(model, (x, y), budget, sensitivity=by_accuracy)
+    right = (found.model.predict(x, verbose=0).argmax(-1) == y).mean()
+    assert min(found.joint) == pytest.approx(1.0 - right, abs=0.02) != 0.0
+    with pytest.raises(ValueError, match=r"Expected `data=\(x, y\)` to take the accuracy on"):
+        kc.mixed_precision(model, x, budget, sensitivity=by_accuracy)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    bends = kc.sensitivity(model, of="bits", data=(x, y), bits=(2, 4, 8), method="hessian", loss=loss)
+    assert kc.mixed_precision(model, x, budget, sensitivity=bends).joint == ()
+    with pytest.raises(ValueError, match="Expected refine=0 for method='hessian'"):
+        kc.mixed_precision(model, x, budget, sensitivity=bends, refine=1)
+    for method in ("sqnr", "sqnrr"):
+        with pytest.raises(ValueError, match=f"the sensitivity's, 'accuracy', or none. Received: method='{method}'"):
+            kc.mixed_precision(model, (x, y), budget, sensitivity=by_accuracy, method=method)
+    with pytest.raises(TypeError, match=r"Expected `sensitivity` as kc.sensitivity\(model, of='bits'\) gives it"):
+        kc.mixed_precision(model, x, budget, sensitivity={"criterion": "sqnr"})
 
 
 def test_bad_input(measured) -> None:

@@ -101,7 +101,11 @@ def test_level_3_by_default_ends_with_the_training(tiny: Tiny, capsys: pytest.Ca
     found = kc.summary(made)
     assert [stage.name for stage in found.passes.stages][-3:] == ["with_ranges", "bias_from_data", "fine_tune"]
     shown = capsys.readouterr().out
-    assert "Post-training: Trained on 51 samples" in shown or "Post-training: Training taken back" in shown
+    effect = record_of(made).effects[-1]
+    assert effect.after_db > effect.before_db + 0.5
+    figures = f"{effect.before_db:.1f} to {effect.after_db:.1f} dB on 13 that were held out"
+    assert f"Post-training: Trained on 51 samples with a teacher: {figures}" in shown
+    assert "taken back" not in shown
     second = kc.quantize_post_training(model, values[:64], options={}, report=False)
     assert "bias_from_data" in {each.method for each in record_of(second).effects}
     assert "fine_tune" not in {each.method for each in record_of(second).effects}

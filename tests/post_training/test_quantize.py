@@ -251,3 +251,19 @@ def test_a_quantized_model_is_refused() -> None:
 def test_arguments_of_another_kind_are_refused_by_name(given, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         kc.quantize_post_training(residual_net(), **given)
+
+
+def test_a_budget_of_a_model_of_two_inputs() -> None:
+    """A list of two arrays is the two inputs, neither two batches nor inputs and targets."""
+    keras.utils.set_random_seed(0)
+    first, second = keras.Input((6,), name="second"), keras.Input((4,), name="first")
+    x = layers.Concatenate()([layers.Dense(8, "relu", name="a")(first), layers.Dense(8, "relu", name="b")(second)])
+    model = keras.Model([first, second], layers.Dense(3, name="logits")(x))
+    random = np.random.default_rng(0)
+    data = [random.normal(size=(48, n)).astype(np.float32) for n in (6, 4)]
+    settings = {"budget": {"average_bits": 5}, "report": False, "passes": ["with_ranges"]}
+    made = kc.quantize_post_training(model, data, **settings)
+    assert kc.AverageBits().of(made) <= 5.0
+    named = kc.quantize_post_training(model, {"second": data[0], "first": data[1]}, **settings)
+    np.testing.assert_array_equal(np.array(made(data)), np.array(named(data)))
+    assert sqnr_db(np.array(model(data)), np.array(made(data))) > 10.0
