@@ -180,11 +180,11 @@ def test_notebooks_are_valid_and_hold_no_outputs(path: Path) -> None:
     installing = [cell.source for cell in code if "%pip" in cell.source]
     assert installing == [code[0].source]
     assert code[0].source.index("except ImportError:") < code[0].source.index("%pip")
-    # All begin alike, with a badge that opens the notebook itself.
+    # All begin alike, with a badge that opens the notebook itself, from where the first cell installs the package.
     assert code[0].source == next(cell for cell in read(NOTEBOOKS[0]).cells if cell.cell_type == "code").source
-    title = notebook.cells[0].source
-    assert re.findall(r"colab\.research\.google\.com/github/\S+/blob/main/(\S+)\)", title) == [f"colab/{path.name}"]
-    assert "`OWNER/REPOSITORY`" in title
+    (repository,) = re.findall(r'REPOSITORY = "(\S+)"', code[0].source)
+    found = re.findall(r"colab\.research\.google\.com/github/(\S+?/\S+?)/blob/main/(\S+)\)", notebook.cells[0].source)
+    assert found == [(repository, f"colab/{path.name}")]
 
 
 @needs_checkout

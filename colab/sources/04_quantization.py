@@ -64,6 +64,7 @@ data = datasets.load("digits")
 model = models.digits_cnn()
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile(keras.optimizers.Adam(2e-3), loss, jit_compile=False)
+model.optimizer.build(model.trainable_variables)  # in front of `fit`, which traces its first step twice otherwise
 model.fit(data.x_train, data.y_train, batch_size=64, epochs=15, verbose=0)
 
 

@@ -69,6 +69,7 @@ loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 def train(model, epochs, learning_rate=2e-3):
     model.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=False)
+    model.optimizer.build(model.trainable_variables)  # in front of `fit`, which traces its first step twice otherwise
     model.fit(data.x_train, data.y_train, batch_size=64, epochs=epochs, verbose=0)
     return model
 
