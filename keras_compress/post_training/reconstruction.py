@@ -96,7 +96,7 @@ def adaround(
         regularisation: lambda.
         input_drop: Share of input values that are the float model's, and of values at points of few bits that are not
             rounded, drawn in each step; by default 0.5, as in QDrop, in units with such points, elsewhere 0.
-        step_rate: Of Adam for the steps of activations, as a share of the first step, falling as a cosine; 0: they stay.
+        step_rate: Of Adam for the steps of activations, as a share of the first, falling as a cosine; 0: they stay.
         seed: Of the draws.
         reference: The quantized model whose latent weights are aimed at, where they are no longer those of `quantized`.
 
@@ -109,8 +109,8 @@ def adaround(
     **Reference**: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (2020), sections 3.2 and
     3.3; with `blocks` Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction"
     (2021), with section 3.3 for activations; `input_drop`: Wei et al., "QDrop" (2022).
-    **Deviations**: fewer and larger steps. Steps of activations are learned with the rounding, as in QDrop. Blocks are weighed by plain square errors, without BRECQ's Fisher
-    information, which needs labels or the model's loss.
+    **Deviations**: fewer and larger steps. Steps of activations are learned with the rounding, as in QDrop. Blocks
+    are weighed by plain square errors, without BRECQ's Fisher information, which needs labels or the model's loss.
     """
     _check(steps=steps, batch_size=batch_size, samples=samples)
     schedule = Schedule(steps, batch_size, learning_rate, regularisation, input_drop, step_rate, seed)

@@ -31,8 +31,8 @@ class SoftStep:
     Args:
         quantizer: Of a point whose range is known.
 
-    **Reference**: Esser et al., "Learned Step Size Quantization" (2020), equations 3 and 5, section 2.2, which BRECQ (Li
-    et al., 2021) takes for activations; `drop`: Wei et al., "QDrop" (2022), equation 9.
+    **Reference**: Esser et al., "Learned Step Size Quantization" (2020), equations 3 and 5, section 2.2, which BRECQ
+    (Li et al., 2021) takes for activations; `drop`: Wei et al., "QDrop" (2022).
     """
 
     def __init__(self, quantizer: MovingAverageRange) -> None:

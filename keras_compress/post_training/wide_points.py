@@ -1,4 +1,4 @@
-"""Which activations of few bits have 8 all the same: those that no weights multiply, inputs and outputs."""
+"""Which activations of few bits have 8 all the same: those that no weights multiply, and both ends of the model."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def wide_points(quantized: keras.Model, data: Any = None) -> keras.Model:
     """A copy of a quantized model in which few bits are for what weights multiply, and all else has 8.
 
     Of few bits stay the activations that a layer with weights reads, straight or through layers that move values
-    (poolings, reshapes). 8 bits have inputs and outputs of the model, and what only sums, concatenations,
-    normalizations, poolings over all positions and activations without a kernel of their own (a gelu) read. In the
-    papers these are float32.
+    (poolings, reshapes). 8 bits have inputs and outputs of the model, what the layers that read an input give, and what
+    only sums, concatenations, normalizations, poolings over all positions and activations without a kernel of their own
+    (a gelu) read. In the papers the latter are float32.
 
     Args:
         quantized: What `quantize_model` gives.
@@ -37,23 +37,26 @@ def wide_points(quantized: keras.Model, data: Any = None) -> keras.Model:
     Raises:
         NotApplicable: Where no such point has fewer than 8 bits.
 
-    **Reference**: Li et al., "BRECQ" (2021), section 4; the images have 8 bits there, and logits are not quantized.
-    Yuan et al., "PTQ4ViT" (2022), section 4: what matrix products read is quantized, other values are not.
+    **Reference**: Wei et al., "QDrop" (2022), as its authors' code has it: image, output of the first layer and input
+    of the last one have 8 bits, and logits are not quantized; BRECQ's (Li et al., 2021) is the same but for the first
+    output. Yuan et al., "PTQ4ViT" (2022): what matrix products read is quantized, other values are not.
     **Deviations**: weights of the first and the last layer keep their few bits, where BRECQ gives them 8.
     """
     model = rebuild(quantized)
     flat = opened(model, data)
     narrow = [node for node in graph.nodes(flat) if _is_narrow(node.operation)]
-    needed = {id(node.operation.quantizer) for node in narrow if _is_multiplied(node, flat)}
+    ends = _ends(flat)
+    inside = [node for node in narrow if not any(id(t) in ends for t in (*node.input_tensors, *node.outputs))]
+    needed = {id(node.operation.quantizer) for node in inside if _is_multiplied(node, flat)}
     wide = {id(q): q for q in (node.operation.quantizer for node in narrow) if id(q) not in needed}
     if not wide:
         raise NotApplicable(
-            "Expected points of fewer than 8 bits that no weights multiply, as "
+            "Expected points of fewer than 8 bits that no weights multiply, or at an end of the model, as "
             f"`kc.quantize_model(model, activations='int4')` makes them. Received: {quantized.name!r}, without any"
         )
     for quantizer in wide.values():
         quantizer.set_bits(WIDE_BITS)
-    note = f"{WIDE_BITS} bits at {len(wide)} points that no weights multiply, fewer at {len(needed)}"
+    note = f"{WIDE_BITS} bits at {len(wide)} points, fewer at {len(needed)} that weights multiply"
     return carry(model, record_of(quantized).noted(note))
 
 
@@ -63,11 +66,24 @@ def _is_narrow(operation: Any) -> bool:
     return isinstance(quantizer, (MovingAverageRange, LearnedRange)) and quantizer.bits < WIDE_BITS
 
 
+def _ends(flat: keras.Model) -> set[int]:
+    """`id` of inputs, outputs, and what is made of inputs up to the point behind the first layer with weights."""
+    table, left = graph.consumers(flat), [(tensor, False) for tensor in flat.inputs]
+    found = {id(tensor) for tensor in (*flat.inputs, *flat.outputs)}
+    while left:
+        tensor, behind = left.pop()
+        found.add(id(tensor))
+        for reader in table.get(id(tensor), []):
+            weighted = _has_weights(reader.operation)
+            last = behind and (weighted or isinstance(reader.operation, QuantizeActivation))
+            # A sum with an input is no beginning.
+            if not last and len(reader.input_tensors) == 1:
+                left += [(made, behind or weighted) for made in reader.outputs]
+    return found
+
+
 def _is_multiplied(node: Any, flat: keras.Model) -> bool:
-    """Whether a layer with weights reads the integers of a point, which is neither an input nor an output."""
-    ends = {id(tensor) for tensor in (*flat.inputs, *flat.outputs)}
-    if any(id(tensor) in ends for tensor in (*node.input_tensors, *node.outputs)):
-        return False
+    """Whether a layer with weights reads the integers of a point."""
     table, left = graph.consumers(flat), list(node.outputs)
     while left:
         for reader in table.get(id(left.pop()), []):

@@ -43,7 +43,18 @@ def test_few_bits_are_for_what_weights_multiply() -> None:
     assert {name for name, bits in found.items() if bits == 8} == {
         *("image", "stem", "joined", "wide_linear", "narrow", "side", "sum", "logits"),
     }
-    assert record_of(made).notes == ("8 bits at 8 points that no weights multiply, fewer at 5",)
+    assert record_of(made).notes == ("8 bits at 8 points, fewer at 5 that weights multiply",)
+
+
+def test_what_the_first_layer_gives_has_8_bits_where_weights_read_it_too() -> None:
+    one, other = keras.Input((4,), name="one"), keras.Input((4,), name="other")
+    x = layers.Dense(4, activation="relu", name="first")(one)
+    x = layers.Add(name="sum")([layers.Dense(4, name="second")(x), other])
+    x = layers.Dense(4, activation="relu", name="third")(x)
+    model = keras.Model([one, other], layers.Dense(2, name="logits")(x))
+    found = bits_of(wide_points(kc.quantize_model(model, weights="int4", activations="int4")))
+    assert {name for name, bits in found.items() if bits == 4} == {"sum", "third"}, "a sum with an input is no input"
+    assert found["first"] == found["second"] == found["one"] == found["other"] == found["logits"] == 8
 
 
 def test_points_of_8_bits_are_not_for_it() -> None:
