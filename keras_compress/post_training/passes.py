@@ -24,6 +24,7 @@ from keras_compress.post_training.split_channels import split_channels
 from keras_compress.post_training.start import with_ranges
 from keras_compress.post_training.synthetic_data import synthetic_data
 from keras_compress.post_training.weight_clipping import clip_weights
+from keras_compress.post_training.wide_points import WIDE_BITS, wide_points
 from keras_compress.quantizers.lsq import LSQ
 from keras_compress.quantizers.pwlq import PWLQ
 from keras_compress.quantizers.uniform import UniformQuantizer
@@ -52,6 +53,7 @@ class Situation:
         reference: What `quantize_model` made, before any pass changed it: the weights that all aim at.
         mixed: Whether layers get bits of their own, by a budget.
         level: Which level's passes are run.
+        activation_bits: Of the activations, as far as no rule says otherwise.
     """
 
     trained: keras.Model
@@ -64,6 +66,7 @@ class Situation:
     reference: keras.Model | None = None
     mixed: bool = False
     level: int = 2
+    activation_bits: int = 8
 
     @property
     def bits(self) -> int:
@@ -113,6 +116,10 @@ def _half_way(situation: Situation) -> bool:
     return situation.level in WITH_DATA and _nearest(situation) and situation.bits == 8
 
 
+def _few_at_points(situation: Situation) -> bool:
+    return situation.activation_bits < WIDE_BITS
+
+
 def _piecewise(situation: Situation) -> bool:
     return isinstance(situation.quantizer, PWLQ)
 
@@ -153,6 +160,10 @@ def _spiq(model: keras.Model, situation: Situation, **options: Any) -> keras.Mod
     return spiq(model, data, **{**HALF_WAY, **options})
 
 
+def _wide(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
+    return wide_points(model, situation.data, **options)
+
+
 def _synthetic_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
     # The options are those of the data.
     return with_ranges(model, situation.synthetic, source="synthetic data", margin=SYNTHETIC_MARGIN)
@@ -186,6 +197,8 @@ PASSES = (
     Pass("absorb_bias", _without_situation(absorb_bias), scales=True),
     Pass("spiq", _spiq, standard=_half_way),
     Pass("split_channels", _split, standard=_never),
+    # Before all that sets ranges, which depend on bits.
+    Pass("wide_points", _wide, quantized=True, standard=_few_at_points, ranges=True),
     Pass("with_ranges", _data_ranges, quantized=True, levels=WITH_DATA, ranges=True),
     Pass("fit_breakpoints", _without_situation(fit_breakpoints), quantized=True, levels=WITH_DATA, standard=_piecewise),
     Pass("clip_weights", _without_situation(clip_weights), quantized=True, levels=WITH_DATA, standard=_learned),

@@ -26,7 +26,7 @@ from keras_compress.post_training.passes import LEVELS, PASSES, Pass, Situation,
 from keras_compress.post_training.record import NotApplicable, carry, record_of
 from keras_compress.post_training.start import held
 from keras_compress.quantizers.activation import QuantizeActivation
-from keras_compress.quantizers.model import quantize_model, weight_quantizer
+from keras_compress.quantizers.model import activation_quantizer, quantize_model, weight_quantizer
 
 # Samples with which stages are compared.
 COMPARED = 16
@@ -111,6 +111,7 @@ def quantize_post_training(
     quantizer = weight_quantizer(weights, per_channel)
     mixed = budget is not None
     situation = Situation(model, None, options or {}, ends, quantizer, seed, teacher, mixed=mixed, level=number)
+    situation.activation_bits = getattr(activation_quantizer(activations), "bits", 8)
     situation.data = held(model, data)
     run = chosen(number, situation, passes)
     settings = {"weights": weights, "per_channel": per_channel, "grid": grid, "filters": filters, "rules": rules}

@@ -21,6 +21,7 @@ from keras_compress.post_training.effect import LayerEffect
 from keras_compress.post_training.lockstep import Lockstep, called_with
 from keras_compress.post_training.record import carry, record_of
 from keras_compress.post_training.soft_rounding import SoftRounding, annealed, regulariser
+from keras_compress.post_training.soft_steps import SoftStep, soft_steps
 from keras_compress.post_training.start import begin, held, warn_of_few
 from keras_compress.post_training.steps import Stepped, by_wrapper, left_closed, stepped_weights
 from keras_compress.post_training.units import Unit, block_units, layer_units
@@ -29,6 +30,10 @@ Array = NDArray[Any]
 Tensor = Any
 # `id` of a wrapper -> slot -> variables.
 Soft = Mapping[int, Mapping[str, SoftRounding]]
+# `id` of a point -> its step.
+Steps = Mapping[int, SoftStep]
+# What is not rounded of a unit's activations in each step, where they have few bits: QDrop's.
+_DROP = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Schedule:
         learning_rate: Of Adam.
         regularisation: lambda, what a weight between two integers costs.
         input_drop: Share of a unit's input values that are the float model's, drawn anew in each step.
+        step_rate: Of Adam, of the steps of activations.
         seed: Of batches and draws.
     """
 
@@ -48,7 +54,8 @@ class Schedule:
     batch_size: int
     learning_rate: float
     regularisation: float
-    input_drop: float
+    input_drop: float | None
+    step_rate: float
     seed: int
 
 
@@ -63,7 +70,8 @@ def adaround(
     samples: int = 512,
     learning_rate: float = 1e-2,
     regularisation: float = 0.01,
-    input_drop: float = 0.0,
+    input_drop: float | None = None,
+    step_rate: float = 1e-3,
     seed: int = 0,
     reference: keras.Model | None = None,
 ) -> keras.Model:
@@ -73,6 +81,8 @@ def adaround(
     BatchNormalization and ReLU behind it, or a block; `x~` its input in the quantized model, all before it being
     rounded already; `W~ = step clip(floor(W / step) + h(V), low, high)`. beta falls from 20 to 2 after a fifth of the
     steps without the second term.
+
+    Steps of activations with fewer than 8 bits are learned at the same time (`SoftStep`), at points within a block.
 
     Args:
         quantized: What `quantize_model` gives, with weights on evenly spaced levels. Ranges of activations that are not
@@ -84,7 +94,9 @@ def adaround(
         samples: How many of the first samples are used.
         learning_rate: Of Adam.
         regularisation: lambda.
-        input_drop: Share of input values that are the float model's, drawn in each step; 0.5 in QDrop.
+        input_drop: Share of input values that are the float model's, and of values at points of few bits that are not
+            rounded, drawn in each step; by default 0.5, as in QDrop, in units with such points, elsewhere 0.
+        step_rate: Of Adam for the steps of activations, as a share of the first, falling as a cosine; 0: they stay.
         seed: Of the draws.
         reference: The quantized model whose latent weights are aimed at, where they are no longer those of `quantized`.
 
@@ -96,12 +108,12 @@ def adaround(
 
     **Reference**: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (2020), sections 3.2 and
     3.3; with `blocks` Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction"
-    (2021); `input_drop`: Wei et al., "QDrop" (2022).
-    **Deviations**: fewer and larger steps. Blocks are weighed by plain square errors, without BRECQ's Fisher
-    information, which needs labels or the model's loss.
+    (2021), with section 3.3 for activations; `input_drop`: Wei et al., "QDrop" (2022).
+    **Deviations**: fewer and larger steps. Steps of activations are learned with the rounding, as in QDrop. Blocks
+    are weighed by plain square errors, without BRECQ's Fisher information, which needs labels or the model's loss.
     """
     _check(steps=steps, batch_size=batch_size, samples=samples)
-    schedule = Schedule(steps, batch_size, learning_rate, regularisation, input_drop, seed)
+    schedule = Schedule(steps, batch_size, learning_rate, regularisation, input_drop, step_rate, seed)
     data = held(quantized, data, samples)
     model = begin(quantized, data)
     stepped = stepped_weights(model)
@@ -171,7 +183,10 @@ class _Units:
             weight = floats[id(each.wrapper)][each.slot.name].numpy()
             soft.setdefault(id(each.wrapper), {})[each.slot.name] = SoftRounding(weight, each.step, each.ends)
         before = task.sqnr_db()
-        task.learn(soft, self._schedule)
+        steps = task.steps(self._schedule.step_rate)
+        task.learn(soft, steps, self._schedule)
+        for step in steps.values():
+            step.settle()
         errors = []
         for each in found:
             weight = floats[id(each.wrapper)][each.slot.name].numpy()
@@ -218,13 +233,16 @@ class _Task:
         graph.Rebuild(visit).run_calls(calls, tensors, self._results)
         return [tensors[id(t)] for t in self._results]
 
-    def learn(self, soft: Soft, schedule: Schedule) -> None:
+    def steps(self, rate: float) -> dict[int, SoftStep]:
+        """The steps of activations in it that are learned."""
+        return soft_steps([self._lock.calls[position] for position in self._unit], self._lock.calls) if rate else {}
+
+    def learn(self, soft: Soft, steps: Steps, schedule: Schedule) -> None:
         """Move the variables."""
-        variables = [each.variable for slots in soft.values() for each in slots.values()]
-        optimizer = keras.optimizers.Adam(schedule.learning_rate)
-        optimizer.build(variables)
-        visit = self._visitor(soft)
+        descend = _descent(soft, steps, schedule)
         drop = schedule.input_drop
+        if drop is None:
+            drop = _DROP if steps else 0.0
 
         def mixed(mine: Tensor, other: Tensor, seed: Tensor) -> Tensor:
             if not drop or not mine.dtype.is_floating:
@@ -236,11 +254,12 @@ class _Task:
             pairs = zip(self._inputs, self._float_inputs, strict=True)
             inputs = [mixed(tf.gather(mine, rows), tf.gather(other, rows), seed) for mine, other in pairs]
             aims = [tf.gather(aim, rows) for aim in self._aims]
+            visit = self._visitor(soft, steps, drop, seed)
             with tf.GradientTape() as tape:
                 error = tf.add_n([_error(a, b) for a, b in zip(aims, self.outputs(inputs, visit), strict=True)])
                 between = tf.add_n([regulariser(s.shares(), beta) for slots in soft.values() for s in slots.values()])
                 loss = error + weight * between
-            optimizer.apply(tape.gradient(loss, variables), variables)
+            descend(tape, loss)
             return error
 
         draw = np.random.default_rng(schedule.seed)
@@ -252,9 +271,14 @@ class _Task:
             seed = tf.constant([schedule.seed, number])
             step(tf.constant(rows), seed, tf.constant(annealed(done), tf.float32), tf.constant(weight, tf.float32))
 
-    def _visitor(self, soft: Soft) -> Callable[[graph.Call], Any]:
+    def _visitor(self, soft: Soft, steps: Steps, drop: float, seed: Tensor) -> Callable[[graph.Call], Any]:
+        # Each point draws for itself.
+        numbers = {key: number for number, key in enumerate(steps, start=1)}
+
         def visit(call: graph.Call) -> Any:
-            slots = soft.get(id(call.operation))
+            slots, key = soft.get(id(call.operation)), id(call.operation)
+            if key in steps:
+                return steps[key].rounded(call.args[0], drop, seed + tf.constant([numbers[key] << 20, 0]))
             if slots is None or not isinstance(call.operation, Compressed):
                 return self._lock.visit(call)
             wrapper = call.operation
@@ -264,6 +288,24 @@ class _Task:
             return called_with(wrapper, weights, *inputs, **call.kwargs)
 
         return visit
+
+
+def _descent(soft: Soft, steps: Steps, schedule: Schedule) -> Callable[[tf.GradientTape, Tensor], None]:
+    """`(tape, loss)`: moves the variables of the rounding, and at a rate of their own the steps of activations."""
+    groups = [([each.variable for slots in soft.values() for each in slots.values()], schedule.learning_rate)]
+    if steps:
+        falling = keras.optimizers.schedules.CosineDecay(schedule.step_rate, schedule.steps)
+        groups.append(([each.variable for each in steps.values()], falling))
+    optimizers = [keras.optimizers.Adam(rate) for _, rate in groups]
+    for optimizer, (variables, _) in zip(optimizers, groups, strict=True):
+        optimizer.build(variables)
+
+    def descend(tape: tf.GradientTape, loss: Tensor) -> None:
+        gradients = tape.gradient(loss, [[each.value for each in variables] for variables, _ in groups])
+        for optimizer, (variables, _), found in zip(optimizers, groups, gradients, strict=True):
+            optimizer.apply(found, variables)
+
+    return descend
 
 
 def _error(aim: Tensor, value: Tensor) -> Tensor:
