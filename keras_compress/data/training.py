@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_compress.core import keras_private
 from keras_compress.core.global_state import set_seeds
 from keras_compress.core.registry import lookup
 
@@ -131,6 +132,7 @@ class Fitting:
             metrics=list(training.metrics) or None,
             jit_compile=training.jit_compile,
         )
+        _build_optimizer(trained)
         trained.fit(
             self.x,
             y,
@@ -161,6 +163,14 @@ class Fitting:
         if loss is None:
             raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
         return loss
+
+
+def _build_optimizer(model: keras.Model) -> None:
+    """Make the optimizer's variables before `fit` does: a step whose first trace makes some is traced twice."""
+    # A layer that is not built yet has variables to come.
+    if all(layer.built for layer in keras_private.flattened(model)):
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
 
 
 def _of_kind(given: Any, kind: str, default: Any) -> Any:

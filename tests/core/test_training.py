@@ -42,6 +42,26 @@ def test_it_is_adam_whose_rate_falls_as_a_cosine() -> None:
         np.testing.assert_array_equal(got, wanted)
 
 
+def test_the_step_is_traced_once() -> None:
+    traces: list[str] = []
+
+    class Noted(keras.layers.Dense):
+        def call(self, inputs: Any, training: Any = None) -> Any:
+            if training:
+                traces.append(type(inputs).__name__)
+            return super().call(inputs)
+
+    model = keras.Sequential([keras.Input((4,)), Noted(1)])
+    kc.Training("mse", epochs=2, batch_size=16).on(X, Y)(model)
+    assert len(traces) == 1
+
+
+def test_layers_that_are_built_in_the_first_step_are_trained() -> None:
+    model = keras.Sequential([keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
+    kc.Training("mse", epochs=20, learning_rate=0.1, batch_size=40).on(X, Y)(model)
+    assert np.mean((np.array(model(X)) - Y) ** 2) < 0.1 * np.mean(Y**2)
+
+
 def test_a_stage_says_what_the_training_leaves_open() -> None:
     model = net()
     kc.Training("mse", decay=False, batch_size=16, seed=7).on(X, Y)(model, Stage("s", "prune", epochs=2))
