@@ -214,7 +214,7 @@ for position, weight in enumerate(weights):
     assert weight.distinct_values <= 16
     assert entropies[position] <= bits["huffman"][position]
     assert bits["huffman"][position] >= 1
-# The large weights are smallest in Huffman's code, which the sum of all three bears out.
+# Of all weights together, Huffman's code is the shortest.
 assert sum(w.alternatives["huffman"] for w in weights) == min(sum(w.alternatives[s] for w in weights) for s in storages)
 
 # %% [markdown]
