@@ -115,7 +115,8 @@ def page(directory: Path = RESULTS) -> str:
         f"alpha = {chosen['alpha']:g} were chosen on "
         "5,000 validation images for the small student. The teacher has "
         f"{settings['parameters']['1']:,} parameters and was trained twice as long, with dropout; the small student "
-        f"has {settings['parameters']['a tenth']:,}. Without labels it takes as many steps as with them.",
+        f"has {settings['parameters']['a tenth']:,} and three times as many steps in the first table, with labels or "
+        "without.",
         "",
         *_plain(rows, "small", "student of a tenth of the parameters"),
         *_plain(rows, "deep", "student of fourteen thin convolutions"),
