@@ -150,7 +150,7 @@ def main(arguments: Sequence[str]) -> None:
     goals = goals_of(rows)
     if not values.quick:
         settings = {"samples": SAMPLES, "tested": len(data.x_test), "dense_samples": DENSE_SAMPLES, "damping": DAMPING}
-        settings["few_activation_bits"] = "where weights multiply; 8 at both ends, behind the first, elsewhere"
+        settings["few_activation_bits"] = "where weights multiply; elsewhere, behind the first layer and at both ends 8"
         print(write_results("ptq_few_bits", rows, goals, seeds=seeds, settings=settings))
     print_goals(goals)
 
