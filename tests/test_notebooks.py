@@ -205,6 +205,12 @@ def test_pages_name_notebooks_that_are_there() -> None:
     assert named == {path.stem for path in NOTEBOOKS}
     listed = re.findall(r"\[(\w+)\]\(\1\.ipynb\)", (FOLDER / "README.md").read_text(encoding="utf-8"))
     assert listed == [path.stem for path in NOTEBOOKS]
+    # Links of the pages that mkdocs does not check.
+    links = [
+        (page, link) for page in PAGES[:2] for link in re.findall(r"\]\(([^):]+)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert links
+    assert [link for page, link in links if not (page.parent / link.partition("#")[0]).exists()] == []
 
 
 CONVERSION = """
