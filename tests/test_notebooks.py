@@ -131,7 +131,9 @@ def quantization(notebook: Any, work: Path) -> None:
     nearest, learned = found["output_sqnr_db"]
     assert learned > nearest + 2.0
     bits = printed_by(notebook, "bits")
-    assert all(each["verified"] and each["average_bits"] <= 4 for each in bits.values())
+    assert all(each["verified"] for each in bits.values())
+    assert bits["uniform"]["average_bits"] == 4 < bits["mixed"]["average_bits"] <= 4.25
+    assert bits["mixed"]["output_sqnr_db"] > bits["uniform"]["output_sqnr_db"]
     assert bits["mixed"]["accuracy"] >= bits["uniform"]["accuracy"] - 0.01
 
 
