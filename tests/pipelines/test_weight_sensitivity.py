@@ -78,7 +78,7 @@ def test_the_old_name_works_with_a_warning() -> None:
 
 
 def test_what_is_no_scan_or_option_is_refused() -> None:
-    known = r"\['bits', 'channels', 'weights'\]"
+    known = r"\['bits', 'channels', 'ranks', 'weights'\]"
     with pytest.raises(ValueError, match=f"Expected a sensitivity out of {known}. Received: 'bites'"):
         kc.sensitivity(net(), lambda model: 1.0, of="bites")
     with pytest.raises(ValueError, match=r"out of \['ratios', 'filters'\] for of='weights'.*criterion"):
