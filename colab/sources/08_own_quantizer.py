@@ -77,18 +77,18 @@ SHARES = [1.0 - step / 20 for step in range(16)]  # of the largest weight: 1, 0.
 @functools.cache
 def _grid(bits: int, axes: tuple[int, ...]) -> kc.IntegerGrid:
     highest = 2.0 ** (bits - 1) - 1.0
+    steps = [share / highest for share in SHARES]
 
     def rounded(weight, scale):
         return tf.clip_by_value(tf.round(weight / scale), -highest, highest)
 
     def to_integers(weight):
         largest = tf.maximum(tf.reduce_max(tf.abs(weight), axis=axes, keepdims=True), 1e-20)
-        best, least = largest / highest, float("inf")
-        for share in SHARES:
-            scale = largest * (share / highest)
-            error = tf.reduce_sum(tf.square(rounded(weight, scale) * scale - weight), axis=axes, keepdims=True)
-            best, least = tf.where(error < least, scale, best), tf.minimum(error, least)
-        return rounded(weight, best), best
+        # All candidates at once, along one more axis.
+        weights, scales = weight[..., None], largest[..., None] * steps
+        errors = tf.reduce_sum(tf.square(rounded(weights, scales) * scales - weights), axis=axes, keepdims=True)
+        scale = largest * tf.gather(steps, tf.argmin(errors, axis=-1))
+        return rounded(weight, scale), scale
 
     return kc.IntegerGrid(to_integers)
 
