@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_compress.factorization.cells import cells_of, directions_of
-from keras_compress.factorization.evbmf import evbmf_rank
-from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, lost
-from keras_compress.factorization.whitening import truncatable, values_of
+from keras_compress.factorization.scheme import Array, Rank
+from keras_compress.factorization.whitening import Truncated
 from keras_compress.graph.configuration import configuration
 
 
@@ -21,7 +19,7 @@ def dropouts(layer: Any) -> set[float]:
     return {float(cell.dropout) for cell in cells_of(layer)}
 
 
-class InputKernel(Factors):
+class InputKernel(Truncated):
     """`x_t W ~ (x_t A) B`: A is a Dense without bias that all steps share, B the input kernel of the layer behind it.
 
     The recurrent kernel stays: it multiplies a state that only the loop inside the layer knows. Both directions of a
@@ -35,35 +33,12 @@ class InputKernel(Factors):
 
     last_takes_arguments = True
 
-    def __init__(self, place: Place, gram: Array | None) -> None:
-        super().__init__(place)
-        self._gram = gram
-        self._kernel = place.kernel
-        self.full = (min(self._kernel.shape),)
-
-    @cached_property
-    def _svd(self) -> tuple[Array, Array, Array]:
-        return truncatable(self._kernel[None], self._gram)
-
-    @cached_property
-    def _values(self) -> Array:
-        return values_of(self._kernel[None], self._gram)
-
-    @cached_property
-    def _lost(self) -> Array:
-        return lost(self._values)
-
-    def option(self, rank: Rank) -> Option:
-        size = rank[0] * sum(self._kernel.shape)
-        return Option("svd", rank, float(self._lost[rank[0]]), size * self._place.products, size)
-
-    def of_evidence(self) -> Rank:
-        return (max(1, evbmf_rank(self._values[0], *self._kernel.shape)),)
+    def _matrix(self) -> Array:
+        return self._place.kernel[None]
 
     def arrays(self, rank: Rank) -> list[Array]:
-        left, values, right = (each[0] for each in self._svd)
-        scale = np.sqrt(values[: rank[0]])
-        return [left[:, : rank[0]] * scale, scale[:, None] * right[: rank[0]]]
+        first, second = self._matrices(rank)
+        return [first[0], second[0]]
 
     def merged(self, rank: Rank) -> Array:
         first, second = self.arrays(rank)

@@ -43,6 +43,11 @@ class Place:
         return kernel.astype(np.float64)
 
     @property
+    def size(self) -> int:
+        """How many numbers that weight has."""
+        return sum(int(np.prod(each.kernel.shape)) for each in cells_of(self.layer) or [self.layer])
+
+    @property
     def input_positions(self) -> int:
         """Places of the input, without channels."""
         return self.calls * _known(self.inputs[1:-1])

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_compress.core.registry import register
 from keras_compress.factorization.cells import cells_of
-from keras_compress.factorization.evbmf import evbmf_rank
 from keras_compress.factorization.recurrent import InputKernel, dropouts
 from keras_compress.factorization.scheme import (
     Array,
     Factors,
-    Option,
     Place,
     Rank,
     Scheme,
     first_of,
     is_a,
     last_of,
-    lost,
 )
-from keras_compress.factorization.whitening import truncatable, values_of
+from keras_compress.factorization.whitening import Truncated
 from keras_compress.graph.split_convolution import POINTWISE
 from keras_compress.post_training.as_matrix import as_matrix
 
@@ -65,42 +60,17 @@ class SVD(Scheme):
         return InputKernel(place, gram) if cells_of(place.layer) else _Pair(place, gram)
 
 
-class _Pair(Factors):
+class _Pair(Truncated):
     def __init__(self, place: Place, gram: Array | None) -> None:
-        super().__init__(place)
         self._layer = place.layer
         form = as_matrix(place.layer)
         if form is None:
             raise ValueError(f"Expected a layer whose weight is one matrix. Received: {place.layer.name!r}")
-        self._form, self._gram = form, gram
-        self._groups, self._inputs, self._outputs = form.to_matrix(place.kernel).shape
-        self.full = (min(self._inputs, self._outputs),)
+        self._form = form
+        super().__init__(place, gram)
 
-    @cached_property
-    def _svd(self) -> tuple[Array, Array, Array]:
-        """`U`, `S` and `V^T` of each group, U as the first factor needs it."""
-        return truncatable(self._form.to_matrix(self._place.kernel), self._gram)
-
-    @cached_property
-    def _values(self) -> Array:
-        return values_of(self._form.to_matrix(self._place.kernel), self._gram)
-
-    @cached_property
-    def _lost(self) -> Array:
-        return lost(self._values)
-
-    def option(self, rank: Rank) -> Option:
-        size = rank[0] * self._groups * (self._inputs + self._outputs)
-        return Option("svd", rank, float(self._lost[rank[0]]), size * self._place.products, size)
-
-    def of_evidence(self) -> Rank:
-        return (max(1, *(evbmf_rank(each, self._inputs, self._outputs) for each in self._values)),)
-
-    def _matrices(self, rank: Rank) -> tuple[Array, Array]:
-        """`(groups, inputs, r)` and `(groups, r, outputs)`."""
-        left, values, right = self._svd
-        scale = np.sqrt(values[:, : rank[0]])
-        return left[:, :, : rank[0]] * scale[:, None], scale[:, :, None] * right[:, : rank[0]]
+    def _matrix(self) -> Array:
+        return self._form.to_matrix(self._place.kernel)
 
     def merged(self, rank: Rank) -> Array:
         first, second = self._matrices(rank)

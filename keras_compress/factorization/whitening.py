@@ -2,12 +2,60 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
-from keras_compress.factorization.scheme import Array, singular_values
+from keras_compress.factorization.evbmf import evbmf_rank
+from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, lost, singular_values
 
 # Least eigenvalue of a Gram matrix, of their mean: directions that the data never had keep a little weight.
 DAMPING = 1e-6
+
+
+class Truncated(Factors):
+    """A decomposition cut off: of each group `U_r sqrt(S_r)` and `sqrt(S_r) V_r^T`. A subclass says of which matrix.
+
+    Args:
+        place: The layer.
+        gram: `X^T X` of what each group reads, or none.
+    """
+
+    def __init__(self, place: Place, gram: Array | None) -> None:
+        super().__init__(place)
+        self._gram = gram
+        self._groups, self._inputs, self._outputs = self._matrix().shape
+        self.full = (min(self._inputs, self._outputs),)
+
+    def _matrix(self) -> Array:
+        """The weight, `(groups, inputs, outputs)`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `_matrix()`.")
+
+    @cached_property
+    def _svd(self) -> tuple[Array, Array, Array]:
+        """`U`, `S` and `V^T` of each group, U as the first factor needs it."""
+        return truncatable(self._matrix(), self._gram)
+
+    @cached_property
+    def _values(self) -> Array:
+        return values_of(self._matrix(), self._gram)
+
+    @cached_property
+    def _lost(self) -> Array:
+        return lost(self._values)
+
+    def option(self, rank: Rank) -> Option:
+        size = rank[0] * self._groups * (self._inputs + self._outputs)
+        return Option("svd", rank, float(self._lost[rank[0]]), size * self._place.products, size)
+
+    def of_evidence(self) -> Rank:
+        return (max(1, *(evbmf_rank(each, self._inputs, self._outputs) for each in self._values)),)
+
+    def _matrices(self, rank: Rank) -> tuple[Array, Array]:
+        """`(groups, inputs, r)` and `(groups, r, outputs)`."""
+        left, values, right = self._svd
+        scale = np.sqrt(values[:, : rank[0]])
+        return left[:, :, : rank[0]] * scale[:, None], scale[:, :, None] * right[:, : rank[0]]
 
 
 def truncatable(matrix: Array, gram: Array | None) -> tuple[Array, Array, Array]:

@@ -100,8 +100,7 @@ class Work:
     def as_is(self, path: str) -> Option:
         """The layer as it is."""
         place = self.places[path]
-        size = place.kernel.size
-        return Option("", (), 0.0, size * place.products, size)
+        return Option("", (), 0.0, place.size * place.products, place.size)
 
     def menu(self, path: str, multiple: int) -> list[Option]:
         """The layer as it is, then all that is smaller in something."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from keras_compress.core.selection import Selector, settings_by_path
 from keras_compress.data.examples import Examples
 from keras_compress.factorization.cells import cells_of
 from keras_compress.factorization.scheme import Factors, Rank
-from keras_compress.factorization.work import SAMPLES, Work, places_of
+from keras_compress.factorization.work import Work, places_of
 from keras_compress.graph.model import strip
 from keras_compress.pipelines.bit_probe import output_noise
 from keras_compress.pipelines.bit_sensitivity import mean_decibels
@@ -122,7 +122,7 @@ def rank_sensitivity(
     metric, measured = _metric(plain, evaluate, data)
     places = places_of(plain)
     settings = settings_by_path([(p, each.layer) for p, each in places.items()], {"method": method}, filters)
-    inputs = None if data is None else _inputs(data)
+    inputs = None if data is None else lambda: (x for x, _ in Examples(data))
     work = Work.of(plain, {path: places[path] for path in places if path in settings}, settings, inputs)
     whole = metric(plain)
     with ProgressLine("sensitivity", total=len(work.factors) * len(tried)) as line:
@@ -167,18 +167,6 @@ def _metric(model: keras.Model, evaluate: Metric | None, data: Any) -> tuple[Met
         if first is not None and first[1] is None:
             return OutputSignal(model, examples), "signal to noise, dB"
     return metric_of(evaluate, data), name_of_metric(evaluate)
-
-
-def _inputs(data: Any) -> Callable[[], Iterator[Any]]:
-    """The first inputs of the data, in batches."""
-    batches: list[Any] = []
-    count = 0
-    for x, _ in Examples(data):
-        batches.append(x)
-        count += len(tree.flatten(x)[0])
-        if count >= SAMPLES:
-            break
-    return lambda: iter(batches)
 
 
 class OutputSignal:

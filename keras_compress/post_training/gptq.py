@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from keras_compress.core import progress
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.signal_to_noise import sqnr_db
-from keras_compress.core.warn import warn
 from keras_compress.post_training.as_matrix import AsMatrix, as_matrix, hessian
 from keras_compress.post_training.effect import LayerEffect
 from keras_compress.post_training.lockstep import Lockstep
 from keras_compress.post_training.record import carry, record_of
 from keras_compress.post_training.start import begin, held, warn_of_few
-from keras_compress.post_training.steps import Stepped, by_wrapper, left_closed, stepped_weights
+from keras_compress.post_training.steps import Stepped, by_wrapper, stepped_weights, warn_of_nearest
 
 Array = NDArray[Any]
 # Inputs whose errors are handed on to all later ones together.
@@ -139,10 +138,7 @@ def gptq(
                     effects.append(effect)
             lock.run([position])
             line.advance()
-    left.update(left_closed(weights))
-    if left:
-        listed = "; ".join(f"{path!r}: {reason}" for path, reason in left.items())
-        warn(f"Weights rounded to the nearest integer: {listed}")
+    warn_of_nearest(left, weights)
     return carry(model, record_of(quantized).did(effects, f"Rounded by GPTQ: {len(effects)} weights"))
 
 

@@ -109,9 +109,11 @@ def quantize_post_training(
     refuse_quantized(model)
     ends = None if input_range is None else _ends(input_range)
     quantizer = weight_quantizer(weights, per_channel)
-    mixed = budget is not None
-    situation = Situation(model, None, options or {}, ends, quantizer, seed, teacher, mixed=mixed, level=number)
-    situation.activation_bits = getattr(activation_quantizer(activations), "bits", 8)
+    bits = getattr(activation_quantizer(activations), "bits", 8)
+    situation = Situation(
+        *(model, None, options or {}, ends, quantizer, seed, teacher),
+        mixed=budget is not None, level=number, activation_bits=bits,
+    )  # fmt: skip
     situation.data = held(model, data)
     run = chosen(number, situation, passes)
     settings = {"weights": weights, "per_channel": per_channel, "grid": grid, "filters": filters, "rules": rules}

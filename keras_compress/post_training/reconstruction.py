@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from keras_compress.core import progress
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.signal_to_noise import sqnr_db
-from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
 from keras_compress.post_training.effect import LayerEffect
@@ -23,7 +22,7 @@ from keras_compress.post_training.record import carry, record_of
 from keras_compress.post_training.soft_rounding import SoftRounding, annealed, regulariser
 from keras_compress.post_training.soft_steps import SoftStep, soft_steps
 from keras_compress.post_training.start import begin, held, warn_of_few
-from keras_compress.post_training.steps import Stepped, by_wrapper, left_closed, stepped_weights
+from keras_compress.post_training.steps import Stepped, by_wrapper, stepped_weights, warn_of_nearest
 from keras_compress.post_training.units import Unit, block_units, layer_units
 
 Array = NDArray[Any]
@@ -152,10 +151,7 @@ class _Units:
 
     def warn(self) -> None:
         """Say which layers were rounded to the nearest, when all units were."""
-        left = self._left | left_closed(self._weights)
-        if left:
-            listed = "; ".join(f"{path!r}: {reason}" for path, reason in left.items())
-            warn(f"Weights rounded to the nearest integer: {listed}")
+        warn_of_nearest(self._left, self._weights)
 
     def reconstruct(self, unit: Unit) -> None:
         """Learn the rounding of the weights in a unit, and run it."""

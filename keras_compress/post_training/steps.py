@@ -6,6 +6,7 @@ in the frozen model and in the file; training can go on from there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,9 +153,16 @@ def _listed(reasons: dict[str, str]) -> str:
     return "; ".join(f"{path!r}: {reason}" for path, reason in reasons.items())
 
 
-def left_closed(weights: dict[int, list[Stepped]]) -> dict[str, str]:
-    """Path -> reason, of weights that are left when all calls of the opened graph were gone through."""
-    return {each.path: CLOSED for listed in weights.values() for each in listed}
+def warn_of_nearest(left: Mapping[str, str], weights: Mapping[int, list[Stepped]]) -> None:
+    """Say which weights were rounded to the nearest, when all calls of the opened graph were gone through.
+
+    Args:
+        left: Path -> reason, of those that were come by.
+        weights: Those that no call had.
+    """
+    reasons = {**left, **{each.path: CLOSED for listed in weights.values() for each in listed}}
+    if reasons:
+        warn(f"Weights rounded to the nearest integer: {_listed(reasons)}")
 
 
 def by_wrapper(weights: list[Stepped]) -> dict[int, list[Stepped]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,6 +17,8 @@ from keras_compress.post_training.record import NotApplicable, carry, record_of
 from keras_compress.quantizers.activation import LearnedRange, MovingAverageRange, QuantizeActivation
 from keras_compress.quantizers.kinds import Kind, kind_of
 
+# `id` of a tensor -> the nodes that read it.
+Consumers = Mapping[int, Sequence[Any]]
 WIDE_BITS = 8
 # Ways on which values stay on the grid that they came on.
 _KEEPING = (Kind.SAME, Kind.AVERAGE, Kind.JOIN)
@@ -45,9 +48,10 @@ def wide_points(quantized: keras.Model, data: Any = None) -> keras.Model:
     model = rebuild(quantized)
     flat = opened(model, data)
     narrow = [node for node in graph.nodes(flat) if _is_narrow(node.operation)]
-    ends = _ends(flat)
+    table = graph.consumers(flat)
+    ends = _ends(flat, table)
     inside = [node for node in narrow if not any(id(t) in ends for t in (*node.input_tensors, *node.outputs))]
-    needed = {id(node.operation.quantizer) for node in inside if _is_multiplied(node, flat)}
+    needed = {id(node.operation.quantizer) for node in inside if _is_multiplied(node, table)}
     wide = {id(q): q for q in (node.operation.quantizer for node in narrow) if id(q) not in needed}
     if not wide:
         raise NotApplicable(
@@ -66,9 +70,9 @@ def _is_narrow(operation: Any) -> bool:
     return isinstance(quantizer, (MovingAverageRange, LearnedRange)) and quantizer.bits < WIDE_BITS
 
 
-def _ends(flat: keras.Model) -> set[int]:
+def _ends(flat: keras.Model, table: Consumers) -> set[int]:
     """`id` of inputs, outputs, and what is made of inputs up to the point behind the first layer with weights."""
-    table, left = graph.consumers(flat), [(tensor, False) for tensor in flat.inputs]
+    left = [(tensor, False) for tensor in flat.inputs]
     found = {id(tensor) for tensor in (*flat.inputs, *flat.outputs)}
     while left:
         tensor, behind = left.pop()
@@ -82,9 +86,9 @@ def _ends(flat: keras.Model) -> set[int]:
     return found
 
 
-def _is_multiplied(node: Any, flat: keras.Model) -> bool:
+def _is_multiplied(node: Any, table: Consumers) -> bool:
     """Whether a layer with weights reads the integers of a point."""
-    table, left = graph.consumers(flat), list(node.outputs)
+    left = list(node.outputs)
     while left:
         for reader in table.get(id(left.pop()), []):
             if _has_weights(reader.operation):

@@ -54,12 +54,10 @@ def _check_rules(stage: Mapping[str, Any], method: Any, path: Path, source: str)
     rules = stage.get("rules", [])
     # A method of others may not say what its rules take.
     settings: tuple[str, ...] = getattr(method, "of_rules", ())
-    known = {name: p.replace(default=None) for name, p in _parameters(method).items() if name in settings}
+    known = {name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in OF_RULE}
+    known |= {name: p.replace(default=None) for name, p in _parameters(method).items() if name in settings}
     for index, rule in enumerate(rules if hasattr(method, "of_rules") else ()):
-        unknown = set(rule) - {*OF_RULE} - set(known)
-        if unknown:
-            _refuse(f"keys out of {sorted({*OF_RULE, *known})}", [*path, index], source, sorted(unknown), known)
-        _check_keys({name: value for name, value in rule.items() if name in known}, known, [*path, index], source)
+        _check_keys(rule, known, [*path, index], source)
     _check_objects(rules, path, source)
 
 
