@@ -361,3 +361,8 @@ def set_call(layer: Any, function: Callable[..., Any]) -> None:
 def reset_call(layer: Any) -> None:
     """The layer's own `call` again."""
     vars(layer).pop("call", None)
+
+
+def learning_rate_of(optimizer: Any) -> Any:
+    """What an optimizer takes its learning rate from: a variable, a schedule or a function."""
+    return optimizer._learning_rate

@@ -133,7 +133,8 @@ class Fitting:
         Args:
             model: The model.
             stage: What it is trained for, with `method`, `epochs` and `learning_rate`: a `Stage` of a recipe, whose
-                `teacher` counts where the training has none.
+                `teacher` counts where the training has none, or of a round of pruning, with `callbacks` beside the
+                training's own.
 
         Raises:
             ValueError: Without a loss; for a teacher that does not fit.
@@ -166,7 +167,7 @@ class Fitting:
             batch_size=None if self._in_batches else training.batch_size,
             epochs=epochs,
             verbose=0,
-            callbacks=list(training.callbacks) or None,
+            callbacks=[*training.callbacks, *getattr(stage, "callbacks", ())] or None,
             # Datasets are shuffled by themselves, and Keras warns where it is asked to.
             shuffle=not isinstance(self.x, tf.data.Dataset),
         )
