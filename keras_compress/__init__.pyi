@@ -46,8 +46,12 @@ from keras_compress.migrate.from_tfmot import from_tfmot as from_tfmot
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression
 from keras_compress.pipelines.deep_compression import deep_compression as deep_compression
+from keras_compress.pipelines.iterative_pruning import prune_iteratively as prune_iteratively
+from keras_compress.pipelines.lottery_ticket import Ticket as Ticket
+from keras_compress.pipelines.lottery_ticket import find_ticket as find_ticket
 from keras_compress.pipelines.mixed_precision import MixedPrecision as MixedPrecision
 from keras_compress.pipelines.mixed_precision import mixed_precision as mixed_precision
+from keras_compress.pipelines.pruning_rounds import PrunedInRounds as PrunedInRounds
 from keras_compress.pipelines.sensitivity import sensitivity as sensitivity
 from keras_compress.pipelines.sensitivity import weight_sensitivity as weight_sensitivity
 from keras_compress.pipelines.steps import Clustering as Clustering

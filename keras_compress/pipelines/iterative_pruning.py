@@ -19,6 +19,7 @@ from keras_compress.pipelines.pruning_rounds import (
     PruningRound,
     Rounds,
     check_scope,
+    check_score_every,
     checked_levels,
     levels_of,
     masked,
@@ -83,6 +84,7 @@ def prune_iteratively(
     """
     check_model(model)
     check_scope(scope)
+    check_score_every(score_every)
     if (sparsities is None) == (sparsity is None):
         raise ValueError(
             f"Expected `sparsities` or `sparsity`, one of them. Received: sparsities={sparsities}, sparsity={sparsity}"
@@ -92,17 +94,19 @@ def prune_iteratively(
             "Expected `rounds` and `share` with `sparsity` alone: `sparsities` has one for each round. "
             f"Received: sparsities={list(sparsities)}, rounds={rounds}, share={share}"
         )
-    levels = checked_levels(sparsities) if sparsity is None else levels_of(sparsity, rounds, share)
+    levels = levels_of(sparsity or 0.0, rounds, share) if sparsities is None else checked_levels(sparsities)
     judge = Judge(*validation_data, metric, max_drop)
     train = RoundTrainer(fit, seed, model)
     # Without the masks, centroids and quantizers of a model that has some; zeros stay zeros.
     start = masked(strip(model), filters, rules)
     work = {
-        "model": start,
+        "model": model,
         "validation_data": list(validation_data),
         "metric": metric,
         "levels": list(levels),
         "scope": scope,
+        "filters": filters,
+        "rules": rules,
         "score_every": score_every,
         **train.decisive(),
     }

@@ -166,6 +166,17 @@ def check_scope(scope: Any) -> None:
         raise ValueError(f"Expected `scope` as 'global' or 'layer'. Received: scope={scope!r}")
 
 
+def check_score_every(score_every: Any) -> None:
+    """Refuse what is no number of steps.
+
+    Raises:
+        ValueError: Saying what is.
+    """
+    whole = isinstance(score_every, int) and not isinstance(score_every, bool)
+    if score_every is not None and (not whole or score_every < 1):
+        raise ValueError(f"Expected `score_every` as a number of steps >= 1, or None. Received: {score_every!r}")
+
+
 def masked(model: keras.Model, filters: Any, rules: Sequence[Mapping[str, Any]] | None) -> keras.Model:
     """A copy of a model with a mask over each weight that is to be pruned.
 

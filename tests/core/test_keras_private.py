@@ -360,3 +360,13 @@ def test_a_layers_call_is_exchanged_and_put_back() -> None:
     keras_private.reset_call(layer)
     np.testing.assert_array_equal(np.array(layer(x)), before)
     keras_private.reset_call(layer)
+
+
+def test_what_an_optimizer_takes_its_learning_rate_from() -> None:
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    optimizer = keras.optimizers.SGD(schedule)
+    assert keras_private.learning_rate_of(optimizer) is schedule
+    other = keras.optimizers.schedules.CosineDecay(0.2, 10)
+    optimizer.learning_rate = other
+    assert keras_private.learning_rate_of(optimizer) is other
+    assert isinstance(keras_private.learning_rate_of(keras.optimizers.SGD(0.1)), keras.Variable)
