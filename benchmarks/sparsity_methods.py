@@ -1,0 +1,279 @@
+"""The ways to make weights zero that `sparsity.py` compares: found in the registry, each given the same steps in all.
+
+Three kinds: from a network trained for half of the steps; from scratch; in rounds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+import keras_compress as kc
+from keras_compress.core.registry import entries
+
+if TYPE_CHECKING:
+    from sparsity import Run
+
+# Share of the steps of a training in which a schedule makes zeros; the others train what is left.
+UNTIL = 0.6
+FREQUENCY = 20
+ROUNDS = 3
+# Early steps that a ticket is rewound to.
+REWOUND = "0.2 epochs"
+Make = Callable[["Run", float], keras.Model]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Attributes:
+        name: Its name.
+        group: Under which heading it stands.
+        make: `(run, sparsity) -> trained model`.
+        all_seeds: Whether a goal is about it: it is trained with all seeds, others with the first.
+        figures: What else the row says of the model.
+    """
+
+    name: str
+    group: str
+    make: Make
+    all_seeds: bool = False
+    figures: Callable[[keras.Model], dict[str, Any]] = field(default=lambda model: {})
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A pruner without a target: its strength is found by bisection.
+
+    Attributes:
+        argument: That is searched, on a logarithmic scale.
+        low: Strength that leaves most weights.
+        high: Strength that leaves hardly any.
+        others: Its other arguments.
+        trained: Whether it begins with a network that is trained for half of the steps.
+    """
+
+    argument: str
+    low: float
+    high: float
+    others: Mapping[str, Any] = field(default_factory=dict)
+    trained: bool = False
+
+
+def gradual(run: Run, sparsity: float, epochs: float, begin: float = 0.0, kind: Any = None) -> Any:
+    """A schedule that rises from 0 until `UNTIL` of a training."""
+    steps = round(run.steps_per_epoch * epochs)
+    kind = kc.PolynomialDecay if kind is None else kind
+    end = max(FREQUENCY, math.ceil(UNTIL * steps / FREQUENCY) * FREQUENCY)
+    return kind(0.0, sparsity, begin_step=round(begin * steps), end_step=end, frequency=FREQUENCY)
+
+
+def at_once(run: Run, sparsity: float, epochs: float) -> Any:
+    """All zeros before the first step."""
+    return kc.ConstantSparsity(sparsity, begin_step=0, frequency=10**6)
+
+
+def by_magnitude(schedule: Callable[..., Any], **options: Any) -> Make:
+    """From the trained half: wrap, and train the other half."""
+
+    def make(run: Run, sparsity: float) -> keras.Model:
+        wrapped = kc.prune_low_magnitude(run.half(), schedule(run, sparsity, run.rest), **options)
+        return run.trained(wrapped, run.rest)
+
+    return make
+
+
+def in_rounds(scope: str) -> Make:
+    """Prune and retrain in turns: the second half of the steps in `ROUNDS` parts."""
+
+    def make(run: Run, sparsity: float) -> keras.Model:
+        fit = run.fitting(run.rest / ROUNDS)
+        how = {"sparsity": sparsity, "rounds": ROUNDS, "scope": scope, "validation_data": run.validation}
+        return kc.prune_iteratively(run.half(), fit, seed=run.seed, **how).model
+
+    return make
+
+
+def ticket(run: Run, sparsity: float, **options: Any) -> kc.Ticket:
+    """A search whose trainings take the steps of one whole training together."""
+    return kc.find_ticket(
+        run.network,
+        run.fitting(run.epochs / (ROUNDS + 1)),
+        sparsity,
+        rounds=ROUNDS,
+        validation_data=run.validation,
+        seed=run.seed,
+        **{"rewind_to": REWOUND, **options},
+    )
+
+
+def _ticket(**options: Any) -> Make:
+    return lambda run, sparsity: ticket(run, sparsity, **options).model
+
+
+def control(run: Run, sparsity: float) -> keras.Model:
+    """The ticket's masks over other initial weights, trained as long as the ticket."""
+    found = ticket(run, sparsity)
+    other = kc.prune(run.network(run.seed + 1000), kc.FixedMaskPruner())
+    for pruner, mask in zip(run.masks(other), run.masks(found.start), strict=True):
+        pruner.mask.assign(mask.mask)
+    return run.trained(other, run.epochs / (ROUNDS + 1))
+
+
+def one_shot(criterion: str, trained: bool) -> Make:
+    """Masks by a criterion, at the beginning or behind the trained half."""
+
+    def make(run: Run, sparsity: float) -> keras.Model:
+        model = run.half() if trained else run.network()
+        data = run.x[:1024], run.y[:1024]
+        pruned = kc.prune_one_shot(model, sparsity, criterion=criterion, data=data, **run.one_shot_options)
+        return run.trained(pruned, run.rest if trained else run.epochs)
+
+    return make
+
+
+def with_target(cls: type, arguments: Callable[[Run, float], dict[str, Any]], trained: bool) -> Make:
+    """A pruner that is told the sparsity."""
+
+    def make(run: Run, sparsity: float) -> keras.Model:
+        wrapped = kc.prune(run.half() if trained else run.network(), cls(**arguments(run, sparsity)))
+        return run.trained(wrapped, run.rest if trained else run.epochs)
+
+    return make
+
+
+def exchanging(method: str) -> Make:
+    """Sparse from the first step on, and masks that change while it trains."""
+
+    def make(run: Run, sparsity: float) -> keras.Model:
+        steps = run.steps(run.epochs)
+        schedule = kc.ConstantSparsity(sparsity, begin_step=0, end_step=round(0.75 * steps), frequency=EXCHANGES)
+        return run.trained(kc.train_sparse(run.network(), schedule, method=method, seed=run.seed), run.epochs)
+
+    return make
+
+
+def alternating(run: Run, sparsity: float) -> keras.Model:
+    """AC/DC from scratch: a dense tenth, phases in turns, and a longer sparse end."""
+    steps = run.steps(run.epochs)
+    phase = max(1, steps // 10)
+    schedule = kc.AlternatingSparsity(sparsity, begin_step=phase, end_step=7 * phase, frequency=phase)
+    return run.trained(kc.prune(run.network(), kc.AcDcPruner(schedule)), run.epochs)
+
+
+def tuned(cls: type, how: Tuned) -> Make:
+    """The strength of the first seed whose sparsity is nearest; others take it."""
+
+    def try_(run: Run, strength: float) -> keras.Model:
+        arguments = {key: each(run) if callable(each) else each for key, each in how.others.items()}
+        pruner = cls(**{how.argument: strength, **arguments})
+        wrapped = kc.prune(run.half() if how.trained else run.network(), pruner)
+        return run.trained(wrapped, run.rest if how.trained else run.epochs)
+
+    def make(run: Run, sparsity: float) -> keras.Model:
+        return try_(run, run.strength(cls.__name__, how.low, how.high, sparsity, try_))
+
+    return make
+
+
+# What is no way to reach a sparsity of single weights, or stands in the table as something else.
+LEFT_OUT = {
+    "ColumnCombining": "of columns",
+    "KernelPatternPruner": "of patterns in a kernel",
+    "NMPruner": "of m in n weights",
+    "FixedMaskPruner": "keeps what others made",
+    "MagnitudePruner": "rows of its own",
+    "RigLPruner": "rows of its own",
+    "SetPruner": "rows of its own",
+    "AcDcPruner": "rows of its own",
+}
+# Those that a sparsity cannot be told to.
+TUNED: dict[str, Tuned] = {
+    "L0Pruner": Tuned("strength", 1e-8, 1e-3, {"initial_drop_rate": 0.8, "seed": lambda run: run.seed}),
+    "VariationalDropoutPruner": Tuned("strength", 1e-7, 1e-2, {"initial_log_sigma2": -5.0}, trained=True),
+    "StrPruner": Tuned("weight_decay", 1e-5, 1e2, {"initial_s": -5.0}, trained=True),
+    "ThresholdPruner": Tuned(
+        "quality", 0.1, 8.0, {"schedule": lambda run: gradual(run, 0.5, run.rest)}, trained=True
+    ),
+    "ContinuousSparsificationPruner": Tuned(
+        "strength", 1e-9, 1e-3, {"initial_s": 0.02, "end_step": lambda run: round(0.8 * run.steps(run.epochs))}
+    ),
+}
+# Criteria that say something of weights that are not trained yet.
+AT_BEGIN = ("MagnitudeSaliency", "RandomSaliency", "SNIP", "GraSP", "SynFlow")
+EXCHANGES = 50
+
+
+def magnitude_methods() -> list[Method]:
+    """Schedules and scopes of `MagnitudePruner`, and rounds."""
+    group = "by magnitude"
+    found = [
+        Method(f"{name}, {scope}", group, by_magnitude(schedule, scope=scope), name == "gradual" and scope == "global")
+        for name, schedule in (("gradual", gradual), ("one-shot", at_once))
+        for scope in ("layer", "global")
+    ]
+    found += [Method(f"iterative, {scope}", group, in_rounds(scope), scope == "global") for scope in ("layer", "global")]
+    cosine = by_magnitude(lambda run, s, epochs: gradual(run, s, epochs, kind=kc.CosineDecay))
+    found.append(Method("gradual by a cosine, layer", group, cosine))
+    found.append(Method("gradual, layer, may regrow", group, by_magnitude(gradual, regrow=True)))
+
+    def scratch(run: Run, sparsity: float) -> keras.Model:
+        schedule = gradual(run, sparsity, run.epochs, begin=0.2)
+        return run.trained(kc.prune_low_magnitude(run.network(), schedule, scope="global"), run.epochs)
+
+    return [*found, Method("gradual from scratch, global", group, scratch)]
+
+
+def ticket_methods() -> list[Method]:
+    """Tickets, their control, and learning-rate rewinding, in the steps of one training."""
+    group = "tickets"
+    return [
+        Method("ticket", group, _ticket(), True),
+        Method("its masks, other initial weights", group, control, True),
+        Method("learning-rate rewinding", group, _ticket(rewind="learning_rate", rewind_to=0)),
+    ]
+
+
+def one_shot_methods() -> list[Method]:
+    """All criteria behind the trained half, and those that need no training at the beginning."""
+    found = []
+    for name in sorted(entries("weight_criterion")):
+        found.append(Method(f"{name}, trained", "at once, then trained on", one_shot(name, True)))
+        if name in AT_BEGIN:
+            found.append(Method(f"{name}, at the beginning", "at once, at the beginning", one_shot(name, False)))
+    return found
+
+
+def training_methods() -> list[Method]:
+    """Pruners that work while a network trains: those with rows of their own, then all others of the registry."""
+    group = "while it trains"
+    found = [
+        Method("RigLPruner", "sparse from the start", exchanging("rigl"), True),
+        Method("SetPruner", "sparse from the start", exchanging("set")),
+        Method("AcDcPruner", "sparse from the start", alternating),
+    ]
+    for name, cls in sorted(entries("weight_transform").items()):
+        zeros = "zeros" in getattr(cls, "promises", ())
+        if not zeros or name in LEFT_OUT:
+            continue
+        if name in TUNED:
+            found.append(Method(name, group, tuned(cls, TUNED[name])))
+        elif "schedule" in inspect.signature(cls).parameters and getattr(cls, "has_target", True):
+            make = with_target(cls, lambda run, s: {"schedule": gradual(run, s, run.rest)}, trained=True)
+            found.append(Method(name, group, make, name == "RegularizedPruner"))
+        else:
+            raise LookupError(f"Expected a pruner with a row: in TUNED, or in LEFT_OUT. Received: {name}")
+    return found
+
+
+def methods() -> list[Method]:
+    """All rows, by group."""
+    dense = Method("dense", "", lambda run, sparsity: run.trained(run.network(), run.epochs), True)
+    return [dense, *magnitude_methods(), *ticket_methods(), *one_shot_methods(), *training_methods()]
