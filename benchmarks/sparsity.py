@@ -21,7 +21,7 @@ import numpy as np
 from absl import app, flags
 from common import RESULTS, Goal, at_least, fashion_mnist, once, print_goals, write_results
 from sparsity_methods import Method, methods
-from sparsity_table import write_page
+from sparsity_table import write_pages
 
 import keras_compress as kc
 from keras_compress.core.slots import slots_of
@@ -35,6 +35,8 @@ NETS: dict[str, Callable[[], keras.Model]] = {
 }
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 VALIDATION, TRAINED, BATCH, RATE = 5_000, 20_000, 128, 2e-3
+# The step that the searches of the figures rewind to.
+REWOUND_CURVES = 0
 # Trainings for each sparsity that a strength is sought with, beside the two ends.
 TRIES = 3
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -70,12 +72,13 @@ class Run:
         # What is left behind the half that rows of trained networks share.
         self.rest = self.epochs / 2
         self.steps_per_epoch = -(-len(self.x) // BATCH)
+        self.build = NETS[net]
         self.one_shot_options = {"loss": LOSS, "scope": "global"}
 
     def network(self, seed: int | None = None) -> keras.Model:
         """A new network."""
         keras.utils.set_random_seed(self.seed if seed is None else seed)
-        return NETS[self.net]()
+        return self.build()
 
     def steps(self, epochs: float) -> int:
         """Batches of a training of so many epochs."""
@@ -209,10 +212,10 @@ def curves(run: Run) -> list[dict[str, Any]]:
     begin = {"rewind_to": REWOUND_CURVES, "score_every": every}
     ways: dict[str, Callable[[Any], Any]] = {
         "ticket": lambda folder: kc.find_ticket(
-            run.network_of_seed, fit, last, control="random_reinit", folder=folder, **begin, **how
+            run.build, fit, last, control="random_reinit", folder=folder, **begin, **how
         ),
         "learning-rate rewinding": lambda folder: kc.find_ticket(
-            run.network_of_seed, fit, last, rewind="learning_rate", folder=folder, **how
+            run.build, fit, last, rewind="learning_rate", folder=folder, **how
         ),
         "fine-tuning": lambda folder: kc.prune_iteratively(
             run.half(), run.fitting(run.rest, RATE / 20), sparsity=last, folder=folder, **how
@@ -229,15 +232,10 @@ def curves(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-# The step that searches rewind to.
-REWOUND_CURVES = 0
-
-
 def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
     """Points beside the dense network trained as long, and of the ticket beside its control."""
 
     def points(net: str, method: str, target: float) -> float | None:
-        found = [row["accuracy"] for row in rows if (row.get("method"), row["net"]) == (method, net)]
         found = [
             row["accuracy"]
             for row in rows
@@ -304,7 +302,7 @@ def main(_: list[str]) -> None:
     target = folder if _QUICK.value else RESULTS
     write_results("sparsity", rows, goals, seeds=seeds, settings=settings, directory=target)
     if not _QUICK.value:
-        write_page()
+        write_pages()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 
 # Share of the steps of a training in which a schedule makes zeros; the others train what is left.
 UNTIL = 0.6
-FREQUENCY = 20
+# How often it acts until then.
+TIMES = 25
 ROUNDS = 3
 # Early steps that a ticket is rewound to.
 REWOUND = "0.2 epochs"
@@ -69,10 +69,12 @@ class Tuned:
 
 def gradual(run: Run, sparsity: float, epochs: float, begin: float = 0.0, kind: Any = None) -> Any:
     """A schedule that rises from 0 until `UNTIL` of a training."""
-    steps = round(run.steps_per_epoch * epochs)
+    steps = run.steps(epochs)
     kind = kc.PolynomialDecay if kind is None else kind
-    end = max(FREQUENCY, math.ceil(UNTIL * steps / FREQUENCY) * FREQUENCY)
-    return kind(0.0, sparsity, begin_step=round(begin * steps), end_step=end, frequency=FREQUENCY)
+    every = max(1, round(UNTIL * steps / TIMES))
+    first = round(begin * steps)
+    end = first + math.floor((UNTIL * steps - first) / every) * every
+    return kind(0.0, sparsity, begin_step=first, end_step=end, frequency=every)
 
 
 def at_once(run: Run, sparsity: float, epochs: float) -> Any:
@@ -104,12 +106,13 @@ def in_rounds(scope: str) -> Make:
 def ticket(run: Run, sparsity: float, **options: Any) -> kc.Ticket:
     """A search whose trainings take the steps of one whole training together."""
     return kc.find_ticket(
-        run.network,
+        run.build,
         run.fitting(run.epochs / (ROUNDS + 1)),
         sparsity,
         rounds=ROUNDS,
         validation_data=run.validation,
         seed=run.seed,
+        folder=run.folder / "searches" / f"{options.get('rewind', 'weights')}_{sparsity:g}_{run.seed}",
         **{"rewind_to": REWOUND, **options},
     )
 
@@ -154,7 +157,8 @@ def exchanging(method: str) -> Make:
 
     def make(run: Run, sparsity: float) -> keras.Model:
         steps = run.steps(run.epochs)
-        schedule = kc.ConstantSparsity(sparsity, begin_step=0, end_step=round(0.75 * steps), frequency=EXCHANGES)
+        every = max(1, min(EXCHANGES, steps // 10))
+        schedule = kc.ConstantSparsity(sparsity, begin_step=0, end_step=round(0.75 * steps), frequency=every)
         return run.trained(kc.train_sparse(run.network(), schedule, method=method, seed=run.seed), run.epochs)
 
     return make
@@ -199,9 +203,7 @@ TUNED: dict[str, Tuned] = {
     "L0Pruner": Tuned("strength", 1e-8, 1e-3, {"initial_drop_rate": 0.8, "seed": lambda run: run.seed}),
     "VariationalDropoutPruner": Tuned("strength", 1e-7, 1e-2, {"initial_log_sigma2": -5.0}, trained=True),
     "StrPruner": Tuned("weight_decay", 1e-5, 1e2, {"initial_s": -5.0}, trained=True),
-    "ThresholdPruner": Tuned(
-        "quality", 0.1, 8.0, {"schedule": lambda run: gradual(run, 0.5, run.rest)}, trained=True
-    ),
+    "ThresholdPruner": Tuned("quality", 0.1, 8.0, {"schedule": lambda run: gradual(run, 0.5, run.rest)}, trained=True),
     "ContinuousSparsificationPruner": Tuned(
         "strength", 1e-9, 1e-3, {"initial_s": 0.02, "end_step": lambda run: round(0.8 * run.steps(run.epochs))}
     ),
@@ -219,7 +221,9 @@ def magnitude_methods() -> list[Method]:
         for name, schedule in (("gradual", gradual), ("one-shot", at_once))
         for scope in ("layer", "global")
     ]
-    found += [Method(f"iterative, {scope}", group, in_rounds(scope), scope == "global") for scope in ("layer", "global")]
+    found += [
+        Method(f"iterative, {scope}", group, in_rounds(scope), scope == "global") for scope in ("layer", "global")
+    ]
     cosine = by_magnitude(lambda run, s, epochs: gradual(run, s, epochs, kind=kc.CosineDecay))
     found.append(Method("gradual by a cosine, layer", group, cosine))
     found.append(Method("gradual, layer, may regrow", group, by_magnitude(gradual, regrow=True)))
@@ -260,8 +264,7 @@ def training_methods() -> list[Method]:
         Method("AcDcPruner", "sparse from the start", alternating),
     ]
     for name, cls in sorted(entries("weight_transform").items()):
-        zeros = "zeros" in getattr(cls, "promises", ())
-        if not zeros or name in LEFT_OUT:
+        if name in LEFT_OUT or not cls.__module__.startswith("keras_compress.pruning."):
             continue
         if name in TUNED:
             found.append(Method(name, group, tuned(cls, TUNED[name])))

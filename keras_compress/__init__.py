@@ -50,7 +50,7 @@ for _kind, _modules in {
     "file_runner": ("runtime.deployed",),
     "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
     "probe": ("runtime.arena_probe",),
-    "report": ("report.sensitivity_plot",),
+    "report": ("report.rounds_plot", "report.sensitivity_plot"),
     "teaching": ("distillation.distill",),
     "target": ("runtime.litert", "runtime.litert_web", "runtime.tflm"),
 }.items():

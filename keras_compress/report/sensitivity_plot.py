@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # More groups than this are rows of a map: curves could not be told apart.
 MOST_CURVES = 8
 # Apart in every common form of colour blindness (Okabe and Ito).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_MARKERS = "osD^vP*X"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = "osD^vP*X"
 
 
 @register("report")
@@ -100,7 +100,7 @@ def _metric_name(result: Scan) -> str:
 def _draw_curves(axes: Any, result: Scan, groups: list[tuple[str, GroupSensitivity]], max_drop: float | None) -> None:
     begin = () if result.begins_at is None else (result.begins_at,)
     axes.axhline(result.unpruned, color="#BBBBBB", linewidth=1, zorder=0)
-    for (name, group), colour, marker in zip(groups, _COLOURS, _MARKERS, strict=False):
+    for (name, group), colour, marker in zip(groups, COLOURS, MARKERS, strict=False):
         label = f"{plain_text(name)} ({group.width:,})"
         values = (*(result.unpruned for _ in begin), *group.values)
         axes.plot(

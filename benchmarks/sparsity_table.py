@@ -1,0 +1,107 @@
+"""The tables of `docs/lottery_ticket.md` and `docs/pruning.md`, made of the results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import Any
+
+from low_rank_table import _goals, _table
+from post_training_table import page
+
+Rows = Sequence[Mapping[str, Any]]
+TITLES = {"lenet300": "LeNet-300-100", "resnet8": "ResNet-8"}
+# A sparsity that was not reached as nearly as this is told.
+NEAR = 0.005
+# Sparsities of the rounds that are shown.
+SHOWN = (0.2, 0.5, 0.8, 0.9, 0.95, 0.98)
+
+
+def _results(results: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((results / "sparsity.json").read_text())
+    return found
+
+
+def _percent(values: Sequence[float]) -> str:
+    spread = f" ± {100 * pstdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.2f}{spread}"
+
+
+def _cell(rows: Rows, target: float) -> str:
+    """The mean accuracy, and the sparsity where it is another one than was asked for."""
+    own = [row for row in rows if row["target"] == target]
+    if not own:
+        return ""
+    reached = mean(row["sparsity"] for row in own)
+    told = f" ({100 * reached:.1f} %)" if abs(reached - target) > NEAR else ""
+    return _percent([row["accuracy"] for row in own]) + told
+
+
+def _of_net(found: Mapping[str, Any], net: str) -> str:
+    rows = [row for row in found["rows"] if row["net"] == net and "method" in row]
+    dense = [row["accuracy"] for row in rows if row["method"] == "dense"]
+    pruned = [row for row in rows if row["method"] != "dense"]
+    targets = sorted({row["target"] for row in pruned})
+    lines: list[list[str]] = []
+    for group in dict.fromkeys(row["group"] for row in pruned):
+        lines.append([f"**{group}**", *("" for _ in targets)])
+        names = dict.fromkeys(row["method"] for row in pruned if row["group"] == group)
+        for name in names:
+            own = [row for row in pruned if row["method"] == name and row["group"] == group]
+            lines.append([name, *(_cell(own, target) for target in targets)])
+    size = found["settings"]["weights"].get(net, 0)
+    head = f"### {TITLES.get(net, net)}: {size:,} parameters, dense {_percent(dense)} %\n"
+    return "\n".join([head, _table(["% right", *(f"{100 * each:g} % zeros" for each in targets)], lines)])
+
+
+def accuracies(results: Path) -> str:
+    """Every method at every sparsity, a table for each network."""
+    found = _results(results)
+    settings = found["settings"]
+    nets = list(dict.fromkeys(row["net"] for row in found["rows"] if "method" in row))
+    told = (
+        f"Fashion-MNIST, {settings['images']:,} images, {settings['epochs']:g} epochs in all for each row, batches of "
+        f"{settings['batch_size']}, Adam. With ±: mean and standard deviation over {len(found['seeds'])} seeds; others "
+        "are of one seed, of which differences below 0.3 points say nothing. In brackets: the sparsity reached, where it is "
+        "not the one asked for.\n"
+    )
+    return "\n".join([told, *(_of_net(found, net) for net in nets), _goals(found)])
+
+
+def rewinding(results: Path) -> str:
+    """The searches by 20 % a round: the rounds nearest to some sparsities."""
+    found = _results(results)
+    rows = [row for row in found["rows"] if "curve" in row]
+    lines = []
+    for wanted in SHOWN:
+        cells: dict[str, list[float]] = {}
+        for row in rows:
+            nearest = min(row["rounds"], key=lambda each: abs(each["sparsity"] - wanted))
+            cells.setdefault("sparsity", []).append(nearest["sparsity"])
+            cells.setdefault(row["curve"], []).append(nearest["metric"])
+            if nearest["control"] is not None:
+                cells.setdefault("control", []).append(nearest["control"])
+        names = ("ticket", "control", "learning-rate rewinding", "fine-tuning")
+        lines.append([f"{100 * mean(cells['sparsity']):.1f} %", *(_percent(cells.get(n, [0.0])) for n in names)])
+    dense = [row["rounds"][0]["metric"] for row in rows if row["curve"] == "ticket"]
+    head = ["zeros", "ticket", "its masks, other initial weights", "learning-rate rewinding", "fine-tuning"]
+    told = f"LeNet-300-100, % right; whole network {_percent(dense)} %; each round a training of its own.\n"
+    return "\n".join([told, _table(head, lines)])
+
+
+TABLES = {"sparsity table": ("sparsity", accuracies)}
+OF_TICKETS = {"rewinding table": ("sparsity", rewinding)}
+
+
+def write_pages() -> None:
+    """Put the tables of the results into their pages."""
+    folder = Path(__file__).resolve().parent
+    for name, tables in (("pruning_measured", TABLES), ("lottery_ticket", OF_TICKETS)):
+        path = folder.parent / "docs" / f"{name}.md"
+        path.write_text(page(path, tables, folder / "results"))
+
+
+if __name__ == "__main__":
+    write_pages()
