@@ -57,6 +57,7 @@ from keras_compress.pipelines.weight_sensitivity import WeightSensitivity as Wei
 from keras_compress.post_training.quantize import quantize_post_training as quantize_post_training
 from keras_compress.pruning.column_combining import ColumnCombining as ColumnCombining
 from keras_compress.pruning.column_combining import combine_columns as combine_columns
+from keras_compress.pruning.fixed_mask import FixedMaskPruner as FixedMaskPruner
 from keras_compress.pruning.magnitude import MagnitudePruner as MagnitudePruner
 from keras_compress.pruning.magnitude import prune_low_magnitude as prune_low_magnitude
 from keras_compress.pruning.n_m import NMPruner as NMPruner

@@ -48,8 +48,12 @@ class Pruner(WeightTransform):
     Args:
         schedule: `step -> sparsity`.
         regrow: Let pruned weights come back. Without it masks are monotone: what is zero stays zero.
+
+    Class attributes:
+        makes_zeros: Whether it makes zeros of its own; one that does not keeps those it finds.
     """
 
+    makes_zeros: bool = True
     promises = frozenset({"zeros"})
     preserves = frozenset({"zeros", "grid"})
 
@@ -59,6 +63,11 @@ class Pruner(WeightTransform):
         self.regrow = bool(regrow)
 
     def create_variables(self) -> None:
+        self.create_mask()
+        self.step = counter(self, "step")
+
+    def create_mask(self) -> None:
+        """Make `mask`, the variable, of ones."""
         self.mask = self.add_weight(
             name="mask",
             shape=self.weight_shape,
@@ -67,7 +76,6 @@ class Pruner(WeightTransform):
             trainable=False,
             aggregation="only_first_replica",
         )
-        self.step = counter(self, "step")
 
     def initialize(self, weight: Tensor) -> None:
         # A sparse weight may come from a model that was stripped: what is zero stays zero from the start.
