@@ -1,4 +1,4 @@
-"""Random numbers of a training step that depend on a seed, the weight and the step alone, so that training resumes bit-equal."""
+"""Random numbers that depend on a seed, the weight and the step alone: training resumes bit-equal."""
 
 from __future__ import annotations
 
