@@ -28,7 +28,7 @@ class RigLPruner(GrowingPruner):
     many grow, those that are zero then and whose `|dL/dy|` is highest. They begin at zero. `f`: see `drop_fraction`.
 
     `dL/dy`, the gradient of all weights, zeros too, comes by in each backward pass: it is written down there, summed
-    over the calls of a layer that stands in several places, averaged over the replicas of a strategy. So an exchange
+    over the calls of a layer that stands in several places and over the replicas of a strategy. So an exchange
     follows the gradient of the batch before, and costs no pass of its own. Where it is not finite, or there was no
     backward pass, there is no exchange.
 
@@ -83,7 +83,9 @@ class RigLPruner(GrowingPruner):
         @tf.custom_gradient
         def apply(values: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
             def gradient(upstream: Tensor) -> Tensor:
-                assign(self.gradient, value_of(self.gradient) + upstream)
+                # Each replica has the gradient of its share of the batch, and their mean is kept.
+                replicas = tf.distribute.get_strategy().num_replicas_in_sync
+                assign(self.gradient, value_of(self.gradient) + float(replicas) * upstream)
                 return upstream
 
             return tf.identity(values), gradient

@@ -73,7 +73,7 @@ def train_sparse(
     if method not in METHODS:
         hint = did_you_mean(method, METHODS)
         raise ValueError(f"Expected `method` out of {sorted(METHODS)}. Received: method={method!r}{hint}")
-    settings = {"drop_fraction": drop_fraction, "first_mask": first_mask, "seed": seed}
+    settings: dict[str, Any] = {"drop_fraction": drop_fraction, "first_mask": first_mask, "seed": seed}
     wanted = METHODS[method](resolve("schedule", pruning_schedule or DEFAULT), **settings).schedule
     if not isinstance(wanted, ConstantSparsity):
         raise ValueError(f"Expected `pruning_schedule` as a ConstantSparsity. Received: {type(wanted).__name__}")

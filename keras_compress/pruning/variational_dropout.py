@@ -33,7 +33,7 @@ def kl_of(log_alpha: Tensor) -> Tensor:
     """The divergence of each weight from the log-uniform prior, but for a constant; 0 for an infinite alpha.
 
     >>> [round(float(kl), 4) for kl in kl_of(tf.constant([-4.0, 0.0, 4.0]))]
-    [2.6344, 0.4301, 0.0094]
+    [2.6342, 0.4312, 0.0093]
     """
     return K1 - K1 * tf.sigmoid(K2 + K3 * log_alpha) + 0.5 * tf.math.softplus(-log_alpha)
 
@@ -82,8 +82,8 @@ class VariationalDropoutPruner(DrawingPruner):
     **Gradient** `dy/dw = 1`, `dy/dlog sigma^2 = sigma epsilon / 2` in training; the loss has its own.
 
     The trained number is `log sigma^2`, as in the paper (equation 12): the gradient of the weight has less variance
-    than with `alpha`. How sparse it gets follows from the data; there is no target. The draw depends on `seed`, the step and
-    the first value of the weight.
+    than with `alpha`. How sparse it gets follows from the data; there is no target. The draw depends on `seed`, the
+    step and the first value of the weight.
 
     Args:
         strength: Factor of the divergence, >= 0: 1 over the number of training samples is the paper's bound.
