@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from keras_compress.core import keras_private, kernels
 
 Tensor = Any
+# Stands for the latent weight in what `update` returns.
+LATENT: Any = object()
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class WeightTransform(keras_private.MadeWithoutBuild, keras.layers.Layer):
         preserves: Promises of transforms before it that its output keeps.
         idempotent: Whether a transformed weight, transformed again, stays as it is.
         trains: Whether training changes the weight behind it; not that of a frozen model.
+        draws: Whether training sees weights drawn around those of inference, or softened ones: their gradients differ.
         ended_by: Call that has to end this transform's phase of the training before anything else is done to the
             model, such as `"kc.cut_masked(model)"`; `None` where there is no such phase.
     """
@@ -57,6 +60,7 @@ class WeightTransform(keras_private.MadeWithoutBuild, keras.layers.Layer):
     preserves: frozenset[str] = frozenset()
     idempotent: bool = True
     trains: bool = True
+    draws: bool = False
     ended_by: str | None = None
 
     def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:
@@ -67,6 +71,11 @@ class WeightTransform(keras_private.MadeWithoutBuild, keras.layers.Layer):
     def samples(cls) -> list[dict[str, Any]]:
         """Constructor arguments of a few examples: what the conformance tests try."""
         return [{}]
+
+    @classmethod
+    def refuses(cls, shape: Sequence[int]) -> str | None:
+        """Why a weight of this shape cannot be given to it, in words, or `None`."""
+        return None
 
     def prepare(self, shape: Sequence[int], channel_axes: Sequence[int], made: Iterable[str] = ()) -> None:
         """Make the variables for one weight.
@@ -126,7 +135,9 @@ class WeightTransform(keras_private.MadeWithoutBuild, keras.layers.Layer):
             weight: The weight as the transforms before this one give it.
 
         Returns:
-            `(variable, new value)` pairs. The wrapper assigns them, once each and outside any condition.
+            `(variable, new value)` pairs. The wrapper assigns them, once each and outside any condition. The variable
+            `LATENT` stands for the latent weight, where the transform is the first of its list; elsewhere that pair is
+            left out.
         """
         return []
 
@@ -175,7 +186,7 @@ def apply_all(
     transforms: Sequence[WeightTransform],
     weight: Tensor,
     training: bool = False,
-    visit: Callable[[WeightTransform, Tensor], None] | None = None,
+    visit: Callable[[WeightTransform, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Pass a weight through transforms, those with a kernel as one compiled program.
 
@@ -183,13 +194,14 @@ def apply_all(
         transforms: In order.
         weight: float32 tensor.
         training: For transforms without a kernel.
-        visit: Called with each transform that has an `update` and the weight that comes to it, before it acts.
+        visit: Called with each transform that has an `update` and the weight that comes to it, before it acts; gives
+            the weight to go on with.
     """
     waiting: list[kernels.Bound] = []
     for transform in transforms:
         if visit is not None and type(transform).update is not WeightTransform.update:
             weight, waiting = kernels.run(waiting, weight), []
-            visit(transform, weight)
+            weight = visit(transform, weight)
         # A subclass may override `call` of a class that has a kernel: then that is what it does.
         bound = transform.kernel() if type(transform).call is WeightTransform.call else None
         if bound is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_compress.core import keras_private
@@ -15,18 +16,34 @@ from keras_compress.core.export_notice import TellsOfExport
 from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import Slot, slots_of
 from keras_compress.core.ste import value_of
-from keras_compress.core.transform import WeightTransform, apply_all, check_order
+from keras_compress.core.transform import LATENT, WeightTransform, apply_all, check_order
 
 Tensor = Any
 # Layers that a wrapper may hold beside its own.
 _PARTS = ("input_point", "gradients")
 
 
-def _assign_update(transform: WeightTransform, weight: Tensor) -> None:
-    if not transform.trainable:
-        return
-    for variable, new in transform.update(weight):
-        assign(variable, new)
+def _updates(latent: keras.Variable, first: WeightTransform) -> Callable[[WeightTransform, Tensor], Tensor]:
+    """Lets each transform of a list update its variables, and the first of them the latent weight."""
+
+    def visit(transform: WeightTransform, weight: Tensor) -> Tensor:
+        if not transform.trainable:
+            return weight
+        for variable, new in transform.update(weight):
+            if variable is not LATENT:
+                assign(variable, new)
+            elif transform is first:
+                assign(latent, ops.cast(new, latent.dtype))
+                weight = _in_place_of(weight, new)
+        return weight
+
+    return visit
+
+
+@tf.custom_gradient
+def _in_place_of(weight: Tensor, new: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """The new value, whose gradient is that of the variable."""
+    return tf.identity(new), lambda upstream: (upstream, None)
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -248,8 +265,9 @@ class Compressed(TellsOfExport, keras_private.PlainAttributes, keras.layers.Wrap
         return outputs if self.gradients is None else self.gradients(outputs, training=False)
 
     def _transformed(self, slot: Slot, training: bool, update: bool) -> Tensor:
-        value = ops.cast(value_of(slot.variable(self.layer)), "float32")
-        return apply_all(self.transforms[slot.name], value, training, _assign_update if update else None)
+        latent, listed = slot.variable(self.layer), self.transforms[slot.name]
+        value = ops.cast(value_of(latent), "float32")
+        return apply_all(listed, value, training, _updates(latent, listed[0]) if update else None)
 
     def _apply_updates(self, scope: keras.StatelessScope, given: Mapping[int, Tensor]) -> None:
         """Carry what the layer assigned inside the scope (moving averages, seeds) out of it, not what it was given.

@@ -16,6 +16,7 @@ from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.model import add_transforms, check_model
 from keras_compress.pruning.pruner import HALF, Pruner
+from keras_compress.pruning.trained import TrainedPruner
 
 
 @register("entry_point")
@@ -23,7 +24,7 @@ from keras_compress.pruning.pruner import HALF, Pruner
 @rules_take("pruner")
 def prune(
     model: keras.Model,
-    pruner: Pruner | str | Mapping[str, Any] | None = None,
+    pruner: Pruner | TrainedPruner | str | Mapping[str, Any] | None = None,
     *,
     filters: Selector | None = None,
     rules: Sequence[Mapping[str, Any]] | None = None,
@@ -46,7 +47,8 @@ def prune(
         A new model to compile and train.
 
     Raises:
-        ValueError: For something that is no pruner, or a rule that matches nothing.
+        ValueError: For something that is no pruner, a layer that the pruner does not take, or a rule that matches
+            nothing.
     """
     check_model(model)
     lost: list[tuple[str, str]] = []
@@ -54,7 +56,13 @@ def prune(
     def make(path: str, before: Compressed, slot: Slot, settings: dict[str, Any]) -> list[WeightTransform]:
         if words := clusters_in(before, slot):
             lost.append((path, words))
-        return [_own(settings["pruner"])]
+        made = _own(settings["pruner"])
+        if reason := made.refuses(slot.variable(before.layer).shape):
+            raise ValueError(
+                f"Expected layers that {type(made).__name__} takes: choose them by `filters`, or leave others out by "
+                f"`rules`. Received: {path!r}, {reason}"
+            )
+        return [made]
 
     default = {"class_name": "MagnitudePruner", "config": {"schedule": HALF}}
     pruned = add_transforms(
@@ -64,15 +72,15 @@ def prune(
     return pruned
 
 
-def _own(pruner: Any) -> Pruner:
+def _own(pruner: Any) -> Pruner | TrainedPruner:
     """A new pruner with the same arguments: masks are each weight's own."""
     made = resolve("weight_transform", dict(pruner) if isinstance(pruner, Mapping) else pruner)
-    if not isinstance(made, Pruner):
+    if not isinstance(made, (Pruner, TrainedPruner)):
         raise ValueError(
             "Expected `pruner` as a Pruner, such as MagnitudePruner(PolynomialDecay(0.3, 0.9, begin_step=0, "
             f"end_step=4000)), or the name of a registered one with its config. Received: {pruner!r}"
         )
     config = made.get_config()
     config.pop("name", None)
-    own: Pruner = type(made).from_config(config)
+    own: Pruner | TrainedPruner = type(made).from_config(config)
     return own

@@ -51,9 +51,11 @@ class Pruner(WeightTransform):
 
     Class attributes:
         makes_zeros: Whether it makes zeros of its own; one that does not keeps those it finds.
+        has_target: Whether the sparsity of the schedule is what it makes; else the schedule only says when.
     """
 
     makes_zeros: bool = True
+    has_target: bool = True
     promises = frozenset({"zeros"})
     preserves = frozenset({"zeros", "grid"})
 

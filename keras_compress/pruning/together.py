@@ -7,7 +7,7 @@ pruner that asks in a call of the model has the masks of all made, and the other
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from keras import ops
 from keras_compress.core.context import entry_layer, kept_in_call
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.ste import value_of
+from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.model import compressed_layers
 from keras_compress.pruning.pruner import Pruner
 from keras_compress.pruning.search import keep_highest_of_each
@@ -24,13 +25,29 @@ from keras_compress.pruning.search import keep_highest_of_each
 Tensor = Any
 
 
-def masks_of(model: keras.Model, kind: type[Any], chosen_alike: Callable[[Any], bool]) -> dict[int, Tensor]:
+# `(wrapper, slot, pruner)`.
+Member = tuple[Compressed, str, Any]
+# Chooses the masks of members from a sparsity for each.
+Choice = Callable[[Sequence[Member], Sequence[Tensor]], list[Tensor]]
+
+
+def highest(members: Sequence[Member], sparsities: Sequence[Tensor]) -> list[Tensor]:
+    """Masks of the highest `unit_scores` of each."""
+    scores = [pruner.unit_scores(wrapper.weight(slot, stop_before=pruner)) for wrapper, slot, pruner in members]
+    units = keep_highest_of_each(scores, sparsities)
+    return [pruner.without_return(pruner.mask_of(unit)) for (_, _, pruner), unit in zip(members, units, strict=True)]
+
+
+def masks_of(
+    model: keras.Model, kind: type[Any], chosen_alike: Callable[[Any], bool], choice: Choice = highest
+) -> dict[int, Tensor]:
     """`id(pruner)` -> its mask of this step, for the pruners that come first in their lists and train.
 
     Args:
         model: The model that is being called.
         kind: Class of the pruners.
-        chosen_alike: Whether a pruner's mask is `mask_of` the highest of its `unit_scores`.
+        chosen_alike: Whether a pruner's mask is what `choice` gives.
+        choice: Chooses the masks.
     """
     members = [
         (wrapper, slot.name, listed[0])
@@ -45,9 +62,7 @@ def masks_of(model: keras.Model, kind: type[Any], chosen_alike: Callable[[Any], 
     acts = tf.stack([act for act, _ in looks])
 
     def decide() -> list[Tensor]:
-        scores = [pruner.unit_scores(wrapper.weight(slot, stop_before=pruner)) for wrapper, slot, pruner in members]
-        units = keep_highest_of_each(scores, [sparsity for _, sparsity in looks])
-        new = [pruner.without_return(pruner.mask_of(unit)) for (_, _, pruner), unit in zip(members, units, strict=True)]
+        new = choice(members, [sparsity for _, sparsity in looks])
         return [tf.where(act, mask, old) for (act, _), mask, old in zip(looks, new, before, strict=True)]
 
     before = [value_of(pruner.mask) for _, _, pruner in members]
@@ -55,7 +70,9 @@ def masks_of(model: keras.Model, kind: type[Any], chosen_alike: Callable[[Any], 
     return {id(pruner): mask for (_, _, pruner), mask in zip(members, masks, strict=True)}
 
 
-def mask_together(pruner: Pruner, kind: type[Any], chosen_alike: Callable[[Any], bool]) -> Tensor | None:
+def mask_together(
+    pruner: Pruner, kind: type[Any], chosen_alike: Callable[[Any], bool], choice: Choice = highest
+) -> Tensor | None:
     """The pruner's mask of this step, made together with those of others; `None` where it has to make its own.
 
     So it is outside a model, and where its layer runs in a graph of its own, a loop for one.
@@ -64,7 +81,7 @@ def mask_together(pruner: Pruner, kind: type[Any], chosen_alike: Callable[[Any],
     if not isinstance(model, keras.Model):
         return None
     graph = _graph()
-    kept = kept_in_call(masks_of, lambda: (graph, masks_of(model, kind, chosen_alike)))
+    kept = kept_in_call((masks_of, kind), lambda: (graph, masks_of(model, kind, chosen_alike, choice)))
     return kept[1].get(id(pruner)) if kept is not None and kept[0] is graph else None
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import zlib
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops
 
 from keras_compress.core import kernels
+from keras_compress.core.context import counter
+from keras_compress.core.noise import Stream, check_seed
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
 from keras_compress.quantizers.signs import SignQuantizer, grid_with_slope
@@ -75,22 +75,19 @@ class BinaryConnect(SignQuantizer):
 
     def __init__(self, stochastic: bool = True, *, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
-            raise ValueError(f"Expected `seed` to be an integer from 0 to {2**31 - 1}. Received: seed={seed}")
         self.stochastic = bool(stochastic)
-        self.seed = seed
+        self.seed = check_seed(seed)
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
         return [{}, {"stochastic": False, "seed": 2**31 - 1}]
 
     def create_variables(self) -> None:
-        shared = {"dtype": "int64", "initializer": "zeros", "trainable": False, "aggregation": "only_first_replica"}
-        self.step = self.add_weight(name="step", shape=(), **shared)
-        self.stream = self.add_weight(name="stream", shape=(), **shared)
+        self.step = counter(self, "step")
+        self.stream = Stream(self, self.seed)
 
     def initialize(self, weight: Tensor) -> None:
-        self.stream.assign(zlib.crc32(ops.convert_to_numpy(weight).tobytes()))
+        self.stream.begin(weight)
 
     def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
         return [(self.step, value_of(self.step) + 1)]
@@ -104,9 +101,7 @@ class BinaryConnect(SignQuantizer):
 
     def key(self) -> Tensor:
         """What the draw of this step depends on."""
-        # One stream for each weight: 32 bits of it above the 31 of the seed.
-        stream = tf.bitwise.left_shift(value_of(self.stream), tf.constant(31, tf.int64))
-        return tf.stack([stream + self.seed, value_of(self.step)])
+        return self.stream.key(value_of(self.step))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stochastic": self.stochastic, "seed": self.seed}

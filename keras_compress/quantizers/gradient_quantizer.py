@@ -12,24 +12,11 @@ from keras import ops
 
 from keras_compress.core import affine
 from keras_compress.core.context import assign, counter, first_time_in_call
+from keras_compress.core.noise import uniform_noise
 from keras_compress.core.registry import register
 from keras_compress.core.ste import compiled, value_of
 
 Tensor = Any
-
-
-@compiled
-def uniform_noise(like: Tensor, seeds: Tensor) -> Tensor:
-    """Numbers from [-1/2, 1/2) in steps of 2^-16, in the shape of `like`.
-
-    They are made of integers: from those XLA and TensorFlow draw the same, from floats they do not. Each integer gives
-    two, and they are a program of their own: fused into another one, XLA draws them several times.
-    """
-    count = tf.size(like)
-    integers = tf.random.stateless_uniform([(count + 1) // 2], seeds, None, None, "uint32", alg="philox")
-    high, low = tf.bitwise.right_shift(integers, 16), tf.bitwise.bitwise_and(integers, 0xFFFF)
-    halves = tf.cast(tf.concat([high, low], 0)[:count], "float32")
-    return tf.reshape(halves * 2.0**-16 - 0.5, tf.shape(like))
 
 
 @functools.cache

@@ -310,7 +310,7 @@ def _end_of_schedule(transforms: Sequence[WeightTransform]) -> tuple[float | Non
     """Final sparsity and group of the pruner in a list of transforms."""
     for transform in transforms:
         schedule = getattr(transform, "schedule", None)
-        if schedule is not None:
+        if schedule is not None and getattr(transform, "has_target", True):
             # N:M pruners have their sparsity in the pattern; the schedule only says when.
             zeros, of = getattr(transform, "sparsity_m_by_n", (None, 1))
             return schedule.final_value() if zeros is None else zeros / of, getattr(transform, "group", None)

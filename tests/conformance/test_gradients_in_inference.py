@@ -111,6 +111,10 @@ def test_weight_has_the_gradients_of_training(transform, bench) -> None:
         return tape.gradient(loss, [v.value for v in variables])
 
     expected, eager, graph = found(True), found(False), tf.function(lambda: found(False))()
+    if transform.cls.draws:
+        # Training sees other weights than inference: that the gradient of the weight passes is what they share.
+        assert all(np.abs(each[0].numpy()).max() > 0 for each in (expected, eager, graph))
+        return
     assert not transform.cls.trains or max(np.abs(each.numpy()).max() for each in expected) > 0
     for wanted, here, traced in zip(expected, eager, graph, strict=True):
         if not transform.cls.trains:

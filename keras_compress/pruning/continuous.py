@@ -1,0 +1,137 @@
+"""Continuous sparsification: sigmoids of trained numbers that harden into a mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_compress.core.kernels import Bound, Kernel
+from keras_compress.core.registry import register
+from keras_compress.core.ste import value_of
+from keras_compress.pruning.trained import TrainedPruner, not_negative, whole_steps
+
+Tensor = Any
+
+
+def _soft(weight: Tensor, s: Tensor, beta: Tensor) -> Tensor:
+    return weight * tf.sigmoid(beta * s)
+
+
+def _soft_gradient(upstream: Tensor, weight: Tensor, s: Tensor, beta: Tensor) -> Tensor:
+    return upstream * tf.sigmoid(beta * s)
+
+
+def _s_gradient(upstream: Tensor, weight: Tensor, s: Tensor, beta: Tensor) -> tuple[Tensor, None]:
+    m = tf.sigmoid(beta * s)
+    return upstream * weight * beta * m * (1.0 - m), None
+
+
+def _hard(weight: Tensor, s: Tensor) -> Tensor:
+    return tf.where(s >= 0.0, weight, tf.zeros_like(weight))
+
+
+_TRAINING = Kernel(_soft, _soft_gradient, _s_gradient)
+_INFERENCE = Kernel(_hard, lambda upstream, weight, s: _hard(upstream, s), exact=True, any_shape=True)
+
+
+@register("weight_transform")
+class ContinuousSparsificationPruner(TrainedPruner):
+    """Multiplies each weight by the sigmoid of a trained number, whose steepness grows until it is a mask.
+
+    **Forward** In training `y = w sigmoid(beta s)`, `beta = final_temperature^(t / end_step)` at step t, at most
+    `final_temperature`. In inference `y = w` where `s >= 0`, else 0.
+    **Loss** `strength * sum sigmoid(beta s)`.
+    **Gradient** `dy/dw = m`, `dy/ds = w beta m (1 - m)`, `m = sigmoid(beta s)`.
+
+    How sparse it gets follows from `initial_s` (the lower, the sparser) and `strength`; there is no target.
+
+    Args:
+        end_step: Step at which `beta` has reached its last value, >= 1.
+        strength: Cost of a weight, lambda, >= 0.
+        initial_s: First `s`.
+        final_temperature: Last `beta`, >= 1.
+
+    Raises:
+        ValueError: For arguments out of range.
+
+    **Reference**: Savarese, Silva and Maire, "Winning the lottery with continuous sparsification" (2020), equations
+    5 to 7, algorithm 2.
+    **Deviations**: one round; the paper's search for tickets repeats it. `s = 0` counts as kept.
+    """
+
+    draws = True
+
+    def __init__(
+        self,
+        end_step: int,
+        *,
+        strength: float = 1e-8,
+        initial_s: float = 0.0,
+        final_temperature: float = 200.0,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(name=name, trainable=trainable)
+        self.end_step = whole_steps("end_step", end_step, 1)
+        self.strength = not_negative("strength", strength)
+        self.final_temperature = not_negative("final_temperature", final_temperature)
+        if self.final_temperature < 1.0:
+            raise ValueError(f"Expected `final_temperature` >= 1. Received: final_temperature={final_temperature}")
+        if isinstance(initial_s, bool) or not isinstance(initial_s, (int, float)):
+            raise ValueError(f"Expected `initial_s` as a number. Received: initial_s={initial_s!r}")
+        self.initial_s = float(initial_s)
+
+    @classmethod
+    def samples(cls) -> list[dict[str, Any]]:
+        return [{"end_step": 4, "strength": 1e-4}]
+
+    def create_variables(self) -> None:
+        super().create_variables()
+        self.s = self.add_weight(name="s", shape=self.weight_shape, initializer="zeros")
+
+    def initialize(self, weight: Tensor) -> None:
+        self.s.assign(tf.fill(self.weight_shape, self.initial_s))
+
+    def temperature(self, step: Tensor) -> Tensor:
+        """`beta` at a step, a float32 scalar."""
+        done = tf.minimum(tf.cast(step, tf.float32) / float(self.end_step), 1.0)
+        return tf.pow(self.final_temperature, done)
+
+    def _temperature_now(self) -> Tensor:
+        # The step has been counted already.
+        return self.temperature(tf.maximum(value_of(self.step) - 1, 0))
+
+    def kernel(self) -> Bound:
+        return _INFERENCE, (value_of(self.s),)
+
+    def training_kernel(self) -> Bound:
+        return _TRAINING, (value_of(self.s), self._temperature_now())
+
+    def penalty(self, weight: Tensor) -> Tensor:
+        """`strength * sum sigmoid(beta s)`."""
+        return self.strength * tf.reduce_sum(tf.sigmoid(self._temperature_now() * value_of(self.s)))
+
+    def pending(self) -> str | None:
+        step = int(value_of(self.step))
+        if 0 < step <= self.end_step:
+            return f"pruning stopped at step {step}, before its end_step {self.end_step}"
+        return super().pending()
+
+    def sparsity(self) -> float:
+        """Share of the weights that are zero in inference."""
+        return float(np.mean(ops.convert_to_numpy(value_of(self.s)) < 0.0))
+
+    def summary_values(self) -> dict[str, float]:
+        return {"sparsity": self.sparsity(), "temperature": float(self._temperature_now())}
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "end_step": self.end_step,
+            "strength": self.strength,
+            "initial_s": self.initial_s,
+            "final_temperature": self.final_temperature,
+        }
