@@ -41,7 +41,9 @@ class AsMatrix:
 
     def squares(self, values: Tensor) -> Array:
         """Sums of the squares of each input over all rows, `[groups, inputs]`, float64."""
-        return np.asarray(sum(tf.reduce_sum(tf.square(tf.cast(r, tf.float64)), 1).numpy() for r in self.in_parts(values)))
+        return np.asarray(
+            sum(tf.reduce_sum(tf.square(tf.cast(r, tf.float64)), 1).numpy() for r in self.in_parts(values))
+        )
 
 
 def as_matrix(layer: keras.layers.Layer) -> AsMatrix | None:

@@ -207,7 +207,7 @@ def _checked_sparsity(
         zeros, of = pattern.m_by_n
         if own or scope != "layer" or sparsity not in (None, zeros / of):
             raise ValueError(
-                f"Expected no sparsity but the {zeros / of:g} of {zeros} zeros in every {of} inputs, and scope='layer'. "
+                f"Expected no sparsity but the {zeros / of:g} of {zeros} zeros in every {of} inputs and scope='layer'. "
                 f"Received: sparsity={sparsity}, scope={scope!r}"
             )
         return zeros / of
@@ -272,9 +272,7 @@ def _wrapped(
     return pruned
 
 
-def _leave(
-    scored: ScoredModel, pattern: Pattern, wanted: Mapping[str, float], strict: bool
-) -> list[tuple[str, str]]:
+def _leave(scored: ScoredModel, pattern: Pattern, wanted: Mapping[str, float], strict: bool) -> list[tuple[str, str]]:
     """Leave weights alone that the pattern does not fit; says which."""
     reasons = [(each, pattern.reason_against(each)) for each in scored.weights]
     left = [(each.name, reason) for each, reason in reasons if reason is not None and wanted[each.path] > 0]

@@ -60,14 +60,15 @@ class Pattern:
         return full[: shape[0], : shape[1]]
 
     def m_of_n(self, matrix: Array) -> Mask:
-        """The mask of a matrix in which the m lowest of every n inputs are zero; a group cut off at the end is dense."""
+        """The mask of a matrix: the m lowest of every n inputs are zero; a group cut off at the end is dense."""
         if self.m_by_n is None:
             raise ValueError("Expected a pattern with `m_by_n`. Received: m_by_n=None")
         zeros, group = self.m_by_n
         whole = len(matrix) // group * group
         mask = np.ones(matrix.shape, bool)
-        order = np.argsort(-matrix[:whole].reshape(-1, group, matrix.shape[1]), axis=1, kind="stable")
-        mask[:whole] = (np.argsort(order, axis=1) < group - zeros).reshape(whole, -1)
+        grouped = matrix[:whole].reshape(whole // group, group, matrix.shape[1])
+        order = np.argsort(-grouped, axis=1, kind="stable")
+        mask[:whole] = (np.argsort(order, axis=1) < group - zeros).reshape(whole, matrix.shape[1])
         return mask
 
 

@@ -56,7 +56,8 @@ class ScoredWeight:
 
     def values(self) -> Array:
         """The weight now."""
-        return keras.ops.convert_to_numpy(self.variable)
+        values: Array = keras.ops.convert_to_numpy(self.variable)
+        return values
 
     def matrix_axes(self) -> tuple[list[int], int]:
         """The axes in the order inputs, outputs, and how many are outputs; as `Pruner.matrix_axes`."""
@@ -120,7 +121,7 @@ def scored_model(model: keras.Model, paths: Collection[str]) -> ScoredModel:
 
 
 def in_dtype(model: keras.Model, dtype: str) -> keras.Model:
-    """A copy of a model in another dtype, but for layers that cannot be made in it; the model itself, if it is in it."""
+    """A copy of a model in another dtype, but for layers that cannot be made in it; itself, if it is in it."""
     if all(layer.compute_dtype == dtype for _, layer in graph.walk(model)):
         return model
 

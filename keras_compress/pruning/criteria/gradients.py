@@ -87,8 +87,8 @@ def _dense(gradients: Sequence[Any]) -> list[Tensor]:
 
 
 def tensors(batch: Batch) -> tuple[Any, Any]:
-    """A batch as tensors."""
-    inputs, targets = keras.tree.map_structure(tf.convert_to_tensor, batch)
+    """A batch as tensors; targets may be `None`."""
+    inputs, targets = (None if each is None else keras.tree.map_structure(tf.convert_to_tensor, each) for each in batch)
     return inputs, targets
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from keras_compress.core.registry import register
 from keras_compress.data.examples import Examples
 from keras_compress.pruning.criteria.gradients import LossGradients
-from keras_compress.pruning.criteria.saliency import Saliency, Scores, check_count
-from keras_compress.pruning.scored import ScoredModel
+from keras_compress.pruning.criteria.saliency import Array, Saliency, Scores, check_count
+from keras_compress.pruning.scored import ScoredModel, ScoredWeight
 
 
 @register("weight_criterion")
@@ -35,19 +35,19 @@ class IntegratedGradients(Saliency):
 
     def shares(self, scored: ScoredModel, examples: Examples) -> Scores:
         """The signed shares of each weight."""
-        found = []
-        for each in scored.weights:
-            alone = ScoredModel(scored.model, ())
-            alone.weights = [each]
-            gradients = LossGradients(alone, examples.loss)
-            values, total = each.values(), np.zeros(each.shape)
-            try:
-                for step in range(self.steps):
-                    each.variable.assign(values * ((step + 0.5) / self.steps))
-                    total += np.asarray(gradients.mean(examples)[0], np.float64)
-            finally:
-                each.variable.assign(values)
-            found.append(values * total / self.steps)
+        # One function for all: to trace one for each weight takes longer than the gradients that are not needed.
+        gradients = LossGradients(scored, examples.loss)
+        return [self._share(gradients, number, each, examples) for number, each in enumerate(scored.weights)]
+
+    def _share(self, gradients: LossGradients, number: int, each: ScoredWeight, examples: Examples) -> Array:
+        values, total = each.values(), np.zeros(each.shape)
+        try:
+            for step in range(self.steps):
+                each.variable.assign(values * ((step + 0.5) / self.steps))
+                total += np.asarray(gradients.mean(examples)[number], np.float64)
+        finally:
+            each.variable.assign(values)
+        found: Array = values * total / self.steps
         return found
 
     def scores(self, scored: ScoredModel, examples: Examples) -> Scores:

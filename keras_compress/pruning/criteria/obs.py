@@ -1,4 +1,4 @@
-"""Optimal Brain Surgeon with the empirical Fisher matrix, as WoodFisher has it: weights that stay make up for others."""
+"""Optimal Brain Surgeon with the empirical Fisher matrix: weights that stay make up for those that go."""
 
 from __future__ import annotations
 

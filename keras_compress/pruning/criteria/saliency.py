@@ -19,8 +19,8 @@ Scores = list[Array]
 class Saliency:
     """Gives every weight of a model a score; the lowest are set to zero first.
 
-    A subclass implements `scores`. Its constructor takes the settings, which `get_config` gives back. BatchNormalization
-    and Dropout work as in inference.
+    A subclass implements `scores`. Its constructor takes the settings, which `get_config` gives back.
+    BatchNormalization and Dropout work as in inference.
 
     Class attributes:
         needs: What it needs beside the model: `"inputs"`, `"targets"`.

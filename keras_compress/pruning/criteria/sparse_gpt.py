@@ -17,6 +17,7 @@ from keras_compress.pruning.plan import Pattern, Plan
 from keras_compress.pruning.scored import Mask, ScoredModel
 
 Array = NDArray[Any]
+_SINGLE = Pattern()
 
 
 @register("weight_criterion")
@@ -50,7 +51,7 @@ class SparseGPT(Saliency):
     def prune(self, scored: ScoredModel, examples: Examples, plan: Plan) -> list[Mask]:
         if plan.together or plan.pattern.block_size != (1, 1):
             raise ValueError(
-                "Expected a sparsity for each layer and single weights or `sparsity_m_by_n`, as SparseGPT chooses masks "
+                "Expected a sparsity for each layer, and single weights or `sparsity_m_by_n`: SparseGPT chooses masks "
                 f"while it goes through a layer. Received: block_size={plan.pattern.block_size}, "
                 f"scope={'global' if plan.together else 'layer'!r}"
             )
@@ -72,7 +73,9 @@ class SparseGPT(Saliency):
         return plan.masks(scored.weights, magnitudes, scored.masks())
 
     def _layer(self, scored: ScoredModel, number: int, form: AsMatrix, examples: Examples, plan: Plan) -> Mask:
-        each, total, rows = scored.weights[number], 0.0, 0
+        each = scored.weights[number]
+        total: Any = 0.0
+        rows = 0
 
         def see(_: int, values: Any) -> None:
             nonlocal total, rows
@@ -101,7 +104,7 @@ def pruned_matrix(
     alive: Mask,
     second: Array,
     sparsity: float,
-    pattern: Pattern = Pattern(),
+    pattern: Pattern = _SINGLE,
     columns: int = 128,
     damping: float = 0.01,
 ) -> tuple[Array, Mask]:

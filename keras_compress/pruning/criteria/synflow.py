@@ -44,8 +44,8 @@ class SynFlow(Saliency):
         rounds: How many rounds, >= 1.
 
     **Reference**: Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow"
-    (2020), equation 2 and algorithm 1. **Deviations**: offsets and normalizations, see above, so that what flows through
-    a layer is conserved in trained networks too.
+    (2020), equation 2 and algorithm 1. **Deviations**: offsets and normalizations, see above, so that what flows
+    through a layer is conserved in trained networks too.
     """
 
     def __init__(self, rounds: int = 100) -> None:

@@ -19,11 +19,11 @@ class Wanda(Saliency):
     """`|w_ij| ||x_j||`, the length of input j over all examples; compared among the weights of one output i.
 
     Of a convolution the inputs are the places of its kernel in each channel, of a depthwise one those of each channel.
-    Layers that are no product of their inputs with one matrix (recurrent ones, embeddings) are taken by magnitude, which
-    is said. Needs no labels and no gradient: one pass over some hundred examples. Weights that stay are not changed.
+    Layers that are no product of their inputs with one matrix (recurrent ones, embeddings) are taken by magnitude,
+    which is said. Needs no labels and no gradient: one pass over some hundred examples.
 
-    **Reference**: Sun et al., "A simple and effective pruning approach for large language models" (2024), equation 1 and
-    section 3. **Deviations**: all layers in one pass of the dense model, where the paper prunes block by block.
+    **Reference**: Sun et al., "A simple and effective pruning approach for large language models" (2024), equation 1
+    and section 3. **Deviations**: all layers in one pass of the dense model, where the paper prunes block by block.
     """
 
     needs = frozenset({"inputs"})
