@@ -26,7 +26,7 @@ from ptq_peers import cpu_seconds
 
 import keras_compress as kc
 from keras_compress.core.signal_to_noise import sqnr_db
-from keras_compress.post_training.as_matrix import as_matrix, hessian
+from keras_compress.graph.as_matrix import as_matrix, hessian
 from keras_compress.post_training.gptq import rounded
 
 Array = NDArray[Any]

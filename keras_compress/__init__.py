@@ -60,7 +60,7 @@ for _kind, _modules in {
 _METHODS = ("pruning", "clustering", "quantizers", "distillation", "structured")
 _KINDS = (
     *("schedule", "weight_transform", "activation_quantizer", "gradient_quantizer", "constraint", "layer"),
-    *("channel_criterion", "cost", "distillation"),
+    *("channel_criterion", "cost", "distillation", "weight_criterion"),
 )
 # Old name -> where it is; old names work for one release.
 _MOVED = {"datasets": "demo.datasets", "models": "demo.models"}

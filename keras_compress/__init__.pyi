@@ -64,6 +64,18 @@ from keras_compress.pruning.ac_dc import AlternatingSparsity as AlternatingSpars
 from keras_compress.pruning.column_combining import ColumnCombining as ColumnCombining
 from keras_compress.pruning.column_combining import combine_columns as combine_columns
 from keras_compress.pruning.continuous import ContinuousSparsificationPruner as ContinuousSparsificationPruner
+from keras_compress.pruning.criteria.grasp import GraSP as GraSP
+from keras_compress.pruning.criteria.integrated_gradients import IntegratedGradients as IntegratedGradients
+from keras_compress.pruning.criteria.magnitude import MagnitudeSaliency as MagnitudeSaliency
+from keras_compress.pruning.criteria.obd import OBD as OBD
+from keras_compress.pruning.criteria.obs import OBS as OBS
+from keras_compress.pruning.criteria.random_scores import RandomSaliency as RandomSaliency
+from keras_compress.pruning.criteria.saliency import Saliency as Saliency
+from keras_compress.pruning.criteria.snip import SNIP as SNIP
+from keras_compress.pruning.criteria.sparse_gpt import SparseGPT as SparseGPT
+from keras_compress.pruning.criteria.synflow import SynFlow as SynFlow
+from keras_compress.pruning.criteria.taylor_scores import TaylorSaliency as TaylorSaliency
+from keras_compress.pruning.criteria.wanda import Wanda as Wanda
 from keras_compress.pruning.fixed_mask import FixedMaskPruner as FixedMaskPruner
 from keras_compress.pruning.kernel_pattern import KernelPatternPruner as KernelPatternPruner
 from keras_compress.pruning.l0 import L0Pruner as L0Pruner
@@ -71,6 +83,8 @@ from keras_compress.pruning.magnitude import MagnitudePruner as MagnitudePruner
 from keras_compress.pruning.magnitude import prune_low_magnitude as prune_low_magnitude
 from keras_compress.pruning.movement import MovementPruner as MovementPruner
 from keras_compress.pruning.n_m import NMPruner as NMPruner
+from keras_compress.pruning.one_shot import one_shot_of as one_shot_of
+from keras_compress.pruning.one_shot import prune_one_shot as prune_one_shot
 from keras_compress.pruning.pdp import PdpPruner as PdpPruner
 from keras_compress.pruning.prune import prune as prune
 from keras_compress.pruning.pruner import Pruner as Pruner

@@ -15,6 +15,8 @@ from keras_compress.core.suggest import did_you_mean
 PACKAGE = "keras_compress"
 _Registered = TypeVar("_Registered", bound=Callable[..., Any])
 _ENTRIES: dict[str, dict[str, Any]] = {}
+# How names of a kind may end, and users need not write it.
+_ENDINGS = {"activation_quantizer": "activation", "weight_criterion": "saliency"}
 
 
 def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Registered]:
@@ -25,9 +27,9 @@ def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Reg
 
     Args:
         kind: `"schedule"`, `"weight_transform"`, `"activation_quantizer"`, `"gradient_quantizer"`, `"constraint"`,
-            `"observer"`, `"layer"`, `"channel_rule"`, `"channel_criterion"`, `"distillation"`, `"cost"`, `"codec"`,
-            `"sensitivity"`, `"bit_choice"`, `"entry_point"`, or, of what runs and shows files, `"target"`,
-            `"estimator"`, `"probe"` or `"report"`.
+            `"observer"`, `"layer"`, `"channel_rule"`, `"channel_criterion"`, `"weight_criterion"`, `"distillation"`,
+            `"cost"`, `"codec"`, `"sensitivity"`, `"bit_choice"`, `"entry_point"`, or, of what runs and shows files,
+            `"target"`, `"estimator"`, `"probe"` or `"report"`.
         name: Name in recipes; the object's own name by default.
 
     Raises:
@@ -75,7 +77,7 @@ def lookup(kind: str, name: str) -> Any:
 def _alias(name: str, kind: str) -> str:
     """What names are compared by: `"ste_sign"` is `SteSign`, and among activation quantizers `SteSignActivation`."""
     plain = name.replace("_", "").lower()
-    return plain.removesuffix("activation") if kind == "activation_quantizer" else plain
+    return plain.removesuffix(_ENDINGS.get(kind, ""))
 
 
 def import_methods(package: str, path: Iterable[str]) -> None:

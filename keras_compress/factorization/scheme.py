@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.factorization.cells import cells_of, input_kernel
+from keras_compress.graph.as_matrix import as_matrix
 from keras_compress.graph.configuration import configuration
-from keras_compress.post_training.as_matrix import as_matrix
 
 Array = NDArray[Any]
 Rank = tuple[int, ...]

@@ -20,8 +20,8 @@ from keras_compress.factorization.scheme import (
     last_of,
 )
 from keras_compress.factorization.whitening import Truncated
+from keras_compress.graph.as_matrix import as_matrix
 from keras_compress.graph.split_convolution import POINTWISE
-from keras_compress.post_training.as_matrix import as_matrix
 
 
 @register("factorization", "svd")

@@ -22,8 +22,8 @@ from keras_compress.factorization.choice import Chosen
 from keras_compress.factorization.record import FactorizationRecord, FactorizedLayer
 from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, Scheme
 from keras_compress.graph import graph as keras_graph
+from keras_compress.graph.as_matrix import AsMatrix, as_matrix, hessian
 from keras_compress.graph.model import LayerCopies, copied
-from keras_compress.post_training.as_matrix import AsMatrix, as_matrix, hessian
 from keras_compress.structured.unit_places import all_nodes
 
 # Samples that tell what layers read.

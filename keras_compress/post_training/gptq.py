@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from keras_compress.core import progress
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.signal_to_noise import sqnr_db
-from keras_compress.post_training.as_matrix import AsMatrix, as_matrix, hessian
+from keras_compress.graph.as_matrix import AsMatrix, as_matrix, hessian, inverse_factor
 from keras_compress.post_training.effect import LayerEffect
 from keras_compress.post_training.lockstep import Lockstep
 from keras_compress.post_training.record import carry, record_of
@@ -56,7 +56,7 @@ def rounded(
         order = np.broadcast_to(np.arange(weight.shape[1]), weight.shape[:2])
     groups = np.arange(len(weight))[:, np.newaxis]
     weight, step = weight[groups, order], step[groups, order]
-    factor = _factor(second[groups[..., np.newaxis], order[:, :, np.newaxis], order[:, np.newaxis]], damping)
+    factor = inverse_factor(second[groups[..., np.newaxis], order[:, :, np.newaxis], order[:, np.newaxis]], damping)
     integers = np.zeros_like(weight)
     for start in range(0, weight.shape[1], _BLOCK):
         end = min(start + _BLOCK, weight.shape[1])
@@ -70,18 +70,6 @@ def rounded(
     found = np.zeros_like(integers)
     found[groups, order] = integers
     return found
-
-
-def _factor(second: Array, damping: float) -> Array:
-    """Upper Cholesky factor of the inverse of H, damped; inputs that are always 0 stand for themselves."""
-    second = second.astype(np.float64).copy()
-    diagonal = np.einsum("gii->gi", second)
-    mean = diagonal.mean(axis=1, keepdims=True)
-    diagonal += np.where(mean > 0, damping * mean, 0.0)
-    diagonal[diagonal <= 0] = 1.0
-    inverse = np.linalg.inv(second)
-    # Symmetric to the last bit, as the factorization takes it for.
-    return np.swapaxes(np.linalg.cholesky((inverse + np.swapaxes(inverse, 1, 2)) / 2), 1, 2)
 
 
 @global_state_kept()

@@ -14,7 +14,7 @@ from keras_compress.core.schedule import Schedule, check_sparsity, resolve_step
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import LATENT
 from keras_compress.pruning.pruner import MASK
-from keras_compress.pruning.scored import RankedPruner
+from keras_compress.pruning.ranked import RankedPruner
 
 Tensor = Any
 

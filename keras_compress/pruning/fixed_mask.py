@@ -7,7 +7,6 @@ from typing import Any
 from keras import ops
 
 from keras_compress.core.registry import register
-from keras_compress.core.schedule import ConstantSparsity
 from keras_compress.core.transform import WeightTransform
 from keras_compress.pruning.pruner import Pruner
 
@@ -31,7 +30,10 @@ class FixedMaskPruner(Pruner):
     update = WeightTransform.update
 
     def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:
-        super().__init__(ConstantSparsity(0.0, begin_step=0), name=name, trainable=trainable)
+        # There is no schedule, and nothing that one would say.
+        WeightTransform.__init__(self, name=name, trainable=trainable)
+        self.schedule = None  # type: ignore[assignment]
+        self.regrow = False
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay
 from keras_compress.core.ste import value_of
-from keras_compress.pruning.scored import ScoredPruner
+from keras_compress.pruning.ranked import ScoredPruner
 
 Tensor = Any
 

@@ -14,7 +14,7 @@ from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay, Schedule
 from keras_compress.core.ste import value_of
 from keras_compress.pruning.pruner import MASK
-from keras_compress.pruning.scored import RankedPruner
+from keras_compress.pruning.ranked import RankedPruner
 from keras_compress.pruning.trained import positive
 
 Tensor = Any

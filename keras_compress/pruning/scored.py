@@ -1,74 +1,137 @@
-"""What pruners share that keep the highest of scores which are trained, as many as a schedule says."""
+"""The weights of a model that are given scores, and the model to find them with: a copy that is nobody else's."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
-import tensorflow as tf
-from keras import ops
+import numpy as np
+from numpy.typing import NDArray
 
-from keras_compress.core.schedule import Schedule
-from keras_compress.core.ste import value_of
-from keras_compress.pruning.pruner import Pruner
-from keras_compress.pruning.search import keep_highest
-from keras_compress.pruning.together import mask_together
+from keras_compress.core.slots import Slot
+from keras_compress.graph import graph
+from keras_compress.graph.model import copy_layer, made_like, rebuild, slots_in, strip_layer
 
-Tensor = Any
-# So much of the order of scores that are equal, as they are at first, is that of magnitudes.
-_TIE = 1e-6
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
 
 
-class RankedPruner(Pruner):
-    """Keeps the highest of scores of its own; what is out may come back until the schedule ends.
+@dataclass(frozen=True)
+class ScoredWeight:
+    """One weight.
 
-    Subclasses implement `unit_scores(weight)`.
+    Attributes:
+        path: Path of its layer.
+        layer: The layer, in the model that scores are found with.
+        slot: Which variable of it.
     """
 
-    def __init__(self, schedule: Schedule, *, name: str | None = None, trainable: bool = True) -> None:
-        super().__init__(schedule, regrow=True, name=name, trainable=trainable)
+    path: str
+    layer: keras.layers.Layer
+    slot: Slot
 
-    def initialize(self, weight: Tensor) -> None:
-        """A mask of ones: scores decide, on a weight that is sparse already too."""
+    @property
+    def name(self) -> str:
+        """For messages: the layer's path, and the variable of a layer that has several."""
+        return self.path if len(slots_in(self.layer)) == 1 else f"{self.path}.{self.slot.name}"
 
-    def unit_scores(self, weight: Tensor) -> Tensor:
-        """Flat scores, float32."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `unit_scores(weight)`.")
+    @property
+    def variable(self) -> keras.Variable:
+        """The variable."""
+        return self.slot.variable(self.layer)
 
-    def mask_of(self, units: Tensor) -> Tensor:
-        """The mask of the weight from the flat mask of its scores."""
-        return ops.reshape(units, self.weight_shape)
+    @property
+    def owner(self) -> keras.layers.Layer:
+        """The layer that computes with the variable: a layer itself, or one that it is made of."""
+        path = self.slot.name.rpartition(".")[0]
+        return Slot(path).variable(self.layer) if path else self.layer
 
-    def scores(self, weight: Tensor) -> Tensor:
-        return self.unit_scores(weight)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return tuple(int(n) for n in self.variable.shape)
 
-    def choose(self, scores: Tensor, sparsity: Tensor) -> Tensor:
-        return self.mask_of(keep_highest(scores, sparsity))
+    def values(self) -> Array:
+        """The weight now."""
+        values: Array = keras.ops.convert_to_numpy(self.variable)
+        return values
 
-    def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
-        mask = mask_together(self, RankedPruner, lambda pruner: True)
-        return super().update(weight) if mask is None else [(self.mask, mask), (self.step, value_of(self.step) + 1)]
+    def matrix_axes(self) -> tuple[list[int], int]:
+        """The axes in the order inputs, outputs, and how many are outputs; as `Pruner.matrix_axes`."""
+        axes = range(len(self.shape))
+        outputs = tuple(a % len(self.shape) for a in self.slot.channel_axes) or tuple(axes)[:-1]
+        return [*(axis for axis in axes if axis not in outputs), *outputs], len(outputs)
 
-    def still_choosing(self) -> Tensor:
-        """Whether the step that was counted last is before the schedule's end; a bool scalar."""
-        if self.schedule.end_step == -1:
-            return tf.constant(True)
-        return value_of(self.step) <= self.schedule.end_step
+    def to_matrix(self, weight: Array) -> Array:
+        """A weight, or scores of one, as `(inputs, outputs)`."""
+        order, count = self.matrix_axes()
+        outputs = math.prod(self.shape[axis] for axis in order[len(order) - count :])
+        matrix: Array = weight.transpose(order).reshape(-1, outputs)
+        return matrix
 
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config.pop("regrow")
-        return config
+    def from_matrix(self, matrix: Array) -> Array:
+        """The weight in its own shape again."""
+        order, _ = self.matrix_axes()
+        weight: Array = matrix.reshape([self.shape[axis] for axis in order]).transpose(np.argsort(order))
+        return weight
 
 
-class ScoredPruner(RankedPruner):
-    """Keeps the highest of scores that are trained beside the weights: `trained_scores`, in the shape of the weight."""
+class ScoredModel:
+    """A model and those of its weights that are given scores.
 
-    def create_variables(self) -> None:
-        super().create_variables()
-        self.trained_scores = self.add_weight(name="scores", shape=self.weight_shape, initializer="zeros")
+    Args:
+        model: A plain model, which is changed while scores are found: masked weights are zero.
+        paths: Layers whose weights are scored.
+    """
 
-    def unit_scores(self, weight: Tensor) -> Tensor:
-        magnitude = tf.abs(weight)
-        largest = tf.maximum(tf.reduce_max(magnitude), 1e-30)
-        return tf.reshape(value_of(self.trained_scores) + _TIE * magnitude / largest, [-1])
+    def __init__(self, model: keras.Model, paths: Collection[str]) -> None:
+        self.model, self.paths = model, tuple(paths)
+        self.weights: list[ScoredWeight] = []
+        seen: set[int] = set()
+        for path, layer in graph.walk(model):
+            for slot in slots_in(layer) if path in paths else ():
+                # Tied layers have one variable.
+                if id(slot.variable(layer)) not in seen:
+                    seen.add(id(slot.variable(layer)))
+                    self.weights.append(ScoredWeight(path, layer, slot))
+
+    def masks(self) -> list[Mask]:
+        """Where weights are not zero now."""
+        return [each.values() != 0 for each in self.weights]
+
+    def put(self, masks: Sequence[Mask]) -> None:
+        """Set weights to zero where masks are."""
+        for each, mask in zip(self.weights, masks, strict=True):
+            each.variable.assign(each.values() * mask)
+
+    def like(self, model: keras.Model) -> ScoredModel:
+        """The same weights of a copy of the model."""
+        return ScoredModel(model, self.paths)
+
+
+def scored_model(model: keras.Model, paths: Collection[str]) -> ScoredModel:
+    """A copy of a model that computes in float32, without wrappers: its weights are those that layers see.
+
+    Gradients of float16 would be lost where they are small.
+    """
+    return ScoredModel(in_dtype(rebuild(model, lambda _, layer: strip_layer(layer)), "float32"), paths)
+
+
+def in_dtype(model: keras.Model, dtype: str) -> keras.Model:
+    """A copy of a model in another dtype, but for layers that cannot be made in it; itself, if it is in it."""
+    if all(layer.compute_dtype == dtype for _, layer in graph.walk(model)):
+        return model
+
+    def make(_: str, layer: keras.layers.Layer) -> keras.layers.Layer:
+        if layer.compute_dtype == dtype:
+            return copy_layer(layer)
+        try:
+            made_like(layer, {"dtype": dtype})
+        except ValueError:
+            return copy_layer(layer)
+        return copy_layer(layer, dtype=dtype)
+
+    return rebuild(model, make)

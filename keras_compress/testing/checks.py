@@ -13,10 +13,18 @@ from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.schedule import Schedule
 from keras_compress.core.transform import WeightTransform
 from keras_compress.distillation.loss import DistillationLoss
+from keras_compress.pruning.criteria.saliency import Saliency
 from keras_compress.quantizers.activation import ActivationQuantizer
 from keras_compress.structured.criteria.criterion import Criterion
 from keras_compress.structured.prune import prune_channels
-from keras_compress.testing import activation_quantizers, criteria, distillation, schedules, weight_transforms
+from keras_compress.testing import (
+    activation_quantizers,
+    criteria,
+    distillation,
+    saliencies,
+    schedules,
+    weight_transforms,
+)
 from keras_compress.testing.sample import Sample, samples_of
 
 # NumPy 2 says it of each array that is made from a Keras variable: Keras's own `__array__` takes no `copy`.
@@ -27,6 +35,7 @@ CHECKS: dict[type, tuple[Callable[[Sample], None], ...]] = {
     ActivationQuantizer: activation_quantizers.CHECKS,
     Schedule: schedules.CHECKS,
     Criterion: criteria.CHECKS,
+    Saliency: saliencies.CHECKS,
     DistillationLoss: distillation.CHECKS,
 }
 
@@ -50,7 +59,7 @@ def check(cls: type, **arguments: Any) -> None:
 
     Args:
         cls: A weight transform (pruner, clusterer, weight quantizer), activation quantizer, schedule,
-            criterion or distillation loss.
+            criterion of channels or of weights, or distillation loss.
         **arguments: Arguments of the constructor; by default those of its classmethod `samples()`, one after the other.
 
     Raises:

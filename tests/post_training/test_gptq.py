@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import keras_compress as kc
+from keras_compress.graph.as_matrix import as_matrix, hessian
 from keras_compress.post_training import gptq as gptq_module
-from keras_compress.post_training.as_matrix import as_matrix, hessian
 from keras_compress.post_training.gptq import gptq, rounded
 from keras_compress.post_training.record import record_of
 from keras_compress.post_training.steps import stepped_weights

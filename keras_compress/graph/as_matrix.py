@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,19 @@ class AsMatrix:
     to_matrix: Callable[[Array], Array]
     from_matrix: Callable[[Array], Array]
 
+    def in_parts(self, values: Tensor) -> Iterator[Tensor]:
+        """`rows` of some samples after the other: patches of a convolution take many times the bytes of its input."""
+        values = tf.cast(values, tf.float32)
+        one = self.rows(values[:1])
+        size = max(1, _ROWS_BYTES // (4 * max(1, math.prod(one.shape))))
+        return (self.rows(values[start : start + size]) for start in range(0, len(values), size))
+
+    def squares(self, values: Tensor) -> Array:
+        """Sums of the squares of each input over all rows, `[groups, inputs]`, float64."""
+        return np.asarray(
+            sum(tf.reduce_sum(tf.square(tf.cast(r, tf.float64)), 1).numpy() for r in self.in_parts(values))
+        )
+
 
 def as_matrix(layer: keras.layers.Layer) -> AsMatrix | None:
     """The form of a layer, `None` where it has none here."""
@@ -43,15 +56,34 @@ def as_matrix(layer: keras.layers.Layer) -> AsMatrix | None:
 
 def hessian(form: AsMatrix, values: Tensor) -> Array:
     """`2 X^T X` over all rows, `[groups, inputs, inputs]`, float64, divided by the number of rows."""
+    total, count = products(form, values)
+    return 2.0 * total / max(count, 1)
+
+
+def products(form: AsMatrix, values: Tensor) -> tuple[Array, int]:
+    """`X^T X` over all rows, `[groups, inputs, inputs]`, float64, and the number of rows."""
     total, count = 0.0, 0
-    values = tf.cast(values, tf.float32)
-    one = form.rows(values[:1])
-    size = max(1, _ROWS_BYTES // (4 * max(1, math.prod(one.shape))))
-    for start in range(0, len(values), size):
-        rows = form.rows(values[start : start + size])
+    for rows in form.in_parts(values):
         total = total + tf.cast(tf.matmul(rows, rows, transpose_a=True), tf.float64).numpy()
         count += int(rows.shape[1])
-    return 2.0 * np.asarray(total) / max(count, 1)
+    return np.asarray(total), count
+
+
+def inverse_factor(second: Array, damping: float) -> Array:
+    """Upper Cholesky factor of the inverse of H, damped; inputs that are always 0 stand for themselves.
+
+    Args:
+        second: H, `[groups, inputs, inputs]`.
+        damping: Share of the mean of H's diagonal that is added to it.
+    """
+    second = second.astype(np.float64).copy()
+    diagonal = np.einsum("gii->gi", second)
+    mean = diagonal.mean(axis=1, keepdims=True)
+    diagonal += np.where(mean > 0, damping * mean, 0.0)
+    diagonal[diagonal <= 0] = 1.0
+    inverse = np.linalg.inv(second)
+    # Symmetric to the last bit, as the factorization takes it for.
+    return np.swapaxes(np.linalg.cholesky((inverse + np.swapaxes(inverse, 1, 2)) / 2), 1, 2)
 
 
 def _dense(layer: keras.layers.Dense) -> AsMatrix:

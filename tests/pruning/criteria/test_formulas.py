@@ -1,0 +1,257 @@
+"""Each criterion against its paper's formula, worked out by hand or by another way in NumPy."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_compress as kc
+from keras_compress.data.examples import Examples
+from keras_compress.pruning.criteria.gradients import LossGradients
+from keras_compress.pruning.criteria.obd import hessian_diagonal
+from keras_compress.pruning.criteria.sparse_gpt import pruned_matrix
+from keras_compress.pruning.plan import Pattern, Plan
+from keras_compress.pruning.scored import ScoredModel, scored_model
+
+# y = x w, w = (1, -0.5), and the mean square error. By hand: residuals -1 and 0.5, loss 0.625, gradient (0.5, -1.5),
+# of the first example (-2, -4), of the second (3, 1), Hessian ((10, 5), (5, 5)).
+X = np.array([[1.0, 2.0], [3.0, 1.0]], np.float32)
+Y = np.array([[1.0], [2.0]], np.float32)
+EXAMPLES = Examples((X, Y), keras.losses.MeanSquaredError())
+
+
+@pytest.fixture
+def scored() -> ScoredModel:
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1, use_bias=False, name="d")])
+    model.layers[0].kernel.assign([[1.0], [-0.5]])
+    return scored_model(model, ["d"])
+
+
+@pytest.mark.parametrize(
+    ("criterion", "expected"),
+    [
+        (kc.MagnitudeSaliency(), [1.0, 0.5]),
+        (kc.SNIP(), [0.5, 0.75]),
+        (kc.TaylorSaliency(batch_size=1), [(4 + 9) / 2, (4 + 0.25) / 2]),
+        (kc.TaylorSaliency(batch_size=2), [0.25, 0.5625]),
+        (kc.GraSP(), [-2.5, 2.5]),  # H g = (-2.5, -5)
+        (kc.OBD(samples=2), [5.0, 0.625]),
+        # Without the first weight the loss is (2^2 + 2.5^2) / 2 = 5.125, 4.5 more; without the second 0.5.
+        (kc.OBD(samples=2, gradient=True), [4.5, -0.125]),
+        # F = ((7, 5.5), (5.5, 9)), of determinant 32.75.
+        (kc.OBS(damping=0.5), [32.75 / 18, 0.25 * 32.75 / 14]),
+        (kc.Wanda(), [10**0.5, 0.5 * 5**0.5]),
+        (kc.IntegratedGradients(steps=1), [3.25, 1.375]),  # g(w / 2) = (-3.25, -2.75)
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_by_hand(scored, criterion, expected) -> None:
+    (found,) = criterion.scores(scored, EXAMPLES)
+    np.testing.assert_allclose(found.ravel(), expected, rtol=2e-6)
+
+
+def test_random_scores_are_of_the_seed(scored) -> None:
+    (first,), (again,) = (kc.RandomSaliency(seed=3).scores(scored, EXAMPLES) for _ in range(2))
+    assert (first == again).all()
+    assert (first != kc.RandomSaliency(seed=4).scores(scored, EXAMPLES)[0]).all()
+
+
+def test_integrated_gradients_sum_to_the_change_of_the_loss(scored) -> None:
+    (shares,) = kc.IntegratedGradients(steps=3).shares(scored, EXAMPLES)
+    assert shares.sum() == pytest.approx(0.625 - 2.5, abs=1e-6)  # the loss of w = 0 is (1 + 4) / 2
+
+
+def test_obs_moves_what_stays(scored) -> None:
+    """Optimal Brain Surgeon, equation 5: w_1 += 0.5 / [F^-1]_22 [F^-1]_12 = 1 - 0.5 * 5.5 / 7."""
+    masks = kc.OBS(damping=0.5).prune(scored, EXAMPLES, Plan((0.5,)))
+    assert masks[0].ravel().tolist() == [True, False]
+    np.testing.assert_allclose(scored.weights[0].values().ravel(), [1 - 0.5 * 5.5 / 7, 0.0], rtol=1e-6)
+
+
+def test_the_fisher_matrix_is_what_sherman_morrison_inverts() -> None:
+    """Over blocks that do not divide the weight; the last one is filled up with an identity."""
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh", name="a"), layers.Dense(2, name="b")])
+    scored = scored_model(model, ["a"])
+    x, y = (np.random.default_rng(n).normal(size=(6, 3 - n)).astype(np.float32) for n in (0, 1))
+    examples = Examples((x, y), keras.losses.MeanSquaredError())
+    (fisher,) = kc.OBS(fisher_block=5, damping=0.1).fisher(scored, examples)
+    gradients = LossGradients(scored, examples.loss)
+    for block, part in enumerate((slice(0, 5), slice(5, 10), slice(10, 12))):
+        size = part.stop - part.start
+        inverse = np.eye(size) / 0.1
+        for batch in examples.batches_of(1):
+            g = np.asarray(gradients.of(batch)[0], np.float64).ravel()[part]
+            inverse -= np.outer(inverse @ g, g @ inverse) / (6 + g @ inverse @ g)
+        np.testing.assert_allclose(np.linalg.inv(fisher[block])[:size, :size], inverse, rtol=1e-3, atol=1e-4)
+    assert fisher[2][2:, 2:].tolist() == np.eye(3).tolist()
+
+
+def test_the_hessian_s_diagonal_and_the_expansion_against_differences() -> None:
+    """15 weights, 16 vectors: exact. `dE = sum g dw + 1/2 sum h dw^2 + ...` for one weight at a time."""
+    keras.utils.set_random_seed(0)
+    net = [keras.Input((3,)), layers.Dense(3, "tanh", use_bias=False, name="a")]
+    model = keras.Sequential([*net, layers.Dense(2, "softmax", use_bias=False, name="b")])
+    scored = scored_model(model, ["a", "b"])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 3)).astype(np.float32), rng.integers(0, 2, 8)
+    examples = Examples((x, y), keras.losses.SparseCategoricalCrossentropy())
+    gradients = LossGradients(scored, examples.loss)
+    diagonal = hessian_diagonal(gradients, scored, examples, 15)
+    first = gradients.mean(examples)
+    weights = [each.values().astype(np.float64) for each in scored.weights]
+
+    def loss(a: np.ndarray, b: np.ndarray) -> float:
+        logits = np.tanh(x @ a) @ b
+        return float(np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(8), y]))
+
+    start = loss(*weights)
+    assert gradients.loss((x, y)) == pytest.approx(start, rel=1e-6)
+    for weight, h, g in zip(weights, diagonal, first, strict=True):
+        for place in np.ndindex(weight.shape):
+            changes = []
+            for step in (-1e-4, 1e-4, 0.05):
+                weight[place] += step
+                changes.append(loss(*weights) - start)
+                weight[place] -= step
+            assert h[place] == pytest.approx((changes[0] + changes[1]) / 1e-8, abs=1e-5)
+            expanded = float(g.numpy()[place]) * 0.05 + h[place] * 0.05**2 / 2
+            assert changes[2] == pytest.approx(expanded, abs=3e-5)  # 0.05^3 / 6 of the third derivative
+
+
+def test_few_vectors_estimate_the_diagonal() -> None:
+    """They are rows of a Hadamard matrix: what weights 0 and 2 share is not cancelled by two of them, 0 and 1 is."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1, use_bias=False, name="d")])
+    scored = scored_model(model, ["d"])
+    x = np.array([[1, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 3]], np.float32)
+    examples = Examples((x, np.zeros((3, 1), np.float32)), keras.losses.MeanSquaredError())
+    (found,) = hessian_diagonal(LossGradients(scored, examples.loss), scored, examples, 2)
+    np.testing.assert_allclose(found.ravel() * 3, [2, 2, 8, 18], rtol=1e-6)
+
+
+def test_synflow_by_hand_with_offsets_and_normalization() -> None:
+    """R = (1.5, 5) . (2, 1) = 8. Biases, means, signs and a sigmoid change nothing; sqrt(3 + 1) halves a gamma."""
+    net = [keras.Input((2,)), layers.Dense(2, "relu", name="a"), layers.BatchNormalization(epsilon=1.0, name="n")]
+    model = keras.Sequential([*net, layers.Activation("sigmoid"), layers.Dense(1, "tanh", name="b")])
+    model.get_layer("a").set_weights([np.array([[1.0, -2.0], [0.5, 3.0]]), np.array([5.0, -5.0])])
+    model.get_layer("n").set_weights([np.full(2, -2.0), np.full(2, 7.0), np.full(2, 9.0), np.full(2, 3.0)])
+    model.get_layer("b").set_weights([np.array([[2.0], [-1.0]]), np.array([3.0])])
+    first, second = kc.SynFlow().scores(scored_model(model, ["a", "b"]), Examples())
+    np.testing.assert_allclose(first, [[2, 2], [1, 3]], rtol=1e-12)
+    np.testing.assert_allclose(second, [[3], [5]], rtol=1e-12)
+    # What flows through each layer is R: the paper's conservation law.
+    assert first.sum() == pytest.approx(second.sum()) == pytest.approx(8.0)
+
+
+def test_synflow_s_rounds_against_numpy() -> None:
+    """Algorithm 1, in NumPy: three rounds of one ranking, 80 % gone in the end; R is a product of three matrices."""
+    rng = np.random.default_rng(3)
+    sizes = (4, 6, 5, 2)
+    model = keras.Sequential([keras.Input((4,)), *(layers.Dense(n, name=f"d{n}") for n in sizes[1:])])
+    weights = [rng.normal(size=shape).astype(np.float32) for shape in zip(sizes[:-1], sizes[1:])]
+    for layer, weight in zip(model.layers, weights):
+        layer.kernel.assign(weight)
+    masks = [np.ones(w.shape, bool) for w in weights]
+    for number in (1, 2, 3):
+        a, b, c = (np.abs(w.astype(np.float64)) * m for w, m in zip(weights, masks))
+        after = [b @ c @ np.ones(2), c @ np.ones(2), np.ones(2)]
+        before = [np.ones(4), np.ones(4) @ a, np.ones(4) @ a @ b]
+        scores = [np.outer(p, q) * w for p, q, w in zip(before, after, (a, b, c))]
+        flat = np.concatenate([s.ravel() for s in scores])
+        threshold = np.sort(flat)[::-1][round(len(flat) * 0.2 ** (number / 3)) - 1]
+        masks = [s >= threshold for s in scores]
+    pruned = kc.prune_one_shot(model, 0.8, kc.SynFlow(rounds=3), scope="global")
+    for layer, mask in zip(pruned.layers, masks):
+        np.testing.assert_array_equal(np.array(layer.weight("kernel")) != 0, mask)
+
+
+def test_grasp_divides_logits_by_its_temperature() -> None:
+    """Scores of a softmax's crossentropy at T are those of logits / T: probabilities are taken back to logits."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 3)).astype(np.float32), rng.integers(0, 4, 6)
+    kernel = rng.normal(size=(3, 4)).astype(np.float32)
+    found = []
+    for activation, loss in [
+        (None, keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+        ("softmax", keras.losses.get("sparse_categorical_crossentropy")),
+    ]:
+        model = keras.Sequential([keras.Input((3,)), layers.Dense(4, activation, use_bias=False, name="d")])
+        model.layers[0].kernel.assign(kernel)
+        found.append(kc.GraSP(temperature=20.0).scores(scored_model(model, ["d"]), Examples((x, y), loss))[0])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-9)
+    # By differences of |gradient|^2 / 2, whose derivative is H g.
+    targets = np.eye(4)[y]
+
+    def gradient(weight: np.ndarray) -> np.ndarray:
+        logits = x @ weight / 20.0
+        shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        return x.T @ (shares - targets) / 20.0 / len(x)
+
+    place = (1, 2)
+    step = np.zeros((3, 4))
+    step[place] = 1e-3
+    kernel = kernel.astype(np.float64)
+    half = [(gradient(kernel + sign * step) ** 2).sum() / 2 for sign in (1, -1)]
+    assert found[0][place] == pytest.approx(kernel[place] * (half[0] - half[1]) / 2e-3, rel=1e-3)
+
+
+def sparse_gpt_by_elimination(weight: np.ndarray, second: np.ndarray, zeros: list[int]) -> np.ndarray:
+    """One output; inputs in order, by the inverse of what is left of H: Optimal Brain Surgeon one by one."""
+    weight = weight.copy()
+    for j in range(len(weight)):
+        inverse = np.linalg.inv(second[j:, j:])
+        if j in zeros:
+            weight[j:] -= weight[j] / inverse[0, 0] * inverse[0]
+            weight[j] = 0.0
+    return weight
+
+
+def test_sparse_gpt_against_elimination() -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(30, 6)), rng.normal(size=(6, 2))
+    second = 2 * x.T @ x / 30
+    found, mask = pruned_matrix(weight[None], np.ones((1, 6, 2), bool), second[None], 0.5, columns=8, damping=0.0)
+    diagonal = [np.linalg.inv(second[j:, j:])[0, 0] for j in range(6)]
+    scores = weight**2 / np.array(diagonal)[:, None]
+    np.testing.assert_array_equal(mask[0], scores >= np.sort(scores.ravel())[6])
+    for output in range(2):
+        zeros = np.flatnonzero(~mask[0, :, output]).tolist()
+        expected = sparse_gpt_by_elimination(weight[:, output], second, zeros)
+        np.testing.assert_allclose(found[0, :, output], expected, atol=1e-12)
+    # In stretches of 2 columns each has its own half; errors go on across them.
+    found, mask = pruned_matrix(weight[None], np.ones((1, 6, 2), bool), second[None], 0.5, columns=2, damping=0.0)
+    assert mask[0].reshape(3, 4).sum(1).tolist() == [2, 2, 2]
+    for output in range(2):
+        zeros = np.flatnonzero(~mask[0, :, output]).tolist()
+        expected = sparse_gpt_by_elimination(weight[:, output], second, zeros)
+        np.testing.assert_allclose(found[0, :, output], expected, atol=1e-12)
+
+
+def test_sparse_gpt_of_two_in_four() -> None:
+    rng = np.random.default_rng(1)
+    x, weight = rng.normal(size=(40, 10)), rng.normal(size=(10, 3))
+    second = (2 * x.T @ x / 40)[None]
+    pattern = Pattern(m_by_n=(2, 4))
+    found, mask = pruned_matrix(weight[None], np.ones((1, 10, 3), bool), second, 0.5, pattern, damping=0.0)
+    assert (mask[0, :8].reshape(2, 4, 3).sum(1) == 2).all()
+    assert mask[0, 8:].all()  # a group that is cut off stays dense
+    magnitude = np.zeros((10, 3), bool)
+    magnitude[:8] = pattern.m_of_n(np.abs(weight[:8]))
+    magnitude[8:] = True
+    errors = [((x @ (weight - each)) ** 2).sum() for each in (found[0], weight * magnitude)]
+    assert errors[0] < 0.7 * errors[1]
+
+
+def test_wanda_and_sparse_gpt_see_a_convolution_s_patches() -> None:
+    """A 2x2 convolution: the places of the kernel in each channel are inputs, `same` padding adds zeros."""
+    model = keras.Sequential([keras.Input((3, 3, 2)), layers.Conv2D(4, 2, padding="valid", name="c")])
+    x = np.random.default_rng(0).normal(size=(5, 3, 3, 2)).astype(np.float32)
+    scored = scored_model(model, ["c"])
+    (found,) = kc.Wanda().scores(scored, Examples(x))
+    kernel = scored.weights[0].values()
+    for row, column, channel in np.ndindex(2, 2, 2):
+        length = np.sqrt((x[:, row : row + 2, column : column + 2, channel].astype(np.float64) ** 2).sum())
+        np.testing.assert_allclose(
+            found[row, column, channel], np.abs(kernel[row, column, channel]) * length, rtol=1e-6
+        )
