@@ -160,6 +160,8 @@ from keras_compress.runtime.measure import Measurement as Measurement
 from keras_compress.runtime.measure import measure as measure
 from keras_compress.runtime.measure import measure_all as measure_all
 from keras_compress.runtime.operators import VerificationError as VerificationError
+from keras_compress.runtime.sparse_ready import SparseReady as SparseReady
+from keras_compress.runtime.sparse_ready import sparse_ready as sparse_ready
 from keras_compress.runtime.verification import Verification as Verification
 from keras_compress.runtime.verify import verify as verify
 from keras_compress.structured.channel_mask import ChannelMask as ChannelMask

@@ -243,6 +243,7 @@ def convert(values: flags.FlagValues) -> None:
             max_arena_bytes=values.max_arena_bytes,
             recurrent=values.recurrent,
             batch_size=batch_size,
+            sparsity=values.sparsity,
             metadata=metadata,
         )
     artifact.save(path)

@@ -100,6 +100,13 @@ class _Definer:
         about = "Runtime: of phones, or of microcontrollers; ethos_u: the plain integer file that Vela compiles."
         self.choice("target", "litert", ["litert", "tflm", "ethos_u"], about)
 
+    def sparsity(self) -> None:
+        about = (
+            "litert: how weights with zeros are stored. auto: without them where that is faster (dense layers pruned "
+            "in blocks of 4 inputs, of 16 in int8); block: wherever a kernel takes it, 1x1 convolutions too."
+        )
+        self.choice("sparsity", "auto", ["auto", "none", "block"], about)
+
     def weights_storage(self) -> None:
         about = (
             "Weights of integer models: int4 and int2 pack wherever they fit and the runtime takes it; lut, bitmap and "
@@ -189,6 +196,10 @@ def _sensitivity_flags(define: _Definer) -> None:
     define.text("plot", None, "An image to write, such as ranks.png; needs the extra report.")
 
 
+def _sparse_ready_flags(define: _Definer) -> None:
+    define.text("model", None, "A .keras file, or a .tflite file for LiteRT.")
+
+
 def _from_tfmot_flags(define: _Definer) -> None:
     define.text("model", None, "An .h5 file; or a .keras file or SavedModel folder of tf_keras (extra tfmot).")
     define.text("out", None, "The .keras file to write.")
@@ -209,6 +220,7 @@ def _convert_flags(define: _Definer) -> None:
     define.choice("recurrent", "auto", ["auto", "fused", "unrolled"], recurrent)
     batch = "Samples that the file takes at a time: a number, any (litert), or auto: the model's own, or else any or 1."
     define.text("batch_size", "auto", batch)
+    define.sparsity()
     define.text("metadata", None, "litert: a .json file of what apps may read: name, labels, ... (docs/android.md).")
 
 
@@ -382,6 +394,16 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli.sensitivity:run",
         _sensitivity_flags,
         ("model", "data"),
+    ),
+    "sparse_ready": Command(
+        "Tell which layers a runtime computes without their zeros, and why not the others.",
+        "Dense layers pruned in blocks of inputs, by LiteRT's built-in kernels; 1x1 convolutions by XNNPACK on Arm and "
+        "in LiteRT.js. Exit code 1 where sparse convolutions would be computed wrong there; convert refuses these.",
+        f"{PROGRAM} sparse_ready --model=m.tflite",
+        "keras_compress.cli.sparse:run",
+        _sparse_ready_flags,
+        ("model",),
+        figures=True,
     ),
     "estimate": Command(
         "Estimate what a .tflite file would need on an Ethos-U or a Cortex-M: flash, RAM, cycles, time.",

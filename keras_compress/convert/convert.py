@@ -22,6 +22,7 @@ from keras_compress.convert.lower import Lowered, lower
 from keras_compress.convert.lstm.form import RECURRENT
 from keras_compress.convert.read_back import check_integers
 from keras_compress.convert.refusals import check_layers, check_static_shapes
+from keras_compress.convert.sparse_file import check_sparsity, sparse_file
 from keras_compress.core import progress
 from keras_compress.core.context import float32_policy
 from keras_compress.core.garbage import older_objects_apart
@@ -36,6 +37,7 @@ from keras_compress.ir.emit import emit
 from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.metadata import Metadata, as_metadata, with_metadata
 from keras_compress.tflite.plan import IO_TYPES, MODES, LoweringPlan
+from keras_compress.tflite.sparse_kernels import SPARSITIES
 from keras_compress.tflite.storage import ENCODINGS, STORAGES, Storage, as_notes, current_storage, default_storage
 
 TARGETS = ("litert", "tflm", "ethos_u")
@@ -65,6 +67,7 @@ def convert(
     max_arena_bytes: int | None = None,
     recurrent: str = "auto",
     batch_size: BatchSize = AUTO,
+    sparsity: str = "auto",
     strict: bool = False,
     metadata: Metadata | Mapping[str, Any] | None = None,
 ) -> Artifact:
@@ -92,7 +95,12 @@ def convert(
         batch_size: Samples that the file takes at a time. A number; `None` for LiteRT: any, after
             `resize_tensor_input`, where an operator that fixes their number is an error. `"auto"`: that of the model's
             `Input(batch_size=)`, or any on LiteRT (`notes` say what fixes it), and 1 on TFLite-Micro.
-        strict: Raise where an operator would stay in float32, a weight unpacked or a layer unrolled, unasked for.
+        sparsity: For LiteRT in float32 and int8: how weights with zeros are stored. `"auto"`: those of dense layers
+            without their blocks of zeros, where that is faster (float32: 4 inputs of an output; int8: 16), the others
+            with all zeros. `"block"`: wherever a kernel takes it, 1x1 convolutions in float32 too, whose zeros are
+            skipped on Arm and in LiteRT.js; operators that would be computed wrong there are an error. `"none"`.
+        strict: Raise where an operator would stay in float32, a weight unpacked, a layer unrolled, or with
+            `sparsity="block"` pruned weights dense, unasked for.
         metadata: For `"litert"`: what apps may read of the model in its file, `kc.Metadata(name=...)` or a mapping.
 
     Returns:
@@ -110,11 +118,12 @@ def convert(
     examples = _seen_again(representative_dataset)
     mode = _chosen_mode(model, mode, representative_dataset)
     weights_storage = current_storage(weights_storage or default_storage(target))
-    check_arguments(target, mode, io, weights_storage, max_arena_bytes, recurrent)
+    check_arguments(target, mode, io, weights_storage, max_arena_bytes, recurrent, sparsity)
     check_batch_size(batch_size, target)
     warn_of_pending(model)
     if mode in ("float32", "float16"):
-        return _described(_float_file(model, target, mode, io, representative_dataset, batch_size), described)
+        plain = _float_file(model, target, mode, io, representative_dataset, batch_size)
+        return _described(_without_zeros(plain, sparsity, strict), described)
     storage = _storage(target, mode, weights_storage)
     frozen, unpacked, lowered, written = _lowered(
         model, target, storage, mode, io, representative_dataset, recurrent, batch_size, strict
@@ -137,7 +146,16 @@ def convert(
         None if final.content == lowered.content else lowered.content,
         distances,
     )
-    return _described(artifact, described)
+    return _described(_without_zeros(artifact, sparsity, strict), described)
+
+
+def _without_zeros(artifact: Artifact, sparsity: str, strict: bool) -> Artifact:
+    """The artifact with sparse weights where its runtime skips their zeros; `lowered` is then the dense file."""
+    if artifact.target != "litert":
+        return artifact
+    found = sparse_file(artifact.content, sparsity, artifact.mode, strict)
+    lowered = artifact.lowered if found.content is artifact.content or artifact.mode == "float32" else artifact.plain
+    return replace(artifact, content=found.content, lowered=lowered, notes=(*artifact.notes, *found.notes))
 
 
 def _metadata(given: Metadata | Mapping[str, Any] | None, target: str) -> Metadata | None:
@@ -282,6 +300,7 @@ def check_arguments(
     weights_storage: str,
     max_arena_bytes: int | None = None,
     recurrent: str = "auto",
+    sparsity: str = "auto",
 ) -> None:
     """Refuses what `convert` cannot do, before the work that leads there.
 
@@ -294,6 +313,7 @@ def check_arguments(
         ("io", io, IO_TYPES),
         ("weights_storage", weights_storage, STORAGES),
         ("recurrent", recurrent, RECURRENT),
+        ("sparsity", sparsity, SPARSITIES),
     ):
         if value not in allowed:
             raise ValueError(f"Expected `{name}` out of {allowed}. Received: {name}={value!r}")
@@ -301,6 +321,7 @@ def check_arguments(
         raise ValueError(f"Expected mode='int8' for recurrent='fused'. Received: mode={mode!r}")
     if mode not in _MODES_OF[target]:
         raise ValueError(f"Expected a mode that target {target!r} runs: {_MODES_OF[target]}. Received: mode={mode!r}")
+    check_sparsity(sparsity, target, mode)
     if mode != "int8" and weights_storage in ("int4", "int2"):
         raise ValueError(f"Expected mode='int8' for weights_storage={weights_storage!r}. Received: mode={mode!r}")
     if target == "ethos_u" and weights_storage != "int8":

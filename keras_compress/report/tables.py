@@ -12,6 +12,7 @@ from keras_compress.report.sheet import Column, Sheet
 if TYPE_CHECKING:
     from keras_compress.post_training.compare import PassReport
     from keras_compress.report.summary import ModelSummary, WeightRow
+    from keras_compress.runtime.sparse_ready import SparseReady
     from keras_compress.tflite.inspection import FileStats, TensorStats
 
 NOT_AVAILABLE = "not available here"
@@ -157,6 +158,25 @@ def storage_table(stats: FileStats, title: str | None = None) -> Sheet:
         Column("bytes", [count(weight.bytes) for weight in weights], count(stats.weight_payload_bytes)),
         Column("bits per\nweight", [f"{weight.bits_per_weight:.2f}" for weight in weights], bits),
         *(Column(f"as {key}\nbytes", [_alternative(weight, key) for weight in weights]) for key in others),
+    ]
+    return Sheet(columns, title)
+
+
+def sparse_table(found: SparseReady, title: str | None = None) -> Sheet:
+    """Dense layers and 1x1 convolutions, and whether `convert` stores them so that zeros are skipped, and where.
+
+    Args:
+        found: What `kc.sparse_ready` gave.
+        title: Line above the table.
+    """
+    rows, words = found.rows, {True: "sparse", False: "dense"}
+    columns = [
+        Column("layer", [row.layer for row in rows], text=True),
+        Column("operator", [row.operator for row in rows], text=True),
+        Column("zeros\n%", [percent(row.zeros) for row in rows]),
+        Column("sparsity=\nauto", [words[row.auto] for row in rows], text=True),
+        Column("sparsity=\nblock", [words[row.sparse] for row in rows], text=True),
+        Column("by", [row.runtime.replace(", ", "\n") for row in rows], text=True),
     ]
     return Sheet(columns, title)
 

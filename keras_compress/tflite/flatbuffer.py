@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from keras_compress.tflite.packing import pack, unpack
 from keras_compress.tflite.sharing_builder import SharingBuilder
+from keras_compress.tflite.sparse_format import decode, encode
 
 MAX_CONTENT_BYTES = 2**31 - 1
 # What the tables of a model of usual size take; the builder grows where that is too little.
@@ -318,10 +319,12 @@ class Graph:
         return self.is_constant(tensor) or bool(self.tensors[tensor].isVariable)
 
     def constant(self, tensor: int) -> NDArray[Any] | None:
-        """Values of a constant tensor in its shape, or None when it is computed; packed ones as int8."""
+        """Values of a constant tensor in its shape, packed ones as int8, sparse ones as dense; None if computed."""
         if not self.is_constant(tensor):
             return None
         raw = np.ascontiguousarray(self.model.buffers[self.tensors[tensor].buffer].data, dtype=np.uint8)
+        if self.tensors[tensor].sparsity is not None:
+            return decode(raw.view(_NUMPY_TYPES[self.dtype(tensor)]), self.tensors[tensor].sparsity, self.shape(tensor))
         if self.dtype(tensor) in PACKED_BITS:
             shape = self.shape(tensor)
             return unpack(raw, PACKED_BITS[self.dtype(tensor)])[: math.prod(shape)].reshape(shape)
@@ -380,6 +383,17 @@ class Graph:
         self.model.buffers.append(buffer)
         self.tensors[tensor].buffer = len(self.model.buffers) - 1
         self.tensors[tensor].shape = list(values.shape)
+        self.tensors[tensor].sparsity = None
+
+    def store_sparse(self, tensor: int, block: int) -> None:
+        """Store a constant without its blocks of zeros along the last axis, in TFLite's own form of sparse tensors."""
+        values = self.constant(tensor)
+        if values is None:
+            raise ValueError(f"Expected a constant. Received: computed tensor {self.name(tensor)!r}")
+        stored, parameters = encode(values, block)
+        self.set_constant(tensor, stored)
+        self.tensors[tensor].shape = list(values.shape)
+        self.tensors[tensor].sparsity = parameters
 
     def pack_constant(self, tensor: int, bits: int) -> None:
         """Store an int8 constant in 4 or 2 bits a value; several values share a byte.

@@ -22,6 +22,7 @@ from keras_compress.core.shown import Shown, names
 from keras_compress.tflite.encoding.codec import Form
 from keras_compress.tflite.encoding.known import DECODE, codec_of, decoded, sizes
 from keras_compress.tflite.packing import unpack
+from keras_compress.tflite.sparse_format import block_of, table_bytes
 
 # Operator -> inputs that hold weights, where they are constants with two dimensions or more.
 _LSTM_WEIGHTS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
@@ -71,8 +72,9 @@ class TensorStats:
         scale_count: Number of quantization scales: 0 (float), 1 (per tensor) or the channels.
         entropy_bits: Order-0 entropy of the stored values, bits per weight. No code of one word for each value goes
             under it.
-        storage: `"raw"`, or how the values are encoded for TFLite-Micro: `"lut"`, `"bitmap"` or `"huffman"`. `bytes` is
-            then what stream and tables take.
+        storage: `"raw"`, or how the values are encoded for TFLite-Micro: `"lut"`, `"bitmap"` or `"huffman"`, or in
+            TFLite's own form of sparse tensors: `"sparse"`, `"sparse 1x4"` in blocks. `bytes` is then what stream, or
+            stored values, and tables take.
         alternatives: Storage -> bytes that it would take, for those that can hold the tensor; `None` where that was not
             asked for.
     """
@@ -171,6 +173,11 @@ def check_structure(content: bytes) -> None:
         _File(content)
     except Exception as error:
         raise ValueError(f"Expected a valid .tflite file. Received: {len(content):,} bytes ({error})") from error
+
+
+def has_sparse_weights(content: bytes) -> bool:
+    """Whether a file has tensors in TFLite's own sparse form."""
+    return any(tensor.Sparsity() is not None for graph in _File(content).subgraphs for tensor in graph.tensors)
 
 
 def _inspect(content: bytes, alternatives: bool) -> FileStats:
@@ -336,14 +343,28 @@ class _File:
         histogram = self._histograms[buffer, dtype]
         if sparse:
             histogram = _with_zeros(histogram, elements - stored, zero_point)
+        if sparse:
+            block, tables = self._sparse_form(tensor.Sparsity())
+            kind = f"sparse 1x{block}" if block > 1 else "sparse"
+            return replace(self._row(tensor, op, histogram, data.size + tables), storage=kind)
         stats = self._row(tensor, op, histogram, data.size)
-        if not self._alternatives or sparse:
+        if not self._alternatives:
             return stats
         form = Form(shape, dtype.lower(), scales, dimension, zero_point)
         if (buffer, form) not in self._sizes:
             self._spend(data.size // 8, 1)
             self._sizes[buffer, form] = {"raw": data.size, **sizes(values.reshape(shape), form)}
         return replace(stats, alternatives=dict(self._sizes[buffer, form]))
+
+    def _sparse_form(self, sparsity: Any) -> tuple[int, int]:
+        """Values of a block that are stored or left out together, and bytes of the tables of their places."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        self._spend(sparsity.DimMetadataLength(), 16)
+        parameters = schema.SparsityParametersT.InitFromObj(sparsity)
+        tables = table_bytes(parameters)
+        self._spend(tables, 1)
+        return block_of(parameters), tables
 
     def decoded_stats(self, tensor: Any, op: str, stream: Any, tables: Any) -> TensorStats:
         """Reads a weight that TFLite-Micro decodes while it runs."""
