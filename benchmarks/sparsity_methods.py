@@ -249,7 +249,8 @@ def one_shot_methods() -> list[Method]:
     """All criteria behind the trained half, and those that need no training at the beginning."""
     found = []
     for name in sorted(entries("weight_criterion")):
-        found.append(Method(f"{name}, trained", "at once, then trained on", one_shot(name, True)))
+        if name != "MagnitudeSaliency":  # what "one-shot, global" is
+            found.append(Method(f"{name}, trained", "at once, then trained on", one_shot(name, True)))
         if name in AT_BEGIN:
             found.append(Method(f"{name}, at the beginning", "at once, at the beginning", one_shot(name, False)))
     return found

@@ -64,8 +64,8 @@ def accuracies(results: Path) -> str:
     told = (
         f"Fashion-MNIST, {settings['images']:,} images, {settings['epochs']:g} epochs in all for each row, batches of "
         f"{settings['batch_size']}, Adam. With ±: mean and standard deviation over {len(found['seeds'])} seeds; others "
-        "are of one seed, of which differences below 0.3 points say nothing. In brackets: the sparsity reached, where it is "
-        "not the one asked for.\n"
+        "are of one seed, of which differences below 0.3 points say nothing. In brackets: the sparsity reached, where "
+        "it is not the one asked for.\n"
     )
     return "\n".join([told, *(_of_net(found, net) for net in nets), _goals(found)])
 
