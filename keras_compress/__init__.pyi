@@ -51,7 +51,6 @@ from keras_compress.pipelines.lottery_ticket import Ticket as Ticket
 from keras_compress.pipelines.lottery_ticket import find_ticket as find_ticket
 from keras_compress.pipelines.mixed_precision import MixedPrecision as MixedPrecision
 from keras_compress.pipelines.mixed_precision import mixed_precision as mixed_precision
-from keras_compress.pipelines.pruning_rounds import PrunedInRounds as PrunedInRounds
 from keras_compress.pipelines.sensitivity import sensitivity as sensitivity
 from keras_compress.pipelines.sensitivity import weight_sensitivity as weight_sensitivity
 from keras_compress.pipelines.steps import Clustering as Clustering
@@ -90,6 +89,7 @@ from keras_compress.pruning.prune import prune as prune
 from keras_compress.pruning.pruner import Pruner as Pruner
 from keras_compress.pruning.regularized import RegularizedPruner as RegularizedPruner
 from keras_compress.pruning.rigl import RigLPruner as RigLPruner
+from keras_compress.pruning.rounds import PrunedInRounds as PrunedInRounds
 from keras_compress.pruning.set import SetPruner as SetPruner
 from keras_compress.pruning.soft_threshold import StrPruner as StrPruner
 from keras_compress.pruning.threshold import ThresholdPruner as ThresholdPruner

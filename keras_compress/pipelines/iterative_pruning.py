@@ -15,8 +15,6 @@ from keras_compress.graph.model import check_model, strip
 from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.pruning_rounds import (
     Array,
-    PrunedInRounds,
-    PruningRound,
     Rounds,
     check_scope,
     check_score_every,
@@ -27,6 +25,7 @@ from keras_compress.pipelines.pruning_rounds import (
 )
 from keras_compress.pipelines.round_training import RoundCallback, RoundTrainer
 from keras_compress.pipelines.training import Judge
+from keras_compress.pruning.rounds import PrunedInRounds, PruningRound
 from keras_compress.runtime.measure import Metric, accuracy
 
 

@@ -20,8 +20,6 @@ from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.iterative_pruning import result_of
 from keras_compress.pipelines.pruning_rounds import (
     Array,
-    PrunedInRounds,
-    PruningRound,
     Rounds,
     check_scope,
     check_score_every,
@@ -34,6 +32,7 @@ from keras_compress.pipelines.pruning_rounds import (
 )
 from keras_compress.pipelines.round_training import Moment, RoundCallback, RoundTrainer, check_moment, steps_of
 from keras_compress.pipelines.training import Judge
+from keras_compress.pruning.rounds import PrunedInRounds, PruningRound
 from keras_compress.runtime.measure import Metric, accuracy
 
 Build = Callable[[], keras.Model]

@@ -13,7 +13,7 @@ from keras_compress.report.sensitivity_plot import COLOURS, MARKERS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_compress.pipelines.pruning_rounds import PrunedInRounds, PruningRound
+    from keras_compress.pruning.rounds import PrunedInRounds, PruningRound
 
 Line: TypeAlias = tuple[Sequence[float], Sequence[float]]
 # More trainings than this could not be told apart.

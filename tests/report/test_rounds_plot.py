@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import keras_compress as kc
-from keras_compress.pipelines.pruning_rounds import PruningRound
+from keras_compress.pruning.rounds import PruningRound
 from keras_compress.report.rounds_plot import chosen, rounds_plot
 
 
