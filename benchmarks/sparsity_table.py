@@ -98,7 +98,7 @@ OF_TICKETS = {"rewinding table": ("sparsity", rewinding)}
 def write_pages() -> None:
     """Put the tables of the results into their pages."""
     folder = Path(__file__).resolve().parent
-    for name, tables in (("pruning_measured", TABLES), ("lottery_ticket", OF_TICKETS)):
+    for name, tables in (("pruning", TABLES), ("lottery_ticket", OF_TICKETS)):
         path = folder.parent / "docs" / f"{name}.md"
         path.write_text(page(path, tables, folder / "results"))
 

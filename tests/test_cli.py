@@ -83,6 +83,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "verify",
         "inspect",
         "expand",
+        "prune",
         "sensitivity",
         "estimate",
         "export",

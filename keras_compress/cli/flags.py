@@ -184,6 +184,24 @@ def _factorize_flags(define: _Definer) -> None:
     define.number("multiple", 8, 1, "Ranks are multiples of it.")
 
 
+def _prune_flags(define: _Definer) -> None:
+    define.text("model", None, "Trained Keras model, a .keras file.")
+    define.data("Data to train with, a tenth of it held out for --max_drop; x_test, y_test to measure with.")
+    define.text("out", None, "The .keras file to write.")
+    define.real("sparsity", "Share of zeros behind the last round, such as 0.9.")
+    define.number("rounds", None, 1, "How many rounds lead to --sparsity; by default each takes 20 % of what is left.")
+    define.numbers("sparsities", "Share of zeros behind each round, such as 0.5,0.8,0.9; in place of --sparsity.")
+    define.choice("scope", "global", ["global", "layer"], "The smallest of all weights together, or of each layer.")
+    drop = "Tolerated loss of the metric: the round before the first that loses more is taken; exit code 1 without one."
+    define.real("max_drop", drop)
+    define.numbers("epochs", "Epochs of each round; by default 3.")
+    define.real("learning_rate", "Of the first batch of a round, falling to 0; by default 0.0002.")
+    define.number("batch_size", 64, 1, "Samples in a training batch.")
+    define.number("seed", 0, 0, "Seed of the shuffling.")
+    define.text("folder", None, "Where finished rounds are kept: the same command goes on behind the last one.")
+    define.text("plot", None, "An image to write, such as rounds.png; needs the extra report.")
+
+
 def _sensitivity_flags(define: _Definer) -> None:
     define.text("model", None, "Keras model, a .keras file; it is not changed.")
     define.data("Samples and labels for the accuracy; of bits and ranks samples alone do, for the signal to noise.")
@@ -386,6 +404,16 @@ COMMANDS: dict[str, Command] = {
         "keras_compress.cli.commands:expand",
         _expand_flags,
         ("model", "out"),
+    ),
+    "prune": Command(
+        "Prune a trained .keras model in rounds, with training between them.",
+        "Each round sets the smallest weights to zero and trains what is left. The last round within --max_drop, on "
+        "samples that are held out, is written. Loss and metric are the compiled model's, or else follow from the "
+        "labels.",
+        f"{PROGRAM} prune --model=m.keras --data=data.npz --sparsity=0.9 --rounds=4 --out=pruned.keras",
+        "keras_compress.cli.prune:run",
+        _prune_flags,
+        ("model", "data", "out"),
     ),
     "sensitivity": Command(
         "Tell how much a .keras model minds what a method takes away, part by part.",
