@@ -27,6 +27,8 @@ def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPa
         ("post_training", "post_training_table", "TABLES"),
         ("mixed_precision", "post_training_table", "OF_BITS"),
         ("low_rank", "low_rank_table", "TABLES"),
+        ("pruning", "sparsity_table", "TABLES"),
+        ("lottery_ticket", "sparsity_table", "OF_TICKETS"),
     ],
 )
 def test_tables_within_a_page_are_made_of_the_results(
