@@ -73,7 +73,7 @@ class Run:
         self.rest = self.epochs / 2
         self.steps_per_epoch = -(-len(self.x) // BATCH)
         self.build = NETS[net]
-        self.one_shot_options = {"loss": LOSS, "scope": "global"}
+        self.loss = LOSS
 
     def network(self, seed: int | None = None) -> keras.Model:
         """A new network."""
