@@ -16,7 +16,7 @@ from keras_compress.core.transform import WeightTransform
 
 Tensor = Any
 # How kernels run that only training sees: nothing else has to give the same bits, so small weights need no program.
-IN_TRAINING = {"exact": True, "any_shape": True, "small": SMALL}
+IN_TRAINING: dict[str, Any] = {"exact": True, "any_shape": True, "small": SMALL}
 
 
 def not_negative(name: str, value: Any) -> float:
