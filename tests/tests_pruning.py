@@ -52,4 +52,4 @@ def penalty(wrapper: kc.Compressed, variables: Any) -> list[Any]:
 
 def draws(pruner: Any, numbers: Any) -> None:
     """Let the pruner draw these numbers from (0, 1) in each step."""
-    pruner.stream.uniform = lambda like, step: tf.constant(numbers, tf.float32)
+    pruner.stream.uniform = lambda shape, step: tf.constant(numbers, tf.float32)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 from keras import ops
 
 from keras_compress.core.context import counter
-from keras_compress.core.ste import compiled, value_of
+from keras_compress.core.kernels import worth_compiling
+from keras_compress.core.ste import compiled, shared, value_of
 
 Tensor = Any
+# Weights of up to so many elements are drawn, and computed with, by TensorFlow's operators: see `Kernel.small`. A
+# network has many such, and a program for each is not won back.
+SMALL = 65_536
 
 
 def check_seed(seed: Any) -> int:
@@ -25,8 +31,7 @@ def check_seed(seed: Any) -> int:
     return seed
 
 
-@compiled
-def uniform_noise(like: Tensor, seeds: Tensor) -> Tensor:
+def _noise(like: Tensor, seeds: Tensor) -> Tensor:
     """Numbers from [-1/2, 1/2) in steps of 2^-16, in the shape of `like`.
 
     They are made of integers: from those XLA and TensorFlow draw the same, from floats they do not. Each integer gives
@@ -41,6 +46,10 @@ def uniform_noise(like: Tensor, seeds: Tensor) -> Tensor:
     high, low = tf.bitwise.right_shift(integers, 16), tf.bitwise.bitwise_and(integers, 0xFFFF)
     halves = tf.cast(tf.concat([high, low], 0)[:count], "float32")
     return tf.reshape(halves * 2.0**-16 - 0.5, tf.shape(like))
+
+
+uniform_noise = compiled(_noise)
+_of_any_size = shared([tf.TensorSpec([None], tf.float32), tf.TensorSpec([2], tf.int64)])(_noise)
 
 
 def digest_of(weight: Tensor) -> int:
@@ -70,6 +79,8 @@ class Stream:
         stream = tf.bitwise.left_shift(value_of(self.digest), tf.constant(31, tf.int64))
         return tf.stack([stream + self.seed, step])
 
-    def uniform(self, like: Tensor, step: Tensor) -> Tensor:
-        """Numbers in (0, 1), in the shape of `like`: odd multiples of 2^-17."""
-        return uniform_noise(like, self.key(step)) + (0.5 + 2.0**-17)
+    def uniform(self, shape: Sequence[int], step: Tensor) -> Tensor:
+        """Numbers in (0, 1) of a shape: odd multiples of 2^-17."""
+        like = tf.zeros([math.prod(shape)])
+        noise = uniform_noise if worth_compiling(like, SMALL) else _of_any_size
+        return tf.reshape(noise(like, self.key(step)) + (0.5 + 2.0**-17), shape)

@@ -11,29 +11,34 @@ from keras import ops
 from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
-from keras_compress.pruning.trained import TrainedPruner, not_negative, whole_steps
+from keras_compress.pruning.trained import IN_TRAINING, TrainedPruner, not_negative, whole_steps
 
 Tensor = Any
 
 
-def _soft(weight: Tensor, s: Tensor, beta: Tensor) -> Tensor:
-    return weight * tf.sigmoid(beta * s)
+def _soft(weight: Tensor, s: Tensor, m: Tensor, beta: Tensor) -> Tensor:
+    return weight * m
 
 
-def _soft_gradient(upstream: Tensor, weight: Tensor, s: Tensor, beta: Tensor) -> Tensor:
-    return upstream * tf.sigmoid(beta * s)
+def _soft_gradient(upstream: Tensor, weight: Tensor, s: Tensor, m: Tensor, beta: Tensor) -> Tensor:
+    return upstream * m
 
 
-def _s_gradient(upstream: Tensor, weight: Tensor, s: Tensor, beta: Tensor) -> tuple[Tensor, None]:
-    m = tf.sigmoid(beta * s)
-    return upstream * weight * beta * m * (1.0 - m), None
+def _s_gradient(upstream: Tensor, weight: Tensor, s: Tensor, m: Tensor, beta: Tensor) -> tuple[Tensor, None, None]:
+    return upstream * weight * (beta * m * (1.0 - m)), None, None
+
+
+@tf.custom_gradient
+def _expected_number(s: Tensor, m: Tensor, beta: Tensor) -> tuple[Tensor, Any]:
+    """`sum sigmoid(beta s)`, from `m`, the sigmoids."""
+    return tf.reduce_sum(m), lambda upstream: (upstream * beta * m * (1.0 - m), None, None)
 
 
 def _hard(weight: Tensor, s: Tensor) -> Tensor:
     return tf.where(s >= 0.0, weight, tf.zeros_like(weight))
 
 
-_TRAINING = Kernel(_soft, _soft_gradient, _s_gradient)
+_TRAINING = Kernel(_soft, _soft_gradient, _s_gradient, **IN_TRAINING)
 _INFERENCE = Kernel(_hard, lambda upstream, weight, s: _hard(upstream, s), exact=True, any_shape=True)
 
 
@@ -107,12 +112,16 @@ class ContinuousSparsificationPruner(TrainedPruner):
     def kernel(self) -> Bound:
         return _INFERENCE, (value_of(self.s),)
 
-    def training_kernel(self) -> Bound:
-        return _TRAINING, (value_of(self.s), self._temperature_now())
+    def in_common(self) -> tuple[Tensor, Tensor]:
+        beta = self._temperature_now()
+        return tf.sigmoid(beta * tf.stop_gradient(value_of(self.s))), beta
 
-    def penalty(self, weight: Tensor) -> Tensor:
+    def training_kernel(self, common: tuple[Tensor, Tensor]) -> Bound:
+        return _TRAINING, (value_of(self.s), *common)
+
+    def penalty(self, weight: Tensor, common: tuple[Tensor, Tensor]) -> Tensor:
         """`strength * sum sigmoid(beta s)`."""
-        return self.strength * tf.reduce_sum(tf.sigmoid(self._temperature_now() * value_of(self.s)))
+        return self.strength * _expected_number(value_of(self.s), *common)
 
     def pending(self) -> str | None:
         step = int(value_of(self.step))

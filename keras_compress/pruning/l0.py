@@ -13,7 +13,7 @@ from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.noise import digest_of
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
-from keras_compress.pruning.trained import DrawingPruner, logit, not_negative, positive
+from keras_compress.pruning.trained import IN_TRAINING, DrawingPruner, not_negative, positive
 
 Tensor = Any
 BETA, GAMMA, ZETA = 2.0 / 3.0, -0.1, 1.1
@@ -35,8 +35,10 @@ def gate(log_alpha: Tensor) -> Tensor:
     return tf.clip_by_value(_stretched(tf.sigmoid(log_alpha)), 0.0, 1.0)
 
 
-def _drawn(log_alpha: Tensor, uniform: Tensor) -> Tensor:
-    return tf.sigmoid((logit(uniform) + log_alpha) / BETA)
+def _drawn(odds: Tensor, uniform: Tensor) -> Tensor:
+    """`sigmoid((log u - log(1 - u) + log_alpha) / beta)` from `odds = exp(-log_alpha)`; `beta = 2/3` takes a root."""
+    against = odds * (1.0 - uniform) / uniform
+    return 1.0 / (1.0 + against * tf.sqrt(against))
 
 
 def _slope(sigmoid: Tensor, temperature: float) -> Tensor:
@@ -46,24 +48,36 @@ def _slope(sigmoid: Tensor, temperature: float) -> Tensor:
     return tf.where(inside, (ZETA - GAMMA) / temperature * sigmoid * (1.0 - sigmoid), tf.zeros_like(sigmoid))
 
 
-def _forward(weight: Tensor, log_alpha: Tensor, uniform: Tensor) -> Tensor:
-    return weight * tf.clip_by_value(_stretched(_drawn(log_alpha, uniform)), 0.0, 1.0)
+def _forward(weight: Tensor, log_alpha: Tensor, odds: Tensor, uniform: Tensor) -> Tensor:
+    return weight * tf.clip_by_value(_stretched(_drawn(odds, uniform)), 0.0, 1.0)
 
 
-def _weight_gradient(upstream: Tensor, weight: Tensor, log_alpha: Tensor, uniform: Tensor) -> Tensor:
-    return _forward(upstream, log_alpha, uniform)
+def _weight_gradient(upstream: Tensor, weight: Tensor, *state: Tensor) -> Tensor:
+    return _forward(upstream, *state)
 
 
-def _state_gradients(upstream: Tensor, weight: Tensor, log_alpha: Tensor, uniform: Tensor) -> tuple[Tensor, None]:
-    return upstream * weight * _slope(_drawn(log_alpha, uniform), BETA), None
+def _state_gradients(
+    upstream: Tensor, weight: Tensor, log_alpha: Tensor, odds: Tensor, uniform: Tensor
+) -> tuple[Tensor, None, None]:
+    return upstream * weight * _slope(_drawn(odds, uniform), BETA), None, None
 
 
-_TRAINING = Kernel(_forward, _weight_gradient, _state_gradients)
+_TRAINING = Kernel(_forward, _weight_gradient, _state_gradients, **IN_TRAINING)
 _INFERENCE = Kernel(
-    lambda weight, log_alpha: weight * gate(log_alpha),
-    lambda upstream, weight, log_alpha: upstream * gate(log_alpha),
-    lambda upstream, weight, log_alpha: (upstream * weight * _slope(tf.sigmoid(log_alpha), 1.0),),
+    lambda weight, log_alpha, z: weight * z,
+    lambda upstream, weight, log_alpha, z: upstream * z,
+    lambda upstream, weight, log_alpha, z: (upstream * weight * _slope(tf.sigmoid(log_alpha), 1.0), None),
+    exact=True,
+    any_shape=True,
+    compile_alone=False,
 )
+
+
+@tf.custom_gradient
+def _expected_number(log_alpha: Tensor, odds: Tensor) -> tuple[Tensor, Any]:
+    """`sum sigmoid(log_alpha - beta log(-gamma / zeta))`, from `odds = exp(-log_alpha)`."""
+    open_ = 1.0 / (1.0 + math.exp(_SHIFT) * odds)
+    return tf.reduce_sum(open_), lambda upstream: (upstream * open_ * (1.0 - open_), None)
 
 
 @register("weight_transform")
@@ -127,14 +141,18 @@ class L0Pruner(DrawingPruner):
         self.log_alpha.assign(drawn.astype(np.float32))
 
     def kernel(self) -> Bound:
-        return _INFERENCE, (value_of(self.log_alpha),)
+        log_alpha = value_of(self.log_alpha)
+        return _INFERENCE, (log_alpha, gate(tf.stop_gradient(log_alpha)))
 
-    def training_kernel(self) -> Bound:
-        return _TRAINING, (value_of(self.log_alpha), self.uniform())
+    def in_common(self) -> Tensor:
+        return tf.exp(-tf.stop_gradient(value_of(self.log_alpha)))
 
-    def penalty(self, weight: Tensor) -> Tensor:
+    def training_kernel(self, odds: Tensor) -> Bound:
+        return _TRAINING, (value_of(self.log_alpha), odds, self.uniform())
+
+    def penalty(self, weight: Tensor, odds: Tensor) -> Tensor:
         """`strength * sum P(z != 0)`."""
-        return self.strength * tf.reduce_sum(tf.sigmoid(value_of(self.log_alpha) - _SHIFT))
+        return self.strength * _expected_number(value_of(self.log_alpha), odds)
 
     def sparsity(self) -> float:
         """Share of the gates that are closed in inference."""

@@ -15,7 +15,7 @@ from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay, Sche
 from keras_compress.core.ste import value_of
 from keras_compress.pruning.pruner import MASK
 from keras_compress.pruning.ranked import RankedPruner
-from keras_compress.pruning.trained import positive
+from keras_compress.pruning.trained import IN_TRAINING, positive
 
 Tensor = Any
 
@@ -34,7 +34,7 @@ def _kernel(temperature: float) -> kernels.Kernel:
         slope = m + 2.0 * tf.square(weight) / temperature * m * (1.0 - m)
         return upstream * tf.where(softly, slope, tf.cast(mask, weight.dtype))
 
-    return kernels.Kernel(forward, weight_gradient)
+    return kernels.Kernel(forward, weight_gradient, **IN_TRAINING)
 
 
 def threshold_between(weight: Tensor, mask: Tensor) -> Tensor:

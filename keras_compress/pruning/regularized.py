@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -15,15 +16,16 @@ from keras_compress.core.schedule import ConstantSparsity, PolynomialDecay, Sche
 from keras_compress.core.ste import value_of
 from keras_compress.pruning.pruner import MASK
 from keras_compress.pruning.ranked import ScoredPruner
-from keras_compress.pruning.trained import logit, not_negative, positive
+from keras_compress.pruning.trained import IN_TRAINING, logit, not_negative, positive
 
 Tensor = Any
 
 
 @functools.cache
-def _kernel(rate: float, temperature: float) -> kernels.Kernel:
-    def mask_of(logits: Tensor, uniform: Tensor, mask: Tensor, drawing: Tensor) -> Tensor:
-        return tf.where(drawing, rate * logits + logit(uniform) > 0.0, mask)
+def _kernel(temperature: float) -> kernels.Kernel:
+    def mask_of(logits: Tensor, p: Tensor, uniform: Tensor, mask: Tensor, drawing: Tensor) -> Tensor:
+        # theta + log u - log(1 - u) > 0.
+        return tf.where(drawing, uniform > 1.0 - p, mask)
 
     def forward(weight: Tensor, *state: Tensor) -> Tensor:
         return tf.where(mask_of(*state), weight, tf.zeros_like(weight))
@@ -32,30 +34,21 @@ def _kernel(rate: float, temperature: float) -> kernels.Kernel:
         return tf.where(mask_of(*state), upstream, tf.zeros_like(upstream))
 
     def state_gradients(
-        upstream: Tensor, weight: Tensor, logits: Tensor, uniform: Tensor, mask: Tensor, drawing: Tensor
-    ) -> tuple[Tensor, None, None, None]:
-        soft = tf.sigmoid((rate * logits + logit(uniform)) / temperature)
+        upstream: Tensor, weight: Tensor, logits: Tensor, p: Tensor, uniform: Tensor, mask: Tensor, drawing: Tensor
+    ) -> tuple[Tensor, None, None, None, None]:
+        against = (1.0 - p) * (1.0 - uniform) / (p * uniform)
+        soft = 1.0 / (1.0 + (against if temperature == 1.0 else tf.pow(against, 1.0 / temperature)))
         found = upstream * weight * soft * (1.0 - soft) / temperature
-        return tf.where(drawing, found, tf.zeros_like(found)), None, None, None
+        return tf.where(drawing, found, tf.zeros_like(found)), None, None, None, None
 
-    return kernels.Kernel(forward, weight_gradient, state_gradients)
+    return kernels.Kernel(forward, weight_gradient, state_gradients, **IN_TRAINING)
 
 
-@functools.cache
-def _share_kept(rate: float) -> Any:
-    """`logits -> mean of their probabilities`, whose gradient is that of `rate * logits`."""
-
-    @tf.custom_gradient
-    def share(logits: Tensor) -> tuple[Tensor, Any]:
-        probabilities = tf.sigmoid(rate * logits)
-
-        def gradient(upstream: Tensor) -> Tensor:
-            size = tf.cast(tf.size(probabilities), tf.float32)
-            return upstream / size * probabilities * (1.0 - probabilities)
-
-        return tf.reduce_mean(probabilities), gradient
-
-    return share
+@tf.custom_gradient
+def _share_kept(logits: Tensor, p: Tensor) -> tuple[Tensor, Any]:
+    """The mean of the probabilities, whose gradient is that of `theta`."""
+    size = float(math.prod(p.shape))
+    return tf.reduce_mean(p), lambda upstream: (upstream / size * p * (1.0 - p), None)
 
 
 @register("weight_transform")
@@ -147,14 +140,15 @@ class RegularizedPruner(ScoredPruner):
         if not (training and self.trainable):
             return kernels.run([(MASK, (value_of(self.mask),))], weight)
         logits = value_of(self.trained_scores)
+        p = tf.sigmoid(self.rate * tf.stop_gradient(logits))
         if first_time_in_call(self.step):
             # The step has been counted already.
             wanted = 1.0 - self.schedule(value_of(self.step) - 1)
             drawing = tf.cast(self.still_choosing(), tf.float32)
-            self.add_loss(drawing * self.strength * tf.square(_share_kept(self.rate)(logits) - wanted))
-        uniform = self.stream.uniform(weight, value_of(self.step))
-        state = (logits, uniform, value_of(self.mask), self.still_choosing())
-        return kernels.run([(_kernel(self.rate, self.temperature), state)], weight)
+            self.add_loss(drawing * self.strength * tf.square(_share_kept(logits, p) - wanted))
+        uniform = self.stream.uniform(self.weight_shape, value_of(self.step))
+        state = (logits, p, uniform, value_of(self.mask), self.still_choosing())
+        return kernels.run([(_kernel(self.temperature), state)], weight)
 
     def expected_sparsity(self) -> float:
         """`1 - mean p`."""

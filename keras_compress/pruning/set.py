@@ -47,5 +47,4 @@ class SetPruner(GrowingPruner):
         ]
 
     def growth(self) -> Tensor:
-        like = tf.zeros(self.weight_shape)
-        return tf.reshape(self.stream.uniform(like, value_of(self.step)), [-1])
+        return tf.reshape(self.stream.uniform(self.weight_shape, value_of(self.step)), [-1])

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_compress.core.kernels import Bound, Kernel
+from keras_compress.core.noise import SMALL
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
 from keras_compress.pruning.trained import TrainedPruner, not_negative
@@ -15,23 +16,21 @@ from keras_compress.pruning.trained import TrainedPruner, not_negative
 Tensor = Any
 
 
-def _forward(weight: Tensor, s: Tensor) -> Tensor:
+def _forward(weight: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
     magnitude = tf.abs(weight)
-    threshold = tf.sigmoid(s)
     return tf.where(magnitude > threshold, tf.sign(weight) * (magnitude - threshold), tf.zeros_like(weight))
 
 
-def _above(values: Tensor, weight: Tensor, s: Tensor) -> Tensor:
-    return tf.where(tf.abs(weight) > tf.sigmoid(s), values, tf.zeros_like(values))
+def _above(values: Tensor, weight: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
+    return tf.where(tf.abs(weight) > threshold, values, tf.zeros_like(values))
 
 
-def _threshold_gradient(upstream: Tensor, weight: Tensor, s: Tensor) -> tuple[Tensor]:
-    threshold = tf.sigmoid(s)
-    total = tf.reduce_sum(_above(upstream * tf.sign(weight), weight, s))
-    return (-threshold * (1.0 - threshold) * total,)
+def _s_gradient(upstream: Tensor, weight: Tensor, s: Tensor, threshold: Tensor) -> tuple[Tensor, None]:
+    total = tf.reduce_sum(_above(upstream * tf.sign(weight), weight, s, threshold))
+    return -threshold * (1.0 - threshold) * total, None
 
 
-_KERNEL = Kernel(_forward, _above, _threshold_gradient)
+_KERNEL = Kernel(_forward, _above, _s_gradient, exact=True, any_shape=True, small=SMALL)
 
 
 @register("weight_transform")
@@ -84,9 +83,10 @@ class StrPruner(TrainedPruner):
         self.s.assign(self.initial_s)
 
     def kernel(self) -> Bound:
-        return _KERNEL, (value_of(self.s),)
+        s = value_of(self.s)
+        return _KERNEL, (s, tf.sigmoid(tf.stop_gradient(s)))
 
-    def penalty(self, weight: Tensor) -> Tensor:
+    def penalty(self, weight: Tensor, common: Any) -> Tensor:
         """`weight_decay / 2 * s^2`."""
         return 0.5 * self.weight_decay * tf.square(value_of(self.s))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,11 +10,13 @@ import tensorflow as tf
 
 from keras_compress.core import kernels
 from keras_compress.core.context import counter, first_time_in_call
-from keras_compress.core.noise import Stream, check_seed
-from keras_compress.core.ste import value_of
+from keras_compress.core.noise import SMALL, Stream, check_seed
+from keras_compress.core.ste import compiled, shared, value_of
 from keras_compress.core.transform import WeightTransform
 
 Tensor = Any
+# How kernels run that only training sees: nothing else has to give the same bits, so small weights need no program.
+IN_TRAINING: dict[str, Any] = {"exact": True, "any_shape": True, "small": SMALL}
 
 
 def not_negative(name: str, value: Any) -> float:
@@ -50,16 +53,39 @@ def whole_steps(name: str, value: Any, lowest: int = 0) -> int:
     return value
 
 
-def logit(uniform: Tensor) -> Tensor:
-    """`log(u / (1 - u))`: logistic noise of uniform one."""
-    return tf.math.log(uniform) - tf.math.log1p(-uniform)
+def logit(probability: Tensor) -> Tensor:
+    """`log(p / (1 - p))`."""
+    return tf.math.log(probability / (1.0 - probability))
+
+
+def by_size(function: Callable[..., Any], tensors: int) -> Callable[..., Any]:
+    """A pure function of float32 tensors of one shape: a program of its own for large ones, one node for small ones.
+
+    What it gives is in that shape, or a scalar.
+
+    Args:
+        function: Element by element, or a sum of all.
+        tensors: How many it takes.
+    """
+    large = compiled(function)
+    small = shared([tf.TensorSpec([None], tf.float32)] * tensors)(function)
+
+    def apply(*arguments: Tensor) -> Any:
+        if kernels.worth_compiling(arguments[0], SMALL):
+            return large(*arguments)
+        found = small(*(tf.reshape(each, [-1]) for each in arguments))
+        shape = tf.shape(arguments[0])
+        return tf.nest.map_structure(lambda each: each if each.shape.rank == 0 else tf.reshape(each, shape), found)
+
+    return apply
 
 
 class TrainedPruner(WeightTransform):
     """A pruner that trains what decides on its zeros, together with the weights.
 
     Subclasses implement `kernel()`, what inference and the file have, with exact zeros; and, where training sees
-    something else, `training_kernel()`; where they add to the loss, `penalty(weight)`.
+    something else, `training_kernel(common)`; where they add to the loss, `penalty(weight, common)`. What both need is
+    computed once, `in_common()`.
     """
 
     promises = frozenset({"zeros"})
@@ -72,21 +98,29 @@ class TrainedPruner(WeightTransform):
     def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
         return [(self.step, value_of(self.step) + 1)]
 
-    def training_kernel(self) -> kernels.Bound | None:
+    def in_common(self) -> Any:
+        """What `training_kernel` and `penalty` both need in a step; no gradient goes through it."""
+        return None
+
+    def training_kernel(self, common: Any) -> kernels.Bound | None:
         """What training sees."""
         return self.kernel()
 
-    def penalty(self, weight: Tensor) -> Tensor | None:
+    def penalty(self, weight: Tensor, common: Any) -> Tensor | None:
         """What is added to the loss of a training step, once for each batch; a scalar."""
         return None
 
     def call(self, weight: Tensor, training: bool = False) -> Tensor:
-        bound = self.training_kernel() if training and self.trainable else self.kernel()
+        if not (training and self.trainable):
+            bound = self.kernel()
+            return weight if bound is None else kernels.run([bound], weight)
+        common = self.in_common()
         # A layer that stands in two places has one set of weights.
-        if training and self.trainable and first_time_in_call(self.step):
-            penalty = self.penalty(weight)
+        if first_time_in_call(self.step):
+            penalty = self.penalty(weight, common)
             if penalty is not None:
                 self.add_loss(penalty)
+        bound = self.training_kernel(common)
         return weight if bound is None else kernels.run([bound], weight)
 
     def pending(self) -> str | None:
@@ -118,7 +152,7 @@ class DrawingPruner(TrainedPruner):
 
     def uniform(self) -> Tensor:
         """Numbers in (0, 1) of this step, in the shape of the weight."""
-        return self.stream.uniform(tf.zeros(self.weight_shape), value_of(self.step))
+        return self.stream.uniform(self.weight_shape, value_of(self.step))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}

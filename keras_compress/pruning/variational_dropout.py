@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
-from keras_compress.pruning.trained import DrawingPruner, not_negative, whole_steps
+from keras_compress.pruning.trained import IN_TRAINING, DrawingPruner, by_size, not_negative, whole_steps
 
 Tensor = Any
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
@@ -39,17 +39,19 @@ def kl_of(log_alpha: Tensor) -> Tensor:
 
 
 def _noise(log_sigma2: Tensor, uniform: Tensor) -> Tensor:
-    return tf.exp(0.5 * log_sigma2) * math.sqrt(2.0) * tf.math.erfinv(2.0 * uniform - 1.0)
+    return tf.exp(0.5 * log_sigma2) * (math.sqrt(2.0) * tf.math.erfinv(2.0 * uniform - 1.0))
 
 
 def _kept(values: Tensor, weight: Tensor, log_sigma2: Tensor) -> Tensor:
     return tf.where(log_alpha_of(weight, log_sigma2) < THRESHOLD, values, tf.zeros_like(values))
 
 
+# The noise is one number for each weight, for both directions.
 _TRAINING = Kernel(
-    lambda weight, log_sigma2, uniform: weight + _noise(log_sigma2, uniform),
+    lambda weight, log_sigma2, noise: weight + noise,
     None,
-    lambda upstream, weight, log_sigma2, uniform: (0.5 * upstream * _noise(log_sigma2, uniform), None),
+    lambda upstream, weight, log_sigma2, noise: (0.5 * upstream * noise, None),
+    **{**IN_TRAINING, "compile_alone": False},
 )
 _INFERENCE = Kernel(
     lambda weight, log_sigma2: _kept(weight, weight, log_sigma2),
@@ -57,18 +59,25 @@ _INFERENCE = Kernel(
 )
 
 
+def _kl_and_slopes(weight: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum of the divergences, and its derivatives by weight and by `log sigma^2`."""
+    log_alpha = log_alpha_of(weight, log_sigma2)
+    s = tf.sigmoid(K2 + K3 * log_alpha)
+    softplus = tf.math.softplus(-log_alpha)
+    total = tf.reduce_sum(K1 - K1 * s + 0.5 * softplus)
+    # sigmoid(-x) = 1 - exp(-softplus(-x)).
+    slope = -K1 * K3 * s * (1.0 - s) - 0.5 * (1.0 - tf.exp(-softplus))
+    slope = tf.where(tf.abs(log_alpha) < _LIMIT, slope, tf.zeros_like(slope))
+    return total, slope * -2.0 * weight / (tf.square(weight) + _TINY), slope
+
+
+_NOISE, _KL = by_size(_noise, 2), by_size(_kl_and_slopes, 2)
+
+
 @tf.custom_gradient
 def _total_kl(weight: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Any]:
-    log_alpha = log_alpha_of(weight, log_sigma2)
-
-    def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-        s = tf.sigmoid(K2 + K3 * log_alpha)
-        by_log_alpha = -K1 * K3 * s * (1.0 - s) - 0.5 * tf.sigmoid(-log_alpha)
-        inside = tf.abs(log_alpha) < _LIMIT
-        by_log_alpha = tf.where(inside, upstream * by_log_alpha, tf.zeros_like(by_log_alpha))
-        return by_log_alpha * -2.0 * weight / (tf.square(weight) + _TINY), by_log_alpha
-
-    return tf.reduce_sum(kl_of(log_alpha)), gradient
+    total, by_weight, by_log_sigma2 = _KL(weight, log_sigma2)
+    return total, lambda upstream: (upstream * by_weight, upstream * by_log_sigma2)
 
 
 @register("weight_transform")
@@ -136,10 +145,11 @@ class VariationalDropoutPruner(DrawingPruner):
     def kernel(self) -> Bound:
         return _INFERENCE, (value_of(self.log_sigma2),)
 
-    def training_kernel(self) -> Bound:
-        return _TRAINING, (value_of(self.log_sigma2), self.uniform())
+    def training_kernel(self, common: Any) -> Bound:
+        log_sigma2 = value_of(self.log_sigma2)
+        return _TRAINING, (log_sigma2, _NOISE(tf.stop_gradient(log_sigma2), self.uniform()))
 
-    def penalty(self, weight: Tensor) -> Tensor:
+    def penalty(self, weight: Tensor, common: Any) -> Tensor:
         """`strength * sum KL`, its factor as far as the warm-up has come."""
         factor: Any = self.strength
         if self.warm_up_steps:

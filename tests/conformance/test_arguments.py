@@ -26,6 +26,28 @@ from keras_compress.quantizers.activation import ActivationQuantizer
 SCHEDULE = kc.ConstantSparsity(0.25, begin_step=3, end_step=9, frequency=2)
 # What `samples()` of a class leaves out: no part of a model of its own, or too slow or too special to train with.
 OFF_DEFAULT: dict[str, dict[str, Any]] = {
+    "ContinuousSparsificationPruner": {
+        "end_step": 7,
+        "strength": 0.25,
+        "initial_s": 0.5,
+        "final_temperature": 50.0,
+    },
+    "KernelPatternPruner": {"schedule": SCHEDULE, "number_of_patterns": 4, "regrow": True},
+    "L0Pruner": {"strength": 0.25, "initial_drop_rate": 0.5, "seed": 7},
+    "PdpPruner": {"schedule": SCHEDULE, "temperature": 0.5},
+    "RegularizedPruner": {
+        "schedule": SCHEDULE,
+        "strength": 0.25,
+        "rate": 3.0,
+        "temperature": 0.5,
+        "initial_probability": 0.25,
+        "seed": 7,
+    },
+    "RigLPruner": {"schedule": SCHEDULE, "drop_fraction": 0.5, "first_mask": "magnitude", "seed": 7},
+    "SetPruner": {"schedule": SCHEDULE, "drop_fraction": 0.5, "first_mask": "magnitude", "seed": 7},
+    "StrPruner": {"weight_decay": 0.25, "initial_s": -2.5},
+    "ThresholdPruner": {"schedule": SCHEDULE, "quality": 0.5, "regrow": True},
+    "VariationalDropoutPruner": {"strength": 0.25, "warm_up_steps": 5, "initial_log_sigma2": -3.0, "seed": 7},
     "AttentionTransfer": {"power": 1.5},
     "CRD": {"embedding_size": 16, "temperature": 0.5, "samples": 40},
     "CentroidClusterer": {"number_of_clusters": 5, "cluster_centroids_init": "linear", "seed": 7},

@@ -12,6 +12,7 @@ from keras_compress.core.affine import QuantSpec
 from keras_compress.core.schedule import resolve_step
 
 SCHEDULE = kc.ConstantSparsity(0.5, begin_step=0)
+ENDING = kc.ConstantSparsity(0.5, begin_step=0, end_step=9)
 WIDE = {"symmetric": False, "narrow_range": False}
 # Class, what it needs, argument, values that are taken, values that are refused.
 ENDS: list[tuple[Any, dict[str, Any], str, tuple[Any, ...], tuple[Any, ...]]] = [
@@ -32,6 +33,22 @@ ENDS: list[tuple[Any, dict[str, Any], str, tuple[Any, ...], tuple[Any, ...]]] = 
     (kc.NMPruner, {"schedule": SCHEDULE}, "sparsity_m_by_n", ((1, 2), (3, 4)), ((0, 4), (4, 4), (2,), (1, 2.5))),
     (kc.ColumnCombining, {"schedule": SCHEDULE}, "alpha", (1, 8), (0, True, 1.5)),
     (kc.ColumnCombining, {"schedule": SCHEDULE}, "gamma", (0, 0.5), (-0.001,)),
+    (kc.KernelPatternPruner, {"schedule": SCHEDULE}, "number_of_patterns", (1, 56), (0, 57, True, 4.0)),
+    (kc.ThresholdPruner, {"schedule": SCHEDULE}, "quality", (0, 2.5), (-0.001, True)),
+    (kc.RigLPruner, {"schedule": ENDING}, "drop_fraction", (0, 1.0), (-0.001, 1.001)),
+    (kc.SetPruner, {"schedule": ENDING}, "seed", (0, 2**31 - 1), (-1, 2**31, True, 1.0)),
+    (kc.RegularizedPruner, {"schedule": SCHEDULE}, "strength", (0.0, 2), (-0.001, float("inf"))),
+    (kc.RegularizedPruner, {"schedule": SCHEDULE}, "rate", (0.001,), (0.0, -1.0)),
+    (kc.RegularizedPruner, {"schedule": SCHEDULE}, "temperature", (0.001,), (0.0, -1.0)),
+    (kc.RegularizedPruner, {"schedule": SCHEDULE}, "initial_probability", (0.001, 0.999), (0.0, 1.0)),
+    (kc.L0Pruner, {}, "initial_drop_rate", (0.001, 0.999), (0.0, 1.0)),
+    (kc.L0Pruner, {}, "strength", (0.0, 1.0), (-0.001, float("nan"))),
+    (kc.VariationalDropoutPruner, {}, "warm_up_steps", (0, 5), (-1, 1.5, True)),
+    (kc.StrPruner, {}, "initial_s", (-0.001, -3200), (0.0, 1.0)),
+    (kc.StrPruner, {}, "weight_decay", (0.0, 1.0), (-0.001,)),
+    (kc.PdpPruner, {"schedule": SCHEDULE}, "temperature", (1e-9,), (0.0, -1.0)),
+    (kc.ContinuousSparsificationPruner, {}, "end_step", (1, 9), (0, True, 1.5)),
+    (kc.ContinuousSparsificationPruner, {"end_step": 4}, "final_temperature", (1.0, 200), (0.999,)),
     (kc.CentroidClusterer, {}, "number_of_clusters", (2, 256), (1, 257, 4.0)),
     (kc.UniformQuantizer, {}, "bits", (2, 8), (1, 9, True, 4.0)),
     (kc.TTQ, {}, "threshold", (0.0, 0.999), (-0.001, 1.0)),
