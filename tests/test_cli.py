@@ -77,6 +77,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "compress",
         "quantize",
         "factorize",
+        "prune",
         "from_tfmot",
         "convert",
         "measure",
@@ -119,7 +120,7 @@ def test_examples_are_accepted(name: str) -> None:
     ("arguments", "message"),
     [
         ([], ""),
-        (["train"], "Expected a command out of demo, compress, quantize, factorize, from_tfmot, convert, "),
+        (["train"], "Expected a command out of demo, compress, quantize, factorize, prune, from_tfmot, convert, "),
         (["demo", "--dataset=mnist"], "flag --dataset=mnist: value should be one of <digits|fashion_mnist>"),
         (["demo", "--sede=3"], "Unknown command line flag 'sede'"),
         (["demo", "--seed=-1"], "flag --seed=-1"),
