@@ -77,7 +77,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "compress",
         "quantize",
         "factorize",
-        "prune",
+        "prune_one_shot",
         "from_tfmot",
         "convert",
         "measure",
@@ -120,7 +120,10 @@ def test_examples_are_accepted(name: str) -> None:
     ("arguments", "message"),
     [
         ([], ""),
-        (["train"], "Expected a command out of demo, compress, quantize, factorize, prune, from_tfmot, convert, "),
+        (
+            ["train"],
+            "Expected a command out of demo, compress, quantize, factorize, prune_one_shot, from_tfmot, ",
+        ),
         (["demo", "--dataset=mnist"], "flag --dataset=mnist: value should be one of <digits|fashion_mnist>"),
         (["demo", "--sede=3"], "Unknown command line flag 'sede'"),
         (["demo", "--seed=-1"], "flag --seed=-1"),

@@ -177,13 +177,11 @@ def _factorize_flags(define: _Definer) -> None:
     define.number("multiple", 8, 1, "Ranks are multiples of it.")
 
 
-def _prune_flags(define: _Definer) -> None:
+def _prune_one_shot_flags(define: _Definer) -> None:
     define.text("model", None, "Keras model, a .keras file.")
     define.text("out", None, "The .keras file to write.")
     define.real("sparsity", "Share of zeros, such as 0.8; 0.5 where nothing is said.")
-    criteria = (
-        "What weights are ranked by: magnitude, synflow; with --data wanda, sparse_gpt; with labels snip, obd."
-    )
+    criteria = "What weights are ranked by: magnitude, synflow; with --data wanda, sparse_gpt; with labels snip, obd."
     define.text("criterion", "magnitude", criteria)
     define.data("Inputs, and labels where the criterion needs them.")
     scopes = "The share of each layer, of all by one ranking, or of all with more left in small layers."
@@ -334,13 +332,13 @@ COMMANDS: dict[str, Command] = {
         _factorize_flags,
         ("model", "out"),
     ),
-    "prune": Command(
+    "prune_one_shot": Command(
         "Set weights of a .keras model to zero at once, those with the lowest scores.",
         "The zeros are held while the model is trained on, as with recipe prune_one_shot. What was done to each layer "
         "is printed. Some criteria need inputs (wanda, sparse_gpt) or labels (snip, grasp, taylor, obd, obs).",
-        f"{PROGRAM} prune --model=m.keras --sparsity=0.8 --out=sparse.keras",
-        "keras_compress.cli.prune:run",
-        _prune_flags,
+        f"{PROGRAM} prune_one_shot --model=m.keras --sparsity=0.8 --out=sparse.keras",
+        "keras_compress.cli.prune_one_shot:run",
+        _prune_one_shot_flags,
         ("model", "out"),
     ),
     "from_tfmot": Command(

@@ -1,4 +1,4 @@
-"""`keras-compress prune`: weights of a model set to zero at once."""
+"""`keras-compress prune_one_shot`: weights of a model set to zero at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *arguments: str) -> int:
     return cli.main(
-        ["keras-compress", "prune", f"--model={folder}/model.keras", f"--out={folder}/sparse.keras", *arguments]
+        [
+            "keras-compress",
+            "prune_one_shot",
+            f"--model={folder}/model.keras",
+            f"--out={folder}/sparse.keras",
+            *arguments,
+        ]
     )
 
 

@@ -18,7 +18,7 @@ from keras_compress.report.summary import summary
 
 
 def run(values: flags.FlagValues) -> None:
-    """`keras-compress prune`."""
+    """`keras-compress prune_one_shot`."""
     path = check_output(values.out, ".keras", {"--model": values.model, "--data": values.data}, "--out")
     criterion = checked_criterion(values.criterion)
     patterns = {"sparsity_m_by_n": "zeros_by", "block_size": "block_size"}
