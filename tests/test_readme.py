@@ -41,7 +41,11 @@ PARTS = {"channels": "graph = kc.channel_graph", "compressed": "found = kc.deep_
 TEXTS = [README, *PAGES.values()]
 # Installing and testing is what .ci/run does; see test_packaging.
 COMMANDS = sorted(
-    {found.strip() for text in TEXTS for found in re.findall(r"keras-compress (?:demo|[a-z]+ --)[^`|\n)>]*", text)}
+    {
+        found.strip()
+        for text in TEXTS
+        for found in re.findall(r"keras-compress (?:demo|(?!from_tfmot)[a-z_]+ --)[^`|\n)>]*", text)
+    }
 )
 ELSEWHERE = {"pip install . && keras-compress demo --out=out", "pip install '.[test]' && pytest -n 2 --dist worksteal"}
 FASHION = "--dataset=fashion_mnist"

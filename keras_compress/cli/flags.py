@@ -184,7 +184,20 @@ def _factorize_flags(define: _Definer) -> None:
     define.number("multiple", 8, 1, "Ranks are multiples of it.")
 
 
-def _prune_flags(define: _Definer) -> None:
+def _prune_one_shot_flags(define: _Definer) -> None:
+    define.text("model", None, "Keras model, a .keras file.")
+    define.text("out", None, "The .keras file to write.")
+    define.real("sparsity", "Share of zeros, such as 0.8; 0.5 where nothing is said.")
+    criteria = "What weights are ranked by: magnitude, synflow; with --data wanda, sparse_gpt; with labels snip, obd."
+    define.text("criterion", "magnitude", criteria)
+    define.data("Inputs, and labels where the criterion needs them.")
+    scopes = "The share of each layer, of all by one ranking, or of all with more left in small layers."
+    define.choice("scope", "layer", ["layer", "global", "erk"], scopes)
+    define.numbers("zeros_by", "m,n: m zeros in every n inputs, such as 2,4; in place of --sparsity.")
+    define.numbers("block_size", "Inputs and outputs of blocks that are pruned as one, such as 4,1.")
+
+
+def _prune_iteratively_flags(define: _Definer) -> None:
     define.text("model", None, "Trained Keras model, a .keras file.")
     define.data("Data to train with, a tenth of it held out for --max_drop; x_test, y_test to measure with.")
     define.text("out", None, "The .keras file to write.")
@@ -349,6 +362,15 @@ COMMANDS: dict[str, Command] = {
         _factorize_flags,
         ("model", "out"),
     ),
+    "prune_one_shot": Command(
+        "Set weights of a .keras model to zero at once, those with the lowest scores.",
+        "The zeros are held while the model is trained on, as with recipe prune_one_shot. What was done to each layer "
+        "is printed. Some criteria need inputs (wanda, sparse_gpt) or labels (snip, grasp, taylor, obd, obs).",
+        f"{PROGRAM} prune_one_shot --model=m.keras --sparsity=0.8 --out=sparse.keras",
+        "keras_compress.cli.prune_one_shot:run",
+        _prune_one_shot_flags,
+        ("model", "out"),
+    ),
     "from_tfmot": Command(
         "Make a .keras model of one that tfmot pruned, clustered or quantized.",
         "Masks, schedules, centroids and ranges become this library's, outputs stay the same; layers that have no twin "
@@ -405,14 +427,14 @@ COMMANDS: dict[str, Command] = {
         _expand_flags,
         ("model", "out"),
     ),
-    "prune": Command(
+    "prune_iteratively": Command(
         "Prune a trained .keras model in rounds, with training between them.",
         "Each round sets the smallest weights to zero and trains what is left. The last round within --max_drop, on "
         "samples that are held out, is written. Loss and metric are the compiled model's, or else follow from the "
         "labels.",
-        f"{PROGRAM} prune --model=m.keras --data=data.npz --sparsity=0.9 --rounds=4 --out=pruned.keras",
-        "keras_compress.cli.prune:run",
-        _prune_flags,
+        f"{PROGRAM} prune_iteratively --model=m.keras --data=data.npz --sparsity=0.9 --rounds=4 --out=pruned.keras",
+        "keras_compress.cli.prune_iteratively:run",
+        _prune_iteratively_flags,
         ("model", "data", "out"),
     ),
     "sensitivity": Command(

@@ -16,7 +16,7 @@ Path = list[str | int]
 _OF_STAGE = ("model", "data", "teacher", "filters", "rules")
 _STEPS = ("begin_step", "end_step", "frequency")
 _UNITS = ("steps_per_epoch", "total_steps")
-_OBJECT_KINDS = ("schedule", "weight_transform", "activation_quantizer", "channel_criterion")
+_OBJECT_KINDS = ("schedule", "weight_transform", "activation_quantizer", "channel_criterion", "weight_criterion")
 # Annotation of an argument -> JSON types that it takes. Other annotations are left to the method itself.
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),

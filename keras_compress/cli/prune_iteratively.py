@@ -24,7 +24,7 @@ HELD_OUT = 10
 
 
 def run(values: flags.FlagValues) -> int:
-    """`keras-compress prune`; 1 where no round was within the budget."""
+    """`keras-compress prune_iteratively`; 1 where no round was within the budget."""
     read = {"--model": values.model, "--data": values.data}
     path = check_output(values.out, ".keras", read, "--out")
     if values.plot is not None:

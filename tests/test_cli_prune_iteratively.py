@@ -1,4 +1,4 @@
-"""`keras-compress prune`: rounds of pruning and training within a budget."""
+"""`keras-compress prune_iteratively`: rounds of pruning and training within a budget."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *arguments: str) -> int:
     read = [f"--model={folder}/model.keras", f"--data={folder}/data.npz", f"--out={folder}/pruned.keras"]
-    return cli.main(["keras-compress", "prune", *read, "--batch_size=40", "--epochs=1", *arguments])
+    return cli.main(["keras-compress", "prune_iteratively", *read, "--batch_size=40", "--epochs=1", *arguments])
 
 
 def test_the_last_round_within_the_budget_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
