@@ -84,6 +84,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "inspect",
         "expand",
         "sensitivity",
+        "sparse_ready",
         "estimate",
         "export",
         "report",
