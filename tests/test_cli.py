@@ -86,6 +86,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "expand",
         "prune_iteratively",
         "sensitivity",
+        "sparse_ready",
         "estimate",
         "export",
         "report",

@@ -11,8 +11,8 @@ from keras_compress.tflite.passes.sparse_dense import SparseLayer, store_sparse_
 from keras_compress.tflite.sparse_clusters import clusters
 
 SPARSE_MODES = ("float32", "int8")
-# Share of blocks of zeros from which on "auto" tells of a layer that stays dense: it was pruned in blocks.
-_IN_BLOCKS = 0.5
+# Share of zeros in blocks of zeros, from which on a layer was pruned in blocks: "auto" tells where it is dense.
+_IN_BLOCKS = 0.8
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def sparse_file(content: bytes, sparsity: str, mode: str, strict: bool = False) 
     if sparsity == "block" and mode == "float32":
         graph, convolutions, said = _convolutions(graph)
     sparse = [layer for layer in layers if not layer.reason]
-    dense = [layer for layer in layers if layer.told and (sparsity == "block" or layer.blocks >= _IN_BLOCKS)]
+    dense = [
+        layer for layer in layers if layer.told and (sparsity == "block" or layer.blocks >= _IN_BLOCKS * layer.zeros)
+    ]
     notes = (*_sparse_notes(sparse, mode), *said, *_dense_notes(dense))
     if strict and sparsity == "block" and dense:
         raise ValueError(f"Expected pruned layers to be stored sparse (strict=True). Received: {'; '.join(notes)}")
@@ -98,7 +100,7 @@ def _convolutions(graph: Graph) -> tuple[Graph, bool, list[str]]:
     names = store_sparse_convolutions(made)
     if not names:
         # What was rewritten is of no use then.
-        why = dict.fromkeys(found.why_dense(step) for step in found.steps if step.zeros > step.weights / 2)
+        why = dict.fromkeys(found.why_dense(step) for step in found.steps if step.zeros)
         return graph, False, [f"1x1 convolutions stay dense: {reason}" for reason in why]
     where = "XNNPACK skips their zeros on Arm and in LiteRT.js, not on x86 with AVX"
     said = [f"sparse 1x1 convolutions: {', '.join(names)}; {where}"]

@@ -168,10 +168,12 @@ def _indices(metadata: Any, ways: int, most: int) -> tuple[NDArray[np.int64], ND
 def block_of(parameters: Any) -> int:
     """Values of a block along the last axis; 1 where single values are stored or left out."""
     blocks = parameters.blockMap if parameters.blockMap is not None else ()
-    return int(parameters.dimMetadata[-1].denseSize) if len(blocks) == 1 else 1
+    return int(parameters.dimMetadata[-1].denseSize) if len(blocks) == 1 and parameters.dimMetadata else 1
 
 
 def table_bytes(parameters: Any) -> int:
     """Bytes of segments and indices."""
-    vectors = [v for axis in parameters.dimMetadata for v in (axis.arraySegments, axis.arrayIndices) if v is not None]
+    vectors = [
+        v for axis in parameters.dimMetadata or () for v in (axis.arraySegments, axis.arrayIndices) if v is not None
+    ]
     return sum(np.asarray(vector.values).nbytes for vector in vectors)

@@ -14,6 +14,8 @@ from keras_compress.tflite.sparse_kernels import SPARSE_KERNELS, SparseKernel
 
 # First versions of LiteRT's FULLY_CONNECTED that read sparse weights.
 _VERSIONS = {"float32": 8, "int8": 8}
+# A layer with a smaller share of blocks of zeros is far slower sparse than dense, and no smaller.
+_FEWEST_BLOCKS = 0.5
 # Share of zeros from which on a layer was plainly meant to be sparse, so that one that stays dense is told of.
 _MEANT = 0.5
 
@@ -47,7 +49,8 @@ def sparse_layers(graph: Graph, wanted: str) -> list[tuple[Any, SparseLayer]]:
 
     Args:
         graph: File for LiteRT.
-        wanted: `"auto"`: where the kernel is faster. `"block"`: wherever it takes the weight and leaves out a block.
+        wanted: `"auto"`: where the kernel is faster. `"block"`: wherever it takes the weight and half of its
+            blocks can be left out.
     """
     found: list[tuple[Any, SparseLayer]] = []
     readers = graph.consumers()
@@ -83,17 +86,16 @@ def _refusal(graph: Graph, op: Any, kernel: SparseKernel | None, blocks: float, 
     scales = graph.quantization(weight)
     if graph.dtype(weight) == "int8" and (scales is None or scales[1] != 0 or outputs == 1):
         return "the int8 kernel wants a scale for each of several outputs, and the zero point 0"
-    if blocks == 0:
-        return (
-            f"no {kernel.block} consecutive inputs of an output are all zero: prune with block_size=({kernel.block}, 1)"
-        )
+    if blocks < _FEWEST_BLOCKS:
+        size = kernel.block
+        return f"{blocks:.0%} of its blocks of {size} inputs are all zeros, not half: prune with block_size=({size}, 1)"
     rows = max(1, math.prod(graph.shape(op.inputs[0])) // inputs)
     least = kernel.least_share(outputs * inputs, rows)
     if wanted == "auto" and blocks < least:
-        size = f"{inputs:,} inputs, {outputs:,} outputs and {rows:,} row{'s' * (rows > 1)} at a time"
+        layer = f"{inputs:,} inputs, {outputs:,} outputs and {rows:,} row{'s' * (rows > 1)} at a time"
         if least > 1:
-            return f"the dense kernel is faster with {size}"
-        return f"{blocks:.0%} of its blocks are zeros; {graph.dtype(weight)} gains from {least:.0%} on, with {size}"
+            return f"the dense kernel is faster with {layer}"
+        return f"{blocks:.0%} of its blocks are zeros; {graph.dtype(weight)} gains from {least:.0%} on, with {layer}"
     return ""
 
 
