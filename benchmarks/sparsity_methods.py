@@ -136,7 +136,6 @@ def one_shot(criterion: str, trained: bool) -> Make:
     def make(run: Run, sparsity: float) -> keras.Model:
         model = run.half() if trained else run.network()
         data = run.x[:1024], run.y[:1024]
-        # It chooses masks while it goes through a layer.
         scope = "layer" if criterion in BY_LAYER else "global"
         pruned = kc.prune_one_shot(model, sparsity, criterion=criterion, data=data, loss=run.loss, scope=scope)
         return run.trained(pruned, run.rest if trained else run.epochs)
@@ -212,8 +211,8 @@ TUNED: dict[str, Tuned] = {
 }
 # Criteria that say something of weights that are not trained yet.
 AT_BEGIN = ("MagnitudeSaliency", "RandomSaliency", "SNIP", "GraSP", "SynFlow")
-# Those that cannot rank all weights together.
-BY_LAYER = ("SparseGPT",)
+# Those that cannot rank all weights together: they compare those of one layer, or of one output.
+BY_LAYER = ("SparseGPT", "Wanda")
 EXCHANGES = 50
 
 
