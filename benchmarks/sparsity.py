@@ -21,13 +21,13 @@ import numpy as np
 from absl import app, flags
 from common import RESULTS, Goal, at_least, fashion_mnist, once, print_goals, write_results
 from sparsity_methods import Method, methods
-from sparsity_table import write_pages
+from sparsity_table import SHOWN, write_pages
 
 import keras_compress as kc
 from keras_compress.core.slots import slots_of
 from keras_compress.demo import datasets, models
 from keras_compress.graph import graph
-from keras_compress.pipelines.pruning_rounds import pruners_in
+from keras_compress.pipelines.pruning_rounds import levels_of, pruners_in
 
 NETS: dict[str, Callable[[], keras.Model]] = {
     "lenet300": models.lenet300,
@@ -209,7 +209,10 @@ def curves(run: Run) -> list[dict[str, Any]]:
     fit, last = run.fitting(run.rest), max(map(float, _SPARSITIES.value))
     how: dict[str, Any] = {"validation_data": run.test, "seed": run.seed, "scope": "global"}
     every = max(1, run.steps(run.rest) // 12)
-    begin = {"rewind_to": REWOUND_CURVES, "score_every": every}
+    # The rounds that the page shows.
+    levels = levels_of(last, None, None)
+    shown = {1 + min(range(len(levels)), key=lambda n: abs(levels[n] - wanted)) for wanted in SHOWN}
+    begin = {"rewind_to": REWOUND_CURVES, "score_every": every, "control_rounds": shown}
     ways: dict[str, Callable[[Any], Any]] = {
         "ticket": lambda folder: kc.find_ticket(
             run.build, fit, last, control="random_reinit", folder=folder, **begin, **how
@@ -275,32 +278,45 @@ def chosen_methods() -> list[Method]:
     return [each for each in methods() if names is None or any(name in each.name for name in names)]
 
 
+def kept_rows(folder: Path) -> list[dict[str, Any]]:
+    """All that the work folder holds, in the order of the methods: a part of the benchmark adds to what was there."""
+    order = {name: place for place, name in enumerate(["dense", *(each.name for each in methods())])}
+    found = [once(path, dict) for path in sorted(folder.glob("*/rows/*.json"))]
+    nets = list(NETS)
+    return sorted(
+        found,
+        key=lambda row: (nets.index(row["net"]), order.get(row.get("method"), 99), row.get("target", 0), row["seed"]),
+    )
+
+
 def main(_: list[str]) -> None:
-    """Run what is asked for, print and write the results."""
+    """Run what is asked for, print and write the results of all that the work folder holds."""
     data = fashion_mnist(_QUICK.value)
     folder = Path(_WORK.value) / f"{'quick' if _QUICK.value else TRAINED}_{_EPOCHS.value:g}"
     seeds = [int(seed) for seed in _SEEDS.value]
     sparsities = [float(each) for each in _SPARSITIES.value]
-    rows: list[dict[str, Any]] = []
     for net in _NETS.value:
         for seed in seeds:
             run = Run(net, seed, folder, data)
             for method in chosen_methods():
                 if seed == seeds[0] or method.all_seeds or _ALL.value:
-                    targets = [0.0] if method.name == "dense" else sparsities
-                    rows += [run.row(method, target) for target in targets]
-            rows += curves(run) if _CURVES.value else []
+                    for target in [0.0] if method.name == "dense" else sparsities:
+                        run.row(method, target)
+            if _CURVES.value:
+                curves(run)
+    rows = kept_rows(folder)
     goals = goals_of(rows)
     print_goals(goals)
     settings = {
-        "images": len(run.x),
+        "images": min(TRAINED, len(data.x_train)),
         "epochs": _EPOCHS.value,
         "batch_size": BATCH,
         "learning_rate": RATE,
-        "weights": {net: NETS[net]().count_params() for net in _NETS.value},
+        "weights": {net: make().count_params() for net, make in NETS.items()},
     }
     target = folder if _QUICK.value else RESULTS
-    write_results("sparsity", rows, goals, seeds=seeds, settings=settings, directory=target)
+    found = sorted({row["seed"] for row in rows})
+    write_results("sparsity", rows, goals, seeds=found, settings=settings, directory=target)
     if not _QUICK.value:
         write_pages()
 
