@@ -101,12 +101,17 @@ def masked(model: keras.Model, filters: Any, rules: Sequence[Mapping[str, Any]] 
     """A copy of a model with a mask over each weight that is to be pruned.
 
     Raises:
-        ValueError: For a rule that sets more than `skip`, or that matches nothing.
+        ValueError: For a rule that sets more than `skip`, or that matches nothing; where all layers are frozen.
     """
     for rule in rules or ():
         if set(rule) - {"layers", "skip"}:
             raise ValueError(f"Expected rules of the form {{'layers': ..., 'skip': True}}. Received: {dict(rule)!r}")
-    return prune(model, FixedMaskPruner(), filters=filters, rules=rules)
+    found = prune(model, FixedMaskPruner(), filters=filters, rules=rules)
+    if not any(True for _ in pruners_in(found)):
+        raise ValueError(
+            f"Expected a layer to prune that is trained. Received: {model.name!r}, whose layers are frozen"
+        )
+    return found
 
 
 def pruners_in(model: keras.Model) -> Iterator[tuple[FixedMaskPruner, Array]]:

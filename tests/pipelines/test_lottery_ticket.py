@@ -250,6 +250,47 @@ def test_several_batches_run_as_one_are_counted_and_mixed_precision_has_its_sche
     assert float(optimizer.inner_optimizer.learning_rate) == pytest.approx(float(schedule(11)), abs=1e-6)
 
 
+class Doubled(keras.layers.Layer):
+    """A layer of the user's own, which nobody registered, with one sub-layer that it calls twice."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inside = keras.layers.Dense(10)
+
+    def build(self, input_shape: Any) -> None:
+        self.inside.build(input_shape)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return self.inside(self.inside(inputs))
+
+
+def own() -> keras.Model:
+    inputs = keras.Input((10,))
+    return keras.Model(inputs, keras.layers.Dense(1, name="line")(Doubled(name="own")(inputs)))
+
+
+def test_layers_of_the_users_own_and_a_teacher() -> None:
+    teacher = build()
+    teacher.get_layer("line").kernel.assign(np.linspace(1, -1, 10)[:, None])
+    taught = kc.Training("mse", epochs=1, batch_size=8, teacher=kc.Teacher(teacher, method="logit_matching"))
+    ticket = found_ticket(build_fn=own, rounds=1, fit=taught.on(X, Y), rewind_to=1)
+    assert [each.steps for each in ticket.rounds] == [2, 1]
+    assert ticket.sparsity == pytest.approx(0.6)
+
+
+def test_frozen_layers_stay_as_they_are() -> None:
+    model = noisy()
+    model.layers[0].trainable = False
+    before = np.array(model.layers[0].kernel)
+    how = {"validation_data": (X, Y), "metric": negative_error}
+    found = kc.prune_iteratively(model, fit, [0.5], **how)
+    assert found.sparsity == 0.5
+    np.testing.assert_array_equal(kc.strip(found.model).layers[0].kernel, before)
+    model.trainable = False
+    with pytest.raises(ValueError, match="Expected a layer to prune that is trained"):
+        kc.prune_iteratively(model, fit, [0.5], **how)
+
+
 def zeros_first() -> keras.Model:
     inputs = keras.Input((10,))
     hidden = keras.layers.Dense(10, kernel_initializer="identity", name="first")(inputs)
