@@ -49,6 +49,7 @@ _SPARSITIES = flags.DEFINE_list("sparsities", [f"{each:g}" for each in SPARSITIE
 _EPOCHS = flags.DEFINE_float("epochs", 8.0, "Epochs of each row in all.")
 _CURVES = flags.DEFINE_bool("curves", True, "The figures of rewinding too, of LeNet-300-100.")
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_sparsity", "Folder of what is finished already.")
+_RESULTS = flags.DEFINE_string("results", str(RESULTS), "Folder of the results; pages are written of the default one.")
 _QUICK = flags.DEFINE_bool("quick", False, "Little data, to check the script; results stay in --work.")
 
 
@@ -314,10 +315,10 @@ def main(_: list[str]) -> None:
         "learning_rate": RATE,
         "weights": {net: make().count_params() for net, make in NETS.items()},
     }
-    target = folder if _QUICK.value else RESULTS
+    target = folder if _QUICK.value else Path(_RESULTS.value)
     found = sorted({row["seed"] for row in rows})
     write_results("sparsity", rows, goals, seeds=found, settings=settings, directory=target)
-    if not _QUICK.value:
+    if target == RESULTS:
         write_pages()
 
 

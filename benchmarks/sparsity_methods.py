@@ -15,6 +15,8 @@ import keras
 
 import keras_compress as kc
 from keras_compress.core.registry import entries
+from keras_compress.graph.model import candidates, slots_in
+from keras_compress.pruning.distribution import layer_sparsities
 
 if TYPE_CHECKING:
     from sparsity import Run
@@ -143,12 +145,22 @@ def one_shot(criterion: str, trained: bool) -> Make:
     return make
 
 
-def with_target(cls: type, arguments: Callable[[Run, float], dict[str, Any]], trained: bool) -> Make:
-    """A pruner that is told the sparsity."""
+def erk_shares(model: keras.Model, sparsity: float) -> dict[str, float]:
+    """Path of each layer -> its share of zeros, more in larger ones, for a share of all together."""
+    shapes = {path: tuple(slots_in(layer)[0].variable(layer).shape) for path, layer in candidates(model)}
+    return dict(zip(shapes, layer_sparsities(list(shapes.values()), sparsity, "erk"), strict=True))
+
+
+def with_target(cls: type, schedule: Callable[[Run, float, float], Any], trained: bool) -> Make:
+    """A pruner that is told the sparsity of each weight: by ERK, as equal shares cost the small layers too much."""
 
     def make(run: Run, sparsity: float) -> keras.Model:
-        wrapped = kc.prune(run.half() if trained else run.network(), cls(**arguments(run, sparsity)))
-        return run.trained(wrapped, run.rest if trained else run.epochs)
+        model, epochs = (run.half(), run.rest) if trained else (run.network(), run.epochs)
+        rules = [
+            {"layers": path, "pruner": cls(schedule(run, share, epochs))}
+            for path, share in erk_shares(model, sparsity).items()
+        ]
+        return run.trained(kc.prune(model, rules[0]["pruner"], rules=rules), epochs)
 
     return make
 
@@ -165,12 +177,11 @@ def exchanging(method: str) -> Make:
     return make
 
 
-def alternating(run: Run, sparsity: float) -> keras.Model:
-    """AC/DC from scratch: a dense tenth, phases in turns, and a longer sparse end."""
-    steps = run.steps(run.epochs)
+def alternating(run: Run, sparsity: float, epochs: float) -> Any:
+    """The schedule of AC/DC: a dense tenth, phases in turns, and a longer sparse end."""
+    steps = run.steps(epochs)
     phase = max(1, steps // 10)
-    schedule = kc.AlternatingSparsity(sparsity, begin_step=phase, end_step=7 * phase, frequency=phase)
-    return run.trained(kc.prune(run.network(), kc.AcDcPruner(schedule)), run.epochs)
+    return kc.AlternatingSparsity(sparsity, begin_step=phase, end_step=7 * phase, frequency=phase)
 
 
 def tuned(cls: type, how: Tuned) -> Make:
@@ -265,7 +276,7 @@ def training_methods() -> list[Method]:
     found = [
         Method("RigLPruner", "sparse from the start", exchanging("rigl"), True),
         Method("SetPruner", "sparse from the start", exchanging("set")),
-        Method("AcDcPruner", "sparse from the start", alternating),
+        Method("AcDcPruner", group, with_target(kc.AcDcPruner, alternating, trained=False)),
     ]
     for name, cls in sorted(entries("weight_transform").items()):
         if name in LEFT_OUT or not cls.__module__.startswith("keras_compress.pruning."):
@@ -273,7 +284,7 @@ def training_methods() -> list[Method]:
         if name in TUNED:
             found.append(Method(name, group, tuned(cls, TUNED[name])))
         elif "schedule" in inspect.signature(cls).parameters and getattr(cls, "has_target", True):
-            make = with_target(cls, lambda run, s: {"schedule": gradual(run, s, run.rest)}, trained=True)
+            make = with_target(cls, gradual, trained=True)
             found.append(Method(name, group, make, name == "RegularizedPruner"))
         else:
             raise LookupError(f"Expected a pruner with a row: in TUNED, or in LEFT_OUT. Received: {name}")
