@@ -18,7 +18,7 @@
 # 9. **A lottery ticket**: a sparse network that trains from its own early weights, and not from others.
 # 10. **Faster for its zeros**: blocks, stored sparse, on LiteRT.
 #
-# Everything runs offline, in about three minutes on two CPU cores; `FAST=1` in the environment takes a quarter of the epochs.
+# Everything runs offline, in about two minutes on two CPU cores; `FAST=1` in the environment takes a quarter of the epochs.
 
 # %%
 import os
