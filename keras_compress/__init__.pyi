@@ -50,6 +50,8 @@ from keras_compress.pipelines.mixed_precision import MixedPrecision as MixedPrec
 from keras_compress.pipelines.mixed_precision import mixed_precision as mixed_precision
 from keras_compress.pipelines.sensitivity import sensitivity as sensitivity
 from keras_compress.pipelines.sensitivity import weight_sensitivity as weight_sensitivity
+from keras_compress.pipelines.sparsity_choice import SparsityChoice as SparsityChoice
+from keras_compress.pipelines.sparsity_choice import choose_sparsities as choose_sparsities
 from keras_compress.pipelines.steps import Clustering as Clustering
 from keras_compress.pipelines.steps import Conversion as Conversion
 from keras_compress.pipelines.steps import Pruning as Pruning
@@ -73,6 +75,7 @@ from keras_compress.pruning.fixed_mask import FixedMaskPruner as FixedMaskPruner
 from keras_compress.pruning.magnitude import MagnitudePruner as MagnitudePruner
 from keras_compress.pruning.magnitude import prune_low_magnitude as prune_low_magnitude
 from keras_compress.pruning.n_m import NMPruner as NMPruner
+from keras_compress.pruning.nonzeros import Nonzeros as Nonzeros
 from keras_compress.pruning.one_shot import one_shot_of as one_shot_of
 from keras_compress.pruning.one_shot import prune_one_shot as prune_one_shot
 from keras_compress.pruning.prune import prune as prune
