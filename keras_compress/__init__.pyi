@@ -166,6 +166,7 @@ from keras_compress.structured.dependency import channel_graph as channel_graph
 from keras_compress.structured.depthwise_separation import separate_convolutions as separate_convolutions
 from keras_compress.structured.hashing import hash_weights as hash_weights
 from keras_compress.structured.merging import merge_channels as merge_channels
+from keras_compress.structured.permutation import permute_channels as permute_channels
 from keras_compress.structured.prune import cut_channels as cut_channels
 from keras_compress.structured.prune import prune_channels as prune_channels
 from keras_compress.structured.sensitivity import Sensitivity as Sensitivity
