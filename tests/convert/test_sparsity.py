@@ -207,7 +207,7 @@ def test_what_no_kernel_computes_is_refused(options, message):
 
 
 def test_weights_without_blocks_are_named_with_the_reason(samples):
-    with pytest.raises(ValueError, match=r"hidden/kernel: 6% of its blocks .* block_size=\(4, 1\)"):
+    with pytest.raises(ValueError, match=r"hidden/kernel: 5% of its blocks .* block_size=\(4, 1\)"):
         kc.convert(dense_net(block=1, share=0.5), mode="float32", sparsity="block")
     with pytest.raises(ValueError, match="62 inputs are no multiple of 4"):
         kc.convert(dense_net(62, 2), mode="float32", sparsity="block")
