@@ -44,8 +44,8 @@ def dense(results: Path) -> str:
     machine = found["machine"]
     told = (
         f"{machine['cpu']}, one thread, one sample, files in turns in one process, {found['settings']['runs']} runs; "
-        f"load average {machine['load_average'][0]} on {machine['cores']} cores: look at ratios, not at milliseconds. Dense "
-        "files hold the same zeros.\n"
+        f"load average {machine['load_average'][0]} on {machine['cores']} cores: look at ratios, not at milliseconds. "
+        "Dense files hold the same zeros.\n"
     )
     table = _times(_rows(results, "dense"), lambda row: f"2 x {row['width']}")
     return "\n".join([table, told, _goals(found)])

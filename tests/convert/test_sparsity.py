@@ -181,6 +181,15 @@ def test_int8_has_blocks_of_16_and_the_integers_of_the_dense_file(samples):
     assert kc.verify(sparse, model, samples).ok
 
 
+def test_microcontrollers_do_not_get_sparse_files(tmp_path):
+    # Their runtime would read beyond the stored values, and say nothing.
+    sparse = kc.convert(dense_net(), mode="float32", sparsity="block")
+    with pytest.raises(ValueError, match="Expected a file with dense weights"):
+        runner_of("tflm").describe(sparse.content)
+    with pytest.raises(ValueError, match="sparsity='none'"):
+        kc.export_c(sparse, tmp_path, arena_bytes=4096)
+
+
 def test_pruning_in_blocks_of_inputs_gives_blocks(samples):
     x = keras.Input((64,))
     model = keras.Model(x, L.Dense(16, name="hidden")(x))
