@@ -4,6 +4,7 @@ Sizes are those of the `.tflite` files that TFLite-Micro executes; nothing is zi
 
     python benchmarks/deep_compression.py
     python benchmarks/deep_compression.py --net=lenet300 --seeds=0
+    python benchmarks/deep_compression.py --taught --net=lenet5 --seeds=0   # what a teacher adds
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _NETS = flags.DEFINE_multi_enum("net", ["lenet300", "lenet5"], ["lenet300", "lenet5"], "Networks.")
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_deep_compression", "Folder of what is finished already.")
 _QUICK = flags.DEFINE_bool("quick", False, "Little data, to check the script; results stay in --work.")
+_TAUGHT = flags.DEFINE_bool("taught", False, "Measure what a teacher adds to the first point of each net, no more.")
+# Who teaches each step, in the rows of `--taught`; the float models of a seed.
+TEACHERS = {"labels": None, "taught by the model given": "", "taught by the float model trained as long": "_long"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ def float_row(net: str, seed: int, data: datasets.Dataset, work: Path) -> dict[s
     start.save(work / f"{net}_{seed}.keras")
     total = START_EPOCHS[net] + POINTS[net][0].total_epochs
     seconds = fit(long, data, total, seed)
+    long.save(work / f"{net}_{seed}_long.keras")
     content = kc.convert(long, mode="float32").content
     constant = constant_rate(net, seed, data, total) if net in CONSTANT_RATE else None
     return {
@@ -132,8 +137,11 @@ def constant_rate(net: str, seed: int, data: datasets.Dataset, epochs: int) -> f
     return accuracy(model, data)
 
 
-def compressed_row(net: str, point: Point, seed: int, data: datasets.Dataset, work: Path) -> dict[str, Any]:
+def compressed_row(
+    net: str, point: Point, seed: int, data: datasets.Dataset, work: Path, teacher: str | None = None
+) -> dict[str, Any]:
     """Compress the seed's float model, and measure the file on TFLite-Micro with all test images."""
+    name = f"{net}_{point.ratio}_{seed}" + ("" if teacher is None else f"_taught{teacher}")
     few = slice(-VALIDATION_IMAGES, None)
     found = kc.deep_compression(
         keras.models.load_model(work / f"{net}_{seed}.keras"),
@@ -150,15 +158,16 @@ def compressed_row(net: str, point: Point, seed: int, data: datasets.Dataset, wo
             {**dict.fromkeys(point.epochs, RATE), "quantize": QUANTIZATION_RATE},
             batch_size=BATCH_SIZE,
             seed=seed,
+            teacher=None if teacher is None else said(net, teacher, seed, data, work),
         ),
         conversion=kc.Conversion(io="int8"),
-        folder=work / f"{net}_{point.ratio}_{seed}",
+        folder=work / name,
     )
     artifact = found.artifact
     plain = kc.convert(found.artifact.frozen, "tflm", io="int8")
     measured = kc.measure_all({"file": artifact, "plain": plain}, data.x_test, data.y_test, target="tflm")
     stats = kc.inspect_tflite(artifact.content)
-    artifact.save(work / f"{net}_{point.ratio}_{seed}.tflite")
+    artifact.save(work / f"{name}.tflite")
     return {
         "net": net,
         "ratio": point.ratio,
@@ -177,6 +186,33 @@ def compressed_row(net: str, point: Point, seed: int, data: datasets.Dataset, wo
         "latency_ratio": measured["file"].latency.median_ms / measured["plain"].latency.median_ms,
         "equal": equal(artifact, data),
     }
+
+
+def said(net: str, teacher: str, seed: int, data: datasets.Dataset, work: Path) -> kc.TeacherOutputs:
+    """What a float model of the seed says to the training images, computed once."""
+    name = f"{net}_{seed}{teacher}"
+    return kc.teacher_outputs(work / f"{name}.keras", data.x_train, work / f"{name}_outputs")
+
+
+def taught_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
+    """The first point of each net with labels alone and with each teacher."""
+    found = []
+    for seed in map(int, _SEEDS.value):
+        for net in _NETS.value:
+            base = once(work / f"{net}_float_{seed}.json", lambda net=net, seed=seed: float_row(net, seed, data, work))
+            point = POINTS[net][0]
+            for row, teacher in TEACHERS.items():
+                suffix = "" if teacher is None else f"_taught{teacher}"
+                made = once(
+                    work / f"{net}_{point.ratio}_{seed}{suffix}.json",
+                    lambda net=net, seed=seed, p=point, t=teacher: compressed_row(net, p, seed, data, work, t),
+                )
+                floats = {key: base[key] for key in ("accuracy", "start_accuracy")}
+                kept = {key: made[key] for key in ("net", "ratio", "seed", "accuracy", "bytes")}
+                found.append({**kept, "row": row, "float": floats})
+                print(found[-1], flush=True)
+                keras.backend.clear_session()
+    return found
 
 
 def equal(artifact: kc.Artifact, data: datasets.Dataset) -> bool:
@@ -245,6 +281,12 @@ def main(argv: list[str]) -> None:
     work = Path(_WORK.value)
     work.mkdir(parents=True, exist_ok=True)
     data = fashion_mnist(_QUICK.value)
+    directory = work if _QUICK.value else RESULTS
+    seeds = [int(seed) for seed in _SEEDS.value]
+    if _TAUGHT.value:
+        rows = taught_rows(data, work)
+        write_results("deep_compression_taught", rows, [], seeds=seeds, settings={}, directory=directory)
+        return
     lines = summary_rows(lenet_rows(data, work))
     depthwise = once(work / "depthwise.json", depthwise_row)
     encoding = once(work / "encoding.json", encoding_row)
@@ -262,8 +304,6 @@ def main(argv: list[str]) -> None:
         "paper_bytes": PAPER_BYTES,
     }
     rows = [*lines, {"net": "depthwise", **depthwise}, {"net": "encoding", **encoding}]
-    directory = work if _QUICK.value else RESULTS
-    seeds = [int(seed) for seed in _SEEDS.value]
     write_results("deep_compression", rows, goals, seeds=seeds, settings=settings, directory=directory)
     if not _QUICK.value:
         write_page()

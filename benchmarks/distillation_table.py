@@ -38,8 +38,10 @@ came to.
 
 **What is asked.** The loss is `(1 - alpha) task + alpha sum_i w_i term_i`, with regularizers beside it. With
 `alpha=1` no labels are needed: any samples do. Weights of samples and classes (`fit(sample_weight=, class_weight=)`)
-count in the task and in the first three losses below. Those of hints, those of samples together, and Keras's own leave
-them out, and with `alpha=1`, where nothing else would read them, they are refused.
+count in the task and in all losses below that take a sample by itself. Those of samples together (RKD,
+`SimilarityPreserving`, `CorrelationCongruence`) and Keras's own leave them out, and with `alpha=1`, where nothing else
+would read them, they are refused. Padding that Keras masks (`Embedding(mask_zero=True)`, `Masking`) counts in no term:
+losses of outputs and hints are the mean over the steps that are left, as Keras's are.
 
 | method | compares | paper |
 |---|---|---|

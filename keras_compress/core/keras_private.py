@@ -66,6 +66,11 @@ def is_plain(tensor: keras.KerasTensor) -> bool:
     return not (tensor.sparse or tensor.ragged) and get_keras_mask(tensor) is None
 
 
+def mask_of(tensor: Any) -> Any:
+    """The mask that Keras keeps with a layer's output, which says what counts of it; `None` where there is none."""
+    return get_keras_mask(tensor)
+
+
 def view_of(layer: Any) -> Any:
     """A layer for a place in another graph, which shares all else with the one that it is a view of.
 

@@ -122,7 +122,7 @@ def test_weights_of_samples_without_labels(student, teacher, x, y) -> None:
     distiller.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
     history = distiller.fit(x, y, batch_size=32, class_weight=class_weight, verbose=0).history
     assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
-    for method, hints in (("rkd_distance", []), ("fit_nets", ["hidden"])):
+    for method, hints in (("rkd_distance", []), ("similarity_preserving", ["hidden"])):
         distiller = kc.distill(student, teacher, method, hints=hints, alpha=1.0)
         with pytest.raises(ValueError, match="Expected no weights of samples or classes with alpha=1"):
             distiller.compute_loss(x, y_pred=distiller(x), sample_weight=share)
@@ -329,6 +329,40 @@ def test_sequences(y) -> None:
     before = loss_of(student, teacher, x)
     fitted(distiller, x, np.repeat(y[:, None], 5, 1), epochs=2)
     assert 0.0 < loss_of(student, teacher, x) < before
+
+
+def test_padding_counts_in_no_term() -> None:
+    """More of it changes nothing; the labels' loss leaves it out too."""
+    words = np.array([[1, 2, 3, 0], [4, 5, 0, 0], [6, 1, 2, 3]])
+    more = np.pad(words, ((0, 0), (0, 3)))
+
+    def net(units: int) -> keras.Model:
+        made = layers.Embedding(8, 4, mask_zero=True)(inputs := keras.Input((None,), dtype="int32"))
+        made = layers.GRU(units, return_sequences=True, name="steps")(made)
+        return keras.Model(inputs, layers.Dense(3, name="out")(made))
+
+    student, teacher = net(3), net(3)
+    methods = ["soft_targets", "decoupled_kd", "fit_nets", "attention_transfer", "fsp", "gram"]
+    methods += ["similarity_preserving", "rkd_distance", "rkd_angle", "correlation_congruence"]
+    for method in methods:
+        reads = () if method in methods[:2] else ("steps", "steps") if method == "fsp" else ("steps",)
+        distiller = kc.distill(student, teacher, method, hints=[(each, each) for each in reads], alpha=0.5)
+        distiller.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+        losses = [distiller.evaluate(x, x % 3, verbose=0, return_dict=True) for x in (words, more)]
+        for key in ("student_loss", "distillation_loss"):
+            assert losses[0][key] == pytest.approx(losses[1][key], rel=1e-4), (method, key)
+        assert losses[0]["distillation_loss"] > 0.0
+
+
+def test_weights_of_samples_count_in_hints(student, teacher, x, y) -> None:
+    """Of a sample: the mean of its weights, where outputs have others."""
+    share = np.arange(32, dtype=np.float32)
+    distiller = kc.distill(student, teacher, "fit_nets", hints=["hidden"], alpha=1.0)
+    found = float(distiller.compute_loss(x, y_pred=distiller(x), sample_weight=share))
+    hints = [ops.relu(each.get_layer("hidden")(x)) for each in (teacher, student)]
+    guess = distiller.added[0](hints[1])
+    each = 0.5 * np.square(np.array(hints[0]) - np.array(guess)).mean(-1)
+    assert found == pytest.approx((share * each).mean(), rel=1e-4)
 
 
 def test_an_ensemble_teaches_by_the_mean_of_its_logits(student, x) -> None:
