@@ -44,8 +44,6 @@ _NETS = flags.DEFINE_multi_enum("net", ["lenet300", "lenet5"], ["lenet300", "len
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_deep_compression", "Folder of what is finished already.")
 _QUICK = flags.DEFINE_bool("quick", False, "Little data, to check the script; results stay in --work.")
 _TAUGHT = flags.DEFINE_bool("taught", False, "Measure what a teacher adds to the first point of each net, no more.")
-# Who teaches each step, in the rows of `--taught`; the float models of a seed.
-TEACHERS = {"labels": None, "taught by the model given": "", "taught by the float model trained as long": "_long"}
 
 
 @dataclass(frozen=True)
@@ -108,12 +106,9 @@ def fresh(net: str, seed: int) -> keras.Model:
 
 def float_row(net: str, seed: int, data: datasets.Dataset, work: Path) -> dict[str, Any]:
     """The float model that compression starts from, and one trained for as many epochs as compression takes in all."""
-    start, long = fresh(net, seed), fresh(net, seed)
-    fit(start, data, START_EPOCHS[net], seed)
-    start.save(work / f"{net}_{seed}.keras")
+    start, long = started(net, seed, data, work), fresh(net, seed)
     total = START_EPOCHS[net] + POINTS[net][0].total_epochs
     seconds = fit(long, data, total, seed)
-    long.save(work / f"{net}_{seed}_long.keras")
     content = kc.convert(long, mode="float32").content
     constant = constant_rate(net, seed, data, total) if net in CONSTANT_RATE else None
     return {
@@ -129,6 +124,16 @@ def float_row(net: str, seed: int, data: datasets.Dataset, work: Path) -> dict[s
     }
 
 
+def started(net: str, seed: int, data: datasets.Dataset, work: Path) -> keras.Model:
+    """The float model that compression starts from, and the teacher of `--taught`."""
+    path = work / f"{net}_{seed}.keras"
+    if not path.is_file():
+        model = fresh(net, seed)
+        fit(model, data, START_EPOCHS[net], seed)
+        model.save(path)
+    return keras.models.load_model(path)
+
+
 def constant_rate(net: str, seed: int, data: datasets.Dataset, epochs: int) -> float:
     """Accuracy of the float model trained as `peers.py` trains: Adam with a rate that stays."""
     model = fresh(net, seed)
@@ -138,10 +143,10 @@ def constant_rate(net: str, seed: int, data: datasets.Dataset, epochs: int) -> f
 
 
 def compressed_row(
-    net: str, point: Point, seed: int, data: datasets.Dataset, work: Path, teacher: str | None = None
+    net: str, point: Point, seed: int, data: datasets.Dataset, work: Path, taught: bool = False
 ) -> dict[str, Any]:
     """Compress the seed's float model, and measure the file on TFLite-Micro with all test images."""
-    name = f"{net}_{point.ratio}_{seed}" + ("" if teacher is None else f"_taught{teacher}")
+    name = f"{net}_{point.ratio}_{seed}" + ("_taught" if taught else "")
     few = slice(-VALIDATION_IMAGES, None)
     found = kc.deep_compression(
         keras.models.load_model(work / f"{net}_{seed}.keras"),
@@ -158,7 +163,7 @@ def compressed_row(
             {**dict.fromkeys(point.epochs, RATE), "quantize": QUANTIZATION_RATE},
             batch_size=BATCH_SIZE,
             seed=seed,
-            teacher=None if teacher is None else said(net, teacher, seed, data, work),
+            teacher=said(net, seed, data, work) if taught else None,
         ),
         conversion=kc.Conversion(io="int8"),
         folder=work / name,
@@ -188,28 +193,25 @@ def compressed_row(
     }
 
 
-def said(net: str, teacher: str, seed: int, data: datasets.Dataset, work: Path) -> kc.TeacherOutputs:
-    """What a float model of the seed says to the training images, computed once."""
-    name = f"{net}_{seed}{teacher}"
-    return kc.teacher_outputs(work / f"{name}.keras", data.x_train, work / f"{name}_outputs")
+def said(net: str, seed: int, data: datasets.Dataset, work: Path) -> kc.TeacherOutputs:
+    """What the float model of the seed says to the training images, computed once."""
+    return kc.teacher_outputs(work / f"{net}_{seed}.keras", data.x_train, work / f"{net}_{seed}_outputs")
 
 
 def taught_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
-    """The first point of each net with labels alone and with each teacher."""
+    """The first point of each net, taught by the float model that it starts from, and with labels alone."""
     found = []
     for seed in map(int, _SEEDS.value):
         for net in _NETS.value:
-            base = once(work / f"{net}_float_{seed}.json", lambda net=net, seed=seed: float_row(net, seed, data, work))
+            teacher = accuracy(started(net, seed, data, work), data)
             point = POINTS[net][0]
-            for row, teacher in TEACHERS.items():
-                suffix = "" if teacher is None else f"_taught{teacher}"
+            for taught in (True, False):
                 made = once(
-                    work / f"{net}_{point.ratio}_{seed}{suffix}.json",
-                    lambda net=net, seed=seed, p=point, t=teacher: compressed_row(net, p, seed, data, work, t),
+                    work / f"{net}_{point.ratio}_{seed}{'_taught' if taught else ''}.json",
+                    lambda net=net, seed=seed, p=point, t=taught: compressed_row(net, p, seed, data, work, t),
                 )
-                floats = {key: base[key] for key in ("accuracy", "start_accuracy")}
                 kept = {key: made[key] for key in ("net", "ratio", "seed", "accuracy", "bytes")}
-                found.append({**kept, "row": row, "float": floats})
+                found.append({**kept, "taught": taught, "teacher_accuracy": teacher})
                 print(found[-1], flush=True)
                 keras.backend.clear_session()
     return found

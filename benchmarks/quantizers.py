@@ -49,7 +49,7 @@ _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_quantizers", "Folder of
 _QUICK = flags.DEFINE_bool("quick", False, "Little data, to check the script; results stay in --work.")
 _STEPS_ONLY = flags.DEFINE_bool("steps_only", False, "Measure training steps only.")
 _TRAIN_ONLY = flags.DEFINE_bool("train_only", False, "Train and keep the models; run them on the device another time.")
-_TAUGHT = flags.DEFINE_bool("taught", False, "Measure what a teacher adds to the rows of --row, no more.")
+_TAUGHT = flags.DEFINE_bool("taught", False, "Measure what a teacher adds to the rows named by --row, no more.")
 Array = np.ndarray[Any, Any]
 
 
@@ -202,24 +202,22 @@ def accuracy_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
 
 
 def taught_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
-    """The float model, and the rows of `--row` with labels alone and taught by it."""
+    """The rows of `--row`, taught by the float model that they start from, and with labels alone."""
     found = []
-    chosen = [row for row in _rows() if row.name in {"float", *(_ROWS.value or ["XNOR 1/1"])}]
     for seed in map(int, _SEEDS.value):
-        for row in chosen:
-            for way in ("labels", "taught") if row.weights is not None else ("labels",):
-                name = row.name.replace(" ", "_").replace("/", "-") + ("_taught" if way == "taught" else "")
+        for row in (row for row in _rows() if row.name in _ROWS.value):
+            for taught in (True, False):
+                name = row.name.replace(" ", "_").replace("/", "-") + ("_taught" if taught else "")
                 path = work / f"{name}_{seed}.keras"
-
-                def train(row: Row = row, way: str = way, path: Path = path, seed: int = seed) -> dict[str, Any]:
-                    return trained(row, seed, data, path, said(seed, data, work) if way == "taught" else None)
-
-                result = once(path.with_suffix(".trained.json"), train)
-                if row.weights is not None:
-                    result |= once(
-                        path.with_suffix(".device.json"), lambda row=row, path=path: on_the_device(row, path, data)
-                    )
-                found.append({**result, "way": way})
+                teacher = said(seed, data, work) if taught else None
+                result = once(
+                    path.with_suffix(".trained.json"),
+                    lambda row=row, seed=seed, path=path, t=teacher: trained(row, seed, data, path, t),
+                )
+                result |= once(
+                    path.with_suffix(".device.json"), lambda row=row, path=path: on_the_device(row, path, data)
+                )
+                found.append({**result, "taught": taught})
                 print(found[-1], flush=True)
                 keras.backend.clear_session()
     return found

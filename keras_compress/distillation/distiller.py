@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -202,13 +202,18 @@ class Distiller(keras.distillation.Distiller):
         return super().compute_metrics(x, self._targets(y)[0], y_pred, sample_weight)
 
     def _heads(self) -> tuple[list[Head], list[Head]]:
-        """The first teacher's heads and the student's: those of one output are of one kind."""
+        """The teachers' heads and the student's: those of one output are of one kind."""
         source = self.teacher.source
         taught_by = [source.heads] if isinstance(source, TeacherOutputs) else source.heads()
         of_outputs = zip(*taught_by, self._own_heads, strict=True)
         pairs = zip(of_outputs, keys_of(self._graph[0]), self._given_kinds, strict=True)
         found = [agreed(heads, name, given) for heads, name, given in pairs]
-        return [heads[0] for heads in found], [heads[-1] for heads in found]
+        # A mean of logits is known but for a number where one of them is.
+        unsure = [any(head.probabilities for head in heads[:-1]) for heads in found]
+        of_teachers = [
+            replace(heads[0], probabilities=probabilities) for heads, probabilities in zip(found, unsure, strict=True)
+        ]
+        return of_teachers, [heads[-1] for heads in found]
 
     def _targets(self, y: Any) -> tuple[Any, Any]:
         return unpacked(y) if isinstance(self.teacher.source, TeacherOutputs) else (y, None)
