@@ -40,8 +40,8 @@ came to.
 `alpha=1` no labels are needed: any samples do. Weights of samples and classes (`fit(sample_weight=, class_weight=)`)
 count in the task and in all losses below that take a sample by itself. Those of samples together (RKD,
 `SimilarityPreserving`, `CorrelationCongruence`) and Keras's own leave them out, and with `alpha=1`, where nothing else
-would read them, they are refused. Padding that Keras masks (`Embedding(mask_zero=True)`, `Masking`) counts in no term:
-losses of outputs and hints are the mean over the steps that are left, as Keras's are.
+would read them, they are refused. Padding that Keras masks (`Embedding(mask_zero=True)`, `Masking`) counts in none of
+these losses: those of outputs and hints are the mean over the steps that are left, as the labels' is.
 
 | method | compares | paper |
 |---|---|---|
@@ -148,7 +148,7 @@ def _bits(rows: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
     if not mine:
         return []
     widths = dict.fromkeys(row["width"] for row in mine)
-    ways = dict.fromkeys(row["row"] for row in mine if row["row"] != "float")
+    ways = dict.fromkeys(row["row"] for row in mine if not row["row"].startswith("float"))
     at = {(row["width"], row.get("bits"), row["row"]): row for row in mine}
     bits = sorted({row["bits"] for row in mine if "bits" in row})
     head = " | ".join(f"{w} width, {b} bits" for w in widths for b in bits)

@@ -42,7 +42,8 @@ def distill(
             the divergence of numbers that are no probabilities, is `kc.SoftTargets(T)` here.
         alpha: Share of the teacher's losses, in [0, 1]; that of the labels' loss is `1 - alpha`. With 1 no labels are
             needed: any samples do.
-        temperature: Of losses given by name that have one, > 0; what they say by default.
+        temperature: Of losses of outputs given by name that have one, > 0; what they say by default. That of `CRD` is
+            another: `kc.CRD(temperature=...)`.
         hints: Layers whose values are compared, for losses of features: a name or path that both models have, or
             `(teacher's, student's)`. Losses that need no hints compare the outputs where none are given.
         weights: Of the losses, each >= 0; 1 by default.
@@ -176,10 +177,10 @@ def _losses(method: Any, temperature: float | None) -> list[Any]:
     if not methods:
         raise ValueError("Expected at least one method. Received: none")
     made = [_loss(each, temperature) for each in methods]
-    warm = [hasattr(loss, "temperature") for name, loss in zip(methods, made, strict=True) if isinstance(name, str)]
+    warm = [_softens(type(loss)) for name, loss in zip(methods, made, strict=True) if isinstance(name, str)]
     if temperature is not None and not any(warm):
         raise ValueError(
-            "Expected a method by a name that has a temperature. "
+            "Expected a method by a name that has a temperature of outputs, such as 'soft_targets'. "
             f"Received: temperature={temperature}, method={method!r}"
         )
     return made
@@ -188,8 +189,7 @@ def _losses(method: Any, temperature: float | None) -> list[Any]:
 def _loss(method: Any, temperature: float | None) -> Any:
     if isinstance(method, str):
         cls = lookup("distillation", method)
-        warm = temperature is not None and "temperature" in cls().get_config()
-        return cls(temperature=temperature) if warm else cls()
+        return cls(temperature=temperature) if temperature is not None and _softens(cls) else cls()
     found = resolve("distillation", method)
     theirs = getattr(keras, "distillation", None)
     if theirs and isinstance(found, theirs.LogitsDistillation) and _takes_logits_for_shares(found):
@@ -200,6 +200,11 @@ def _loss(method: Any, temperature: float | None) -> Any:
             f"Received: {method!r} of type {type(method).__name__}"
         )
     return found
+
+
+def _softens(cls: Any) -> bool:
+    """Whether a loss has a temperature of outputs: one of features divides something else."""
+    return getattr(cls, "reads", "outputs") == "outputs" and "temperature" in cls().get_config()
 
 
 def _takes_logits_for_shares(loss: Any) -> bool:

@@ -248,6 +248,33 @@ def test_probabilities_are_as_good_as_logits(method, student, teacher, x) -> Non
         assert loss_of(*models, x, method) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+def test_small_probabilities_are_not_cut_off(quantized, x) -> None:
+    """Float32 has none of logits 30 apart; what the softmax reads is compared, in front of an output's rounding too."""
+    plain = [dense(4, "student"), dense(5, "teacher")]
+    for each in plain:
+        each.get_layer("out").kernel.assign(each.get_layer("out").kernel * 30.0)
+    student, teacher = (with_activation(each, "softmax") for each in plain)
+    assert float(ops.min(teacher(x))) < 1e-9
+    if quantized:
+        student = kc.quantize_model(student)
+        student(x, training=True)
+        assert float(ops.min(student(x))) == 0.0
+    softmax = next(each for each in student.layers if isinstance(each, layers.Activation))
+    z = [np.array(each, np.float64) for each in (plain[1](x), keras.Model(student.input, softmax.input)(x))]
+    t, s = (each - each.mean(-1, keepdims=True) for each in z)
+    squares = 0.5 * np.square(t - s).sum(-1).mean()
+    assert loss_of(student, teacher, x, "logit_matching") == pytest.approx(squares, rel=1e-4)
+    assert loss_of(student, teacher, x) == pytest.approx(divergences(*z).mean(), rel=1e-4)
+    # Labels are learned as ever: from the grid that the device has.
+    distiller = kc.distill(student, teacher, alpha=0.0)
+    distiller.compile("sgd", "sparse_categorical_crossentropy")
+    student.compile("sgd", "sparse_categorical_crossentropy")
+    y = np.zeros(32)
+    expected = student.compute_loss(x, y, student(x), training=False)
+    assert float(distiller.compute_loss(x, y, distiller(x))) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_labels_and_numbers(student, teacher, x) -> None:
     logits = teacher(x), student(x)
     labels = float(kc.SoftTargets().compute_loss(*logits, kinds=["sigmoid"]))
@@ -379,6 +406,11 @@ def test_an_ensemble_of_logits_and_probabilities_has_no_first(student, x) -> Non
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_a_temperature_is_of_outputs(student, teacher) -> None:
+    terms = kc.distill(student, teacher, ["soft_targets", "crd"], temperature=2.0, hints=["hidden"]).terms
+    assert [term.loss.temperature for term in terms] == [2.0, 0.07]
+
+
 def test_half_precision(teacher, x, y) -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -429,6 +461,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         ValueError,
         "Expected a method by a name that has a temperature",
     ),
+    ({"temperature": 2.0, "method": "crd"}, ValueError, "that has a temperature of outputs, such as 'soft_targets'"),
     ({"method": "hinton"}, ValueError, "Expected a distillation out of .* Received: 'hinton'"),
     ({"method": []}, ValueError, "Expected at least one method"),
     ({"method": 3}, TypeError, "Expected `method` as a name out of"),
