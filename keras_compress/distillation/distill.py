@@ -214,7 +214,7 @@ def _takes_logits_for_shares(loss: Any) -> bool:
 
 def _weights(given: Sequence[float] | None, count: int) -> list[float]:
     listed: list[Any] = [1.0] * count if given is None else list(given)
-    if len(listed) != count or not all(isinstance(each, Real) and 0.0 <= each < float("inf") for each in listed):
+    if len(listed) != count or not all(isinstance(each, Real) and 0.0 <= float(each) < float("inf") for each in listed):
         raise ValueError(f"Expected {count} `weights` >= 0, one for each method. Received: weights={given}")
     return [float(each) for each in listed]
 
