@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from common import REPOSITORY, RESULTS
@@ -124,12 +125,34 @@ def page(directory: Path = RESULTS) -> str:
         *_plain(rows, "deep", "student of fourteen thin convolutions"),
         *_bits(rows, settings),
         *_plain(rows, "methods", "method, the small student"),
+        *_compressed(directory),
         *[
             f"- {'met' if g['met'] else '**missed**'}: {g['name']}: {g['value']:.2f} ({g['bound']})"
             for g in content["goals"]
         ],
     ]
     return _HEAD + "\n".join(made) + "\n"
+
+
+def _compressed(directory: Path) -> list[str]:
+    """Compressions of other benchmarks with labels alone, and taught by the float model that they start from."""
+    found: dict[str, dict[bool, list[float]]] = {}
+    seeds: set[int] = set()
+    for name in ("deep_compression_taught", "quantizers_taught"):
+        path = directory / f"{name}.json"
+        for row in json.loads(path.read_text())["rows"] if path.is_file() else ():
+            title = row["row"] if "row" in row else f"{row['net']}, Deep Compression {row['ratio']}x"
+            accuracy = row.get("deployed_accuracy", row["accuracy"])
+            found.setdefault(title, {}).setdefault(row["taught"], []).append(100.0 * accuracy)
+            seeds.add(row["seed"])
+    if not found:
+        return []
+    lines = [f"| {title} | {mean(of[False]):.2f} | {mean(of[True]):.2f} |" for title, of in found.items()]
+    told = (
+        f"Taught by the float model that they start from, with the defaults of `kc.Teacher`, seeds {sorted(seeds)}: "
+        "accuracy of the file. By `deep_compression.py --taught` and `quantizers.py --taught`."
+    )
+    return [told, "", "| compression, Fashion-MNIST, 60,000 images | labels | taught |", "|---|---|---|", *lines, ""]
 
 
 def _shown(row: dict[str, Any]) -> str:
