@@ -320,6 +320,7 @@ def main(_: Any) -> None:
         "epochs": _EPOCHS.value,
         "few_epochs": _FEW.value,
         "chosen": chosen,
+        "chosen_epochs": _long_epochs(),
         "bucket_size": BUCKET,
         "parameters": {
             w: net(v).count_params() for w, v in {"1": 1.0, "a tenth": FRACTION_OF_A_TENTH, **WIDTHS}.items()

@@ -98,6 +98,11 @@ a test asks.
 
 """
 
+_EARLIER = (
+    "These figures are of a version that took the logarithms of probabilities, cut off at 1e-7, for logits; T and alpha "
+    "were chosen at 12 epochs, and what has few bits began with a taught float student in the rows of labels too."
+)
+
 
 def write_page(path: Path) -> None:
     """Write the page from a file of results."""
@@ -121,6 +126,7 @@ def page(directory: Path = RESULTS) -> str:
         f"has {settings['parameters']['a tenth']:,} and three times as many steps in the first table, with labels or "
         "without.",
         "",
+        *([] if "chosen_epochs" in settings else [_EARLIER, ""]),
         *_plain(rows, "small", "student of a tenth of the parameters"),
         *_plain(rows, "deep", "student of fourteen thin convolutions"),
         *_bits(rows, settings),
