@@ -99,8 +99,8 @@ a test asks.
 """
 
 _EARLIER = (
-    "These figures are of a version that took the logarithms of probabilities, cut off at 1e-7, for logits; T and alpha "
-    "were chosen at 12 epochs, and what has few bits began with a taught float student in the rows of labels too."
+    "These figures are of a version that took the logarithms of probabilities, cut off at 1e-7, for logits; T and "
+    "alpha were chosen at 12 epochs, and what has few bits began with a taught float student in the rows of labels too."
 )
 
 
