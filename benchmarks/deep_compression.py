@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import training
 from absl import app, flags
-from common import RESULTS, Goal, at_least, at_most, fashion_mnist, once, print_goals, write_results
+from common import RESULTS, Goal, at_least, at_most, fashion_mnist, once, print_goals, save_whole, write_results
 from deep_compression_speed import depthwise_row, encoding_row, equal_outputs
 from deep_compression_table import write_page
 
@@ -130,7 +130,7 @@ def started(net: str, seed: int, data: datasets.Dataset, work: Path) -> keras.Mo
     if not path.is_file():
         model = fresh(net, seed)
         fit(model, data, START_EPOCHS[net], seed)
-        model.save(path)
+        save_whole(model, path)
     return keras.models.load_model(path)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 from absl import app, flags
-from common import RESULTS, Goal, at_least, fashion_mnist, once, print_goals, write_results
+from common import RESULTS, Goal, at_least, fashion_mnist, once, print_goals, save_whole, write_results
 from distillation_table import write_page
 from keras import layers
 
@@ -130,8 +130,7 @@ class Run:
         path = self.folder / f"{name}.keras"
         if not path.is_file():
             keras.utils.set_random_seed(self.seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            make().save(path)
+            save_whole(make(), path)
         return keras.models.load_model(path)
 
     def trained(self, model: keras.Model, epochs: int, rate: float = 2e-3, **teacher: Any) -> keras.Model:

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import training
 from absl import app, flags
-from common import RESULTS, Goal, at_most, fashion_mnist, once, print_goals, write_results
+from common import RESULTS, Goal, at_most, fashion_mnist, once, print_goals, save_whole, write_results
 from quantizer_table import write_page
 from timing import in_turns, summarize
 
@@ -138,7 +138,7 @@ def float_model(seed: int, data: datasets.Dataset, work: Path) -> keras.Model:
         keras.utils.set_random_seed(seed)
         model = models.vgg()
         fit(model, data, FLOAT_EPOCHS, 2e-3, seed, FLOAT_BATCH_SIZE)
-        model.save(path)
+        save_whole(model, path)
     return keras.models.load_model(path, compile=False)
 
 
