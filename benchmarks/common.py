@@ -135,6 +135,14 @@ def print_goals(goals: Sequence[Goal]) -> None:
         print(f"{'met   ' if goal.met else 'MISSED'}  {goal.name}: {goal.value:.6g} ({goal.bound})")
 
 
+def save_whole(model: Any, path: Path) -> None:
+    """Save a Keras model, whole or not at all: a benchmark that is stopped meanwhile does not find half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"part_{path.name}")
+    model.save(partial)
+    partial.replace(path)
+
+
 def once(path: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """What `make()` returned, kept in a JSON file: a benchmark that was interrupted goes on where it stopped."""
     if not path.is_file():

@@ -4,6 +4,7 @@ Sizes are those of the `.tflite` files that TFLite-Micro executes; nothing is zi
 
     python benchmarks/deep_compression.py
     python benchmarks/deep_compression.py --net=lenet300 --seeds=0
+    python benchmarks/deep_compression.py --taught --net=lenet5 --seeds=0   # what a teacher adds
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import keras
 import numpy as np
 import training
 from absl import app, flags
-from common import RESULTS, Goal, at_least, at_most, fashion_mnist, once, print_goals, write_results
+from common import RESULTS, Goal, at_least, at_most, fashion_mnist, once, print_goals, save_whole, write_results
 from deep_compression_speed import depthwise_row, encoding_row, equal_outputs
 from deep_compression_table import write_page
 
@@ -42,6 +43,7 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _NETS = flags.DEFINE_multi_enum("net", ["lenet300", "lenet5"], ["lenet300", "lenet5"], "Networks.")
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_deep_compression", "Folder of what is finished already.")
 _QUICK = flags.DEFINE_bool("quick", False, "Little data, to check the script; results stay in --work.")
+_TAUGHT = flags.DEFINE_bool("taught", False, "Measure what a teacher adds to the first point of each net, no more.")
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,7 @@ def fresh(net: str, seed: int) -> keras.Model:
 
 def float_row(net: str, seed: int, data: datasets.Dataset, work: Path) -> dict[str, Any]:
     """The float model that compression starts from, and one trained for as many epochs as compression takes in all."""
-    start, long = fresh(net, seed), fresh(net, seed)
-    fit(start, data, START_EPOCHS[net], seed)
-    start.save(work / f"{net}_{seed}.keras")
+    start, long = started(net, seed, data, work), fresh(net, seed)
     total = START_EPOCHS[net] + POINTS[net][0].total_epochs
     seconds = fit(long, data, total, seed)
     content = kc.convert(long, mode="float32").content
@@ -124,6 +124,16 @@ def float_row(net: str, seed: int, data: datasets.Dataset, work: Path) -> dict[s
     }
 
 
+def started(net: str, seed: int, data: datasets.Dataset, work: Path) -> keras.Model:
+    """The float model that compression starts from, and the teacher of `--taught`."""
+    path = work / f"{net}_{seed}.keras"
+    if not path.is_file():
+        model = fresh(net, seed)
+        fit(model, data, START_EPOCHS[net], seed)
+        save_whole(model, path)
+    return keras.models.load_model(path)
+
+
 def constant_rate(net: str, seed: int, data: datasets.Dataset, epochs: int) -> float:
     """Accuracy of the float model trained as `peers.py` trains: Adam with a rate that stays."""
     model = fresh(net, seed)
@@ -132,8 +142,11 @@ def constant_rate(net: str, seed: int, data: datasets.Dataset, epochs: int) -> f
     return accuracy(model, data)
 
 
-def compressed_row(net: str, point: Point, seed: int, data: datasets.Dataset, work: Path) -> dict[str, Any]:
+def compressed_row(
+    net: str, point: Point, seed: int, data: datasets.Dataset, work: Path, taught: bool = False
+) -> dict[str, Any]:
     """Compress the seed's float model, and measure the file on TFLite-Micro with all test images."""
+    name = f"{net}_{point.ratio}_{seed}" + ("_taught" if taught else "")
     few = slice(-VALIDATION_IMAGES, None)
     found = kc.deep_compression(
         keras.models.load_model(work / f"{net}_{seed}.keras"),
@@ -150,15 +163,16 @@ def compressed_row(net: str, point: Point, seed: int, data: datasets.Dataset, wo
             {**dict.fromkeys(point.epochs, RATE), "quantize": QUANTIZATION_RATE},
             batch_size=BATCH_SIZE,
             seed=seed,
+            teacher=said(net, seed, data, work) if taught else None,
         ),
         conversion=kc.Conversion(io="int8"),
-        folder=work / f"{net}_{point.ratio}_{seed}",
+        folder=work / name,
     )
     artifact = found.artifact
     plain = kc.convert(found.artifact.frozen, "tflm", io="int8")
     measured = kc.measure_all({"file": artifact, "plain": plain}, data.x_test, data.y_test, target="tflm")
     stats = kc.inspect_tflite(artifact.content)
-    artifact.save(work / f"{net}_{point.ratio}_{seed}.tflite")
+    artifact.save(work / f"{name}.tflite")
     return {
         "net": net,
         "ratio": point.ratio,
@@ -177,6 +191,30 @@ def compressed_row(net: str, point: Point, seed: int, data: datasets.Dataset, wo
         "latency_ratio": measured["file"].latency.median_ms / measured["plain"].latency.median_ms,
         "equal": equal(artifact, data),
     }
+
+
+def said(net: str, seed: int, data: datasets.Dataset, work: Path) -> kc.TeacherOutputs:
+    """What the float model of the seed says to the training images, computed once."""
+    return kc.teacher_outputs(work / f"{net}_{seed}.keras", data.x_train, work / f"{net}_{seed}_outputs")
+
+
+def taught_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
+    """The first point of each net, taught by the float model that it starts from, and with labels alone."""
+    found = []
+    for seed in map(int, _SEEDS.value):
+        for net in _NETS.value:
+            teacher = accuracy(started(net, seed, data, work), data)
+            point = POINTS[net][0]
+            for taught in (True, False):
+                made = once(
+                    work / f"{net}_{point.ratio}_{seed}{'_taught' if taught else ''}.json",
+                    lambda net=net, seed=seed, p=point, t=taught: compressed_row(net, p, seed, data, work, t),
+                )
+                kept = {key: made[key] for key in ("net", "ratio", "seed", "accuracy", "bytes")}
+                found.append({**kept, "taught": taught, "teacher_accuracy": teacher})
+                print(found[-1], flush=True)
+                keras.backend.clear_session()
+    return found
 
 
 def equal(artifact: kc.Artifact, data: datasets.Dataset) -> bool:
@@ -245,6 +283,12 @@ def main(argv: list[str]) -> None:
     work = Path(_WORK.value)
     work.mkdir(parents=True, exist_ok=True)
     data = fashion_mnist(_QUICK.value)
+    directory = work if _QUICK.value else RESULTS
+    seeds = [int(seed) for seed in _SEEDS.value]
+    if _TAUGHT.value:
+        rows = taught_rows(data, work)
+        write_results("deep_compression_taught", rows, [], seeds=seeds, settings={}, directory=directory)
+        return
     lines = summary_rows(lenet_rows(data, work))
     depthwise = once(work / "depthwise.json", depthwise_row)
     encoding = once(work / "encoding.json", encoding_row)
@@ -262,8 +306,6 @@ def main(argv: list[str]) -> None:
         "paper_bytes": PAPER_BYTES,
     }
     rows = [*lines, {"net": "depthwise", **depthwise}, {"net": "encoding", **encoding}]
-    directory = work if _QUICK.value else RESULTS
-    seeds = [int(seed) for seed in _SEEDS.value]
     write_results("deep_compression", rows, goals, seeds=seeds, settings=settings, directory=directory)
     if not _QUICK.value:
         write_page()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from common import REPOSITORY, RESULTS
@@ -38,8 +39,10 @@ came to.
 
 **What is asked.** The loss is `(1 - alpha) task + alpha sum_i w_i term_i`, with regularizers beside it. With
 `alpha=1` no labels are needed: any samples do. Weights of samples and classes (`fit(sample_weight=, class_weight=)`)
-count in the task and in the first three losses below. Those of hints, those of samples together, and Keras's own leave
-them out, and with `alpha=1`, where nothing else would read them, they are refused.
+count in the task and in all losses below that take a sample by itself. Those of samples together (RKD,
+`SimilarityPreserving`, `CorrelationCongruence`) and Keras's own leave them out, and with `alpha=1`, where nothing else
+would read them, they are refused. Padding that Keras masks (`Embedding(mask_zero=True)`, `Masking`) counts in none of
+these losses: those of outputs and hints are the mean over the steps that are left, as the labels' is.
 
 | method | compares | paper |
 |---|---|---|
@@ -95,6 +98,11 @@ a test asks.
 
 """
 
+_EARLIER = (
+    "These figures are of a version that took the logarithms of probabilities, cut off at 1e-7, for logits; T and "
+    "alpha were chosen at 12 epochs, and what has few bits began with a taught float student in the rows of labels too."
+)
+
 
 def write_page(path: Path) -> None:
     """Write the page from a file of results."""
@@ -118,16 +126,39 @@ def page(directory: Path = RESULTS) -> str:
         f"has {settings['parameters']['a tenth']:,} and three times as many steps in the first table, with labels or "
         "without.",
         "",
+        *([] if "chosen_epochs" in settings else [_EARLIER, ""]),
         *_plain(rows, "small", "student of a tenth of the parameters"),
         *_plain(rows, "deep", "student of fourteen thin convolutions"),
         *_bits(rows, settings),
         *_plain(rows, "methods", "method, the small student"),
+        *_compressed(directory),
         *[
             f"- {'met' if g['met'] else '**missed**'}: {g['name']}: {g['value']:.2f} ({g['bound']})"
             for g in content["goals"]
         ],
     ]
     return _HEAD + "\n".join(made) + "\n"
+
+
+def _compressed(directory: Path) -> list[str]:
+    """Compressions of other benchmarks with labels alone, and taught by the float model that they start from."""
+    found: dict[str, dict[bool, list[float]]] = {}
+    seeds: set[int] = set()
+    for name in ("deep_compression_taught", "quantizers_taught"):
+        path = directory / f"{name}.json"
+        for row in json.loads(path.read_text())["rows"] if path.is_file() else ():
+            title = row["row"] if "row" in row else f"{row['net']}, Deep Compression {row['ratio']}x"
+            accuracy = row.get("deployed_accuracy", row["accuracy"])
+            found.setdefault(title, {}).setdefault(row["taught"], []).append(100.0 * accuracy)
+            seeds.add(row["seed"])
+    if not found:
+        return []
+    lines = [f"| {title} | {mean(of[False]):.2f} | {mean(of[True]):.2f} |" for title, of in found.items()]
+    told = (
+        f"Taught by the float model that they start from, with the defaults of `kc.Teacher`, seeds {sorted(seeds)}: "
+        "accuracy of the file. By `deep_compression.py --taught` and `quantizers.py --taught`."
+    )
+    return [told, "", "| compression, Fashion-MNIST, 60,000 images | labels | taught |", "|---|---|---|", *lines, ""]
 
 
 def _shown(row: dict[str, Any]) -> str:
@@ -146,7 +177,7 @@ def _bits(rows: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
     if not mine:
         return []
     widths = dict.fromkeys(row["width"] for row in mine)
-    ways = dict.fromkeys(row["row"] for row in mine if row["row"] != "float")
+    ways = dict.fromkeys(row["row"] for row in mine if not row["row"].startswith("float"))
     at = {(row["width"], row.get("bits"), row["row"]): row for row in mine}
     bits = sorted({row["bits"] for row in mine if "bits" in row})
     head = " | ".join(f"{w} width, {b} bits" for w in widths for b in bits)

@@ -5,6 +5,7 @@ Every row starts from the same float model of its seed and trains for the same f
 
     python benchmarks/quantizers.py
     python benchmarks/quantizers.py --steps_only     # time of a training step with each quantizer
+    python benchmarks/quantizers.py --taught --row="XNOR 1/1" --seeds=0     # what a teacher adds
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import keras
 import numpy as np
 import training
 from absl import app, flags
-from common import RESULTS, Goal, at_most, fashion_mnist, once, print_goals, write_results
+from common import RESULTS, Goal, at_most, fashion_mnist, once, print_goals, save_whole, write_results
 from quantizer_table import write_page
 from timing import in_turns, summarize
 
@@ -48,6 +49,7 @@ _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_quantizers", "Folder of
 _QUICK = flags.DEFINE_bool("quick", False, "Little data, to check the script; results stay in --work.")
 _STEPS_ONLY = flags.DEFINE_bool("steps_only", False, "Measure training steps only.")
 _TRAIN_ONLY = flags.DEFINE_bool("train_only", False, "Train and keep the models; run them on the device another time.")
+_TAUGHT = flags.DEFINE_bool("taught", False, "Measure what a teacher adds to the rows named by --row, no more.")
 Array = np.ndarray[Any, Any]
 
 
@@ -111,12 +113,18 @@ def _rows() -> list[Row]:
 
 
 def fit(
-    model: keras.Model, data: datasets.Dataset, epochs: int, learning_rate: float, seed: int, batch_size: int
+    model: keras.Model,
+    data: datasets.Dataset,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    batch_size: int,
+    teacher: kc.TeacherOutputs | None = None,
 ) -> float:
     """Train; returns seconds for each epoch."""
     epochs = 1 if _QUICK.value else epochs
     settings = {"learning_rate": learning_rate, "seed": seed, "batch_size": batch_size}
-    return training.fit(model, data, epochs=epochs, **settings)
+    return training.fit(model, data, epochs=epochs, teacher=teacher, **settings)
 
 
 def accuracy(outputs: Array, labels: Array) -> float:
@@ -130,20 +138,27 @@ def float_model(seed: int, data: datasets.Dataset, work: Path) -> keras.Model:
         keras.utils.set_random_seed(seed)
         model = models.vgg()
         fit(model, data, FLOAT_EPOCHS, 2e-3, seed, FLOAT_BATCH_SIZE)
-        model.save(path)
+        save_whole(model, path)
     return keras.models.load_model(path, compile=False)
 
 
-def trained(row: Row, seed: int, data: datasets.Dataset, path: Path) -> dict[str, Any]:
+def said(seed: int, data: datasets.Dataset, work: Path) -> kc.TeacherOutputs:
+    """What the float model of a seed says to the training images, computed once."""
+    return kc.teacher_outputs(float_model(seed, data, work), data.x_train, work / f"base_{seed}_outputs")
+
+
+def trained(
+    row: Row, seed: int, data: datasets.Dataset, path: Path, teacher: kc.TeacherOutputs | None = None
+) -> dict[str, Any]:
     """Train a row from the float model of its seed, and keep it in a file."""
     model, activations = float_model(seed, data, path.parent), row.activations
     keras.utils.set_random_seed(seed)
     if row.activations_first:
         model, activations = kc.quantize_model(model, None, activations, rules=ENDS), None
-        fit(model, data, row.activations_first, row.learning_rate, seed, row.batch_size)
+        fit(model, data, row.activations_first, row.learning_rate, seed, row.batch_size, teacher)
     if row.weights is not None:
         model = kc.quantize_model(model, row.weights, activations, rules=ENDS if activations else WEIGHT_ENDS)
-    seconds = fit(model, data, ROW_EPOCHS - row.activations_first, row.learning_rate, seed, row.batch_size)
+    seconds = fit(model, data, ROW_EPOCHS - row.activations_first, row.learning_rate, seed, row.batch_size, teacher)
     model.save(path)
     found = accuracy(model.predict(data.x_test, batch_size=500, verbose=0), data.y_test)
     return {"row": row.name, "bits": row.bits, "seed": seed, "accuracy": found, "epoch_s": seconds}
@@ -183,6 +198,28 @@ def accuracy_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
             found.append(result)
             print(result, flush=True)
             keras.backend.clear_session()
+    return found
+
+
+def taught_rows(data: datasets.Dataset, work: Path) -> list[dict[str, Any]]:
+    """The rows of `--row`, taught by the float model that they start from, and with labels alone."""
+    found = []
+    for seed in map(int, _SEEDS.value):
+        for row in (row for row in _rows() if row.name in _ROWS.value):
+            for taught in (True, False):
+                name = row.name.replace(" ", "_").replace("/", "-") + ("_taught" if taught else "")
+                path = work / f"{name}_{seed}.keras"
+                teacher = said(seed, data, work) if taught else None
+                result = once(
+                    path.with_suffix(".trained.json"),
+                    lambda row=row, seed=seed, path=path, t=teacher: trained(row, seed, data, path, t),
+                )
+                result |= once(
+                    path.with_suffix(".device.json"), lambda row=row, path=path: on_the_device(row, path, data)
+                )
+                found.append({**result, "taught": taught})
+                print(found[-1], flush=True)
+                keras.backend.clear_session()
     return found
 
 
@@ -258,6 +295,10 @@ def main(argv: list[str]) -> None:
         rows = step_rows(data)
         goals = [at_most(f"{r['quantizer']}: step over float", r["ratio"], LARGEST_STEP_RATIO) for r in rows]
         write_results("quantizer_steps", rows, goals, seeds=[0], settings=settings, directory=directory)
+    elif _TAUGHT.value:
+        rows, seeds = taught_rows(data, work), [int(seed) for seed in _SEEDS.value]
+        write_results("quantizers_taught", rows, [], seeds=seeds, settings=settings, directory=directory)
+        return
     elif _TRAIN_ONLY.value:
         accuracy_rows(data, work)
         return

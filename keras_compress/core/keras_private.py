@@ -34,6 +34,9 @@ def names_counted_anew() -> Iterator[None]:
         set_global_attribute("object_name_uids", before)
 
 
+_LOGITS_OF_ROUNDED = "_logits_of_rounded"
+
+
 def maker(tensor: keras.KerasTensor) -> Any:
     """The operation that makes a symbolic tensor."""
     return tensor._keras_history.operation
@@ -64,6 +67,26 @@ def recorded(
 def is_plain(tensor: keras.KerasTensor) -> bool:
     """Whether a symbolic tensor is its shape and dtype and nothing else: dense, without a mask."""
     return not (tensor.sparse or tensor.ragged) and get_keras_mask(tensor) is None
+
+
+def mask_of(tensor: Any) -> Any:
+    """The mask that Keras keeps with a layer's output, which says what counts of it; `None` where there is none."""
+    return get_keras_mask(tensor)
+
+
+def logits_of(tensor: Any) -> Any:
+    """What the softmax or sigmoid read that made a tensor, in front of its rounding too; `None` where nobody kept it.
+
+    Keras's cross-entropies read it in place of the logarithm of probabilities, of which float32 has no small ones.
+    """
+    return getattr(tensor, "_keras_logits", getattr(tensor, _LOGITS_OF_ROUNDED, None))
+
+
+def keep_logits(rounded: Any, tensor: Any) -> None:
+    """Keep the logits of probabilities with those rounded from them; losses of labels go on reading the grid."""
+    logits = logits_of(tensor)
+    if logits is not None:
+        setattr(rounded, _LOGITS_OF_ROUNDED, logits)
 
 
 def view_of(layer: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from numbers import Real
 from typing import Any
 
 import keras
@@ -41,7 +42,8 @@ def distill(
             the divergence of numbers that are no probabilities, is `kc.SoftTargets(T)` here.
         alpha: Share of the teacher's losses, in [0, 1]; that of the labels' loss is `1 - alpha`. With 1 no labels are
             needed: any samples do.
-        temperature: Of losses given by name that have one, > 0; what they say by default.
+        temperature: Of losses of outputs given by name that have one, > 0; what they say by default. That of `CRD` is
+            another: `kc.CRD(temperature=...)`.
         hints: Layers whose values are compared, for losses of features: a name or path that both models have, or
             `(teacher's, student's)`. Losses that need no hints compare the outputs where none are given.
         weights: Of the losses, each >= 0; 1 by default.
@@ -60,14 +62,13 @@ def distill(
         ValueError: For outputs or hints that do not fit, layers that there are not, arguments out of range, or a
             teacher that is the student or shares weights with it.
     """
-    if not hasattr(keras, "distillation"):
-        raise ImportError(f"Expected Keras 3.12 or later, which has keras.distillation. Received: {keras.__version__}")
+    _check_keras()
     from keras_compress.distillation.distiller import Distiller, Term
 
     check_model(student)
     _check_alpha(alpha)
     losses = _losses(method, temperature)
-    pairs = [_pair(each) for each in hints]
+    pairs = _pairs(hints)
     own = [_names_of_its_own(loss) for loss in losses]
     pairs += [pair for pair in own if pair is not None]
     source = _source(student, teacher, [pair[0] for pair in pairs], heads)
@@ -116,7 +117,11 @@ def of_stage(teacher: Any, original: keras.Model, settings: Mapping[str, Any]) -
         teacher: What `compress` was given: `kc.Teacher`, a model or several, or `None`.
         original: The model that is compressed, which teaches where nobody else does.
         settings: What the stage says; a `kc.Teacher` has said it already.
+
+    Raises:
+        ImportError: For Keras before 3.12, before any stage is done.
     """
+    _check_keras()
     if isinstance(teacher, Teacher):
         return teacher
     return Teacher(original if teacher is None else teacher, **settings)
@@ -135,8 +140,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     how = Teacher(None, **settings)
     _check_alpha(how.alpha)
     _weights(how.weights, len(_losses(how.method, how.temperature)))
-    for hint in how.hints:
-        _pair(hint)
+    _pairs(how.hints)
 
 
 @register("teaching", "targets")
@@ -158,6 +162,11 @@ def targets(teacher: Any, y: Any) -> Any:
     return model.targets(y)
 
 
+def _check_keras() -> None:
+    if not hasattr(keras, "distillation"):
+        raise ImportError(f"Expected Keras 3.12 or later, which has keras.distillation. Received: {keras.__version__}")
+
+
 def _check_alpha(alpha: Any) -> None:
     if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not 0.0 <= alpha <= 1.0:
         raise ValueError(f"Expected `alpha` in [0, 1]. Received: alpha={alpha!r}")
@@ -168,10 +177,10 @@ def _losses(method: Any, temperature: float | None) -> list[Any]:
     if not methods:
         raise ValueError("Expected at least one method. Received: none")
     made = [_loss(each, temperature) for each in methods]
-    warm = [hasattr(loss, "temperature") for name, loss in zip(methods, made, strict=True) if isinstance(name, str)]
+    warm = [_softens(type(loss)) for name, loss in zip(methods, made, strict=True) if isinstance(name, str)]
     if temperature is not None and not any(warm):
         raise ValueError(
-            "Expected a method by a name that has a temperature. "
+            "Expected a method by a name that has a temperature of outputs, such as 'soft_targets'. "
             f"Received: temperature={temperature}, method={method!r}"
         )
     return made
@@ -180,17 +189,22 @@ def _losses(method: Any, temperature: float | None) -> list[Any]:
 def _loss(method: Any, temperature: float | None) -> Any:
     if isinstance(method, str):
         cls = lookup("distillation", method)
-        warm = temperature is not None and "temperature" in cls().get_config()
-        return cls(temperature=temperature) if warm else cls()
+        return cls(temperature=temperature) if temperature is not None and _softens(cls) else cls()
     found = resolve("distillation", method)
-    if isinstance(found, keras.distillation.LogitsDistillation) and _takes_logits_for_shares(found):
+    theirs = getattr(keras, "distillation", None)
+    if theirs and isinstance(found, theirs.LogitsDistillation) and _takes_logits_for_shares(found):
         return SoftTargets(found.temperature)
-    if not isinstance(found, (DistillationLoss, keras.distillation.DistillationLoss)):
+    if not isinstance(found, (DistillationLoss, *([theirs.DistillationLoss] if theirs else []))):
         raise TypeError(
             f"Expected `method` as a name out of {sorted(entries('distillation'))}, or a distillation loss. "
             f"Received: {method!r} of type {type(method).__name__}"
         )
     return found
+
+
+def _softens(cls: Any) -> bool:
+    """Whether a loss has a temperature of outputs: one of features divides something else."""
+    return getattr(cls, "reads", "outputs") == "outputs" and "temperature" in cls().get_config()
 
 
 def _takes_logits_for_shares(loss: Any) -> bool:
@@ -199,10 +213,16 @@ def _takes_logits_for_shares(loss: Any) -> bool:
 
 
 def _weights(given: Sequence[float] | None, count: int) -> list[float]:
-    listed = [1.0] * count if given is None else [float(each) for each in given]
-    if len(listed) != count or not all(0.0 <= each < float("inf") for each in listed):
+    listed: list[Any] = [1.0] * count if given is None else list(given)
+    if len(listed) != count or not all(isinstance(each, Real) and 0.0 <= float(each) < float("inf") for each in listed):
         raise ValueError(f"Expected {count} `weights` >= 0, one for each method. Received: weights={given}")
-    return listed
+    return [float(each) for each in listed]
+
+
+def _pairs(hints: Any) -> list[tuple[str, str]]:
+    if isinstance(hints, str):
+        raise ValueError(f"Expected `hints` as a list of names of layers, or of pairs. Received: hints={hints!r}")
+    return [_pair(each) for each in hints]
 
 
 def _pair(hint: Any) -> tuple[str, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 from keras import ops, tree
 
+from keras_compress.core import keras_private
 from keras_compress.distillation.heads import Head, agreed, by_output, heads_of, keys_of
 from keras_compress.distillation.loss import total
 from keras_compress.distillation.outputs import TeacherOutputs, unpacked
@@ -43,16 +44,29 @@ class Term:
         Args:
             teacher: Its.
             student: Its.
-            **of_outputs: `kinds`, `labels` and `sample_weights`, see `DistillationLoss.compute_loss`.
+            **of_outputs: `kinds`, `labels`, `sample_weights` and `masks`, see `DistillationLoss.compute_loss`.
         """
         if self.hints:
             chosen = [[hints[n] for n in self.hints] for _, hints in (teacher, student)]
+            shares = of_outputs.get("sample_weights")
+            of_outputs["sample_weights"] = shares and [_of_samples(shares)] * len(self.hints)
+            of_outputs["masks"] = list(map(keras_private.mask_of, chosen[1]))
         else:
             chosen = [list(teacher[0]), list(student[0])]
         if isinstance(self.loss, getattr(keras, "distillation").DistillationLoss):  # noqa: B009 - not in Keras 3.11
             chosen = [each[0] if len(each) == 1 else each for each in chosen]
         made = self.loss.compute_loss(*chosen, layers=list(self.layers), **of_outputs)
         return self.weight * ops.cast(made, "float32")
+
+
+def _of_samples(shares: Sequence[Any]) -> Tensor:
+    """What a sample counts in all outputs: the mean, where their weights are not the same."""
+    if all(each is shares[0] for each in shares):
+        return shares[0]
+    given = [ops.cast(each, "float32") for each in shares if each is not None]
+    means = [ops.mean(each, axis=tuple(range(1, len(each.shape)))) for each in given]
+    # An output without weights counts each sample once.
+    return (total(means) + float(len(shares) - len(given))) / float(len(shares))
 
 
 class Quiet:
@@ -80,7 +94,8 @@ class Distiller(keras.distillation.Distiller):
 
     **Loss** `(1 - alpha) task + alpha sum_i w_i term_i`, with the losses of regularizers and layers beside it. The
     logs have `student_loss`, `distillation_loss` and `total_loss`, as Keras's has. Weights of samples and of classes
-    count in the task and in the terms of outputs that take each sample by itself (`weighs_samples`).
+    count in the task and in the terms that take each sample by itself (`weighs_samples`). Positions that Keras's masks
+    leave out, such as the padding of sequences, count in no term.
 
     Where Keras's distiller differs: it calls the student twice a batch where there are hints (so that masks and moving
     averages move twice), drops sample weights, regularizers and `add_loss`, marks the teacher as not trainable for
@@ -187,13 +202,18 @@ class Distiller(keras.distillation.Distiller):
         return super().compute_metrics(x, self._targets(y)[0], y_pred, sample_weight)
 
     def _heads(self) -> tuple[list[Head], list[Head]]:
-        """The first teacher's heads and the student's: those of one output are of one kind."""
+        """The teachers' heads and the student's: those of one output are of one kind."""
         source = self.teacher.source
         taught_by = [source.heads] if isinstance(source, TeacherOutputs) else source.heads()
         of_outputs = zip(*taught_by, self._own_heads, strict=True)
         pairs = zip(of_outputs, keys_of(self._graph[0]), self._given_kinds, strict=True)
         found = [agreed(heads, name, given) for heads, name, given in pairs]
-        return [heads[0] for heads in found], [heads[-1] for heads in found]
+        # A mean of logits is known but for a number where one of them is.
+        unsure = [any(head.probabilities for head in heads[:-1]) for heads in found]
+        of_teachers = [
+            replace(heads[0], probabilities=probabilities) for heads, probabilities in zip(found, unsure, strict=True)
+        ]
+        return of_teachers, [heads[-1] for heads in found]
 
     def _targets(self, y: Any) -> tuple[Any, Any]:
         return unpacked(y) if isinstance(self.teacher.source, TeacherOutputs) else (y, None)
@@ -227,7 +247,11 @@ class Distiller(keras.distillation.Distiller):
         pairs = [_comparable(*each) for each in zip(*both, of_teacher, own, strict=True)]
         logits = tuple(zip(*pairs, strict=True))
         labels = by_output(labels, self._graph[0]) if isinstance(labels, Mapping) else labels
-        of_outputs: dict[str, Any] = {"kinds": [head.kind for head in own], "labels": labels}
+        of_outputs: dict[str, Any] = {
+            "kinds": [head.kind for head in own],
+            "labels": labels,
+            "masks": list(map(keras_private.mask_of, tree.flatten(y_pred))),
+        }
         if shares is not None:
             of_outputs["sample_weights"] = shares
         return total(term.value((logits[0], values[1]), (logits[1], hints), **of_outputs) for term in self.terms)

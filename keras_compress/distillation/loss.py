@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -56,7 +56,8 @@ class DistillationLoss:
             teacher_outputs: Its values, structured as the student's: tensors of the batch, no gradient goes there.
             student_outputs: Logits of heads for `reads = "outputs"`, else a list of features.
             **kwargs: `kinds` of the heads (`"softmax"`, `"sigmoid"`, `"linear"`), `labels`, the `layers` of
-                `make_layers`, and `sample_weights`, one entry for each head, each where there are any.
+                `make_layers`, and, each where there are any, `sample_weights` and `masks`, one entry for each head
+                or hint. Masks are Keras's, false where a position does not count.
 
         Returns:
             A float32 scalar, the mean over the samples and the sum over heads or hints.
@@ -83,10 +84,10 @@ class OutputLoss(DistillationLoss):
         kinds = kwargs.get("kinds") or ["softmax"] * len(students)
         labels = tree.flatten(kwargs.get("labels"))
         labels = labels if len(labels) == len(students) else [None] * len(students)
-        shares = kwargs.get("sample_weights") or [None] * len(students)
+        counted = shares_and_masks(kwargs, len(students))
         return total(
-            weighted_mean(self.of_head(ops.stop_gradient(t), s, kind, label), share)
-            for t, s, kind, label, share in zip(teachers, students, kinds, labels, shares, strict=True)
+            weighted_mean(self.of_head(ops.stop_gradient(t), s, kind, label), share, mask)
+            for t, s, kind, label, (share, mask) in zip(teachers, students, kinds, labels, counted, strict=True)
         )
 
     def of_head(self, teacher: Tensor, student: Tensor, kind: str, labels: Tensor | None = None) -> Tensor:
@@ -100,22 +101,33 @@ class OutputLoss(DistillationLoss):
 
         Returns:
             That of each sample and position, `(batch, ...)`. A scalar, their mean, is refused where samples have
-            weights.
+            weights, or positions a mask.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `of_head`.")
 
 
 class FeatureLoss(DistillationLoss):
-    """A loss of each pair of hints by itself."""
+    """A loss of each pair of hints by itself. Positions that a mask leaves out are zeros."""
 
     reads = "features"
 
     def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Tensor:
         teachers, students = float32(tree.flatten(teacher_outputs)), float32(tree.flatten(student_outputs))
-        return total(self.of_pair(ops.stop_gradient(t), s) for t, s in zip(teachers, students, strict=True))
+        pairs = zip(teachers, students, shares_and_masks(kwargs, len(students)), strict=True)
+        return total(
+            weighted_mean(
+                self.of_pair(ops.stop_gradient(zeroed(t, mask)), zeroed(s, mask)),
+                share if self.weighs_samples else None,
+            )
+            for t, s, (share, mask) in pairs
+        )
 
     def of_pair(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """The loss of one pair: `(batch, ...)` each."""
+        """The loss of one pair: `(batch, ...)` each.
+
+        Returns:
+            With `weighs_samples` that of each sample, `(batch,)`, else a scalar.
+        """
         raise NotImplementedError(f"{type(self).__name__} must implement `of_pair`.")
 
 
@@ -124,30 +136,68 @@ def float32(tensors: Sequence[Any]) -> list[Tensor]:
     return [ops.cast(tensor, "float32") for tensor in tensors]
 
 
-def weighted_mean(values: Tensor, share: Tensor | None = None) -> Tensor:
+def shares_and_masks(given: Mapping[str, Any], count: int) -> list[tuple[Any, Any]]:
+    """Weights and mask of each head or hint, out of the keywords of `compute_loss`; `None` where there are none."""
+    found = [given.get(name) or [None] * count for name in ("sample_weights", "masks")]
+    return list(zip(*found, strict=True))
+
+
+def weighted_mean(values: Tensor, share: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
     """The mean of losses times their weights, as Keras's losses have it: weights do not change what it is divided by.
 
     Args:
         values: `(batch, ...)`.
-        share: Weights, `(batch,)`, `(batch, 1)`, or of the first axes of `values`.
+        share: Weights, `(batch,)`, or of the first axes of `values`; of axes that `values` has not, the mean is taken.
+        mask: As weights; the mean is that of the values where it is true, 0 where it nowhere is. One of another size
+            is that of something else, and left out.
 
     Raises:
-        ValueError: For weights of what is one number for the whole batch.
+        ValueError: For weights or a mask of what is one number for the whole batch.
 
     >>> float(weighted_mean(ops.array([[1.0, 3.0], [5.0, 7.0]]), ops.array([1.0, 0.5])))
     2.5
+    >>> float(weighted_mean(ops.array([[1.0, 3.0], [5.0, 7.0]]), mask=ops.array([[True, True], [True, False]])))
+    3.0
     """
-    if share is None:
+    if share is None and mask is None:
         return ops.mean(values)
-    rank = len(values.shape)
-    if not rank:
-        raise ValueError("Expected `of_head` to give the loss of each sample, which has a weight. Received: a scalar")
-    share = ops.cast(share, "float32")
-    while len(share.shape) > rank and share.shape[-1] == 1:
-        share = ops.squeeze(share, axis=-1)
-    while len(share.shape) < rank:
-        share = ops.expand_dims(share, axis=-1)
-    return ops.mean(values * share)
+    if not len(values.shape):
+        raise ValueError(
+            "Expected the loss of each sample, which has a weight or a mask. Received: a scalar, from `of_head` or "
+            "`of_pair`"
+        )
+    if share is not None:
+        share = ops.cast(share, "float32")
+        while len(share.shape) > 1 and not fits(share, values):
+            share = ops.mean(share, axis=-1)
+        values = values * _of_rank(share, values)
+    if mask is None or not fits(mask, values):
+        return ops.mean(values)
+    valid = ops.broadcast_to(_of_rank(ops.cast(mask, "bool"), values), ops.shape(values))
+    # Not a product: what stands in padding may be infinite.
+    counted = ops.sum(ops.where(valid, values, 0.0))
+    return ops.divide_no_nan(counted, ops.sum(ops.cast(valid, "float32")))
+
+
+def _of_rank(first: Tensor, values: Tensor) -> Tensor:
+    """What is of the first axes of some values, with as many axes."""
+    while len(first.shape) < len(values.shape):
+        first = ops.expand_dims(first, axis=-1)
+    return first
+
+
+def fits(mask: Tensor, values: Tensor) -> bool:
+    """Whether a mask, or weights, can be of the first axes of some values."""
+    if len(mask.shape) > len(values.shape):
+        return False
+    return all(a is None or b is None or a == b or a == 1 for a, b in zip(mask.shape, values.shape, strict=False))
+
+
+def zeroed(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Values with zeros where a mask says that a position does not count; as they are where it is of another size."""
+    if mask is None or not fits(mask, values):
+        return values
+    return ops.where(_of_rank(ops.cast(mask, "bool"), values), values, 0.0)
 
 
 def total(losses: Any) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_compress.core import keras_private
 from keras_compress.data.training import Fitting
 from keras_compress.distillation.heads import agreed, heads_of, keys_of
 from keras_compress.distillation.loss import total, weighted_mean
@@ -22,7 +23,7 @@ def mutual_learning(models: Sequence[keras.Model], fitting: Fitting, *, temperat
     """Train models together, in place, each by the labels and by what the others say.
 
     **Loss** `sum_i (task_i + 1/(K-1) sum_(j != i) T^2 KL(p_j || p_i))`; no gradient goes through p_j. Weights of
-    samples count in both terms.
+    samples and Keras's masks count in both terms.
 
     Args:
         models: Two or more, of one output each, of equal shape.
@@ -81,14 +82,15 @@ class Learners(keras.Model):
     ) -> Tensor:
         """The sum over the models; see `mutual_learning`."""
         logits = [head.logits(outputs) for head, outputs in zip(self._heads, y_pred, strict=True)]
+        masks = list(map(keras_private.mask_of, y_pred))
         count, kind = len(logits), self._heads[0].kind
         peers = total(
-            weighted_mean(self._soft.of_head(ops.stop_gradient(logits[j]), logits[i], kind), sample_weight)
+            weighted_mean(self._soft.of_head(ops.stop_gradient(logits[j]), logits[i], kind), sample_weight, masks[i])
             for i in range(count)
             for j in range(count)
             if i != j
         )
-        tasks = total(ops.mean(ops.cast(self._of_labels(y, each, sample_weight), "float32")) for each in y_pred)
+        tasks = total(ops.cast(self._of_labels(y, each, sample_weight), "float32") for each in y_pred)
         others = total([ops.zeros(()), *(ops.cast(each, "float32") for each in self.losses)])
         return (tasks + peers / float(count - 1) + others) / self.distribute_strategy.num_replicas_in_sync
 
@@ -96,5 +98,5 @@ class Learners(keras.Model):
         if isinstance(self.task, keras.losses.Loss):
             # Scaled for the replicas by itself.
             return self.task(labels, outputs, sample_weight) * self.distribute_strategy.num_replicas_in_sync
-        values = self.task(labels, outputs)
-        return values if sample_weight is None else values * ops.cast(sample_weight, values.dtype)
+        # A function knows neither weights nor masks.
+        return weighted_mean(self.task(labels, outputs), sample_weight, keras_private.mask_of(outputs))

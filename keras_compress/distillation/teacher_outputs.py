@@ -45,13 +45,13 @@ def teacher_outputs(
         What `kc.distill` takes for a teacher. Train with `distiller.fit(x, outputs.targets(y))`.
 
     Raises:
-        ValueError: For a folder that holds outputs of another teacher or other samples; no samples; another file.
+        TypeError: For inputs that are no arrays, such as a dataset, whose order may be another each time.
+        ValueError: For a folder that holds outputs of another teacher or other samples; no samples, or not as many of
+            each input; another file.
     """
     if batch_size < 1:
         raise ValueError(f"Expected `batch_size` >= 1. Received: batch_size={batch_size}")
-    count = len(tree.flatten(x)[0])
-    if not count:
-        raise ValueError("Expected at least one sample. Received: none")
+    count = _samples(x)
     run, found, digest = _runner(teacher, tree.map_structure(lambda a: a[:batch_size], x), heads)
     first = run(tree.map_structure(lambda a: a[:1], x))
     shapes = [(count, *values.shape[1:]) for values in first]
@@ -62,6 +62,18 @@ def teacher_outputs(
     for batch in _batches(x, count, batch_size, writing.done):
         writing.write(run(batch))
     return writing.finished()
+
+
+def _samples(x: Any) -> int:
+    """How many samples there are."""
+    arrays = tree.flatten(x)
+    unfit = [type(each).__name__ for each in arrays if not hasattr(each, "shape") or not hasattr(each, "dtype")]
+    if unfit:
+        raise TypeError(f"Expected `x` as an array, or several in a list or dict. Received: {unfit[0]}")
+    counts = {len(each) for each in arrays}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(f"Expected at least one sample, and as many of each input. Received: {sorted(counts)} samples")
+    return counts.pop()
 
 
 def _batches(x: Any, count: int, size: int, done: int) -> Iterator[Any]:

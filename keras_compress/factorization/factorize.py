@@ -64,8 +64,8 @@ def factorize(
     refuse_transforms(model)
     if rank is not None and target is not None:
         raise ValueError(f"Expected a `rank` or a `target`. Received: both, rank={rank}, target={target}")
-    if multiple < 1:
-        raise ValueError(f"Expected `multiple` >= 1. Received: multiple={multiple}")
+    if not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1:
+        raise ValueError(f"Expected `multiple` >= 1. Received: multiple={multiple!r}")
     model = opened(model)
     places = places_of(model)
     listed = [(path, place.layer) for path, place in places.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -30,12 +31,17 @@ class FactorizedLayer:
     macs: tuple[int, int]
 
     def __str__(self) -> str:
-        rank, full = ("x".join(map(str, each)) for each in (self.rank, self.full_rank))
+        rank, full = shown(self.rank), shown(self.full_rank)
         before, after = self.macs
         return (
             f"{self.path}: {self.scheme} of rank {rank} of {full}, {self.error:.2%} of the energy lost, "
             f"{before:,} -> {after:,} MACs"
         )
+
+
+def shown(rank: Sequence[int]) -> str:
+    """A rank for a line: `"8"`, or of several `"8x16"`."""
+    return "x".join(map(str, rank))
 
 
 @dataclass(frozen=True)

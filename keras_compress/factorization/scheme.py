@@ -142,6 +142,10 @@ class Factors:
         (most,) = self.full
         yield from ((rank,) for rank in multiples(most, multiple))
 
+    def error(self, rank: Rank) -> float:
+        """The error of a rank, where an option has a bound of it, that takes longer."""
+        return self.option(rank).error
+
     def of_energy(self, kept: float, multiple: int = 1) -> Rank:
         """The smallest rank that keeps this share of the energy."""
         ranks = list(self.ranks(multiple))

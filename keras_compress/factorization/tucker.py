@@ -24,6 +24,7 @@ from keras_compress.factorization.scheme import (
     lost,
     multiples,
     no_taps,
+    share_lost,
     singular_values,
 )
 from keras_compress.graph.split_convolution import POINTWISE
@@ -99,6 +100,9 @@ class _Core(Factors):
 
         (core, (first, last)), _ = partial_tucker(self._kernel, rank=list(rank), modes=[2, 3], random_state=0)
         return np.asarray(core), np.asarray(first), np.asarray(last)
+
+    def error(self, rank: Rank) -> float:
+        return share_lost(self.merged(rank), self._kernel)
 
     def arrays(self, rank: Rank) -> list[Array]:
         core, first, last = self._decomposed(rank)

@@ -19,7 +19,7 @@ from keras_compress.data.batches import first_samples
 from keras_compress.data.samples import LARGEST_BATCH, cut
 from keras_compress.factorization.cells import OF_STATES, cells_of
 from keras_compress.factorization.choice import Chosen
-from keras_compress.factorization.record import FactorizationRecord, FactorizedLayer
+from keras_compress.factorization.record import FactorizationRecord, FactorizedLayer, shown
 from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, Scheme
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.as_matrix import AsMatrix, as_matrix, hessian
@@ -53,6 +53,9 @@ def places_of(model: keras.Model) -> dict[str, Place]:
 def _schemes(method: str) -> list[Scheme]:
     if method == "auto":
         return [scheme() for scheme in entries("factorization").values() if scheme.chosen_by_itself]
+    known = entries("factorization")
+    if not isinstance(method, str):
+        raise ValueError(f"Expected `method` out of {['auto', *sorted(known)]}. Received: method={method!r}")
     return [lookup("factorization", method)()]
 
 
@@ -124,11 +127,11 @@ class Work:
         for path, option in chosen.items():
             whole = self.as_is(path)
             if option.scheme and option.macs >= whole.macs and option.params >= whole.params:
-                left[path] = f"{option.scheme} of rank {option.rank} would cost more than the layer"
+                left[path] = f"{option.scheme} of rank {shown(option.rank)} would cost more than the layer"
             elif option.scheme:
-                full = self.factors[path][option.scheme].full
-                macs = whole.macs, option.macs
-                done.append(FactorizedLayer(path, option.scheme, option.rank, full, option.error, macs))
+                factors, macs = self.factors[path][option.scheme], (whole.macs, option.macs)
+                error = factors.error(option.rank)
+                done.append(FactorizedLayer(path, option.scheme, option.rank, factors.full, error, macs))
                 if cells_of(self.places[path].layer):
                     left[f"{path}, its recurrent kernel"] = OF_STATES
             else:

@@ -398,7 +398,9 @@ class QuantizeActivation(TellsOfExport, keras_private.MadeWithoutBuild, keras.la
         return keras_private.recorded(self, (tensor,), {}, [tensor])[0] if plain else self(tensor)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        return self.quantizer(inputs, training=bool(training))
+        made = self.quantizer(inputs, training=bool(training))
+        keras_private.keep_logits(made, inputs)
+        return made
 
     def values(self, inputs: Tensor) -> Tensor:
         """What it makes of values, where no gradient is wanted."""

@@ -122,7 +122,7 @@ def test_weights_of_samples_without_labels(student, teacher, x, y) -> None:
     distiller.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
     history = distiller.fit(x, y, batch_size=32, class_weight=class_weight, verbose=0).history
     assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
-    for method, hints in (("rkd_distance", []), ("fit_nets", ["hidden"])):
+    for method, hints in (("rkd_distance", []), ("similarity_preserving", ["hidden"])):
         distiller = kc.distill(student, teacher, method, hints=hints, alpha=1.0)
         with pytest.raises(ValueError, match="Expected no weights of samples or classes with alpha=1"):
             distiller.compute_loss(x, y_pred=distiller(x), sample_weight=share)
@@ -248,6 +248,33 @@ def test_probabilities_are_as_good_as_logits(method, student, teacher, x) -> Non
         assert loss_of(*models, x, method) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+def test_small_probabilities_are_not_cut_off(quantized, x) -> None:
+    """Float32 has none of logits 30 apart; what the softmax reads is compared, in front of an output's rounding too."""
+    plain = [dense(4, "student"), dense(5, "teacher")]
+    for each in plain:
+        each.get_layer("out").kernel.assign(each.get_layer("out").kernel * 30.0)
+    student, teacher = (with_activation(each, "softmax") for each in plain)
+    assert float(ops.min(teacher(x))) < 1e-9
+    if quantized:
+        student = kc.quantize_model(student)
+        student(x, training=True)
+        assert float(ops.min(student(x))) == 0.0
+    softmax = next(each for each in student.layers if isinstance(each, layers.Activation))
+    z = [np.array(each, np.float64) for each in (plain[1](x), keras.Model(student.input, softmax.input)(x))]
+    t, s = (each - each.mean(-1, keepdims=True) for each in z)
+    squares = 0.5 * np.square(t - s).sum(-1).mean()
+    assert loss_of(student, teacher, x, "logit_matching") == pytest.approx(squares, rel=1e-4)
+    assert loss_of(student, teacher, x) == pytest.approx(divergences(*z).mean(), rel=1e-4)
+    # Labels are learned as ever: from the grid that the device has.
+    distiller = kc.distill(student, teacher, alpha=0.0)
+    distiller.compile("sgd", "sparse_categorical_crossentropy")
+    student.compile("sgd", "sparse_categorical_crossentropy")
+    y = np.zeros(32)
+    expected = student.compute_loss(x, y, student(x), training=False)
+    assert float(distiller.compute_loss(x, y, distiller(x))) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_labels_and_numbers(student, teacher, x) -> None:
     logits = teacher(x), student(x)
     labels = float(kc.SoftTargets().compute_loss(*logits, kinds=["sigmoid"]))
@@ -331,11 +358,57 @@ def test_sequences(y) -> None:
     assert 0.0 < loss_of(student, teacher, x) < before
 
 
+def test_padding_counts_in_no_term() -> None:
+    """More of it changes nothing; the labels' loss leaves it out too."""
+    words = np.array([[1, 2, 3, 0], [4, 5, 0, 0], [6, 1, 2, 3]])
+    more = np.pad(words, ((0, 0), (0, 3)))
+
+    def net(units: int) -> keras.Model:
+        made = layers.Embedding(8, 4, mask_zero=True)(inputs := keras.Input((None,), dtype="int32"))
+        made = layers.Dense(units, "relu", name="steps")(made)
+        return keras.Model(inputs, layers.Dense(3, name="out")(made))
+
+    student, teacher = net(3), net(3)
+    methods = ["soft_targets", "decoupled_kd", "fit_nets", "attention_transfer", "fsp", "gram"]
+    methods += ["similarity_preserving", "rkd_distance", "rkd_angle", "correlation_congruence"]
+    for method in methods:
+        reads = () if method in methods[:2] else ("steps", "steps") if method == "fsp" else ("steps",)
+        distiller = kc.distill(student, teacher, method, hints=[(each, each) for each in reads], alpha=0.5)
+        distiller.compile("sgd", CE)
+        losses = [float(distiller.compute_loss(x, x % 3, distiller(x))) for x in (words, more)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4), method
+        assert float(distiller.distillation_loss_tracker.result()) > 0.0
+
+
+def test_weights_of_samples_count_in_hints(student, teacher, x, y) -> None:
+    """Of a sample: the mean of its weights, where outputs have others."""
+    share = np.arange(32, dtype=np.float32)
+    distiller = kc.distill(student, teacher, "fit_nets", hints=["hidden"], alpha=1.0)
+    found = float(distiller.compute_loss(x, y_pred=distiller(x), sample_weight=share))
+    hints = [ops.relu(each.get_layer("hidden")(x)) for each in (teacher, student)]
+    guess = distiller.added[0](hints[1])
+    each = 0.5 * np.square(np.array(hints[0]) - np.array(guess)).mean(-1)
+    assert found == pytest.approx((share * each).mean(), rel=1e-4)
+
+
 def test_an_ensemble_teaches_by_the_mean_of_its_logits(student, x) -> None:
     teachers = [dense(5, "a"), dense(7, "b")]
     mean = (np.array(teachers[0](x)) + np.array(teachers[1](x))) / 2
     expected = float(kc.SoftTargets().compute_loss(tf.constant(mean), student(x)))
     assert loss_of(student, teachers, x) == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_ensemble_of_logits_and_probabilities_has_no_first(student, x) -> None:
+    """What is added to all logits of a softmax is not known, and does not count."""
+    teachers = [dense(5, "a"), with_activation(dense(7, "b"), "softmax")]
+    for method in ("logit_matching", "soft_targets"):
+        losses = [loss_of(student, order, x, method) for order in (teachers, teachers[::-1])]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_temperature_is_of_outputs(student, teacher) -> None:
+    terms = kc.distill(student, teacher, ["soft_targets", "crd"], temperature=2.0, hints=["hidden"]).terms
+    assert [term.loss.temperature for term in terms] == [2.0, 0.07]
 
 
 def test_half_precision(teacher, x, y) -> None:
@@ -388,11 +461,14 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         ValueError,
         "Expected a method by a name that has a temperature",
     ),
+    ({"temperature": 2.0, "method": "crd"}, ValueError, "that has a temperature of outputs, such as 'soft_targets'"),
     ({"method": "hinton"}, ValueError, "Expected a distillation out of .* Received: 'hinton'"),
     ({"method": []}, ValueError, "Expected at least one method"),
     ({"method": 3}, TypeError, "Expected `method` as a name out of"),
     ({"weights": [1.0, 2.0]}, ValueError, "Expected 1 `weights` >= 0"),
     ({"weights": [-1.0]}, ValueError, "Expected 1 `weights` >= 0"),
+    ({"weights": ["a"]}, ValueError, "Expected 1 `weights` >= 0"),
+    ({"method": "fit_nets", "hints": "hidden"}, ValueError, "Expected `hints` as a list of names"),
     ({"method": "fit_nets"}, ValueError, "Expected `hints` for FitNets. Received: none"),
     ({"method": "fit_nets", "hints": ["hiden"]}, ValueError, r"Received: 'hiden' \(did you mean 'hidden'\?\)"),
     ({"method": "fit_nets", "hints": [("hidden", "a", "b")]}, ValueError, "Expected `hints` as names of layers"),

@@ -291,3 +291,79 @@ def test_features_that_do_not_fit(method, teacher, student, message) -> None:
 def test_decoupled_takes_classes_only() -> None:
     with pytest.raises(ValueError, match="Expected a head of classes for DecoupledKD. Received: linear"):
         loss_of(kc.DecoupledKD(), kinds=["linear"])
+
+
+PADDED = np.array([[True, True, False], [True, False, False]])
+STEPS = np.random.default_rng(0).normal(size=(2, 2, 3, 4)).astype(np.float32)
+
+
+def with_padding(value: float) -> list[tf.Tensor]:
+    """Teacher's and student's values of two samples of three steps, with something else where none counts."""
+    return [tf.constant(np.where(PADDED[..., None], each, np.float32(value))) for each in STEPS]
+
+
+def divergences(t: np.ndarray, s: np.ndarray) -> np.ndarray:
+    p, q = (np.exp(each / 4.0) / np.exp(each / 4.0).sum(-1, keepdims=True) for each in (t, s))
+    return 16.0 * (p * np.log(p / q)).sum(-1)
+
+
+def attention(t: np.ndarray, s: np.ndarray) -> float:
+    a, b = (np.square(each).sum(-1) for each in (t, s))
+    return 0.5 * float(np.square(a / np.sqrt(np.square(a).sum()) - b / np.sqrt(np.square(b).sum())).sum())
+
+
+def gram(t: np.ndarray, s: np.ndarray) -> float:
+    return float(np.square(t.T @ t / len(t) - s.T @ s / len(s)).sum())
+
+
+# Of a sample's steps that count: the loss of each, or one for all.
+OF_A_SAMPLE = [
+    (kc.SoftTargets(), divergences),
+    (kc.LogitMatching(), lambda t, s: 0.5 * np.square(t - s).sum(-1)),
+    (kc.FitNets(regressor=False), lambda t, s: 0.5 * np.square(t - s).mean(-1)),
+    (kc.AttentionTransfer(), attention),
+    (kc.Gram(), gram),
+    (kc.FSP(), gram),
+]
+
+
+@pytest.mark.parametrize(("method", "expected"), OF_A_SAMPLE)
+def test_padding_does_not_count_and_samples_have_weights(method, expected) -> None:
+    """As in Keras's losses: the mean over what counts, each times the weight of its sample."""
+    share = [0.5, 3.0]
+    pairs = zip(PADDED, *STEPS.astype(np.float64), share, strict=True)
+    values = [weight * np.atleast_1d(expected(t[mask], s[mask])) for mask, t, s, weight in pairs]
+    # A layer with itself is what FSP makes of two.
+    copies = 2 if isinstance(method, kc.FSP) else 1
+    found = method.compute_loss(
+        *([each] * copies for each in (with_padding(1e3)[0], with_padding(-1e3)[1])),
+        masks=[tf.constant(PADDED)] * copies,
+        sample_weights=[tensor(share)] * copies,
+    )
+    assert float(found) == pytest.approx(np.concatenate(values).mean(), rel=1e-4)
+
+
+TOGETHER = [kc.SimilarityPreserving(), kc.RKDDistance(), kc.RKDAngle(), kc.CorrelationCongruence(), kc.CRD()]
+
+
+@pytest.mark.parametrize("method", TOGETHER)
+def test_relations_of_samples_do_not_see_padding(method) -> None:
+    expected = float(method.compute_loss(*with_padding(0.0)))
+    assert float(method.compute_loss(*with_padding(7.0), masks=[tf.constant(PADDED)])) == expected
+    assert float(method.compute_loss(*with_padding(7.0))) != expected or isinstance(method, kc.RKDDistance)
+
+
+def test_a_weight_in_contrastive_distillation_is_of_the_students_sample() -> None:
+    teacher, student = np.random.default_rng(1).normal(size=(2, 3, 4))
+    of_each = [loss_of(kc.CRD(), teacher, student, sample_weights=[tensor(np.eye(3)[n])]) for n in range(3)]
+    odds = [math.exp(dot(unit(student[0]), unit(t)) / 0.07) / (2.0 / 3.0) for t in teacher]
+    first = -(math.log(odds[0] / (1.0 + odds[0])) - math.log(1.0 + odds[1]) - math.log(1.0 + odds[2])) / 3.0
+    assert of_each[0] == pytest.approx(first, rel=1e-4)
+    assert sum(of_each) == pytest.approx(loss_of(kc.CRD(), teacher, student), rel=1e-5)
+
+
+def test_a_mask_of_nothing_and_one_of_another_size() -> None:
+    teacher, student = with_padding(0.0)
+    assert float(kc.SoftTargets().compute_loss(teacher, student, masks=[tf.zeros((2, 3), bool)])) == 0.0
+    whole = float(kc.FitNets(regressor=False).compute_loss(teacher, student))
+    assert float(kc.FitNets(regressor=False).compute_loss(teacher, student, masks=[tf.zeros((2, 4), bool)])) == whole

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tests_distillation import dense
 
 import keras_compress as kc
@@ -115,6 +116,10 @@ def test_what_does_not_fit(teacher, student, x, y, tmp_path) -> None:
         outputs.targets(y[:5])
     with pytest.raises(ValueError, match="Expected at least one sample"):
         kc.teacher_outputs(teacher, x[:0], tmp_path)
+    with pytest.raises(ValueError, match=r"and as many of each input. Received: \[8, 32\] samples"):
+        kc.teacher_outputs(teacher, [x, x[:8]], tmp_path)
+    with pytest.raises(TypeError, match="Expected `x` as an array, or several"):
+        kc.teacher_outputs(teacher, tf.data.Dataset.from_tensor_slices(x).batch(8), tmp_path)
     with pytest.raises(ValueError, match="Expected `batch_size` >= 1"):
         kc.teacher_outputs(teacher, x, tmp_path, batch_size=0)
     with pytest.raises(ValueError, match="which has been run"):

@@ -179,3 +179,18 @@ def test_the_command_line_takes_a_teacher(teacher, x, y, tmp_path) -> None:
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     (taught,) = [note for note in report["notes"] if note.startswith("Taught by ")]
     assert taught.startswith("Taught by large by SoftTargets(temperature=4), alpha 0.7: its loss ")
+
+
+def test_an_older_keras_is_said_before_anything_is_done(student, training, x, y, monkeypatch) -> None:
+    """Recipes are read without its distiller, losses work."""
+    monkeypatch.delattr(keras, "distillation")
+    before = student.get_weights()
+    for run in (
+        lambda: kc.distill(student, dense(5, "other")),
+        lambda: kc.compress(student, "qat_taught", fit=training.on(x, y)),
+        lambda: kc.compress(student, recipe(), fit=training.on(x, y)),
+    ):
+        with pytest.raises(ImportError, match="Expected Keras 3.12 or later, which has keras.distillation. Received"):
+            run()
+    assert all(np.array_equal(a, b) for a, b in zip(before, student.get_weights(), strict=True))
+    assert float(kc.SoftTargets().compute_loss(x, x)) == 0.0

@@ -107,6 +107,7 @@ def test_errors_fall_with_the_rank_and_are_those_of_the_weights(method: str) -> 
         lost = np.square(factors.merged(rank) - layer.kernel.numpy()).sum() / np.square(layer.kernel.numpy()).sum()
         # Of Tucker-2 it is a bound.
         assert lost <= factors.option(rank).error + 1e-6
+        assert lost == pytest.approx(factors.error(rank), abs=1e-6)
         errors.append(lost)
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.9 * errors[0]
@@ -177,6 +178,8 @@ def test_what_is_left_is_said(small: keras.Model) -> None:
     made = kc.factorize(small, target={"macs": 0.5})
     said = "\n".join(kc.factorization_of(made).lines())  # type: ignore[union-attr]
     assert "depthwise: left as it is: DepthwiseConv2D" in said
+    costly = kc.factorization_of(kc.factorize(small, "tucker", rank=[3, 16], filters="one"))
+    assert costly.lines() == ["Low rank: one: left as it is: tucker of rank 3x16 would cost more than the layer"]
     text: list[str] = []
     kc.summary(made, print_fn=text.append)
     assert "Low rank: two: " in text[0]
@@ -207,6 +210,8 @@ def test_it_goes_on_to_the_device(small: keras.Model) -> None:
         ({"target": {"macs": 0.01}}, "low rank can keep"),
         ({"method": "svdd"}, "Expected a factorization out of"),
         ({"multiple": 0}, "`multiple` >= 1"),
+        ({"multiple": 2.5}, "`multiple` >= 1"),
+        ({"method": None}, "Expected `method` out of .*'auto'"),
         ({"filters": "depthwise"}, "layer that can be factorized"),
         ({"method": "cp", "rank": "evbmf"}, "singular values"),
     ],

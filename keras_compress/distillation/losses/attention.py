@@ -37,6 +37,7 @@ class AttentionTransfer(FeatureLoss):
     """
 
     needs_hints = True
+    weighs_samples = True
 
     def __init__(self, power: float = 2.0) -> None:
         self.power = check_positive("power", power)
@@ -53,7 +54,7 @@ class AttentionTransfer(FeatureLoss):
     def of_pair(self, teacher: Tensor, student: Tensor) -> Tensor:
         maps = [ops.sum(ops.power(ops.abs(each), self.power), axis=-1) for each in (teacher, student)]
         made, wanted = (normalized(ops.reshape(each, (ops.shape(each)[0], -1))) for each in _of_one_size(*maps))
-        return 0.5 * ops.mean(ops.sum(ops.square(made - wanted), axis=-1))
+        return 0.5 * ops.sum(ops.square(made - wanted), axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         return {"power": self.power}

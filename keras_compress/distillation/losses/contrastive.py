@@ -9,7 +9,18 @@ import keras
 from keras import ops, tree
 
 from keras_compress.core.registry import register
-from keras_compress.distillation.loss import DistillationLoss, Shape, check_positive, float32, normalized, rows, total
+from keras_compress.distillation.loss import (
+    DistillationLoss,
+    Shape,
+    check_positive,
+    float32,
+    normalized,
+    rows,
+    shares_and_masks,
+    total,
+    weighted_mean,
+    zeroed,
+)
 
 Tensor = Any
 
@@ -35,6 +46,7 @@ class CRD(DistillationLoss):
     """
 
     reads = "features"
+    weighs_samples = True
 
     def __init__(self, embedding_size: int = 128, temperature: float = 0.07, samples: int | None = None) -> None:
         for name, value in (("embedding_size", embedding_size), ("samples", samples)):
@@ -56,9 +68,14 @@ class CRD(DistillationLoss):
     def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Tensor:
         teachers, students = float32(tree.flatten(teacher_outputs)), float32(tree.flatten(student_outputs))
         embeddings = kwargs.get("layers") or [lambda values: values] * (2 * len(students))
+        counted = shares_and_masks(kwargs, len(students))
+        pairs = zip(teachers, students, embeddings[::2], embeddings[1::2], counted, strict=True)
         return total(
-            self._of_embeddings(of_teacher(rows(ops.stop_gradient(t))), of_student(rows(s)))
-            for t, s, of_teacher, of_student in zip(teachers, students, embeddings[::2], embeddings[1::2], strict=True)
+            weighted_mean(
+                self._of_embeddings(of_teacher(_vectors(ops.stop_gradient(t), mask)), of_student(_vectors(s, mask))),
+                share,
+            )
+            for t, s, of_teacher, of_student, (share, mask) in pairs
         )
 
     def _of_embeddings(self, teacher: Tensor, student: Tensor) -> Tensor:
@@ -68,9 +85,8 @@ class CRD(DistillationLoss):
         offset = ops.log(ops.maximum(negatives, 1.0) / (count if self.dataset_size is None else self.dataset_size))
         # h is the sigmoid of the score over the offset.
         same = ops.eye(ops.shape(student)[0])
-        right = ops.sum(same * ops.log_sigmoid(scores - offset))
-        others = ops.sum((1.0 - same) * ops.log_sigmoid(offset - scores))
-        return -(right + others) / count
+        each = same * ops.log_sigmoid(scores - offset) + (1.0 - same) * ops.log_sigmoid(offset - scores)
+        return -ops.sum(each, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -78,3 +94,7 @@ class CRD(DistillationLoss):
             "temperature": self.temperature,
             "samples": self.dataset_size,
         }
+
+
+def _vectors(features: Tensor, mask: Tensor | None) -> Tensor:
+    return rows(zeroed(features, mask))

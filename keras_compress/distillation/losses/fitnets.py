@@ -15,7 +15,9 @@ from keras_compress.distillation.loss import (
     channels_of,
     check_same_shape,
     float32,
+    shares_and_masks,
     total,
+    weighted_mean,
 )
 
 Tensor = Any
@@ -45,6 +47,7 @@ class FitNets(DistillationLoss):
 
     reads = "features"
     needs_hints = True
+    weighs_samples = True
 
     def __init__(self, regressor: bool = True) -> None:
         self.regressor = bool(regressor)
@@ -64,8 +67,11 @@ class FitNets(DistillationLoss):
         hints, guided = float32(tree.flatten(teacher_outputs)), float32(tree.flatten(student_outputs))
         layers = kwargs.get("layers") or [lambda values: values] * len(guided)
         guesses = [layer(values) for layer, values in zip(layers, guided, strict=True)]
-        pairs = zip(hints, guesses, strict=True)
-        return total(0.5 * ops.mean(ops.square(ops.stop_gradient(hint) - guess)) for hint, guess in pairs)
+        pairs = zip(hints, guesses, shares_and_masks(kwargs, len(guided)), strict=True)
+        return total(
+            weighted_mean(0.5 * ops.mean(ops.square(ops.stop_gradient(hint) - guess), axis=-1), share, mask)
+            for hint, guess, (share, mask) in pairs
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {"regressor": self.regressor}

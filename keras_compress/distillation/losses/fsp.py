@@ -10,7 +10,16 @@ import keras
 from keras import ops, tree
 
 from keras_compress.core.registry import register
-from keras_compress.distillation.loss import DistillationLoss, Shape, float32, total
+from keras_compress.distillation.loss import (
+    DistillationLoss,
+    Shape,
+    fits,
+    float32,
+    shares_and_masks,
+    total,
+    weighted_mean,
+    zeroed,
+)
 
 Tensor = Any
 
@@ -30,6 +39,7 @@ class FSP(DistillationLoss):
 
     reads = "features"
     needs_hints = True
+    weighs_samples = True
 
     def make_layers(self, teacher: Sequence[Shape], student: Sequence[Shape]) -> list[keras.layers.Layer]:
         if len(teacher) < 2:
@@ -38,13 +48,18 @@ class FSP(DistillationLoss):
         return []
 
     def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Tensor:
-        flows = [_flows(float32(tree.flatten(each))) for each in (teacher_outputs, student_outputs)]
-        pairs = zip(*flows, strict=True)
-        return total(matrix_distance(ops.stop_gradient(wanted), made) for wanted, made in pairs)
+        counted = shares_and_masks(kwargs, len(tree.flatten(student_outputs)))
+        masks = [mask for _, mask in counted]
+        flows = [_flows(float32(tree.flatten(each)), masks) for each in (teacher_outputs, student_outputs)]
+        pairs = zip(*flows, counted[1:], strict=True)
+        return total(
+            weighted_mean(matrix_distance(ops.stop_gradient(wanted), made), share) for wanted, made, (share, _) in pairs
+        )
 
 
-def _flows(features: list[Tensor]) -> list[Tensor]:
-    return [products(*_of_one_size(a, b)) for a, b in itertools.pairwise(features)]
+def _flows(features: list[Tensor], masks: list[Any]) -> list[Tensor]:
+    pairs = zip(itertools.pairwise(features), masks[1:], strict=True)
+    return [products(*_of_one_size(a, b), mask) for (a, b), mask in pairs]
 
 
 def _of_one_size(earlier: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,20 +74,30 @@ def _of_one_size(earlier: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
     return ops.max_pool(earlier, tuple(factors), tuple(factors)), later
 
 
-def products(first: Tensor, second: Tensor) -> Tensor:
+def products(first: Tensor, second: Tensor, mask: Tensor | None = None) -> Tensor:
     """Products of the channels of two maps of one size, the mean over the map: `(batch, channels, channels)`.
+
+    Args:
+        first: `(batch, ..., channels)`.
+        second: The same.
+        mask: Of positions; the mean is over those that count. One of another size is left out.
 
     >>> products(ops.array([[[1.0], [3.0]]]), ops.array([[[2.0], [4.0]]])).numpy().tolist()
     [[[7.0]]]
     """
     batch = ops.shape(first)[0]
-    a, b = (ops.reshape(each, (batch, -1, each.shape[-1])) for each in (first, second))
-    return ops.matmul(ops.transpose(a, (0, 2, 1)), b) / ops.cast(ops.shape(a)[1], "float32")
+    a, b = (ops.reshape(zeroed(each, mask), (batch, -1, each.shape[-1])) for each in (first, second))
+    made = ops.matmul(ops.transpose(a, (0, 2, 1)), b)
+    if mask is None or not fits(mask, first):
+        return made / ops.cast(ops.shape(a)[1], "float32")
+    # Positions of a mask of fewer axes are several of the map, all of which count.
+    valid = ops.reshape(zeroed(ops.ones_like(first[..., :1]), mask), (batch, -1))
+    return made / ops.maximum(ops.sum(valid, axis=1), 1.0)[:, None, None]
 
 
 def matrix_distance(wanted: Tensor, made: Tensor) -> Tensor:
-    """Squared Frobenius distance, the mean over the samples."""
-    return ops.mean(ops.sum(ops.square(wanted - made), axis=(1, 2)))
+    """Squared Frobenius distance of each sample."""
+    return ops.sum(ops.square(wanted - made), axis=(1, 2))
 
 
 def check_channels(teacher: Sequence[Shape], student: Sequence[Shape], who: str) -> None:
