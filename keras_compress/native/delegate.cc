@@ -53,6 +53,7 @@ class Partition {
   void add(const Graph& graph, const Operator& op, const Path& path, const std::unordered_set<int>& nodes);
   std::vector<int> shape_of(const lite::Context* context, int tensor) const;
   bool resize(Step& step, std::vector<int>& shape) const;
+  lite::Status put_shape(lite::Context* context, int tensor, const std::vector<int>& shape) const;
   void run_sign(const Step& step, const int8_t* in, int8_t* out) const;
 
   std::vector<Step> steps_;
@@ -136,6 +137,17 @@ bool Partition::resize(Step& step, std::vector<int>& shape) const {
   return true;
 }
 
+lite::Status Partition::put_shape(lite::Context* context, int tensor, const std::vector<int>& shape) const {
+  const lite::IntArray& dims = *context->tensors[tensor].dims;
+  if (std::equal(dims.begin(), dims.end(), shape.begin(), shape.end())) return lite::kOk;
+  // The runtime will free it.
+  auto* list = static_cast<int*>(std::malloc((shape.size() + 1) * sizeof(int)));
+  if (list == nullptr) return lite::kError;
+  list[0] = static_cast<int>(shape.size());
+  std::copy(shape.begin(), shape.end(), list + 1);
+  return context->ResizeTensor(context, &context->tensors[tensor], reinterpret_cast<lite::IntArray*>(list));
+}
+
 lite::Status Partition::prepare(lite::Context* context) {
   for (Step& step : steps_) {
     const int tensor = step.op->output;
@@ -149,11 +161,7 @@ lite::Status Partition::prepare(lite::Context* context) {
       if (step.layer != nullptr) inside_[tensor].resize(product(shape));
       continue;
     }
-    const lite::IntArray& dims = *context->tensors[tensor].dims;
-    if (std::vector<int>(dims.begin(), dims.end()) == shape) continue;
-    lite::Tensor* resized = &context->tensors[tensor];
-    if (context->ResizeTensorExplicit(context, resized, static_cast<int>(shape.size()), shape.data()) != lite::kOk)
-      return lite::kError;
+    if (put_shape(context, tensor, shape) != lite::kOk) return lite::kError;
   }
   return lite::kOk;
 }

@@ -117,6 +117,7 @@ struct Registration {
   uint64_t reserved[8];
 };
 
+// More fields follow; a runtime always makes it.
 struct Context {
   size_t tensors_size;
   Status (*GetExecutionPlan)(Context*, IntArray** plan);
@@ -128,15 +129,6 @@ struct Context {
   Status (*GetNodeAndRegistration)(Context*, int index, Node**, Registration**);
   Status (*ReplaceNodeSubsetsWithDelegateKernels)(Context*, Registration, const IntArray* nodes, Delegate*);
   int recommended_num_threads;
-  void* GetExternalContext;
-  void* SetExternalContext;
-  bool allow_fp32_relax_to_fp16;
-  void* profiler;
-  void* AllocatePersistentBuffer;
-  void* AllocateBufferForEval;
-  void* RequestScratchBufferInArena;
-  void* GetScratchBuffer;
-  Status (*ResizeTensorExplicit)(Context*, Tensor*, int rank, const int* shape);
 };
 
 struct Delegate {
@@ -193,7 +185,6 @@ static_assert(offsetof(Tensor, bytes) == 40 && offsetof(Tensor, quantization) ==
 static_assert(sizeof(Tensor) == 112 && sizeof(Node) == 80, "Tensor, Node");
 static_assert(offsetof(Registration, builtin_code) == 40 && offsetof(Registration, reserved) == 88, "Registration");
 static_assert(offsetof(Context, recommended_num_threads) == 72, "Context");
-static_assert(offsetof(Context, ResizeTensorExplicit) == 144, "Context");
 static_assert(offsetof(Delegate, flags) == 40 && offsetof(Delegate, reserved) == 56, "Delegate");
 #endif
 
