@@ -162,20 +162,27 @@ void Layer::pack_input(const int8_t* in) {
     for (int row = 0; row < height_; ++row) {
       uint32_t* bits = packed_.data() +
                        ((static_cast<size_t>(image) * packed_height_ + top_ + row) * packed_width_ + left_) * pixel_words;
-      for (int column = 0; column < width_; ++column) {
-        for (int group = 0; group < kernel_.groups; ++group, in += kernel_.inputs, bits += words_)
-          path_.pack(in, signs_.least.data() + static_cast<size_t>(group) * kernel_.inputs,
-                     signs_.flip.data() + static_cast<size_t>(group) * words_, kernel_.inputs, bits);
+      for (int group = 0; group < kernel_.groups; ++group) {
+        const Strip strip = {width_, kernel_.inputs, kernel_.groups * kernel_.inputs, pixel_words};
+        path_.pack(in + static_cast<size_t>(group) * kernel_.inputs,
+                   signs_.least.data() + static_cast<size_t>(group) * kernel_.inputs,
+                   signs_.flip.data() + static_cast<size_t>(group) * words_, strip,
+                   bits + static_cast<size_t>(group) * words_);
       }
+      in += static_cast<size_t>(width_) * kernel_.groups * kernel_.inputs;
     }
   }
 }
 
-const uint32_t* Layer::packed_pixel(int64_t index, int group) const {
-  const int64_t column = index % out_width_, rest = index / out_width_;
-  const int64_t row = rest % out_height_, image = rest / out_height_;
-  const int64_t place = (image * packed_height_ + row * kernel_.stride_height) * packed_width_ + column * kernel_.stride_width;
-  return packed_.data() + place * kernel_.groups * words_ + group * words_;
+Layer::Pixel Layer::Pixel::next(int height, int width) const {
+  if (column + 1 < width) return {image, row, column + 1};
+  return row + 1 < height ? Pixel{image, row + 1, 0} : Pixel{image + 1, 0, 0};
+}
+
+const uint32_t* Layer::packed_pixel(const Pixel& pixel, int group) const {
+  const int64_t row = int64_t{pixel.image} * packed_height_ + int64_t{pixel.row} * kernel_.stride_height;
+  const int64_t place = row * packed_width_ + int64_t{pixel.column} * kernel_.stride_width;
+  return packed_.data() + (place * kernel_.groups + group) * words_;
 }
 
 void Layer::run(const int8_t* in, int8_t* out) {
@@ -193,17 +200,21 @@ void Layer::run_group(int group, int8_t* out) {
   tile.weights = weights_[group].data();
   tile.blocks = padded_ / path_.outputs;
   tile.scratch = scratch_.data();
+  Pixel pixel{0, 0, 0};
+  out += first;
   for (int64_t begin = 0; begin < pixels; begin += path_.pixels) {
     tile.count = static_cast<int>(std::min<int64_t>(path_.pixels, pixels - begin));
-    for (int i = 0; i < kMostPixels; ++i) tile.pixels[i] = packed_pixel(begin + std::min(i, tile.count - 1), group);
-    path_.count(tile, counts_.data());
-    for (int i = 0; i < tile.count; ++i) {
-      const int64_t index = begin + i;
-      const int kind = row_class_[index / out_width_ % out_height_] * column_classes_ + column_class_[index % out_width_];
-      path_.finish(counts_.data() + static_cast<size_t>(i) * padded_,
-                   bases_.data() + static_cast<size_t>(kind) * outputs + first, step_.data() + first,
-                   scale_.data() + first, range_, kernel_.outputs, out + index * outputs + first);
+    const int32_t* bases[kMostPixels];
+    for (int i = 0; i < tile.count; ++i, pixel = pixel.next(out_height_, out_width_)) {
+      const int kind = row_class_[pixel.row] * column_classes_ + column_class_[pixel.column];
+      bases[i] = bases_.data() + static_cast<size_t>(kind) * outputs + first;
+      tile.pixels[i] = packed_pixel(pixel, group);
     }
+    for (int i = tile.count; i < kMostPixels; ++i) tile.pixels[i] = tile.pixels[0];
+    path_.count(tile, counts_.data());
+    for (int i = 0; i < tile.count; ++i, out += outputs)
+      path_.finish(counts_.data() + static_cast<size_t>(i) * padded_, bases[i], step_.data() + first,
+                   scale_.data() + first, range_, kernel_.outputs, out);
   }
 }
 

@@ -57,7 +57,11 @@ class Layer {
   void pack_input(const int8_t* in);
   void run_group(int group, int8_t* out);
   int32_t sum_of(const int8_t* in, int64_t pixel, int output) const;
-  const uint32_t* packed_pixel(int64_t index, int group) const;
+  struct Pixel {
+    int image, row, column;
+    Pixel next(int height, int width) const;
+  };
+  const uint32_t* packed_pixel(const Pixel& pixel, int group) const;
 
   const Path& path_;
   Kernel kernel_;

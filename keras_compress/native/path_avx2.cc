@@ -50,7 +50,7 @@ void arrange(const uint32_t* rows, int count, int words, std::vector<uint8_t>& w
   }
 }
 
-KC_TARGET void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, int channels, uint32_t* bits) {
+KC_INLINE void pack_pixel(const int8_t* values, const int8_t* least, const uint32_t* flip, int channels, uint32_t* bits) {
   int first = 0;
   for (; first + kBits <= channels; first += kBits) {
     const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + first));
@@ -59,6 +59,11 @@ KC_TARGET void pack(const int8_t* values, const int8_t* least, const uint32_t* f
     bits[first / kBits] = static_cast<uint32_t>(found) ^ flip[first / kBits];
   }
   pack_rest(values, least, flip, first, channels, bits);
+}
+
+KC_TARGET void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, const Strip& strip, uint32_t* bits) {
+  for (int pixel = 0; pixel < strip.pixels; ++pixel, values += strip.value_stride, bits += strip.word_stride)
+    pack_pixel(values, least, flip, strip.channels, bits);
 }
 
 // Tables of two pixels, nibble by nibble: the lower nibbles of the four bytes of a word, then the upper ones.

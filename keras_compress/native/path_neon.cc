@@ -22,7 +22,7 @@ void arrange(const uint32_t* rows, int count, int words, std::vector<uint8_t>& w
   arrange_words(rows, count, words, kOutputs, weights);
 }
 
-void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, int channels, uint32_t* bits) {
+inline void pack_pixel(const int8_t* values, const int8_t* least, const uint32_t* flip, int channels, uint32_t* bits) {
   static constexpr uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
   const uint8x16_t bit = vld1q_u8(kBit);
   int first = 0;
@@ -35,6 +35,11 @@ void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, int c
     bits[first / kBits] = vgetq_lane_u32(vreinterpretq_u32_u8(sums), 0) ^ flip[first / kBits];
   }
   pack_rest(values, least, flip, first, channels, bits);
+}
+
+void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, const Strip& strip, uint32_t* bits) {
+  for (int pixel = 0; pixel < strip.pixels; ++pixel, values += strip.value_stride, bits += strip.word_stride)
+    pack_pixel(values, least, flip, strip.channels, bits);
 }
 
 inline void add_bytes(uint32x4_t& sums, uint8x16_t bytes) { sums = vpadalq_u16(sums, vpaddlq_u8(bytes)); }

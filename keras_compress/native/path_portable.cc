@@ -18,8 +18,9 @@ void arrange(const uint32_t* rows, int count, int words, std::vector<uint8_t>& w
   arrange_words(rows, count, words, kOutputs, weights);
 }
 
-void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, int channels, uint32_t* bits) {
-  pack_rest(values, least, flip, 0, channels, bits);
+void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, const Strip& strip, uint32_t* bits) {
+  for (int pixel = 0; pixel < strip.pixels; ++pixel, values += strip.value_stride, bits += strip.word_stride)
+    pack_rest(values, least, flip, 0, strip.channels, bits);
 }
 
 // Ones in each byte of the word, then their sum.

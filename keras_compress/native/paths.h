@@ -22,6 +22,14 @@ struct Tile {
   uint8_t* scratch;        // of `Path::scratch_bytes`
 };
 
+// A row of pixels to be packed.
+struct Strip {
+  int pixels;
+  int channels;
+  int value_stride;  // from pixel to pixel
+  int word_stride;
+};
+
 // From sums to integers: `clamp(round(sum * scale) + zero_point, lowest, highest)`, with the product in float32 and ties to
 // the even integer, as XNNPACK rounds.
 struct Range {
@@ -40,8 +48,8 @@ struct Path {
   size_t (*scratch_bytes)(int words);
   // Weights, one row of `words` words for each of `count` outputs, to this path's layout; outputs are padded with zeros.
   void (*arrange)(const uint32_t* rows, int count, int words, std::vector<uint8_t>& weights);
-  // bits[i] = (values[i] >= least[i]) ^ flip[i], for `channels` values; the bits above are 0.
-  void (*pack)(const int8_t* values, const int8_t* least, const uint32_t* flip, int channels, uint32_t* bits);
+  // bits[i] = (values[i] >= least[i]) ^ flip[i] of each pixel; the bits above its channels are 0.
+  void (*pack)(const int8_t* values, const int8_t* least, const uint32_t* flip, const Strip& strip, uint32_t* bits);
   // counts[pixel * blocks * outputs + output]: bits in which inputs and weights differ.
   void (*count)(const Tile& tile, int32_t* counts);
   // out[i] of the sum `base[i] - step[i] * counts[i]`.
