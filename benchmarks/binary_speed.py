@@ -2,10 +2,10 @@
 
 python benchmarks/binary_speed.py [--exact] [--quick]
 
-Six 3x3 convolutions in a row, or six dense layers, signs between them: one file on LiteRT's kernels (XNNPACK, int8) and on
-each path of kc_binary, and a float32 file of the same shapes. A net like ResNet-18 at 224x224 with binary 3x3
-convolutions (first and last layer and shortcuts in 8 bits), and ResNet-18 itself in float32 and int8. All in one process
-and one thread, invocation by invocation in turns; times are CPU time.
+Six 3x3 convolutions in a row, or six dense layers, signs between them: one file on LiteRT's kernels (XNNPACK, int8) and
+on each path of kc_binary, and a float32 file of the same shapes. A net like ResNet-18 at 224x224 with binary 3x3
+convolutions (first and last layer and shortcuts in 8 bits), and ResNet-18 itself in float32 and int8. All in one
+process and one thread, invocation by invocation in turns; times are CPU time.
 
 --exact: layers of random settings (channels, kernels, strides, padding, dilation, groups, batch, activations, zero
 points, 4-bit weights) on each path beside stock LiteRT: the integers must be the same.

@@ -27,6 +27,7 @@ def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPa
         ("post_training", "post_training_table", "TABLES"),
         ("mixed_precision", "post_training_table", "OF_BITS"),
         ("low_rank", "low_rank_table", "TABLES"),
+        ("native", "binary_speed_table", "TABLES"),
     ],
 )
 def test_tables_within_a_page_are_made_of_the_results(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -38,7 +37,7 @@ class Delegate:
 
 
 @pytest.fixture(scope="module")
-def delegates() -> Iterator[dict[str, Delegate]]:
+def delegates() -> dict[str, Delegate]:
     """All paths of this processor."""
     try:
         library_path()
@@ -48,10 +47,10 @@ def delegates() -> Iterator[dict[str, Delegate]]:
     for path in PATHS:
         try:
             found[path] = Delegate(path)
-        except ValueError as error:
-            assert f"Received: {path}" in str(error)
+        except ValueError:
+            continue
     assert "portable" in found
-    yield found
+    return found
 
 
 def loaded(content: bytes, delegate: Delegate | None = None, threads: int = 1) -> litert.Interpreter:
