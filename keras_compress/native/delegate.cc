@@ -58,6 +58,7 @@ class Partition {
 
   std::vector<Step> steps_;
   std::unordered_set<int> outputs_;
+  std::unordered_set<int> read_;                         // what layers read as integers
   std::unordered_map<int, std::vector<int>> shapes_;     // of tensors that are made here
   std::unordered_map<int, std::vector<int8_t>> inside_;  // those that no one else reads
 };
@@ -90,7 +91,8 @@ void Partition::add(const Graph& graph, const Operator& op, const Path& path, co
     Signs signs = Signs::plain(found.kernel.groups, found.kernel.inputs);
     const Operator* made = graph.producer(found.input);
     const auto sign = made != nullptr && nodes.count(made->index) != 0 ? graph.sign(*made) : nullptr;
-    if (sign != nullptr) {
+    // A dense layer may read a whole image, whose channels come again and again.
+    if (sign != nullptr && sign->kernel.groups == found.kernel.groups * found.kernel.inputs) {
       step.source = sign->input;
       signs = thresholds(*sign, found.kernel.groups, found.kernel.inputs);
     }
@@ -104,6 +106,7 @@ void Partition::add(const Graph& graph, const Operator& op, const Path& path, co
   } else {
     return;
   }
+  if (step.layer != nullptr) read_.insert(step.source);
   steps_.push_back(std::move(step));
 }
 
@@ -158,7 +161,8 @@ lite::Status Partition::prepare(lite::Context* context) {
     }
     shapes_[tensor] = shape;
     if (outputs_.count(tensor) == 0) {
-      if (step.layer != nullptr) inside_[tensor].resize(product(shape));
+      // Signs that layers take for themselves are nowhere.
+      if (step.layer != nullptr || read_.count(tensor) != 0) inside_[tensor].resize(product(shape));
       continue;
     }
     if (put_shape(context, tensor, shape) != lite::kOk) return lite::kError;
@@ -184,8 +188,7 @@ lite::Status Partition::invoke(lite::Context* context) {
     const auto* in = source != inside_.end() ? source->second.data()
                                              : static_cast<const int8_t*>(context->tensors[step.source].data);
     auto* out = target != inside_.end() ? target->second.data() : static_cast<int8_t*>(context->tensors[tensor].data);
-    // Signs that only layers of this partition read are taken where those pack them.
-    if (step.layer == nullptr && outputs_.count(tensor) == 0) continue;
+    if (target == inside_.end() && outputs_.count(tensor) == 0) continue;
     if (in == nullptr || out == nullptr) return lite::kError;
     if (step.layer == nullptr) {
       run_sign(step, in, out);

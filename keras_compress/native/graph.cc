@@ -18,6 +18,8 @@ constexpr int64_t kMostWeights = int64_t{1} << 30;
 // Bytes of sums that depend on where the padding is, beyond which a layer is left alone.
 constexpr int64_t kMostBaseBytes = int64_t{64} << 20;
 constexpr int kMostRank = 6;
+// Of kernels, strides and dilations: places that are reckoned with them stay below 2^31.
+constexpr int kLargestStep = 4096;
 
 bool constant(const Tensor& tensor) { return tensor.allocation_type == lite::kMemoryMapped && tensor.data != nullptr; }
 
@@ -135,7 +137,7 @@ std::vector<const Operator*> Graph::consumers(int tensor) const {
 // One scale for the whole tensor, which no constant, variable or sparse tensor is.
 bool Graph::int8_activation(int index) const {
   const Tensor* found = tensor(index);
-  if (found == nullptr || found->type != lite::kInt8 || constant(*found)) return false;
+  if (found == nullptr || found->dims == nullptr || found->type != lite::kInt8 || constant(*found)) return false;
   if (found->is_variable || found->sparsity != nullptr || found->dims->size > kMostRank) return false;
   const auto* quantization = affine(*found);
   return quantization != nullptr && quantization->scale->size == 1 && found->params.scale > 0 &&
@@ -184,8 +186,10 @@ bool Graph::read_kernel(const Operator& op, Weighted& found) const {
     kernel.same = params->padding == lite::kSame;
     kernel.stride_height = params->stride_height, kernel.stride_width = params->stride_width;
     kernel.dilation_height = params->dilation_height_factor, kernel.dilation_width = params->dilation_width_factor;
+    const auto sizes = {kernel.height,       kernel.width,           kernel.stride_height,
+                        kernel.stride_width, kernel.dilation_height, kernel.dilation_width};
     const bool known = params->padding == lite::kSame || params->padding == lite::kValid;
-    return known && std::min({kernel.stride_height, kernel.stride_width, kernel.dilation_height, kernel.dilation_width}) > 0;
+    return known && std::min(sizes) > 0 && std::max(sizes) <= kLargestStep;
   };
   if (op.kind == lite::kConv2d) {
     const auto* params = static_cast<const lite::ConvParams*>(op.node->builtin_data);

@@ -8,6 +8,7 @@ namespace keras_compress {
 namespace {
 
 constexpr int64_t kMostValues = INT32_MAX;
+constexpr int kLongestSide = 1 << 30;
 // Sums of so many inputs stay below 2^31 with weights of 127.
 constexpr int64_t kMostInputs = int64_t{1} << 24;
 
@@ -105,7 +106,7 @@ void Layer::pack_weights(const int8_t* weights) {
 
 bool Layer::resize(int batch, int height, int width) {
   batch_ = batch, height_ = height, width_ = width;
-  if (batch < 1 || height < 1 || width < 1) return false;
+  if (batch < 1 || height < 1 || width < 1 || height > kLongestSide || width > kLongestSide) return false;
   extent(kernel_.same, height, kernel_.height, kernel_.stride_height, kernel_.dilation_height, out_height_, top_);
   extent(kernel_.same, width, kernel_.width, kernel_.stride_width, kernel_.dilation_width, out_width_, left_);
   if (out_height_ < 1 || out_width_ < 1) return false;

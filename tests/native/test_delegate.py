@@ -216,6 +216,26 @@ def test_signs_that_others_want_too(delegate: Delegate) -> None:
     same(edited(layer, read_twice), layer.values(), delegate, taken=1)
 
 
+def test_a_dense_layer_that_reads_an_image(delegate: Delegate) -> None:
+    """LiteRT flattens what a dense layer reads: all of an image, or each pixel."""
+    layer = BinaryLayer(signs="taken", height=4, width=4, inputs=48)
+    for inputs, rows in ((4 * 4 * 48, 1), (48, 16)):
+
+        def dense(graph: Graph, inputs: int = inputs, rows: int = rows) -> None:
+            sign, made = graph.operators[0].outputs[0], graph.operators[1].outputs[0]
+            weights = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (9, inputs))
+            kernel = graph.add_constant("dense", weights)
+            graph.set_quantization(kernel, np.array([0.3], np.float32))
+            graph.tensors[made].shape = [rows, 9]
+            op = graph.make_operator("FULLY_CONNECTED", [sign, kernel, -1], [made], schema.FullyConnectedOptionsT())
+            graph.raise_version(op, 4)
+            graph.operators = [graph.operators[0], op]
+
+        found = same(edited(layer, dense), layer.values(), delegate, taken=2)
+        assert found.shape == (rows, 9)
+        assert len(np.unique(found)) > 3
+
+
 def test_signs_go_through_pooling(delegate: Delegate) -> None:
     def pooled(graph: Graph) -> None:
         sign = graph.operators[0].outputs[0]
