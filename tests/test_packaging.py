@@ -181,6 +181,17 @@ def test_typed_marker_and_recipes_are_installed() -> None:
         assert {path.name for path in (PACKAGE / "recipes").glob("*.json")} == shipped
 
 
+def test_sources_of_kernels_are_installed() -> None:
+    if (CHECKOUT / "keras_compress" / "native").is_dir():
+        kinds = ("*.cc", "*.h")
+        shipped, packed = (
+            {path.name: path.read_bytes() for kind in kinds for path in (folder / "native").glob(kind)}
+            for folder in (CHECKOUT / "keras_compress", PACKAGE)
+        )
+        assert len(shipped) > 8
+        assert packed == shipped
+
+
 def test_metadata() -> None:
     try:
         metadata = importlib.metadata.metadata("keras-compress")

@@ -314,7 +314,8 @@ def measure(values: flags.FlagValues) -> None:
         else:
             x = data.samples("test", "", "train")
             notes.append(f"No accuracy: {values.data} has no labels (y_test, y or y_train).")
-    options = {key: getattr(values, key) for key in ("target", "runs", "threads", "alt_decompression_memory_bytes")}
+    keys = ("target", "runs", "threads", "delegate", "alt_decompression_memory_bytes")
+    options = {key: getattr(values, key) for key in keys}
     found = measure_all(files, x, y, **options)
     rows = [_row(files[label], entry) for label, entry in found.items()]
     lines = [*(_conditions(label, entry) for label, entry in found.items()), *notes]
@@ -379,6 +380,15 @@ def inspect(values: flags.FlagValues) -> None:
     cli_report.answer(values, {"arithmetic": kind, **stats.to_dict(), "memory": steps}, tables, lines)
 
 
+def _kernels(values: flags.FlagValues) -> tuple[str, ...]:
+    """What a file is verified on: the target's kernels, and a delegate."""
+    if not values.delegate:
+        return KERNELS[values.target]
+    if values.target != "litert":
+        raise ValueError(f"Expected --target=litert for --delegate. Received: --target={values.target}")
+    return (*KERNELS["litert"], values.delegate)
+
+
 def verify(values: flags.FlagValues) -> int:
     """`keras-compress verify`; 1 where an operator is beyond its bound."""
     model = load_model(values.model)
@@ -387,11 +397,12 @@ def verify(values: flags.FlagValues) -> int:
     reason = target(values.target).available()
     if reason is not None:
         raise RuntimeError(f"Target {values.target!r} cannot be run here: {reason}")
+    kernels = _kernels(values)
     if values.file and values.weights_storage:
         raise ValueError("Expected --file or --weights_storage: the file has one already. Received: both")
     with cli_report.collected_warnings() as notes:
         artifact = _to_verify(values, model, x, data)
-        found = verify_model(artifact, model, x, kernels=KERNELS[values.target], strict=False)
+        found = verify_model(artifact, model, x, kernels=kernels, strict=False)
     entry = cli_report.verification_entry(found)
     # The ranges of a file are its own, whatever set them.
     calibrated = [] if values.file else _calibrated(artifact, data.samples_key("train", "", "test"))

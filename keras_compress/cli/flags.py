@@ -262,6 +262,8 @@ def _measure_flags(define: _Definer) -> None:
     about = "Runtime: of phones, of microcontrollers, or of browsers (LiteRT.js in Node, docs/android.md)."
     define.choice("target", "litert", ["litert", "tflm", "litert_web"], about)
     define.number("threads", 1, 1, "Threads of LiteRT.")
+    about = "litert: kc_binary computes binary layers by counting bits (docs/native.md)."
+    define.choice("delegate", None, ["kc_binary"], about)
     define.number("runs", 50, 50, "Timed invocations, at least 50.")
     alternate = "tflm: bytes of memory beside the arena that encoded weights are decoded to; 0 for none."
     define.number("alt_decompression_memory_bytes", 0, 0, alternate)
@@ -277,6 +279,7 @@ def _verify_flags(define: _Definer) -> None:
     )
     define.data("Real data to run it on.")
     define.target()
+    define.choice("delegate", None, ["kc_binary"], "litert: also on this delegate (docs/native.md).")
     define.weights_storage()
 
 

@@ -1,14 +1,17 @@
 """LiteRT in the child process."""
 
+import ctypes
 import importlib
+import types
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from .engine import known_names, tensor_info
+from .engine import UnavailableError, known_names, tensor_info
 from .frames import Array, Header
 
 
 class LiteRTEngine:
-    """One model loaded in LiteRT. `options`: kernels, threads."""
+    """One model loaded in LiteRT. `options`: kernels, threads, an external delegate's path and options."""
 
     def __init__(self, content: bytes, options: Header, preserve: bool = False) -> None:
         runtime = importlib.import_module("ai_edge_litert.interpreter")
@@ -18,7 +21,10 @@ class LiteRTEngine:
             "builtin": kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             "reference": kinds.BUILTIN_REF,
         }[options["kernels"]]
+        # It must outlive the interpreter.
+        self._delegate = _load_delegate(runtime, options)
         self._interpreter = runtime.Interpreter(
+            experimental_delegates=None if self._delegate is None else [self._delegate],
             model_content=content,
             num_threads=options["threads"],
             experimental_op_resolver_type=resolver,
@@ -47,7 +53,8 @@ class LiteRTEngine:
 
     def delegate(self) -> str:
         names = {op["op_name"] for op in self._interpreter._get_ops_details()}
-        return "XNNPACK" if "DELEGATE" in names else "none"
+        found = "XNNPACK" if "DELEGATE" in names else "none"
+        return found if self._delegate is None else _with_own(self._delegate, found)
 
     def feed(self, sample: Sequence[Array]) -> None:
         for details, array in zip(self._inputs, sample, strict=True):
@@ -63,3 +70,22 @@ class LiteRTEngine:
     def _getter(self, index: int) -> Callable[[], Array]:
         get: Callable[[int], Array] = self._interpreter.get_tensor
         return lambda: get(index)
+
+
+def _load_delegate(runtime: types.ModuleType, options: Header) -> Any:
+    """The external delegate, or None. Raises UnavailableError: a library for another processor, or a damaged one."""
+    path = options.get("delegate")
+    if not path:
+        return None
+    try:
+        return runtime.load_delegate(path, options.get("delegate_options") or None)
+    except (OSError, ValueError, AttributeError) as error:
+        raise UnavailableError(f"Expected a delegate for this computer. Received: {path}: {error}") from error
+
+
+def _with_own(delegate: Any, others: str) -> str:
+    """What kc_binary says of itself, and the delegate that took the rest."""
+    library, pointer = delegate._library, ctypes.c_void_p(delegate._get_native_delegate_pointer())
+    library.kc_binary_path.restype = ctypes.c_char_p
+    taken = library.kc_binary_taken(pointer)
+    return f"kc_binary ({library.kc_binary_path(pointer).decode()}, {taken} operators), {others}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.compressed import expand_content
 from keras_compress.core import progress
+from keras_compress.native import NAMES
 from keras_compress.runtime import deployed
 from keras_compress.runtime.operators import VerificationError
 from keras_compress.runtime.target import Target, target
@@ -29,8 +30,12 @@ def runner_of(kernel: str, **limits: Any) -> Target:
     """
     if kernel == "tflm":
         return target("tflm", **limits)
+    if kernel in NAMES:
+        return target("litert", delegate=kernel, **limits)
     if kernel not in KERNELS["litert"] and kernel != "builtin":
-        raise ValueError(f"Expected kernels out of 'xnnpack', 'builtin', 'reference', 'tflm'. Received: {kernel!r}")
+        raise ValueError(
+            f"Expected kernels out of 'xnnpack', 'builtin', 'reference', 'tflm', 'kc_binary'. Received: {kernel!r}"
+        )
     return target("litert", kernels=kernel, **limits)
 
 
@@ -56,6 +61,9 @@ class Kernels:
             artifact: The file.
             names: Kernels; by default those of the artifact's target.
             **limits: As in `ProcessTarget`.
+
+        Raises:
+            RuntimeError: For a delegate that is not to be had here; of a runtime that is not there, `skipped` tells.
         """
         names = names or KERNELS[artifact.runtime]
         plain = artifact.content if set(names) <= {"tflm"} else expand_content(artifact.content)
@@ -64,6 +72,8 @@ class Kernels:
         for kernel, content in contents.items():
             runner = runner_of(kernel, **limits)
             reason = runner.available()
+            if reason is not None and kernel in NAMES:
+                raise RuntimeError(f"Kernels {kernel!r} cannot be used here: {reason}")
             if reason is None:
                 runner.describe(content, "the converted model")
                 runners[kernel] = runner

@@ -1,9 +1,11 @@
 """LiteRT, the runtime of phones and desktops (formerly TensorFlow Lite)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from keras_compress.core.registry import register
+from keras_compress.core.suggest import did_you_mean
+from keras_compress.native import NAMES, library_path
 from keras_compress.runtime.child import RequestError
 from keras_compress.runtime.process_target import ProcessTarget
 from keras_compress.runtime.target import Array
@@ -23,7 +25,10 @@ class LiteRT(ProcessTarget):
     Args:
         kernels: "xnnpack" (what apps get by default), "builtin" (LiteRT's own optimised kernels) or
             "reference" (its plain kernels, which agree with TFLite-Micro's).
-        threads: at least 1.
+        threads: at least 1; of a delegate's own operators one is used.
+        delegate: "kc_binary" takes the binary layers of a file (docs/native.md), of what is left `kernels` has the
+            rest; it gives the integers of XNNPACK, so `kernels` must be "xnnpack".
+        delegate_options: {"path": "avx512", "avx2", "neon" or "portable"} in place of the processor's best.
         time_limit_s: the longest time without progress, in seconds.
         memory_limit_bytes: see `ProcessTarget`.
 
@@ -40,6 +45,8 @@ class LiteRT(ProcessTarget):
         kernels: str = "xnnpack",
         threads: int = 1,
         *,
+        delegate: str | None = None,
+        delegate_options: Mapping[str, str] | None = None,
         time_limit_s: float = 120.0,
         memory_limit_bytes: int | None = None,
     ) -> None:
@@ -47,9 +54,26 @@ class LiteRT(ProcessTarget):
             raise ValueError(f"Expected kernels out of {', '.join(_DELEGATES)}. Received: kernels={kernels!r}")
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise ValueError(f"Expected at least 1 thread. Received: threads={threads!r}")
+        if delegate is not None:
+            check_delegate(delegate, kernels)
+        elif delegate_options:
+            raise ValueError(f"Expected a delegate. Received: delegate_options={delegate_options!r} without a delegate")
         super().__init__({"kernels": kernels, "threads": threads}, time_limit_s, memory_limit_bytes)
+        if delegate is not None and delegate_options:
+            self._options["delegate_options"] = dict(delegate_options)
+        self.delegate = delegate
         self.kernels = kernels
         self.threads = threads
+
+    def available(self) -> str | None:
+        """None where the runtime, and the delegate if one is asked for, can be used, else the reason why not."""
+        reason = super().available()
+        if reason is None and self.delegate is not None:
+            try:
+                self._options["delegate"] = str(library_path())
+            except RuntimeError as error:
+                return str(error)
+        return reason
 
     def tensors(
         self, content: bytes, inputs: Sequence[Array], names: Sequence[str], label: str = ""
@@ -72,3 +96,12 @@ class LiteRT(ProcessTarget):
 
     def _delegate(self, name: str) -> str:
         return _DELEGATES[self.kernels] if name == "none" else name
+
+
+def check_delegate(delegate: str, kernels: str = "xnnpack") -> None:
+    """Raises ValueError for the name of no delegate, or kernels that it does not agree with."""
+    if delegate not in NAMES:
+        meant = did_you_mean(delegate, NAMES)
+        raise ValueError(f"Expected a delegate out of {', '.join(NAMES)}. Received: delegate={delegate!r}{meant}")
+    if kernels != "xnnpack":
+        raise ValueError(f"Expected kernels='xnnpack' beside delegate={delegate!r}. Received: kernels={kernels!r}")

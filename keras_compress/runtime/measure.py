@@ -84,6 +84,7 @@ def measure(
     runs: int = ...,
     warmup: int = ...,
     threads: int = ...,
+    delegate: str | None = ...,
     metric: Metric | None = ...,
     time_limit_s: float = ...,
     memory_limit_bytes: int | None = ...,
@@ -102,6 +103,7 @@ def measure(
     runs: int = ...,
     warmup: int = ...,
     threads: int = ...,
+    delegate: str | None = ...,
     metric: Metric | None = ...,
     time_limit_s: float = ...,
     memory_limit_bytes: int | None = ...,
@@ -119,6 +121,7 @@ def measure(
     runs: int = 50,
     warmup: int = 10,
     threads: int = 1,
+    delegate: str | None = None,
     metric: Metric | None = None,
     time_limit_s: float = 120.0,
     memory_limit_bytes: int | None = None,
@@ -136,6 +139,8 @@ def measure(
         runs: Timed invocations, at least 50.
         warmup: Invocations before that.
         threads: Threads of LiteRT.
+        delegate: Of LiteRT: `"kc_binary"` computes binary layers by counting bits (docs/native.md); it is compiled
+            when it is first asked for.
         metric: `(outputs, y) -> float` in place of the accuracy; outputs are real-valued arrays. A model with several
             outputs needs one: which of them the labels belong to is not in the file.
         time_limit_s: Longest time without progress, in seconds; the timed runs end after ten times that.
@@ -147,6 +152,7 @@ def measure(
 
     Raises:
         ValueError: For a file that is not a `.tflite` file, or data that do not fit it.
+        RuntimeError: If the target or the delegate is not to be had here.
         RuntimeCrash: If the runtime dies of the file.
         RuntimeTimeout: If it does not answer.
     """
@@ -155,6 +161,7 @@ def measure(
         "time_limit_s": time_limit_s,
         "memory_limit_bytes": memory_limit_bytes,
         "alt_decompression_memory_bytes": alt_decompression_memory_bytes,
+        "delegate": delegate,
     }
     measured = measure_all(
         models, x, y, target=target, runs=runs, warmup=warmup, threads=threads, metric=metric, **options
@@ -173,6 +180,7 @@ def measure_all(
     runs: int = 50,
     warmup: int = 10,
     threads: int = 1,
+    delegate: str | None = None,
     metric: Metric | None = None,
     time_limit_s: float = 120.0,
     memory_limit_bytes: int | None = None,
@@ -184,7 +192,7 @@ def measure_all(
     if x is None and y is not None:
         raise ValueError("Expected `x` for the labels `y`. Received: x=None")
     limits = {"time_limit_s": time_limit_s, "memory_limit_bytes": memory_limit_bytes}
-    runner = _runner(target, threads, alt_decompression_memory_bytes, limits)
+    runner = _runner(target, threads, delegate, alt_decompression_memory_bytes, limits)
     contents, sources = {}, {}
     for key, model in models.items():
         contents[key], sources[key] = deployed.content_of(model)
@@ -203,8 +211,10 @@ def measure_all(
     }
 
 
-def _runner(name: str, threads: int, alternate_bytes: int, limits: dict[str, Any]) -> Target:
-    options: dict[str, Any] = {"threads": threads} if name == "litert" else {}
+def _runner(name: str, threads: int, delegate: str | None, alternate_bytes: int, limits: dict[str, Any]) -> Target:
+    options: dict[str, Any] = {"threads": threads, "delegate": delegate} if name == "litert" else {}
+    if delegate is not None and name != "litert":
+        raise ValueError(f"Expected target='litert' for delegate={delegate!r}. Received: target={name!r}")
     if name == "tflm":
         options["alt_decompression_memory_bytes"] = alternate_bytes
     elif alternate_bytes:

@@ -16,7 +16,7 @@ from keras_compress.data.samples import cut, fixed_batch
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.runtime import deployed
 from keras_compress.runtime.kernel_error import KernelError
-from keras_compress.runtime.rounding import expected_share, is_copied
+from keras_compress.runtime.rounding import ROUNDS_AS, expected_share, is_copied
 from keras_compress.runtime.simulation import simulation
 from keras_compress.runtime.target import Target
 from keras_compress.tflite.flatbuffer import Graph
@@ -41,7 +41,7 @@ class OpRow:
 
     Attributes:
         name: Activation point at its output.
-        kernel: `"xnnpack"`, `"reference"` or `"tflm"`.
+        kernel: `"xnnpack"`, `"reference"`, `"tflm"`, or `"kc_binary"`.
         max_lsb: Largest difference from the frozen model's integers, in steps of the output.
         fraction_differing: Share of output values that differ at all.
         unexplained_lsb: Largest difference that is not explained, in steps.
@@ -156,9 +156,10 @@ class Tally:
     counts: Any = 0
 
     def __post_init__(self) -> None:
-        self.error = KernelError.of(self.segment.graph, self.kernel)
+        self.rounds_as = ROUNDS_AS.get(self.kernel, self.kernel)
+        self.error = KernelError.of(self.segment.graph, self.rounds_as)
         # Of the values, what the kernel must put one step off, where its error is not known.
-        self.share = 0.0 if self.error.known else expected_share(self.segment.graph, self.kernel)
+        self.share = 0.0 if self.error.known else expected_share(self.segment.graph, self.rounds_as)
 
     def add(self, runner: Target, simulated: Simulated) -> None:
         """Run the operator on some samples and count."""
@@ -214,7 +215,7 @@ class Tally:
         # Equal sums meet the same tie: of few different ones, each is one throw of the dice.
         of_ties = expected + 3 * float(np.sqrt(expected / min(self.values, _different(self.counts))))
         bound = min(1.0, max(share + 3 * float(np.sqrt(share / self.values)), of_ties))
-        bound = 0.0 if is_copied(self.segment.graph, self.kernel) else bound
+        bound = 0.0 if is_copied(self.segment.graph, self.rounds_as) else bound
         differing, unexplained = self.differing / self.values, self.unexplained / self.values
         return OpRow(
             self.segment.point,

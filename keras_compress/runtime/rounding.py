@@ -27,6 +27,8 @@ from ai_edge_litert import schema_py_generated as schema
 from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.lstm.operator import KIND as LSTM
 
+# Kernels that give the integers of others, by whose names their rounding is known.
+ROUNDS_AS = {"kc_binary": "xnnpack"}
 # Mean magnitude that 16-bit outputs are taken to have; ranges are wider than what values mostly are.
 _MEAN_OUTPUT_16 = 2.0**13
 _PRODUCTS = ("MEAN", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "MUL", "BATCH_MATMUL")

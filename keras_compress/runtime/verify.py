@@ -75,7 +75,8 @@ def verify(
             that the artifact remembers; a file remembers none. Without the model that was converted, nothing is said
             of the first step, from it to the frozen one; a note says so.
         x: Real data as for `model.predict`: an array, a list of arrays, or a mapping.
-        kernels: Out of `"xnnpack"`, `"reference"`, `"tflm"`; by default those of the artifact's target.
+        kernels: Out of `"xnnpack"`, `"reference"`, `"tflm"`, `"kc_binary"` (docs/native.md); by default those of the
+            artifact's target.
         max_lsb: Most that one output value may differ without an explanation, in steps (explained is what the kernel's
             own arithmetic brings about, see `keras_compress.runtime.kernel_error`).
         max_fraction: Largest share of an operator's values that may differ so, 0.1 % at most where the kernel's error

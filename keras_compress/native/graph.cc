@@ -1,0 +1,300 @@
+#include "graph.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+namespace keras_compress {
+namespace {
+
+using lite::Tensor;
+
+// Newest version of each operator whose meaning is known here.
+constexpr int kNewestConv2d = 8, kNewestDepthwise = 7, kNewestFullyConnected = 12;
+// Factors between sums and outputs that XNNPACK takes; others go to kernels that round otherwise.
+constexpr float kSmallestScale = 1.0f / 4294967296.0f, kLargestScale = 256.0f;
+// Weights are looked at value by value.
+constexpr int64_t kMostWeights = int64_t{1} << 30;
+// Bytes of sums that depend on where the padding is, beyond which a layer is left alone.
+constexpr int64_t kMostBaseBytes = int64_t{64} << 20;
+constexpr int kMostRank = 6;
+// Of kernels, strides and dilations: places that are reckoned with them stay below 2^31.
+constexpr int kLargestStep = 4096;
+
+bool constant(const Tensor& tensor) { return tensor.allocation_type == lite::kMemoryMapped && tensor.data != nullptr; }
+
+int64_t elements(const Tensor& tensor) {
+  int64_t count = 1;
+  for (const int size : *tensor.dims) {
+    if (size < 0 || (size > 0 && count > kMostWeights * 4 / size)) return -1;
+    count *= size;
+  }
+  return count;
+}
+
+const lite::AffineQuantization* affine(const Tensor& tensor) {
+  if (tensor.quantization.type != 1 || tensor.quantization.params == nullptr) return nullptr;
+  const auto* found = static_cast<const lite::AffineQuantization*>(tensor.quantization.params);
+  if (found->scale == nullptr || found->scale->size < 1) return nullptr;
+  if (found->zero_point != nullptr)
+    if (found->zero_point->size != found->scale->size && found->zero_point->size != 1) return nullptr;
+  return found;
+}
+
+// The integers of a constant of 8 or 4 bits.
+bool read_integers(const Tensor& tensor, std::vector<int8_t>& values) {
+  const int64_t count = elements(tensor);
+  if (count < 1 || count > kMostWeights || !constant(tensor)) return false;
+  const int8_t* bytes = static_cast<const int8_t*>(tensor.data);
+  if (tensor.type == lite::kInt8 && static_cast<int64_t>(tensor.bytes) == count) {
+    values.assign(bytes, bytes + count);
+    return true;
+  }
+  // Rows of an odd length go to kernels that round otherwise.
+  const bool even_rows = tensor.dims->size > 0 && (*tensor.dims)[tensor.dims->size - 1] % 2 == 0;
+  if (tensor.type != lite::kInt4 || !even_rows || static_cast<int64_t>(tensor.bytes) < count / 2) return false;
+  values.resize(count);
+  for (int64_t i = 0; i < count; ++i) {
+    const int half = (static_cast<uint8_t>(bytes[i / 2]) >> (i % 2 * 4)) & 15;
+    values[i] = static_cast<int8_t>(half < 8 ? half : half - 16);
+  }
+  return true;
+}
+
+// Integers that the fused activation leaves.
+bool clamp_of(int activation, float scale, int32_t zero_point, Range& range) {
+  const auto integer = [&](float value) {
+    const double found = std::round(static_cast<double>(value) / scale) + zero_point;
+    return static_cast<int32_t>(std::max(-128.0, std::min(127.0, found)));
+  };
+  range = {zero_point, -128, 127};
+  if (activation == lite::kNone) return true;
+  if (activation == lite::kRelu) {
+    range.lowest = std::max(-128, std::min(127, zero_point));
+  } else if (activation == lite::kRelu6) {
+    range.lowest = integer(0.0f), range.highest = integer(6.0f);
+  } else if (activation == lite::kReluN1To1) {
+    range.lowest = integer(-1.0f), range.highest = integer(1.0f);
+  } else {
+    return false;
+  }
+  return range.lowest < range.highest;
+}
+
+}  // namespace
+
+Graph::Graph(lite::Context* context) : context_(context) {
+  lite::IntArray* plan = nullptr;
+  if (context->GetExecutionPlan(context, &plan) != lite::kOk || plan == nullptr) return;
+  // Later calls may reuse the plan's memory.
+  const std::vector<int> order(plan->begin(), plan->end());
+  for (const int index : order) {
+    lite::Node* node = nullptr;
+    lite::Registration* registration = nullptr;
+    if (context->GetNodeAndRegistration(context, index, &node, &registration) != lite::kOk) return;
+    if (node == nullptr || registration == nullptr || !read(node, registration, index)) return;
+  }
+  valid_ = true;
+}
+
+bool Graph::read(const lite::Node* node, const lite::Registration* registration, int index) {
+  if (node->inputs == nullptr || node->outputs == nullptr || registration->version < 0) return false;
+  for (const lite::IntArray* list : {node->inputs, node->outputs})
+    for (const int each : *list)
+      if (each < -1 || each >= static_cast<int64_t>(context_->tensors_size)) return false;
+  for (const int each : *node->inputs)
+    if (each >= 0 && !plausible(context_->tensors[each])) return false;
+  operators_.push_back({index, registration->builtin_code, registration->version, node});
+  for (const int each : *node->outputs) producers_[each] = static_cast<int>(operators_.size()) - 1;
+  return true;
+}
+
+// A sign that tensors are laid out as this library thinks: constants of bytes are as long as their shape says.
+bool Graph::plausible(const Tensor& tensor) const {
+  if (tensor.dims == nullptr || tensor.dims->size < 0 || tensor.dims->size > 32) return false;
+  if (tensor.type != lite::kInt8 || !constant(tensor)) return true;
+  const int64_t count = elements(tensor);
+  return count < 0 || static_cast<int64_t>(tensor.bytes) == count || tensor.sparsity != nullptr;
+}
+
+const Tensor* Graph::tensor(int index) const {
+  return index < 0 || index >= static_cast<int64_t>(context_->tensors_size) ? nullptr : &context_->tensors[index];
+}
+
+const Operator* Graph::producer(int tensor) const {
+  const auto found = producers_.find(tensor);
+  return found == producers_.end() ? nullptr : &operators_[found->second];
+}
+
+std::vector<const Operator*> Graph::consumers(int tensor) const {
+  std::vector<const Operator*> found;
+  for (const Operator& op : operators_)
+    if (std::find(op.node->inputs->begin(), op.node->inputs->end(), tensor) != op.node->inputs->end())
+      found.push_back(&op);
+  return found;
+}
+
+// One scale for the whole tensor, which no constant, variable or sparse tensor is.
+bool Graph::int8_activation(int index) const {
+  const Tensor* found = tensor(index);
+  if (found == nullptr || found->dims == nullptr || found->type != lite::kInt8 || constant(*found)) return false;
+  if (found->is_variable || found->sparsity != nullptr || found->dims->size > kMostRank) return false;
+  const auto* quantization = affine(*found);
+  return quantization != nullptr && quantization->scale->size == 1 && found->params.scale > 0 &&
+         std::isfinite(found->params.scale);
+}
+
+std::unique_ptr<Weighted> Graph::weighted(const Operator& op) const {
+  if (op.node->inputs->size < 2 || op.node->inputs->size > 3 || op.node->outputs->size != 1) return nullptr;
+  if (op.node->builtin_data == nullptr) return nullptr;
+  auto found = std::make_unique<Weighted>();
+  found->input = (*op.node->inputs)[0], found->output = (*op.node->outputs)[0];
+  if (!int8_activation(found->input) || !int8_activation(found->output)) return nullptr;
+  found->input_zero_point = context_->tensors[found->input].params.zero_point;
+  if (!read_constants(op, *found) || !read_kernel(op, *found)) return nullptr;
+  return found;
+}
+
+bool Graph::read_constants(const Operator& op, Weighted& found) const {
+  const Tensor* weights = tensor((*op.node->inputs)[1]);
+  if (weights == nullptr || weights->sparsity != nullptr || !read_integers(*weights, found.weights)) return false;
+  const Tensor* bias = op.node->inputs->size == 3 ? tensor((*op.node->inputs)[2]) : nullptr;
+  if (bias == nullptr) return true;
+  const int64_t count = elements(*bias);
+  if (bias->type != lite::kInt32 || !constant(*bias) || count < 1 || static_cast<int64_t>(bias->bytes) != count * 4)
+    return false;
+  const int32_t* values = static_cast<const int32_t*>(bias->data);
+  found.bias.assign(values, values + count);
+  return true;
+}
+
+bool Graph::read_kernel(const Operator& op, Weighted& found) const {
+  const lite::IntArray& shape = *context_->tensors[(*op.node->inputs)[1]].dims;
+  const lite::IntArray& given = *context_->tensors[found.input].dims;
+  Kernel& kernel = found.kernel;
+  if (op.kind == lite::kFullyConnected) {
+    const auto* params = static_cast<const lite::FullyConnectedParams*>(op.node->builtin_data);
+    if (op.version > kNewestFullyConnected || shape.size != 2 || params->weights_format != 0) return false;
+    kernel.outputs = shape[0], kernel.inputs = shape[1];
+    found.dense = true;
+    found.keeps_dimensions = params->keep_num_dims;
+    return given.size > 0 && read_scales(op, params->activation, found);
+  }
+  if (shape.size != 4 || given.size != 4) return false;
+  kernel.height = shape[1], kernel.width = shape[2];
+  const auto geometry = [&](const auto* params) {
+    kernel.same = params->padding == lite::kSame;
+    kernel.stride_height = params->stride_height, kernel.stride_width = params->stride_width;
+    kernel.dilation_height = params->dilation_height_factor, kernel.dilation_width = params->dilation_width_factor;
+    const auto sizes = {kernel.height,       kernel.width,           kernel.stride_height,
+                        kernel.stride_width, kernel.dilation_height, kernel.dilation_width};
+    const bool known = params->padding == lite::kSame || params->padding == lite::kValid;
+    return known && std::min(sizes) > 0 && std::max(sizes) <= kLargestStep;
+  };
+  if (op.kind == lite::kConv2d) {
+    const auto* params = static_cast<const lite::ConvParams*>(op.node->builtin_data);
+    kernel.inputs = shape[3];
+    if (op.version > kNewestConv2d || kernel.inputs < 1 || given[3] % kernel.inputs != 0 || given[3] < 1) return false;
+    kernel.groups = given[3] / kernel.inputs;
+    if (shape[0] % kernel.groups != 0) return false;
+    kernel.outputs = shape[0] / kernel.groups;
+    return geometry(params) && read_scales(op, params->activation, found);
+  }
+  if (op.kind != lite::kDepthwiseConv2d) return false;
+  const auto* params = static_cast<const lite::DepthwiseConvParams*>(op.node->builtin_data);
+  if (op.version > kNewestDepthwise || shape[0] != 1 || shape[3] != given[3]) return false;
+  found.depthwise = true;
+  kernel.groups = shape[3], kernel.inputs = 1, kernel.outputs = 1;
+  return geometry(params) && read_scales(op, params->activation, found);
+}
+
+bool Graph::read_scales(const Operator& op, int activation, Weighted& found) const {
+  const Tensor& weights = context_->tensors[(*op.node->inputs)[1]];
+  const lite::AffineQuantization* quantization = affine(weights);
+  const int outputs = found.kernel.groups * found.kernel.outputs;
+  if (quantization == nullptr || outputs < 1) return false;
+  const int scales = quantization->scale->size;
+  if (scales != 1 && (scales != outputs || quantization->quantized_dimension != (found.depthwise ? 3 : 0))) return false;
+  if (quantization->zero_point != nullptr)
+    for (const int zero_point : *quantization->zero_point)
+      if (zero_point != 0) return false;
+  if (!found.bias.empty() && static_cast<int>(found.bias.size()) != outputs) return false;
+  const float input = context_->tensors[found.input].params.scale;
+  const float output = context_->tensors[found.output].params.scale;
+  for (int i = 0; i < outputs; ++i) {
+    // In float32 and in this order, as XNNPACK computes it.
+    const float scale = input * quantization->scale->begin()[scales == 1 ? 0 : i] / output;
+    if (!(scale >= kSmallestScale && scale < kLargestScale)) return false;
+    found.scale.push_back(scale);
+  }
+  return clamp_of(activation, output, context_->tensors[found.output].params.zero_point, found.range);
+}
+
+std::unique_ptr<Weighted> Graph::binary(const Operator& op) const {
+  if (op.kind != lite::kConv2d && op.kind != lite::kFullyConnected) return nullptr;
+  if (op.node->inputs->size < 1 || proof((*op.node->inputs)[0]) == SignProof::kNone) return nullptr;
+  auto found = weighted(op);
+  if (found == nullptr || found->input_zero_point != 0) return nullptr;
+  const Kernel& kernel = found->kernel;
+  if (int64_t{kernel.taps()} * kernel.groups * kernel.outputs * 16 > kMostBaseBytes) return nullptr;
+  return Layer::fits(kernel, found->weights.data()) ? std::move(found) : nullptr;
+}
+
+std::unique_ptr<Weighted> Graph::sign(const Operator& op) const {
+  if (op.kind != lite::kDepthwiseConv2d || !is_sign_operator(op)) return nullptr;
+  auto found = weighted(op);
+  const bool one_tap = found != nullptr && found->kernel.taps() == 1;
+  return one_tap && found->kernel.stride_height == 1 && found->kernel.stride_width == 1 ? std::move(found) : nullptr;
+}
+
+// Sums of even products and an odd bias are never 0; what is at least half a step from 0 rounds to -1 or 1 or beyond.
+bool Graph::is_sign_operator(const Operator& op) const {
+  if (op.kind != lite::kConv2d && op.kind != lite::kDepthwiseConv2d && op.kind != lite::kFullyConnected) return false;
+  const auto found = weighted(op);
+  if (found == nullptr || found->range.zero_point != 0 || found->range.lowest != -1 || found->range.highest != 1)
+    return false;
+  if (found->bias.empty()) return false;
+  const auto odd = [](int value) { return value % 2 != 0; };
+  return std::none_of(found->weights.begin(), found->weights.end(), odd) &&
+         std::all_of(found->bias.begin(), found->bias.end(), odd) &&
+         std::all_of(found->scale.begin(), found->scale.end(), [](float scale) { return scale > 0.51f; });
+}
+
+SignProof Graph::proof(int index) const {
+  // Operators that move values, or choose among them.
+  const auto passes = [](int kind) {
+    return kind == lite::kReshape || kind == lite::kSqueeze || kind == lite::kExpandDims || kind == lite::kTranspose ||
+           kind == lite::kMaxPool2d;
+  };
+  for (;;) {
+    if (!int8_activation(index)) return SignProof::kNone;
+    const Operator* made = producer(index);
+    if (made == nullptr) {
+      const lite::QuantizationParams& params = context_->tensors[index].params;
+      return params.scale == 1.0f && params.zero_point == 0 ? SignProof::kGiven : SignProof::kNone;
+    }
+    if (!passes(made->kind)) return is_sign_operator(*made) ? SignProof::kProven : SignProof::kNone;
+    if (made->node->inputs->size < 1) return SignProof::kNone;
+    index = (*made->node->inputs)[0];  // never around in a circle: plans are in order
+  }
+}
+
+Signs thresholds(const Weighted& sign, int groups, int inputs) {
+  Signs signs = Signs::plain(groups, inputs);
+  const int words = static_cast<int>(signs.flip.size()) / groups;
+  for (int channel = 0; channel < groups * inputs; ++channel) {
+    const int64_t weight = sign.weights[channel], bias = sign.bias[channel];
+    const auto positive = [&](int value) { return weight * (value - sign.input_zero_point) + bias > 0; };
+    const bool falling = weight < 0;
+    int least = -128;
+    while (least <= 127 && positive(least) == falling) ++least;
+    bool flip = falling;
+    // From `least` on the sign is the other one; where it never is, -128 with the opposite meaning says the same.
+    if (least > 127) least = -128, flip = !flip;
+    signs.least[channel] = static_cast<int8_t>(least);
+    if (flip) signs.flip[channel / inputs * words + channel % inputs / kBits] |= 1u << (channel % inputs % kBits);
+  }
+  return signs;
+}
+
+}  // namespace keras_compress

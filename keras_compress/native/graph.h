@@ -1,0 +1,77 @@
+// What a delegate can know of a graph: which operators make which tensors, and which tensors hold nothing but -1 and 1.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "layer.h"
+#include "lite_abi.h"
+
+namespace keras_compress {
+
+struct Operator {
+  int index = -1;
+  int kind = -1;
+  int version = 0;
+  const lite::Node* node = nullptr;
+};
+
+// An operator with weights, read from the file; `bias` is empty where there is none.
+struct Weighted {
+  bool depthwise = false, dense = false;
+  Kernel kernel;
+  std::vector<int8_t> weights;
+  std::vector<int32_t> bias;
+  std::vector<float> scale;  // of each output, from sums to the output's integers
+  Range range{};
+  int input = -1, output = -1;
+  int32_t input_zero_point = 0;
+  bool keeps_dimensions = false;  // of a dense layer
+};
+
+enum class SignProof {
+  kNone,
+  kProven,  // by the operators that make the tensor
+  kGiven,   // a tensor that is fed, with the scale of signs: to be looked at in each run
+};
+
+class Graph {
+ public:
+  // Reads the execution plan. `valid` is false where what the runtime hands over makes no sense.
+  explicit Graph(lite::Context* context);
+  bool valid() const { return valid_; }
+  const std::vector<Operator>& operators() const { return operators_; }
+
+  // The binary layer that the operator is, with signs for inputs; nullptr where it is none.
+  std::unique_ptr<Weighted> binary(const Operator& op) const;
+  // The operator as a 1x1 depthwise convolution that takes signs, one threshold a channel; nullptr where it is none.
+  std::unique_ptr<Weighted> sign(const Operator& op) const;
+
+  SignProof proof(int tensor) const;
+  const Operator* producer(int tensor) const;
+  // Operators that read a tensor.
+  std::vector<const Operator*> consumers(int tensor) const;
+
+ private:
+  bool plausible(const lite::Tensor& tensor) const;
+  bool read(const lite::Node* node, const lite::Registration* registration, int index);
+  const lite::Tensor* tensor(int index) const;
+  bool int8_activation(int index) const;
+  bool is_sign_operator(const Operator& op) const;
+  std::unique_ptr<Weighted> weighted(const Operator& op) const;
+  bool read_kernel(const Operator& op, Weighted& found) const;
+  bool read_constants(const Operator& op, Weighted& found) const;
+  bool read_scales(const Operator& op, int activation, Weighted& found) const;
+
+  lite::Context* context_;
+  bool valid_ = false;
+  std::vector<Operator> operators_;
+  std::unordered_map<int, int> producers_;
+};
+
+// The thresholds of a sign operator, for a layer with `groups` groups of `inputs` channels.
+Signs thresholds(const Weighted& sign, int groups, int inputs);
+
+}  // namespace keras_compress

@@ -1,0 +1,120 @@
+"""The compiled library: looked for, or made of the sources beside this file at its first use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# Delegates that the library holds.
+NAMES = ("kc_binary",)
+# A ready-made library: for computers without a compiler, or made with other flags.
+LIBRARY_VARIABLE = "KC_BINARY_LIBRARY"
+# Where what is compiled here is kept.
+CACHE_VARIABLE = "KERAS_COMPRESS_CACHE"
+COMPILERS = ("c++", "g++", "clang++")
+# Products and sums are rounded one by one, as XNNPACK rounds them.
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", "-shared")
+# A C++ library in the process may be older than the compiler's; not all systems have a static one.
+STATIC = ("-static-libstdc++", "-static-libgcc")
+COMPILE_SECONDS = 300.0
+_FOLDER = Path(__file__).parent
+
+
+def sources() -> list[Path]:
+    """The C++ files to compile, in order."""
+    return sorted(_FOLDER.glob("*.cc"))
+
+
+def library_path() -> Path:
+    """The library for this computer, compiled now if it never was.
+
+    `KC_BINARY_LIBRARY` names a ready-made one. What is compiled is kept in `KERAS_COMPRESS_CACHE`, by default
+    `keras_compress` in the user's cache folder, under a name that follows from sources, flags and compiler.
+
+    Raises:
+        RuntimeError: There is no compiler, it fails, or the named library is not there.
+    """
+    named = os.environ.get(LIBRARY_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise RuntimeError(f"Expected a library at {LIBRARY_VARIABLE}. Received: {named}, which is no file")
+        return Path(named)
+    if os.name == "nt":
+        raise RuntimeError(
+            f"Expected Linux or macOS to compile kc_binary on, or a library named by {LIBRARY_VARIABLE}. "
+            "Received: Windows"
+        )
+    compiler = _compiler()
+    path = _cache_folder() / f"kc_binary-{_fingerprint(compiler)}.so"
+    if not path.is_file():
+        _compile(compiler, path)
+    return path
+
+
+def _compiler() -> str:
+    for name in filter(None, (os.environ.get("CXX"), *COMPILERS)):
+        found = shutil.which(name)
+        if found:
+            return found
+    raise RuntimeError(
+        f"Expected a C++ compiler ({', '.join(COMPILERS)}, or CXX) to make kc_binary with, or a library named by "
+        f"{LIBRARY_VARIABLE}. Received: neither; on Debian and Ubuntu `apt install g++` installs one"
+    )
+
+
+def _cache_folder() -> Path:
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "keras_compress"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keras_compress"
+
+
+def _fingerprint(compiler: str) -> str:
+    """Of all that the library follows from; a compiler that was updated has another time."""
+    status = os.stat(compiler)
+    parts = [*FLAGS, *STATIC, compiler, str(status.st_mtime_ns), platform.machine(), sys.platform]
+    found = hashlib.sha256("\0".join(parts).encode())
+    for path in sorted([*sources(), *_FOLDER.glob("*.h")]):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _compile(compiler: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, made = tempfile.mkstemp(suffix=".so", prefix="making-", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise RuntimeError(
+            f"Expected a folder that kc_binary can be kept in ({CACHE_VARIABLE} names another). Received: {error}"
+        ) from error
+    try:
+        done = _run(compiler, made, STATIC)
+        if done.returncode:
+            done = _run(compiler, made, ())
+        if done.returncode:
+            raise RuntimeError(
+                f"Expected {compiler} to compile kc_binary. Received: exit code {done.returncode}\n"
+                + "\n".join(done.stderr.strip().splitlines()[:10])
+            )
+        os.chmod(made, 0o755)
+        # Two processes may compile at once: each puts a whole library in place.
+        os.replace(made, path)
+    finally:
+        Path(made).unlink(missing_ok=True)
+
+
+def _run(compiler: str, made: str, more: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    command = [compiler, *FLAGS, *more, *map(str, sources()), "-o", made]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RuntimeError(f"Expected {compiler} to compile kc_binary. Received: {error}") from error

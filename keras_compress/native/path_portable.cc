@@ -1,0 +1,90 @@
+// Plain C++: runs anywhere, and is what the other paths are tested against.
+#include "paths.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace keras_compress {
+namespace {
+
+constexpr int kOutputs = 16;
+constexpr int kPixels = 4;
+
+bool supported() { return true; }
+
+size_t scratch_bytes(int) { return 0; }
+
+void arrange(const uint32_t* rows, int count, int words, std::vector<uint8_t>& weights) {
+  arrange_words(rows, count, words, kOutputs, weights);
+}
+
+void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, const Strip& strip, uint32_t* bits) {
+  for (int pixel = 0; pixel < strip.pixels; ++pixel, values += strip.value_stride, bits += strip.word_stride)
+    pack_rest(values, least, flip, 0, strip.channels, bits);
+}
+
+// Ones in each byte of the word, then their sum.
+inline uint32_t ones(uint32_t word) {
+  word -= (word >> 1) & 0x55555555u;
+  word = (word & 0x33333333u) + ((word >> 2) & 0x33333333u);
+  word = (word + (word >> 4)) & 0x0f0f0f0fu;
+  return (word * 0x01010101u) >> 24;
+}
+
+void count(const Tile& tile, int32_t* counts) {
+  const int outputs = tile.blocks * kOutputs, words = tile.segment_count * tile.segment_words;
+  const uint32_t* all = reinterpret_cast<const uint32_t*>(tile.weights);
+  for (int block = 0; block < tile.blocks; ++block) {
+    for (int pixel = 0; pixel < tile.count; ++pixel) {
+      const uint32_t* weights = all + static_cast<size_t>(block) * words * kOutputs;
+      uint32_t sums[kOutputs] = {};
+      for (int segment = 0; segment < tile.segment_count; ++segment) {
+        const uint32_t* values = tile.pixels[pixel] + tile.segments[segment];
+        for (int word = 0; word < tile.segment_words; ++word, weights += kOutputs)
+          for (int i = 0; i < kOutputs; ++i) sums[i] += ones(values[word] ^ weights[i]);
+      }
+      std::memcpy(counts + static_cast<size_t>(pixel) * outputs + block * kOutputs, sums, sizeof(sums));
+    }
+  }
+}
+
+void finish(const int32_t* counts, const int32_t* base, const int32_t* step, const float* scale, const Range& range,
+            int count, int8_t* out) {
+  finish_lines(counts, base, step, scale, range, count, out);
+}
+
+// The fastest first.
+const Path* const kPaths[] = {
+#if defined(__x86_64__) && defined(__GNUC__)
+    &kAvx512,
+    &kAvx2,
+#endif
+#if defined(__aarch64__)
+    &kNeon,
+#endif
+    &kPortable,
+};
+
+}  // namespace
+
+const Path kPortable = {"portable", supported, kOutputs, kPixels, scratch_bytes, arrange, pack, count, finish};
+
+const Path* find_path(const char* name) {
+  for (const Path* path : kPaths) {
+    const bool asked = name == nullptr || *name == 0 || std::strcmp(name, path->name) == 0;
+    if (asked && path->supported()) return path;
+  }
+  return nullptr;
+}
+
+const char* path_names() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  return "avx512, avx2, portable";
+#elif defined(__aarch64__)
+  return "neon, portable";
+#else
+  return "portable";
+#endif
+}
+
+}  // namespace keras_compress

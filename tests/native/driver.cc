@@ -1,0 +1,168 @@
+// Runs layers of random settings on every path of this processor, beside plain loops over integers.
+// Arguments: how many, the first seed. Prints one line for each: what its outputs add up to, the same on all processors.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "layer.h"
+#include "paths.h"
+
+namespace {
+
+using keras_compress::Kernel;
+using keras_compress::Layer;
+using keras_compress::Path;
+using keras_compress::Range;
+using keras_compress::Signs;
+
+// The standard's distributions differ from library to library.
+struct Draw {
+  std::mt19937 engine;
+  int from(int low, int high) { return low + static_cast<int>(engine() % static_cast<uint32_t>(high - low + 1)); }
+  int of(const std::vector<int>& values) { return values[from(0, static_cast<int>(values.size()) - 1)]; }
+};
+
+struct Case {
+  int batch, height, width;
+  Kernel kernel;
+  std::vector<int8_t> weights;
+  std::vector<int32_t> bias;
+  std::vector<float> scale;
+  Range range;
+  Signs signs;
+  std::vector<int8_t> input;
+};
+
+int words_of(int inputs) { return (inputs + 31) / 32; }
+
+Case drawn(uint32_t seed) {
+  Draw draw{std::mt19937(seed)};
+  Case made{};
+  Kernel& kernel = made.kernel;
+  made.batch = draw.from(1, 3), made.height = draw.from(1, 9), made.width = draw.from(1, 9);
+  kernel.groups = draw.of({1, 1, 1, 2, 3});
+  kernel.inputs = draw.of({1, 3, 8, 31, 32, 33, 63, 64, 65, 70, 96, 130, 300});
+  kernel.outputs = draw.of({1, 2, 7, 15, 16, 17, 31, 32, 33, 50, 64, 80});
+  kernel.height = draw.from(1, 4), kernel.width = draw.from(1, 4);
+  kernel.stride_height = draw.from(1, 3), kernel.stride_width = draw.from(1, 3);
+  kernel.dilation_height = draw.of({1, 1, 2, 3}), kernel.dilation_width = draw.of({1, 1, 2, 3});
+  kernel.same = draw.from(0, 2) > 0;
+  // A few long rows, beyond what sums of bytes and of 16 bits hold.
+  if (seed % 50 == 7) kernel = Kernel(), kernel.inputs = 70000, kernel.outputs = 17, made.height = 1, made.width = 5;
+  const int outputs = kernel.groups * kernel.outputs, row = kernel.taps() * kernel.inputs;
+  for (int output = 0; output < outputs; ++output) {
+    const int magnitude = draw.of({1, 2, 64, 127, 127, 0});
+    for (int i = 0; i < row; ++i) made.weights.push_back(static_cast<int8_t>(draw.from(0, 1) ? magnitude : -magnitude));
+    made.bias.push_back(draw.from(-3000, 3000));
+    made.scale.push_back(static_cast<float>(draw.from(1, 4096)) / 65536.0f);
+  }
+  made.range = {draw.from(-128, 127), -128, 127};
+  if (draw.from(0, 1)) made.range.lowest = made.range.zero_point;
+  if (draw.from(0, 3) == 0) made.range = {0, -1, 1};
+  const int channels = kernel.groups * kernel.inputs;
+  made.signs = Signs::plain(kernel.groups, kernel.inputs);
+  const bool plain = draw.from(0, 1) == 0;
+  for (int channel = 0; channel < channels && !plain; ++channel) {
+    made.signs.least[channel] = static_cast<int8_t>(draw.from(-128, 127));
+    const int place = channel % kernel.inputs;
+    if (draw.from(0, 1))
+      made.signs.flip[channel / kernel.inputs * words_of(kernel.inputs) + place / 32] |= 1u << (place % 32);
+  }
+  const size_t values = static_cast<size_t>(made.batch) * made.height * made.width * channels;
+  for (size_t i = 0; i < values; ++i)
+    made.input.push_back(static_cast<int8_t>(plain ? 2 * draw.from(0, 1) - 1 : draw.from(-128, 127)));
+  return made;
+}
+
+// The signs that the layer takes of its inputs.
+std::vector<int8_t> signs_of(const Case& given) {
+  std::vector<int8_t> found;
+  const int inputs = given.kernel.inputs, channels = given.kernel.groups * inputs;
+  for (size_t i = 0; i < given.input.size(); ++i) {
+    const int channel = static_cast<int>(i % channels), place = channel % inputs;
+    const bool flip = given.signs.flip[channel / inputs * words_of(inputs) + place / 32] >> (place % 32) & 1;
+    found.push_back((given.input[i] >= given.signs.least[channel]) != flip ? 1 : -1);
+  }
+  return found;
+}
+
+// Loops over integers: nothing of them is the library's.
+std::vector<int8_t> expected(const Case& given, int out_height, int out_width) {
+  const Kernel& k = given.kernel;
+  const std::vector<int8_t> signs = signs_of(given);
+  const auto before = [&](int out, int size, int taps, int stride, int dilation) {
+    return k.same ? std::max(0, (out - 1) * stride + (taps - 1) * dilation + 1 - size) / 2 : 0;
+  };
+  const int top = before(out_height, given.height, k.height, k.stride_height, k.dilation_height);
+  const int left = before(out_width, given.width, k.width, k.stride_width, k.dilation_width);
+  const int channels = k.groups * k.inputs;
+  std::vector<int8_t> found;
+  for (int n = 0; n < given.batch; ++n)
+    for (int row = 0; row < out_height; ++row)
+      for (int column = 0; column < out_width; ++column)
+        for (int output = 0; output < k.groups * k.outputs; ++output) {
+          int32_t sum = given.bias[output];
+          for (int tap = 0; tap < k.taps(); ++tap) {
+            const int y = row * k.stride_height - top + tap / k.width * k.dilation_height;
+            const int x = column * k.stride_width - left + tap % k.width * k.dilation_width;
+            if (y < 0 || y >= given.height || x < 0 || x >= given.width) continue;
+            for (int i = 0; i < k.inputs; ++i)
+              sum += given.weights[(static_cast<size_t>(output) * k.taps() + tap) * k.inputs + i] *
+                     signs[((static_cast<size_t>(n) * given.height + y) * given.width + x) * channels +
+                           output / k.outputs * k.inputs + i];
+          }
+          const double rounded = std::nearbyint(static_cast<float>(sum) * given.scale[output]) + given.range.zero_point;
+          found.push_back(static_cast<int8_t>(
+              std::min<double>(std::max<double>(rounded, given.range.lowest), given.range.highest)));
+        }
+  return found;
+}
+
+bool try_path(const Path& path, const Case& given, uint32_t seed, uint32_t& sum) {
+  if (!Layer::fits(given.kernel, given.weights.data())) return std::printf("%u: refused\n", seed), false;
+  Layer layer(path, given.kernel, given.weights.data(), given.bias.data(), given.scale.data(), given.range, given.signs);
+  // Sizes of before must leave nothing behind.
+  layer.resize(2, given.height + 3, given.width + 1);
+  if (!layer.resize(given.batch, given.height, given.width)) return true;
+  const std::vector<int8_t> wanted = expected(given, layer.out_height(), layer.out_width());
+  std::vector<int8_t> got(wanted.size(), 99), any(wanted.size(), 99);
+  layer.run(given.input.data(), got.data());
+  layer.run(given.input.data(), got.data());
+  layer.run_any(signs_of(given).data(), any.data());
+  for (const int8_t value : got) sum = (sum ^ static_cast<uint8_t>(value)) * 16777619u;
+  if (got == wanted && any == wanted) return true;
+  std::printf("%u: %s differs\n", seed, path.name);
+  return false;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const int cases = count > 1 ? std::atoi(arguments[1]) : 100, first = count > 2 ? std::atoi(arguments[2]) : 0;
+  const char* const names[] = {"portable", "avx2", "avx512", "neon"};
+  bool good = true;
+  std::string paths;
+  for (const char* name : names)
+    if (keras_compress::find_path(name) != nullptr) paths += std::string(" ") + name;
+  std::fprintf(stderr, "paths:%s\n", paths.c_str());
+  for (int i = first; i < first + cases; ++i) {
+    const Case given = drawn(static_cast<uint32_t>(i));
+    uint32_t sums[4];
+    int paths_tried = 0;
+    for (const char* name : names) {
+      const Path* path = keras_compress::find_path(name);
+      if (path == nullptr) continue;
+      sums[paths_tried] = 2166136261u;
+      good &= try_path(*path, given, static_cast<uint32_t>(i), sums[paths_tried]);
+      good &= sums[paths_tried] == sums[0];
+      ++paths_tried;
+    }
+    std::printf("%d %08x\n", i, sums[0]);
+  }
+  return good ? 0 : 1;
+}

@@ -1,0 +1,303 @@
+"""The delegate beside stock LiteRT: the same integers, of what it takes and of what it leaves."""
+
+from __future__ import annotations
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import interpreter as litert
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+import keras_compress as kc
+from keras_compress.native import library_path
+from keras_compress.runtime.target import target
+from keras_compress.testing.binary_layers import BinaryLayer
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+
+Array = NDArray[Any]
+PATHS = ("portable", "avx2", "avx512", "neon")
+DRAWN = 200
+
+
+class Delegate:
+    """A loaded delegate that counts what it takes."""
+
+    def __init__(self, path: str) -> None:
+        self.loaded = litert.load_delegate(str(library_path()), {"path": path})
+
+    def taken(self) -> int:
+        pointer = ctypes.c_void_p(self.loaded._get_native_delegate_pointer())
+        return int(self.loaded._library.kc_binary_taken(pointer))
+
+
+@pytest.fixture(scope="module")
+def delegates() -> dict[str, Delegate]:
+    """All paths of this processor."""
+    try:
+        library_path()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    found = {}
+    for path in PATHS:
+        try:
+            found[path] = Delegate(path)
+        except ValueError:
+            continue
+    assert "portable" in found
+    return found
+
+
+def loaded(content: bytes, delegate: Delegate | None = None, threads: int = 1) -> litert.Interpreter:
+    delegates = None if delegate is None else [delegate.loaded]
+    return litert.Interpreter(model_content=content, num_threads=threads, experimental_delegates=delegates)
+
+
+def run(interpreter: litert.Interpreter, values: Array) -> list[Array]:
+    given = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(given, values.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given, values)
+    interpreter.invoke()
+    return [interpreter.get_tensor(details["index"]) for details in interpreter.get_output_details()]
+
+
+def same(content: bytes, values: Array, delegate: Delegate, taken: int) -> Array:
+    """Runs a file with and without the delegate; what it took, and that all integers are the same."""
+    wanted, before = run(loaded(content), values), delegate.taken()
+    got = run(loaded(content, delegate), values)
+    assert delegate.taken() - before == taken
+    for one, other in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    return wanted[0]
+
+
+def test_drawn_layers_give_the_integers_of_stock_kernels(delegates: dict[str, Delegate]) -> None:
+    kinds, varied = set(), 0
+    for seed in range(DRAWN):
+        layer = BinaryLayer.drawn(seed)
+        # Rows of an odd length in 4 bits, and an activation that leaves one integer: kernels of another rounding.
+        odd = layer.weight_bits == 4 and layer.inputs % 2 == 1
+        content, values = layer.content(), layer.values()
+        wanted = run(loaded(content), values)[0]
+        varied += len(np.unique(wanted)) > 3
+        for name, delegate in delegates.items():
+            before = delegate.taken()
+            got = run(loaded(content, delegate), values)[0]
+            np.testing.assert_array_equal(got, wanted, f"{layer} on {name}")
+            took = delegate.taken() - before
+            assert took > 0 or odd or layer.activation != "NONE", layer
+        kinds.add((layer.kind, layer.groups > 1, layer.signs, layer.same, layer.batch > 1))
+    assert varied > DRAWN / 2
+    assert len(kinds) > 25
+
+
+@pytest.fixture
+def delegate(delegates: dict[str, Delegate]) -> Delegate:
+    """The best path, as an app gets it."""
+    return delegates.get("avx512") or delegates.get("avx2") or delegates.get("neon") or delegates["portable"]
+
+
+def test_inputs_that_are_no_signs_are_multiplied(delegate: Delegate) -> None:
+    layer = BinaryLayer(groups=2, strides=(2, 1), zero_point=3)
+    values = np.random.default_rng(0).integers(-128, 128, layer.input_shape()).astype(np.int8)
+    assert len(np.unique(same(layer.content(), values, delegate, taken=1))) > 20
+
+
+def test_other_sizes(delegate: Delegate) -> None:
+    for signs in ("given", "taken", "layer"):
+        layer = BinaryLayer(signs=signs, strides=(2, 1), kernel=(3, 2))
+        content = layer.content()
+        stock, own = loaded(content), loaded(content, delegate)
+        for batch, height, width in ((1, 8, 8), (3, 5, 11), (1, 1, 1), (2, 13, 4), (1, 8, 8)):
+            other = replace(layer, batch=batch, height=height, width=width)
+            np.testing.assert_array_equal(run(own, other.values())[0], run(stock, other.values())[0])
+    dense = BinaryLayer("dense", inputs=70, outputs=9, signs="given")
+    stock, own = loaded(dense.content()), loaded(dense.content(), delegate)
+    for batch in (1, 7, 2):
+        values = replace(dense, batch=batch).values()
+        np.testing.assert_array_equal(run(own, values)[0], run(stock, values)[0])
+
+
+def test_a_size_that_leaves_nothing_is_an_error(delegate: Delegate) -> None:
+    layer = BinaryLayer(same=False)
+    own = loaded(layer.content(), delegate)
+    with pytest.raises((RuntimeError, ValueError), match="shape"):
+        run(own, replace(layer, height=2).values())
+    assert run(own, layer.values())[0].shape == (1, 6, 6, 16)
+
+
+def test_several_interpreters_and_threads(delegate: Delegate) -> None:
+    layers = [BinaryLayer(signs="taken", inputs=40 + seed, seed=seed) for seed in range(4)]
+    wanted = [run(loaded(layer.content()), layer.values())[0] for layer in layers]
+
+    def ran(number: int) -> Array:
+        interpreter = loaded(layers[number].content(), delegate, threads=2)
+        for _ in range(20):
+            found = run(interpreter, layers[number].values())[0]
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        for got, expected in zip(pool.map(ran, range(4)), wanted, strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def edited(layer: BinaryLayer, edit: Any) -> bytes:
+    graph = Graph(read_model(layer.content()))
+    edit(graph)
+    return write_model(graph.model)
+
+
+def weights_of(graph: Graph, number: int, name: str, change: Any) -> None:
+    """Changes a constant of one operator."""
+    tensor = graph.operators[number].inputs[{"kernel": 1, "bias": 2}[name]]
+    values = graph.constant(tensor)
+    assert values is not None
+    graph.set_constant(tensor, change(np.array(values)))
+
+
+def one_other(values: Array) -> Array:
+    values.flat[5] = 3
+    return values
+
+
+@pytest.mark.parametrize(
+    ("edit", "taken"),
+    [
+        (lambda graph: weights_of(graph, 1, "kernel", one_other), 0),
+        # A sign that can be 0, or is not clipped.
+        (lambda graph: weights_of(graph, 0, "bias", lambda values: values + 1), 0),
+        (lambda graph: weights_of(graph, 0, "kernel", lambda values: values + 1), 0),
+        (lambda graph: setattr(graph.operators[0].builtinOptions, "fusedActivationFunction", 0), 0),
+        (lambda graph: graph.set_quantization(graph.operators[0].inputs[1], np.array([0.2], np.float32)), 0),
+        (lambda graph: graph.set_quantization(graph.operators[0].outputs[0], np.array([0.4], np.float32)), 0),
+        (lambda graph: graph.set_quantization(graph.operators[0].outputs[0], np.array([1.0], np.float32), 1), 0),
+        (lambda graph: graph.raise_version(graph.operators[1], 99), None),
+        (lambda graph: None, 2),
+    ],
+)
+def test_what_is_left_alone(edit: Any, taken: int | None, delegate: Delegate) -> None:
+    layer = BinaryLayer(signs="taken", outputs=24)
+    content = edited(layer, edit)
+    if taken is None:
+        # No runtime of today has such a version.
+        before = delegate.taken()
+        with pytest.raises((RuntimeError, ValueError)):
+            run(loaded(content, delegate), layer.values())
+        assert delegate.taken() == before
+        return
+    same(content, layer.values(), delegate, taken)
+
+
+def test_signs_that_others_want_too(delegate: Delegate) -> None:
+    """An output of the file: the operator that makes it is taken, and its integers are there."""
+    layer = BinaryLayer(signs="taken")
+
+    def both(graph: Graph) -> None:
+        graph.set_interface(graph.inputs, [*graph.outputs, graph.operators[0].outputs[0]])
+
+    assert same(edited(layer, both), layer.values(), delegate, taken=2).shape == (1, 8, 8, 16)
+
+    def read_twice(graph: Graph) -> None:
+        sign, made = graph.operators[0].outputs[0], graph.operators[1].outputs[0]
+        options = schema.ReshapeOptionsT()
+        options.newShape = [1, -1]
+        flat = graph.add_tensor("flat", (1, 1024), "int8")
+        graph.set_quantization(flat, np.ones(1, np.float32))
+        to = graph.add_constant("to", np.array([1, -1], np.int32))
+        graph.operators.append(graph.make_operator("RESHAPE", [sign, to], [flat], options))
+        graph.set_interface(graph.inputs, [made, flat])
+
+    same(edited(layer, read_twice), layer.values(), delegate, taken=1)
+
+
+def test_a_dense_layer_that_reads_an_image(delegate: Delegate) -> None:
+    """LiteRT flattens what a dense layer reads: all of an image, or each pixel."""
+    layer = BinaryLayer(signs="taken", height=4, width=4, inputs=48)
+    for inputs, rows in ((4 * 4 * 48, 1), (48, 16)):
+
+        def dense(graph: Graph, inputs: int = inputs, rows: int = rows) -> None:
+            sign, made = graph.operators[0].outputs[0], graph.operators[1].outputs[0]
+            weights = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (9, inputs))
+            kernel = graph.add_constant("dense", weights)
+            graph.set_quantization(kernel, np.array([0.3], np.float32))
+            graph.tensors[made].shape = [rows, 9]
+            op = graph.make_operator("FULLY_CONNECTED", [sign, kernel, -1], [made], schema.FullyConnectedOptionsT())
+            graph.raise_version(op, 4)
+            graph.operators = [graph.operators[0], op]
+
+        found = same(edited(layer, dense), layer.values(), delegate, taken=2)
+        assert found.shape == (rows, 9)
+        assert len(np.unique(found)) > 3
+
+
+def test_signs_go_through_pooling(delegate: Delegate) -> None:
+    def pooled(graph: Graph) -> None:
+        sign = graph.operators[0].outputs[0]
+        options = schema.Pool2DOptionsT()
+        options.padding, options.strideW, options.strideH = 1, 1, 1
+        options.filterWidth = options.filterHeight = 1
+        made = graph.add_tensor("pooled", graph.shape(sign), "int8")
+        graph.set_quantization(made, np.ones(1, np.float32))
+        layer = graph.operators[1]
+        layer.inputs = [made, *layer.inputs[1:]]
+        pool = graph.make_operator("MAX_POOL_2D", [sign], [made], options)
+        graph.operators = [graph.operators[0], pool, layer]
+
+    layer = BinaryLayer(signs="taken")
+    same(edited(layer, pooled), layer.values(), delegate, taken=1)
+
+
+def net() -> keras.Model:
+    """Binary blocks between layers of 8 bits; the sums around them are no signs."""
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    x = inputs = keras.Input((12, 12, 3))
+    x = kc.QuantConv2D(16, 3, kernel_quantizer=kc.UniformQuantizer(8), use_bias=False, padding="same")(x)
+    x = layers.BatchNormalization()(x)
+    for strides in (1, 2):
+        y = kc.BinaryConv2D(
+            16, 3, strides=strides, padding="same", input_quantizer="ste_sign", kernel_quantizer="bwn", use_bias=False
+        )(x)
+        y = layers.BatchNormalization()(y)
+        x = layers.Add()([y, x]) if strides == 1 else y
+    x = kc.BinaryConv2D(32, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Flatten()(x)
+    x = kc.BinaryDense(20, input_quantizer="ste_sign", kernel_quantizer="bwn")(x)
+    return keras.Model(inputs, layers.Dense(4)(layers.BatchNormalization()(x)))
+
+
+def test_a_converted_net(delegate: Delegate) -> None:
+    model = net()
+    data = np.random.default_rng(0).normal(size=(24, 12, 12, 3)).astype(np.float32)
+    artifact = kc.convert(model, representative_dataset=data)
+    before = delegate.taken()
+    stock, own = loaded(artifact.content), loaded(artifact.content, delegate)
+    for row in data:
+        np.testing.assert_array_equal(run(own, row[None])[0], run(stock, row[None])[0])
+    # Two signs of sums, four layers; signs of layers are part of those.
+    assert delegate.taken() - before == 6
+    found = kc.verify(artifact, model, data, kernels=("xnnpack", "kc_binary"))
+    rows = {kernel: [replace(row, kernel="") for row in found.rows if row.kernel == kernel] for kernel in
+            ("xnnpack", "kc_binary")}  # fmt: skip
+    assert len(rows["kc_binary"]) > 5
+    assert rows["kc_binary"] == rows["xnnpack"]
+    measured = kc.measure(artifact, data, np.zeros(len(data), int), delegate="kc_binary")
+    assert measured.latency.delegate.startswith("kc_binary (")
+    assert measured.latency.delegate.endswith("operators), XNNPACK")
+
+
+def test_the_target_takes_a_path(delegates: dict[str, Delegate]) -> None:
+    layer = BinaryLayer(signs="taken")
+    runner = target("litert", delegate="kc_binary", delegate_options={"path": "portable"})
+    (got,) = runner.run(layer.content(), [layer.values()])
+    np.testing.assert_array_equal(got, run(loaded(layer.content()), layer.values())[0])
+    wrong = target("litert", delegate="kc_binary", delegate_options={"path": "sse9"})
+    with pytest.raises(RuntimeError, match=r"(?s)Expected a path that this processor can run.*Received: sse9"):
+        wrong.run(layer.content(), [layer.values()])
