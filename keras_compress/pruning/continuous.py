@@ -11,7 +11,7 @@ from keras import ops
 from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
-from keras_compress.pruning.trained import IN_TRAINING, TrainedPruner, not_negative, whole_steps
+from keras_compress.pruning.trained import IN_TRAINING, TrainedPruner, not_negative, positive, whole_steps
 
 Tensor = Any
 
@@ -51,11 +51,15 @@ class ContinuousSparsificationPruner(TrainedPruner):
     **Loss** `strength * sum sigmoid(beta s)`.
     **Gradient** `dy/dw = m`, `dy/ds = w beta m (1 - m)`, `m = sigmoid(beta s)`.
 
+    The trained number is `s / rate`, with the gradient of `s`: SGD moves `s` `rate` times as far as a weight of the
+    same gradient, and so does Adam, for which the size of a gradient does not count.
+
     How sparse it gets follows from `initial_s` (the lower, the sparser) and `strength`; there is no target.
 
     Args:
         end_step: Step at which `beta` has reached its last value, >= 1.
         strength: Cost of a weight, lambda, >= 0.
+        rate: How many times as fast as weights `s` is trained, > 0; 1 is the paper's.
         initial_s: First `s`.
         final_temperature: Last `beta`, >= 1.
 
@@ -73,7 +77,8 @@ class ContinuousSparsificationPruner(TrainedPruner):
         self,
         end_step: int,
         *,
-        strength: float = 1e-8,
+        strength: float = 1e-6,
+        rate: float = 1.0,
         initial_s: float = 0.0,
         final_temperature: float = 200.0,
         name: str | None = None,
@@ -85,20 +90,30 @@ class ContinuousSparsificationPruner(TrainedPruner):
         self.final_temperature = not_negative("final_temperature", final_temperature)
         if self.final_temperature < 1.0:
             raise ValueError(f"Expected `final_temperature` >= 1. Received: final_temperature={final_temperature}")
+        self.rate = positive("rate", rate)
         if isinstance(initial_s, bool) or not isinstance(initial_s, (int, float)):
             raise ValueError(f"Expected `initial_s` as a number. Received: initial_s={initial_s!r}")
         self.initial_s = float(initial_s)
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
-        return [{"end_step": 4, "strength": 1e-4}]
+        return [{"end_step": 4, "strength": 1e-4, "rate": 2.0}]
 
     def create_variables(self) -> None:
         super().create_variables()
-        self.s = self.add_weight(name="s", shape=self.weight_shape, initializer="zeros")
+        self.trained = self.add_weight(name="s_over_rate", shape=self.weight_shape, initializer="zeros")
 
     def initialize(self, weight: Tensor) -> None:
-        self.s.assign(tf.fill(self.weight_shape, self.initial_s))
+        self.set_s(np.full(self.weight_shape, self.initial_s))
+
+    def set_s(self, s: Tensor) -> None:
+        """Set `s` exactly, in the shape of the weight."""
+        self.trained.assign(np.asarray(s, np.float32) / np.float32(self.rate))
+
+    @property
+    def s(self) -> Tensor:
+        """`s` now; no gradient goes through it."""
+        return self.rate * tf.stop_gradient(value_of(self.trained))
 
     def temperature(self, step: Tensor) -> Tensor:
         """`beta` at a step, a float32 scalar."""
@@ -110,18 +125,18 @@ class ContinuousSparsificationPruner(TrainedPruner):
         return self.temperature(tf.maximum(value_of(self.step) - 1, 0))
 
     def kernel(self) -> Bound:
-        return _INFERENCE, (value_of(self.s),)
+        return _INFERENCE, (value_of(self.trained),)
 
     def in_common(self) -> tuple[Tensor, Tensor]:
         beta = self._temperature_now()
-        return tf.sigmoid(beta * tf.stop_gradient(value_of(self.s))), beta
+        return tf.sigmoid(beta * self.s), beta
 
     def training_kernel(self, common: tuple[Tensor, Tensor]) -> Bound:
-        return _TRAINING, (value_of(self.s), *common)
+        return _TRAINING, (value_of(self.trained), *common)
 
     def penalty(self, weight: Tensor, common: tuple[Tensor, Tensor]) -> Tensor:
         """`strength * sum sigmoid(beta s)`."""
-        return self.strength * _expected_number(value_of(self.s), *common)
+        return self.strength * _expected_number(value_of(self.trained), *common)
 
     def pending(self) -> str | None:
         step = int(value_of(self.step))
@@ -131,7 +146,7 @@ class ContinuousSparsificationPruner(TrainedPruner):
 
     def sparsity(self) -> float:
         """Share of the weights that are zero in inference."""
-        return float(np.mean(ops.convert_to_numpy(value_of(self.s)) < 0.0))
+        return float(np.mean(ops.convert_to_numpy(value_of(self.trained)) < 0.0))
 
     def summary_values(self) -> dict[str, float]:
         return {"sparsity": self.sparsity(), "temperature": float(self._temperature_now())}
@@ -141,6 +156,7 @@ class ContinuousSparsificationPruner(TrainedPruner):
             **super().get_config(),
             "end_step": self.end_step,
             "strength": self.strength,
+            "rate": self.rate,
             "initial_s": self.initial_s,
             "final_temperature": self.final_temperature,
         }

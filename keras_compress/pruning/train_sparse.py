@@ -26,7 +26,7 @@ METHODS: dict[str, type[GrowingPruner]] = {"rigl": RigLPruner, "set": SetPruner}
 # Of a training of a thousand steps; the paper acts every hundred, and ends at three quarters.
 DEFAULT = {
     "class_name": "ConstantSparsity",
-    "config": {"target_sparsity": 0.9, "begin_step": 0, "end_step": 750, "frequency": 100},
+    "config": {"target_sparsity": 0.5, "begin_step": 0, "end_step": 750, "frequency": 100},
 }
 
 
@@ -52,7 +52,7 @@ def train_sparse(
         model: Built model without pruners, mostly one that is not trained yet.
         pruning_schedule: Its sparsity is that of all selected weights together; its steps are those of the exchanges:
             `ConstantSparsity(0.9, begin_step=0, end_step=0.75, total_steps=N)`, which is the paper's for N batches. Of
-            1000 batches by default.
+            1000 batches and half of the weights by default.
         method: `"rigl"`: what has the largest gradient grows; `"set"`: what is drawn.
         distribution: Sparsity of each layer: `"erk"`, more in larger ones, or `"uniform"`.
         drop_fraction: Share of the weights that the first exchange drops, in [0, 1].

@@ -29,11 +29,12 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "ContinuousSparsificationPruner": {
         "end_step": 7,
         "strength": 0.25,
+        "rate": 3.0,
         "initial_s": 0.5,
         "final_temperature": 50.0,
     },
     "KernelPatternPruner": {"schedule": SCHEDULE, "number_of_patterns": 4, "regrow": True},
-    "L0Pruner": {"strength": 0.25, "initial_drop_rate": 0.5, "seed": 7},
+    "L0Pruner": {"strength": 0.25, "rate": 3.0, "initial_drop_rate": 0.5, "seed": 7},
     "PdpPruner": {"schedule": SCHEDULE, "temperature": 0.5},
     "RegularizedPruner": {
         "schedule": SCHEDULE,
@@ -45,7 +46,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     },
     "RigLPruner": {"schedule": SCHEDULE, "drop_fraction": 0.5, "first_mask": "magnitude", "seed": 7},
     "SetPruner": {"schedule": SCHEDULE, "drop_fraction": 0.5, "first_mask": "magnitude", "seed": 7},
-    "StrPruner": {"weight_decay": 0.25, "initial_s": -2.5},
+    "StrPruner": {"weight_decay": 0.25, "rate": 3.0, "initial_s": -2.5},
     "ThresholdPruner": {"schedule": SCHEDULE, "quality": 0.5, "regrow": True},
     "VariationalDropoutPruner": {"strength": 0.25, "warm_up_steps": 5, "initial_log_sigma2": -3.0, "seed": 7},
     "AttentionTransfer": {"power": 1.5},
@@ -264,6 +265,7 @@ NOT_ALONE = {
     "BatchedMatmul",
     "Either",
     "Gate",
+    "KernelPatternPruner",  # of 3x3 kernels: test_kernel_pattern.py
     "Operand",
     "PerSample",
     "PointwiseFunction",

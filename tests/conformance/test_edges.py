@@ -42,6 +42,7 @@ ENDS: list[tuple[Any, dict[str, Any], str, tuple[Any, ...], tuple[Any, ...]]] = 
     (kc.RegularizedPruner, {"schedule": SCHEDULE}, "temperature", (0.001,), (0.0, -1.0)),
     (kc.RegularizedPruner, {"schedule": SCHEDULE}, "initial_probability", (0.001, 0.999), (0.0, 1.0)),
     (kc.L0Pruner, {}, "initial_drop_rate", (0.001, 0.999), (0.0, 1.0)),
+    (kc.L0Pruner, {}, "rate", (0.001,), (0.0, -1.0)),
     (kc.L0Pruner, {}, "strength", (0.0, 1.0), (-0.001, float("nan"))),
     (kc.VariationalDropoutPruner, {}, "warm_up_steps", (0, 5), (-1, 1.5, True)),
     (kc.StrPruner, {}, "initial_s", (-0.001, -3200), (0.0, 1.0)),

@@ -11,12 +11,12 @@ def test_soft_threshold_by_hand() -> None:
     """g(-1) = 0.268941, g'(-1) = 0.196612."""
     pruner = kc.StrPruner(0.5, initial_s=-1.0)
     wrapper = t.wrapped([[1.0, -0.5], [0.2, -0.3]], pruner)
-    weight, of_weight, of_s = t.seen(wrapper, [[1.0, 2.0], [5.0, 4.0]], [pruner.s])
+    weight, of_weight, of_s = t.seen(wrapper, [[1.0, 2.0], [5.0, 4.0]], [pruner.trained])
     np.testing.assert_allclose(weight, [[0.731059, -0.231059], [0.0, -0.031059]], rtol=1e-4)
     assert of_weight.tolist() == [[1.0, 2.0], [0.0, 4.0]]
     # -g' (1 - 2 - 4)
     assert float(of_s) == pytest.approx(0.98306, rel=1e-4)
-    loss, gradient = t.penalty(wrapper, [pruner.s])
+    loss, gradient = t.penalty(wrapper, [pruner.trained])
     assert (loss, float(gradient)) == (0.25, -0.5)
     assert pruner.summary_values() == {"threshold": pytest.approx(0.268941, rel=1e-5)}
 

@@ -1,22 +1,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tests_pruning as t
 
 import keras_compress as kc
 
 
 def test_multiples_of_the_standard_deviation_by_hand() -> None:
-    """std(4, -3, 2, -1, 0.5, 0.25) = 2.200458: at half of q = 1, at step 1, 1.1002 is the threshold.
-
-    Of what is left then, 4, -3 and 2, std = 2.943920 at step 2: 2.9439 drops 2.
-    """
+    """std(4, -3, 2, -1, 0.5, 0.25) = 2.200458 at step 0; thresholds 0, 1.1002 at step 1 and 2.2005 at step 2."""
     pruner = kc.ThresholdPruner(kc.ConstantSparsity(0.0, 0, 2, 1), 1.0)
     wrapper = t.wrapped([[4.0, -3.0, 2.0, -1.0, 0.5, 0.25]], pruner)
     found = []
     for _ in range(3):
         t.train(wrapper)
         found.append(np.array(pruner.mask).astype(int).ravel().tolist())
+    assert pruner.summary_values() == {"sparsity": pytest.approx(4 / 6), "deviation": pytest.approx(2.200458)}
     assert found == [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]]
 
 
