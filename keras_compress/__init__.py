@@ -45,7 +45,14 @@ __all__ = sorted(_NAMES)  # noqa: PLE0605 - read from the stub
 # What layers below look up in the registry without knowing where it is.
 for _kind, _modules in {
     "bit_choice": ("pipelines.mixed_precision",),
-    "cost": ("convert.file_bytes", "report.bit_costs", "runtime.arena", "runtime.latency", "structured.cost"),
+    "cost": (
+        "convert.file_bytes",
+        "report.bit_costs",
+        "runtime.arena",
+        "runtime.latency",
+        "structured.cost",
+        "pruning.nonzeros",
+    ),
     "entry_point": ("factorization.factorize", "post_training.quantize"),
     "file_runner": ("runtime.deployed",),
     "estimator": ("runtime.cortex_m", "runtime.ethos_u"),

@@ -53,6 +53,8 @@ from keras_compress.pipelines.mixed_precision import MixedPrecision as MixedPrec
 from keras_compress.pipelines.mixed_precision import mixed_precision as mixed_precision
 from keras_compress.pipelines.sensitivity import sensitivity as sensitivity
 from keras_compress.pipelines.sensitivity import weight_sensitivity as weight_sensitivity
+from keras_compress.pipelines.sparsity_choice import SparsityChoice as SparsityChoice
+from keras_compress.pipelines.sparsity_choice import choose_sparsities as choose_sparsities
 from keras_compress.pipelines.steps import Clustering as Clustering
 from keras_compress.pipelines.steps import Conversion as Conversion
 from keras_compress.pipelines.steps import Pruning as Pruning
@@ -82,6 +84,7 @@ from keras_compress.pruning.magnitude import MagnitudePruner as MagnitudePruner
 from keras_compress.pruning.magnitude import prune_low_magnitude as prune_low_magnitude
 from keras_compress.pruning.movement import MovementPruner as MovementPruner
 from keras_compress.pruning.n_m import NMPruner as NMPruner
+from keras_compress.pruning.nonzeros import Nonzeros as Nonzeros
 from keras_compress.pruning.one_shot import one_shot_of as one_shot_of
 from keras_compress.pruning.one_shot import prune_one_shot as prune_one_shot
 from keras_compress.pruning.pdp import PdpPruner as PdpPruner
@@ -183,6 +186,7 @@ from keras_compress.structured.dependency import channel_graph as channel_graph
 from keras_compress.structured.depthwise_separation import separate_convolutions as separate_convolutions
 from keras_compress.structured.hashing import hash_weights as hash_weights
 from keras_compress.structured.merging import merge_channels as merge_channels
+from keras_compress.structured.permutation import permute_channels as permute_channels
 from keras_compress.structured.prune import cut_channels as cut_channels
 from keras_compress.structured.prune import prune_channels as prune_channels
 from keras_compress.structured.sensitivity import Sensitivity as Sensitivity

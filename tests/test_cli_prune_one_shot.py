@@ -24,15 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> int:
-    return cli.main(
-        [
-            "keras-compress",
-            "prune_one_shot",
-            f"--model={folder}/model.keras",
-            f"--out={folder}/sparse.keras",
-            *arguments,
-        ]
-    )
+    files = [f"--model={folder}/model.keras", f"--out={folder}/sparse.keras"]
+    return cli.main(["keras-compress", "prune_one_shot", *files, *arguments])
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "snip", "sparse_gpt"])

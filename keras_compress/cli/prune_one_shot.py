@@ -21,8 +21,7 @@ def run(values: flags.FlagValues) -> None:
     """`keras-compress prune_one_shot`."""
     path = check_output(values.out, ".keras", {"--model": values.model, "--data": values.data}, "--out")
     criterion = checked_criterion(values.criterion)
-    patterns = {"sparsity_m_by_n": "zeros_by", "block_size": "block_size"}
-    found = {name: _pair(f"--{flag}", values[flag].value) for name, flag in patterns.items()}
+    zeros_by, block_size = (_pair(f"--{flag}", values[flag].value) for flag in ("zeros_by", "block_size"))
     model = load_model(values.model)
     data, loss = _examples(values.data, model, criterion)
     make_folder(Path(path).parent)
@@ -34,7 +33,8 @@ def run(values: flags.FlagValues) -> None:
             data,
             loss=loss,
             scope=values.scope,
-            **{name: value for name, value in found.items() if value is not None},
+            block_size=block_size or (1, 1),
+            sparsity_m_by_n=zeros_by,
         )
         save_keras_atomic(pruned, path)
     summary(pruned, print_fn=print)

@@ -105,7 +105,7 @@ class Budget(Shown):
         **named: The same by name: `macs` (multiply-accumulates of a sample), `params` (number of weights), `bytes` (of
             the float32 file), `arena` (bytes of memory on TFLite-Micro), `latency` (of an invocation here),
             `latency_ms` (the same in milliseconds, whatever the value), `bops` (bit operations of a sample),
-            `average_bits` (of a weight), and costs that were registered.
+            `average_bits` (of a weight), `nonzeros` (weights that are not zero), and costs that were registered.
 
     Raises:
         ValueError: For no cost, the same one twice, an unknown one, or a value that is neither.

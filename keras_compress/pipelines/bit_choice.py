@@ -105,8 +105,7 @@ def infeasible(items: Sequence[Item], costs: Sequence[LinearCost]) -> Infeasible
     wanted = ", ".join(f"{cost.name} <= {cost.most:,.10g}" for cost in over)
     reached = ", ".join(f"{cost.name} {cost.of(nearest):,.10g}" for cost in over)
     return InfeasibleError(
-        "Expected a budget that some choice of bits keeps. "
-        f"Received: {wanted}; the nearest that is feasible: {reached}",
+        f"Expected a budget that some choice keeps. Received: {wanted}; the nearest that is feasible: {reached}",
         nearest,
     )
 

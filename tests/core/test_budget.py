@@ -18,7 +18,7 @@ from keras_compress.core.budget import Cost
         (
             {"joules": 0.5},
             r"Expected a cost out of \['arena', 'average_bits', 'bits', 'bops', 'bytes', 'latency', "
-            r"'latency_ms', 'macs', 'params'",
+            r"'latency_ms', 'macs', 'nonzeros', 'params'",
         ),
         ({"flops": 0.5}, r"'flops' \(did you mean 'macs'\?\)"),
         ({"parms": 0.5}, r"'parms' \(did you mean 'params'\?\)"),
