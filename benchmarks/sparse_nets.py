@@ -41,7 +41,9 @@ def with_zeros(model: keras.Model, share: float, block: int, skip: tuple[str, ..
         if layer.name in skip or not (isinstance(layer, layers.Dense) or pointwise):
             continue
         kernel, *others = layer.get_weights()
-        blocks = random.random((kernel.shape[-2] // block, kernel.shape[-1])) >= share
+        scores = random.random((kernel.shape[-2] // block, kernel.shape[-1]))
+        # No output without weights: convert would cut it out, and leave a number of inputs that 16 does not divide.
+        blocks = (scores >= share) | (scores == scores.max(axis=0))
         layer.set_weights([kernel * np.repeat(blocks, block, axis=0), *others])
     return model
 

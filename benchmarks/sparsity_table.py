@@ -64,7 +64,8 @@ def accuracies(results: Path) -> str:
     nets = list(dict.fromkeys(row["net"] for row in found["rows"] if "method" in row))
     told = (
         f"Fashion-MNIST, {settings['images']:,} images, as many steps in all for each row, batches of "
-        f"{settings['batch_size']}, Adam; % right of the test images. With ±: mean and standard deviation over {len(found['seeds'])} seeds; others "
+        f"{settings['batch_size']}, Adam; % right of the test images.\n"
+        f"With ±: mean and standard deviation over {len(found['seeds'])} seeds; others "
         "are of one seed, of which differences below 0.3 points say nothing. In brackets: the sparsity reached, where "
         "it is not the one asked for.\n"
     )

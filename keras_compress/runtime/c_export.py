@@ -20,6 +20,7 @@ from keras_compress.runtime import c_source
 from keras_compress.runtime.deployed import content_of
 from keras_compress.runtime.target import TensorSpec, target
 from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.inspection import check_dense
 
 # TFLite-Micro keeps what it allocates on boundaries of this size.
 _ALIGNMENT_BYTES = 16
@@ -76,6 +77,7 @@ def export_c(
         for ending in _ENDINGS:
             check_not_read(Path(folder) / f"{name}{ending}", {"model": model}, "what is written")
     content, label = content_of(model)
+    check_dense(content, label)
     try:
         graph = Graph(read_model(content))
         methods = c_source.resolver_methods(graph.model)

@@ -22,6 +22,7 @@ from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
 from keras_compress.runtime.estimate import COMPILED, Estimate, checked_stats
 from keras_compress.tflite.encoding.known import DECODE
 from keras_compress.tflite.flatbuffer import PACKED_BITS, Graph, read_model
+from keras_compress.tflite.inspection import check_dense
 
 _SIZES = {"u55": (32, 64, 128, 256), "u65": (256, 512), "u85": (128, 256, 512, 1024, 2048)}
 ACCELERATORS = tuple(f"ethos-{family}-{macs}" for family, sizes in _SIZES.items() for macs in sizes)
@@ -90,6 +91,7 @@ def estimate_ethos_u(
             "Expected the plain file, whose weights Vela compresses itself: kc.expand, or `keras-compress expand`, "
             f"gives it. Received: {label}, with {stats.operators[DECODE]} {DECODE}, which Vela would leave to the CPU"
         )
+    check_dense(content, label)
     _check_weights(read_model(content), label)
     compilation = _compile(content, label, device, time_limit_s)
     left = _operators(compilation.compiled)

@@ -12,6 +12,7 @@ from keras_compress.runtime.process_target import ProcessTarget
 from keras_compress.runtime.target import Array
 from keras_compress.tflite.arena_plan import alternate_memory_bytes
 from keras_compress.tflite.flatbuffer import read_model
+from keras_compress.tflite.inspection import check_dense
 from keras_compress.tflite.unfit import unfit_for_tflm
 
 _alternate_memory_bytes = functools.lru_cache(8)(alternate_memory_bytes)
@@ -79,6 +80,11 @@ class TFLM(ProcessTarget):
             for content in contents:
                 self._check_alternate_memory(content, label)
         return super()._request(header, contents, arrays, label, fresh)
+
+    def _check(self, contents: Sequence[bytes], label: str) -> None:
+        super()._check(contents, label)
+        for content in contents:
+            check_dense(content, label)
 
     def _refuse(self, error: RequestError, label: str, contents: Sequence[bytes]) -> NoReturn:
         # What a kernel says of such a file is a line of its own source.

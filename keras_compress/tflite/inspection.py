@@ -176,8 +176,25 @@ def check_structure(content: bytes) -> None:
 
 
 def has_sparse_weights(content: bytes) -> bool:
-    """Whether a file has tensors in TFLite's own sparse form."""
-    return any(tensor.Sparsity() is not None for graph in _File(content).subgraphs for tensor in graph.tensors)
+    """Whether a file has tensors in TFLite's own sparse form; a damaged one has none: others refuse it."""
+    try:
+        graphs = _File(content).subgraphs
+    except Exception:
+        return False
+    return any(tensor.Sparsity() is not None for graph in graphs for tensor in graph.tensors)
+
+
+def check_dense(content: bytes, label: str) -> None:
+    """Refuses sparse tensors for runtimes that do not look whether a tensor is one, and read beyond its end.
+
+    Raises:
+        ValueError: For a file with sparse weights.
+    """
+    if has_sparse_weights(content):
+        raise ValueError(
+            "Expected a file with dense weights: TFLite-Micro and Vela do not know sparse ones; convert with "
+            f"sparsity='none'. Received: {label or f'a model of {len(content):,} bytes'}, whose weights are sparse"
+        )
 
 
 def _inspect(content: bytes, alternatives: bool) -> FileStats:

@@ -29,6 +29,9 @@ def _reasons(graph: Graph, op: Any) -> Iterator[str]:
     kind = graph.kind(op)
     if kind == "DEQUANTIZE" and graph.is_constant(op.inputs[0]) and graph.dtype(op.inputs[0]) == "float16":
         yield f"{graph.name(op.inputs[0])!r} is stored in float16; convert with mode='int8' or 'float32'"
+    sparse = [t for t in op.inputs if t >= 0 and graph.tensors[t].sparsity is not None]
+    if sparse:
+        yield f"{graph.name(sparse[0])!r} is stored sparse; convert with sparsity='none'"
     for position in WEIGHT_INPUTS.get(kind, ()):
         weight = op.inputs[position] if position < len(op.inputs) else -1
         if weight < 0 or kind in _LOOKUPS or graph.dtype(weight) not in _INTEGERS:

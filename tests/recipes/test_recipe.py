@@ -22,7 +22,8 @@ from keras_compress.pruning.pruner import Pruner
 from keras_compress.recipes.recipe import Recipe, Stage, compress
 
 RECIPES = [
-    "bwn", "channels_pcqat", "cluster", "cluster_per_channel", "cqat", "deep_compression", "dorefa_w2a2", "low_rank",
+    "block_sparse", "bwn", "channels_pcqat", "cluster", "cluster_per_channel", "cqat", "deep_compression",
+    "dorefa_w2a2", "low_rank",
     "pact_w4a4", "pcqat", "pqat", "prune", "prune_2_4", "prune_block", "prune_channels", "prune_global",
     "prune_one_shot", "ptq", "ptq_data_free", "ptq_fine_tuned", "ptq_mixed", "qat", "qat_taught", "qat_w4a8", "rigl",
     "soft_channels", "str", "ttq", "twn", "xnor",
@@ -233,7 +234,7 @@ def test_packaged_recipe_by_name_whatever_the_folder_holds(tmp_path: Path, monke
 
 
 def test_unknown_name_lists_the_recipes() -> None:
-    with pytest.raises(ValueError, match=r"Expected a recipe out of \['bwn', .*'xnor'\].*Received: 'pcqatt'"):
+    with pytest.raises(ValueError, match=r"Expected a recipe out of \['block_sparse', .*'xnor'\].*Received: 'pcqatt'"):
         Recipe.load("pcqatt")
 
 
