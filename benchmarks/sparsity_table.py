@@ -76,6 +76,8 @@ def rewinding(results: Path) -> str:
     """The searches by 20 % a round: the rounds nearest to some sparsities."""
     found = _results(results)
     rows = [row for row in found["rows"] if "curve" in row]
+    if not rows:
+        return "Not measured yet.\n"
     lines = []
     for wanted in SHOWN:
         cells: dict[str, list[float]] = {}
