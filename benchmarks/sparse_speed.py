@@ -41,6 +41,7 @@ def main(_: list[str]) -> None:
     for width in (256,) if _QUICK.value else WIDTHS:
         for share in SHARES:
             rows.append(once(folder / f"dense_{width}_{share}.json", lambda w=width, s=share: dense_row(w, s)))
+            rows.append(once(folder / f"warm_{width}_{share}.json", lambda w=width, s=share: warm_row(w, s)))
     for tokens in (1, 32):
         for share in SHARES:
             rows.append(once(folder / f"mlp_{tokens}_{share}.json", lambda t=tokens, s=share: transformer_row(t, s)))
@@ -94,6 +95,18 @@ def dense_row(width: int, share: float) -> dict[str, Any]:
     keras.utils.set_random_seed(0)
     files = _files(dense_net(width), dense_net(width), share, (width,))
     return {"part": "dense", "width": width, "share": share, **_timed(files)}
+
+
+def warm_row(width: int, share: float) -> dict[str, Any]:
+    """The same nets, sparse and dense of one type only in turns: what one file's weights leave in the caches stays."""
+    keras.utils.set_random_seed(0)
+    files = _files(dense_net(width), dense_net(width), share, (width,))
+    faster = {}
+    for kind in ("float32", "int8"):
+        pair = {name: files[f"{name} {kind}"] for name in ("dense", "sparse")}
+        found = kc.measure_all(pair, runs=RUNS, warmup=WARMUP, time_limit_s=1200.0)
+        faster[kind] = found["dense"].latency.median_ms / found["sparse"].latency.median_ms
+    return {"part": "warm", "width": width, "share": share, "faster": faster}
 
 
 def transformer_row(tokens: int, share: float) -> dict[str, Any]:

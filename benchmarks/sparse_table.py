@@ -51,6 +51,15 @@ def dense(results: Path) -> str:
     return "\n".join([table, told, _goals(found)])
 
 
+def warm(results: Path) -> str:
+    """Sparse and dense files of one type, two in turns."""
+    lines = [
+        [f"2 x {row['width']}", f"{row['share']:.0%}", *(f"{row['faster'][kind]:.2f}" for kind in ("float32", "int8"))]
+        for row in _rows(results, "warm")
+    ]
+    return _table(["net", "zeros", "float32: sparse over dense, times faster", "int8: the same"], lines)
+
+
 def _goals(found: dict[str, Any]) -> str:
     missed = [goal for goal in found["goals"] if not goal["met"]]
     lines = [f"Goals: {len(found['goals']) - len(missed)} of {len(found['goals'])} met."]
@@ -97,6 +106,7 @@ def graphs(results: Path) -> str:
 
 TABLES = {
     "dense table": ("sparse_speed", dense),
+    "warm table": ("sparse_speed", warm),
     "transformer table": ("sparse_speed", transformer),
     "accuracy table": ("sparse_speed", accuracy),
     "graph table": ("sparse_speed", graphs),

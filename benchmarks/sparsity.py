@@ -37,8 +37,17 @@ SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 VALIDATION, TRAINED, BATCH, RATE = 5_000, 20_000, 128, 2e-3
 # The step that the searches of the figures rewind to.
 REWOUND_CURVES = 0
+# Of each row in all; the small network takes longer to have learned what it can, and a tenth of the time.
+EPOCHS = {"lenet300": 16.0, "resnet8": 6.0}
+# Share of them in which the network is trained that rows of trained networks begin with.
+FIRST = 0.25
+# Sparsities of rows without a goal, and of rows with one for seeds behind the first, where that is not all.
+FEWER = {"resnet8": (0.9,)}
+FEWER_OF_SEEDS = {"resnet8": (0.9, 0.95)}
+# Of each round of the searches for tickets.
+ROUND_EPOCHS = 4.0
 # Trainings for each sparsity that a strength is sought with, beside the two ends.
-TRIES = 3
+TRIES = 5
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 NEWER = ("ContinuousSparsificationPruner", "AutoSparsePruner", "DynamicSparsePruner", "PdpPruner", "APoZWeightPruner")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of rows with a goal; the others take the first.")
@@ -46,7 +55,8 @@ _ALL = flags.DEFINE_bool("all_seeds", False, "All rows with all seeds.")
 _NETS = flags.DEFINE_multi_enum("nets", list(NETS), list(NETS), "Networks.")
 _METHODS = flags.DEFINE_multi_string("methods", None, "Rows whose names contain one of these; all by default.")
 _SPARSITIES = flags.DEFINE_list("sparsities", [f"{each:g}" for each in SPARSITIES], "Shares of zeros.")
-_EPOCHS = flags.DEFINE_float("epochs", 8.0, "Epochs of each row in all.")
+_FULL = flags.DEFINE_bool("all_sparsities", False, "All rows at all sparsities.")
+_EPOCHS = flags.DEFINE_float("epochs", None, "Epochs of each row in all; by default those of the network.")
 _CURVES = flags.DEFINE_bool("curves", True, "The figures of rewinding too, of LeNet-300-100.")
 _WORK = flags.DEFINE_string("work", "/tmp/keras_compress_sparsity", "Folder of what is finished already.")
 _RESULTS = flags.DEFINE_string("results", str(RESULTS), "Folder of the results; pages are written of the default one.")
@@ -69,9 +79,9 @@ class Run:
         self.x, self.y = data.x_train[held : held + TRAINED], data.y_train[held : held + TRAINED]
         self.validation = data.x_train[:held], data.y_train[:held]
         self.test = data.x_test, data.y_test
-        self.epochs = _EPOCHS.value
-        # What is left behind the half that rows of trained networks share.
-        self.rest = self.epochs / 2
+        self.epochs = EPOCHS[net] if _EPOCHS.value is None else _EPOCHS.value
+        # What is left behind the part that rows of trained networks share.
+        self.rest = (1.0 - FIRST) * self.epochs
         self.steps_per_epoch = -(-len(self.x) // BATCH)
         self.build = NETS[net]
         self.loss = LOSS
@@ -94,9 +104,9 @@ class Run:
         self.fitting(epochs)(model)
         return model
 
-    def half(self) -> keras.Model:
-        """The network after the first half of the steps, trained once."""
-        path = self.folder / f"half_{self.seed}.keras"
+    def begun(self) -> keras.Model:
+        """The network after the first part of the steps, trained once."""
+        path = self.folder / f"begun_{self.seed}.keras"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             self.trained(self.network(), self.epochs - self.rest).save(path)
@@ -207,9 +217,9 @@ def curves(run: Run) -> list[dict[str, Any]]:
     """The two figures of rewinding: by 20 % a round, each round a whole training, beside what it is compared with."""
     if run.net != "lenet300":
         return []
-    fit, last = run.fitting(run.rest), max(map(float, _SPARSITIES.value))
+    fit, last = run.fitting(ROUND_EPOCHS), max(map(float, _SPARSITIES.value))
     how: dict[str, Any] = {"validation_data": run.test, "seed": run.seed, "scope": "global"}
-    every = max(1, run.steps(run.rest) // 12)
+    every = max(1, run.steps(ROUND_EPOCHS) // 12)
     # The rounds that the page shows.
     levels = levels_of(last, None, None)
     shown = {1 + min(range(len(levels)), key=lambda n: abs(levels[n] - wanted)) for wanted in SHOWN}
@@ -222,7 +232,11 @@ def curves(run: Run) -> list[dict[str, Any]]:
             run.build, fit, last, rewind="learning_rate", folder=folder, **how
         ),
         "fine-tuning": lambda folder: kc.prune_iteratively(
-            run.half(), run.fitting(run.rest, RATE / 20), sparsity=last, folder=folder, **how
+            run.trained(run.network(), ROUND_EPOCHS),
+            run.fitting(ROUND_EPOCHS, RATE / 20),
+            sparsity=last,
+            folder=folder,
+            **how,
         ),
     }
     found = []
@@ -279,6 +293,19 @@ def chosen_methods() -> list[Method]:
     return [each for each in methods() if names is None or any(name in each.name for name in names)]
 
 
+def targets_of(method: Method, net: str, seed: int, sparsities: Sequence[float]) -> list[float]:
+    """The sparsities of a row."""
+    first = seed == int(_SEEDS.value[0])
+    if not (first or method.all_seeds or _ALL.value):
+        return []
+    if method.name == "dense":
+        return [0.0]
+    if _FULL.value or (first and method.all_seeds):
+        return list(sparsities)
+    few = (FEWER if first else FEWER_OF_SEEDS).get(net, sparsities)
+    return [each for each in sparsities if each in few]
+
+
 def kept_rows(folder: Path) -> list[dict[str, Any]]:
     """All that the work folder holds, in the order of the methods: a part of the benchmark adds to what was there."""
     order = {name: place for place, name in enumerate(["dense", *(each.name for each in methods())])}
@@ -293,16 +320,18 @@ def kept_rows(folder: Path) -> list[dict[str, Any]]:
 def main(_: list[str]) -> None:
     """Run what is asked for, print and write the results of all that the work folder holds."""
     data = fashion_mnist(_QUICK.value)
-    folder = Path(_WORK.value) / f"{'quick' if _QUICK.value else TRAINED}_{_EPOCHS.value:g}"
+    folder = (
+        Path(_WORK.value)
+        / f"{'quick' if _QUICK.value else TRAINED}_{'usual' if _EPOCHS.value is None else f'{_EPOCHS.value:g}'}"
+    )
     seeds = [int(seed) for seed in _SEEDS.value]
     sparsities = [float(each) for each in _SPARSITIES.value]
     for net in _NETS.value:
         for seed in seeds:
             run = Run(net, seed, folder, data)
             for method in chosen_methods():
-                if seed == seeds[0] or method.all_seeds or _ALL.value:
-                    for target in [0.0] if method.name == "dense" else sparsities:
-                        run.row(method, target)
+                for target in targets_of(method, net, seed, sparsities):
+                    run.row(method, target)
             if _CURVES.value:
                 curves(run)
     rows = kept_rows(folder)
@@ -310,7 +339,8 @@ def main(_: list[str]) -> None:
     print_goals(goals)
     settings = {
         "images": min(TRAINED, len(data.x_train)),
-        "epochs": _EPOCHS.value,
+        "epochs": {net: each if _EPOCHS.value is None else _EPOCHS.value for net, each in EPOCHS.items()},
+        "round_epochs": ROUND_EPOCHS,
         "batch_size": BATCH,
         "learning_rate": RATE,
         "weights": {net: make().count_params() for net, make in NETS.items()},

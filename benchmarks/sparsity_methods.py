@@ -1,6 +1,6 @@
 """The ways to make weights zero that `sparsity.py` compares: found in the registry, each given the same steps in all.
 
-Three kinds: from a network trained for half of the steps; from scratch; in rounds.
+Three kinds: from a network trained for a part of the steps; from scratch; in rounds.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Tuned:
         low: Strength that leaves most weights.
         high: Strength that leaves hardly any.
         others: Its other arguments.
-        trained: Whether it begins with a network that is trained for half of the steps.
+        trained: Whether it begins with a network that is trained for a part of the steps.
     """
 
     argument: str
@@ -85,22 +85,22 @@ def at_once(run: Run, sparsity: float, epochs: float) -> Any:
 
 
 def by_magnitude(schedule: Callable[..., Any], **options: Any) -> Make:
-    """From the trained half: wrap, and train the other half."""
+    """From the trained network: wrap, and train for the rest of the steps."""
 
     def make(run: Run, sparsity: float) -> keras.Model:
-        wrapped = kc.prune_low_magnitude(run.half(), schedule(run, sparsity, run.rest), **options)
+        wrapped = kc.prune_low_magnitude(run.begun(), schedule(run, sparsity, run.rest), **options)
         return run.trained(wrapped, run.rest)
 
     return make
 
 
 def in_rounds(scope: str) -> Make:
-    """Prune and retrain in turns: the second half of the steps in `ROUNDS` parts."""
+    """Prune and retrain in turns: the rest of the steps in `ROUNDS` parts."""
 
     def make(run: Run, sparsity: float) -> keras.Model:
         fit = run.fitting(run.rest / ROUNDS)
         how = {"sparsity": sparsity, "rounds": ROUNDS, "scope": scope, "validation_data": run.validation}
-        return kc.prune_iteratively(run.half(), fit, seed=run.seed, **how).model
+        return kc.prune_iteratively(run.begun(), fit, seed=run.seed, **how).model
 
     return make
 
@@ -133,10 +133,10 @@ def control(run: Run, sparsity: float) -> keras.Model:
 
 
 def one_shot(criterion: str, trained: bool) -> Make:
-    """Masks by a criterion, at the beginning or behind the trained half."""
+    """Masks by a criterion, at the beginning or behind the first part."""
 
     def make(run: Run, sparsity: float) -> keras.Model:
-        model = run.half() if trained else run.network()
+        model = run.begun() if trained else run.network()
         data = run.x[:1024], run.y[:1024]
         scope = "layer" if criterion in BY_LAYER else "global"
         pruned = kc.prune_one_shot(model, sparsity, criterion=criterion, data=data, loss=run.loss, scope=scope)
@@ -155,7 +155,7 @@ def with_target(cls: type, schedule: Callable[[Run, float, float], Any], trained
     """A pruner that is told the sparsity of each weight: by ERK, as equal shares cost the small layers too much."""
 
     def make(run: Run, sparsity: float) -> keras.Model:
-        model, epochs = (run.half(), run.rest) if trained else (run.network(), run.epochs)
+        model, epochs = (run.begun(), run.rest) if trained else (run.network(), run.epochs)
         rules = [
             {"layers": path, "pruner": cls(schedule(run, share, epochs))}
             for path, share in erk_shares(model, sparsity).items()
@@ -190,7 +190,7 @@ def tuned(cls: type, how: Tuned) -> Make:
     def try_(run: Run, strength: float) -> keras.Model:
         arguments = {key: each(run) if callable(each) else each for key, each in how.others.items()}
         pruner = cls(**{how.argument: strength, **arguments})
-        wrapped = kc.prune(run.half() if how.trained else run.network(), pruner)
+        wrapped = kc.prune(run.begun() if how.trained else run.network(), pruner)
         return run.trained(wrapped, run.rest if how.trained else run.epochs)
 
     def make(run: Run, sparsity: float) -> keras.Model:
@@ -214,7 +214,7 @@ LEFT_OUT = {
 TUNED: dict[str, Tuned] = {
     "L0Pruner": Tuned("strength", 1e-8, 1e-3, {"initial_drop_rate": 0.8, "seed": lambda run: run.seed}),
     "VariationalDropoutPruner": Tuned("strength", 1e-7, 1e-2, {"initial_log_sigma2": -5.0}, trained=True),
-    "StrPruner": Tuned("weight_decay", 1e-5, 1e2, {"initial_s": -5.0}, trained=True),
+    "StrPruner": Tuned("weight_decay", 1e-5, 1e2, {"initial_s": -4.0}, trained=True),
     "ThresholdPruner": Tuned("quality", 0.1, 8.0, {"schedule": lambda run: gradual(run, 0.5, run.rest)}, trained=True),
     "ContinuousSparsificationPruner": Tuned(
         "strength", 1e-9, 1e-3, {"initial_s": 0.02, "end_step": lambda run: round(0.8 * run.steps(run.epochs))}
@@ -260,7 +260,7 @@ def ticket_methods() -> list[Method]:
 
 
 def one_shot_methods() -> list[Method]:
-    """All criteria behind the trained half, and those that need no training at the beginning."""
+    """All criteria behind the first part, and those that need no training at the beginning."""
     found = []
     for name in sorted(entries("weight_criterion")):
         if name != "MagnitudeSaliency":  # what "one-shot, global" is

@@ -52,8 +52,9 @@ def _of_net(found: Mapping[str, Any], net: str) -> str:
             own = [row for row in pruned if row["method"] == name and row["group"] == group]
             lines.append([name, *(_cell(own, target) for target in targets)])
     size = found["settings"]["weights"].get(net, 0)
-    head = f"### {TITLES.get(net, net)}: {size:,} parameters, dense {_percent(dense)} %\n"
-    return "\n".join([head, _table(["% right", *(f"{100 * each:g} % zeros" for each in targets)], lines)])
+    epochs = found["settings"]["epochs"][net]
+    head = f"### {TITLES.get(net, net)}: {size:,} parameters, {epochs:g} epochs in all, dense {_percent(dense)} %\n"
+    return "\n".join([head, _table(["", *(f"{100 * each:g} % zeros" for each in targets)], lines)])
 
 
 def accuracies(results: Path) -> str:
@@ -62,8 +63,9 @@ def accuracies(results: Path) -> str:
     settings = found["settings"]
     nets = list(dict.fromkeys(row["net"] for row in found["rows"] if "method" in row))
     told = (
-        f"Fashion-MNIST, {settings['images']:,} images, {settings['epochs']:g} epochs in all for each row, batches of "
-        f"{settings['batch_size']}, Adam. With ±: mean and standard deviation over {len(found['seeds'])} seeds; others "
+        f"Fashion-MNIST, {settings['images']:,} images, as many steps in all for each row, batches of "
+        f"{settings['batch_size']}, Adam; % right of the test images.\n"
+        f"With ±: mean and standard deviation over {len(found['seeds'])} seeds; others "
         "are of one seed, of which differences below 0.3 points say nothing. In brackets: the sparsity reached, where "
         "it is not the one asked for.\n"
     )
@@ -74,6 +76,8 @@ def rewinding(results: Path) -> str:
     """The searches by 20 % a round: the rounds nearest to some sparsities."""
     found = _results(results)
     rows = [row for row in found["rows"] if "curve" in row]
+    if not rows:
+        return "Not measured yet.\n"
     lines = []
     for wanted in SHOWN:
         cells: dict[str, list[float]] = {}
@@ -87,7 +91,8 @@ def rewinding(results: Path) -> str:
         lines.append([f"{100 * mean(cells['sparsity']):.1f} %", *(_percent(cells.get(n, [0.0])) for n in names)])
     dense = [row["rounds"][0]["metric"] for row in rows if row["curve"] == "ticket"]
     head = ["zeros", "ticket", "its masks, other initial weights", "learning-rate rewinding", "fine-tuning"]
-    told = f"LeNet-300-100, % right; whole network {_percent(dense)} %; each round a training of its own.\n"
+    epochs = found["settings"]["round_epochs"]
+    told = f"LeNet-300-100, % right; whole network {_percent(dense)} %; each round {epochs:g} epochs.\n"
     return "\n".join([told, _table(head, lines)])
 
 

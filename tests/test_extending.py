@@ -26,6 +26,7 @@ import numpy as np
 import keras_compress as kc
 from my_methods.shift_quantizer import ShiftQuantizer
 from my_methods.whole_inputs import WholeInputs
+import my_methods.by_output
 import my_methods.largest_activation
 import my_methods.largest_weight
 
@@ -78,7 +79,7 @@ def python(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 
 def test_the_checks_pass(folder: Path, python: Callable[..., str]) -> None:
-    assert len(list((folder / "my_methods").glob("*.py"))) == 7
+    assert len(list((folder / "my_methods").glob("*.py"))) == 8
     assert "2 passed" in python(
         "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "tests/test_my_methods.py"
     )
@@ -86,7 +87,7 @@ def test_the_checks_pass(folder: Path, python: Callable[..., str]) -> None:
 
 def test_the_lines_between(folder: Path, python: Callable[..., str]) -> None:
     lines = [snippet for snippet in SNIPPETS if not snippet.startswith("# ")]
-    assert len(lines) == 4
+    assert len(lines) == 5
     (folder / "lines.py").write_text(f"LINES = {lines!r}\n{WHOLE}", encoding="utf-8")
     python("lines.py")
 

@@ -77,7 +77,7 @@ class ContinuousSparsificationPruner(TrainedPruner):
         self,
         end_step: int,
         *,
-        strength: float = 1e-8,
+        strength: float = 1e-6,
         rate: float = 1.0,
         initial_s: float = 0.0,
         final_temperature: float = 200.0,

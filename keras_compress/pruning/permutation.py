@@ -12,7 +12,7 @@ Array = NDArray[Any]
 _SEEN = 2**19
 _FEWEST_COLUMNS = 64
 # Gains below this share of the whole are rounding.
-_LEAST_GAIN = 1e-7
+_LEAST_GAIN = 1e-6
 
 
 def kept_magnitude(magnitudes: Array, m_by_n: tuple[int, int]) -> float:
@@ -92,8 +92,9 @@ class _Swaps:
         # The k-th largest of the others comes at this place when they are in ascending order.
         place = self._zeros - 1
         ascending = np.partition(others, place, axis=0)
-        largest = float(ascending[place:].sum(dtype=np.float64))
-        gained: Array = largest + np.maximum(self._w - ascending[place], 0.0).sum(axis=1, dtype=np.float64)
+        above = float(ascending[place + 1 :].sum(dtype=np.float64))
+        # float32 sums: half the time of the search.
+        gained: Array = above + np.maximum(self._w, ascending[place]).sum(axis=1).astype(np.float64)
         return gained
 
     def order(self) -> NDArray[np.int64]:

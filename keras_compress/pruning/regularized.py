@@ -95,7 +95,7 @@ class RegularizedPruner(ScoredPruner):
         schedule: Schedule,
         *,
         strength: float = 100.0,
-        rate: float = 10.0,
+        rate: float = 100.0,
         temperature: float = 1.0,
         initial_probability: float = 0.9,
         seed: int = 0,

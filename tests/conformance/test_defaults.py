@@ -38,7 +38,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "ColumnCombining": {"regrow": False, "alpha": 8, "gamma": 0.5},
     "ConstantSparsity": {"end_step": -1, "frequency": 100},
-    "ContinuousSparsificationPruner": {"strength": 1e-8, "rate": 1.0, "initial_s": 0.0, "final_temperature": 200.0},
+    "ContinuousSparsificationPruner": {"strength": 1e-6, "rate": 1.0, "initial_s": 0.0, "final_temperature": 200.0},
     "CosineDecay": {"frequency": 100},
     "DoReFa": {"bits": 2},
     "DoReFaActivation": {"bits": 2},
@@ -74,7 +74,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Random": {"seed": 0},
     "RegularizedPruner": {
         "strength": 100.0,
-        "rate": 10.0,
+        "rate": 100.0,
         "temperature": 1.0,
         "initial_probability": 0.9,
         "seed": 0,

@@ -24,7 +24,10 @@ from keras_compress.pruning.scored import ScoredModel, in_dtype
 # Axes of an input whose size is not known.
 _SIZE = 8
 _ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax")
-_NORMALIZATIONS = ("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization", "Normalization")
+_NORMALIZATIONS = (
+    *("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization", "Normalization"),
+    "Rescaling",
+)
 _OFFSETS = ("bias", "beta", "moving_mean")
 
 
