@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -145,6 +147,29 @@ def test_several_interpreters_and_threads(delegate: Delegate) -> None:
     with ThreadPoolExecutor(4) as pool:
         for got, expected in zip(pool.map(ran, range(4)), wanted, strict=True):
             np.testing.assert_array_equal(got, expected)
+
+
+def test_threads_share_large_layers(delegates: dict[str, Delegate]) -> None:
+    layer = BinaryLayer(signs="taken", height=40, width=37, inputs=130, outputs=70)
+    content, values = layer.content(), layer.values()
+    wanted = run(loaded(content), values)[0]
+    for delegate in delegates.values():
+        interpreter = loaded(content, delegate, threads=3)
+        for _ in range(5):
+            np.testing.assert_array_equal(run(interpreter, values)[0], wanted)
+
+
+def test_a_forked_process_computes_alone(delegate: Delegate) -> None:
+    layer = BinaryLayer(signs="taken", height=40, width=37, inputs=130, outputs=70)
+    interpreter = loaded(layer.content(), delegate, threads=3)
+    wanted = run(interpreter, layer.values())[0]
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        interpreter.invoke()
+        got = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        os._exit(0 if np.array_equal(got, wanted) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def edited(layer: BinaryLayer, edit: Any) -> bytes:
