@@ -183,7 +183,7 @@ def test_typed_marker_and_recipes_are_installed() -> None:
 
 def test_sources_of_kernels_are_installed() -> None:
     if (CHECKOUT / "keras_compress" / "native").is_dir():
-        kinds = ("*.cc", "*.h")
+        kinds = ("*.cc", "*.h", "CMakeLists.txt")
         shipped, packed = (
             {path.name: path.read_bytes() for kind in kinds for path in (folder / "native").glob(kind)}
             for folder in (CHECKOUT / "keras_compress", PACKAGE)

@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "graph.h"
+#include "kc_binary.h"
 #include "layer.h"
 #include "lite_abi.h"
 #include "paths.h"
+#include "pool.h"
 
 #if defined(_WIN32)
 #define KC_EXPORT extern "C" __declspec(dllexport)
@@ -23,11 +25,15 @@
 namespace keras_compress {
 namespace {
 
+// More share less and less, and are asked for by mistake.
+constexpr int kMostThreads = 16;
+
 // What the runtime's pointer to a delegate leads to; it outlives the interpreters that use it.
 struct Plugin {
   lite::Delegate delegate{};
   const Path* path = nullptr;
   std::atomic<int> taken{0};
+  std::unique_ptr<Pool> pool = std::make_unique<Pool>();
 };
 
 // The graph of the delegate call at hand. The runtime makes partitions inside that call, where its plan is no longer whole.
@@ -45,17 +51,18 @@ struct Step {
 // The operators of one partition, in order.
 class Partition {
  public:
-  Partition(const Graph& graph, const lite::DelegateParams& params, const Path& path);
+  Partition(const Graph& graph, const lite::DelegateParams& params, const Path& path, Pool& pool);
   lite::Status prepare(lite::Context* context);
   lite::Status invoke(lite::Context* context);
 
  private:
   void add(const Graph& graph, const Operator& op, const Path& path, const std::unordered_set<int>& nodes);
   std::vector<int> shape_of(const lite::Context* context, int tensor) const;
-  bool resize(Step& step, std::vector<int>& shape) const;
+  bool resize(Step& step, std::vector<int>& shape, int threads) const;
   lite::Status put_shape(lite::Context* context, int tensor, const std::vector<int>& shape) const;
   void run_sign(const Step& step, const int8_t* in, int8_t* out) const;
 
+  Pool& pool_;
   std::vector<Step> steps_;
   std::unordered_set<int> outputs_;
   std::unordered_set<int> read_;                         // what layers read as integers
@@ -75,8 +82,8 @@ bool all_signs(const int8_t* values, int64_t count) {
   return other == 0;
 }
 
-Partition::Partition(const Graph& graph, const lite::DelegateParams& params, const Path& path)
-    : outputs_(params.output_tensors->begin(), params.output_tensors->end()) {
+Partition::Partition(const Graph& graph, const lite::DelegateParams& params, const Path& path, Pool& pool)
+    : pool_(pool), outputs_(params.output_tensors->begin(), params.output_tensors->end()) {
   const std::unordered_set<int> nodes(params.nodes_to_replace->begin(), params.nodes_to_replace->end());
   for (const Operator& op : graph.operators())
     if (nodes.count(op.index) != 0) add(graph, op, path, nodes);
@@ -118,7 +125,7 @@ std::vector<int> Partition::shape_of(const lite::Context* context, int tensor) c
 }
 
 // Turns the shape of what the step reads into that of what it makes.
-bool Partition::resize(Step& step, std::vector<int>& shape) const {
+bool Partition::resize(Step& step, std::vector<int>& shape, int threads) const {
   const Kernel& kernel = step.op->kernel;
   const int channels = kernel.groups * kernel.inputs, outputs = kernel.groups * kernel.outputs;
   const bool dense = step.layer != nullptr && step.op->dense;
@@ -131,11 +138,11 @@ bool Partition::resize(Step& step, std::vector<int>& shape) const {
     } else {
       shape = {static_cast<int>(rows), outputs};
     }
-    return step.layer->resize(1, 1, static_cast<int>(rows));
+    return step.layer->resize(1, 1, static_cast<int>(rows), threads);
   }
   if (shape.size() != 4 || shape[3] != channels) return false;
   if (step.layer == nullptr) return true;
-  if (!step.layer->resize(shape[0], shape[1], shape[2])) return false;
+  if (!step.layer->resize(shape[0], shape[1], shape[2], threads)) return false;
   shape = {shape[0], step.layer->out_height(), step.layer->out_width(), outputs};
   return true;
 }
@@ -152,10 +159,12 @@ lite::Status Partition::put_shape(lite::Context* context, int tensor, const std:
 }
 
 lite::Status Partition::prepare(lite::Context* context) {
+  const int threads = std::min(std::max(context->recommended_num_threads, 1), kMostThreads);
+  pool_.reserve(threads);
   for (Step& step : steps_) {
     const int tensor = step.op->output;
     std::vector<int> shape = shape_of(context, step.source);
-    if (!resize(step, shape)) {
+    if (!resize(step, shape, threads)) {
       context->ReportError(context, "kc_binary: the input of operator output %d has a shape that does not fit", tensor);
       return lite::kError;
     }
@@ -195,7 +204,7 @@ lite::Status Partition::invoke(lite::Context* context) {
     } else if (step.given && !all_signs(in, product(shape_of(context, step.source)))) {
       step.layer->run_any(in, out);
     } else {
-      step.layer->run(in, out);
+      step.layer->run(in, out, &pool_);
     }
   }
   return lite::kOk;
@@ -218,7 +227,7 @@ void* init(lite::Context* context, const char* buffer, size_t) {
   if (params == nullptr || current_graph == nullptr) return nullptr;
   guarded(context, [&] {
     const auto* plugin = static_cast<const Plugin*>(params->delegate->data);
-    made = new Partition(*current_graph, *params, *plugin->path);
+    made = new Partition(*current_graph, *params, *plugin->path, *plugin->pool);
     return lite::kOk;
   });
   return made;
@@ -311,7 +320,11 @@ KC_EXPORT void* tflite_plugin_create_delegate(char** keys, char** values, size_t
 }
 
 KC_EXPORT void tflite_plugin_destroy_delegate(void* delegate) {
-  if (delegate != nullptr) delete static_cast<Plugin*>(static_cast<keras_compress::lite::Delegate*>(delegate)->data);
+  if (delegate == nullptr) return;
+  auto* plugin = static_cast<Plugin*>(static_cast<keras_compress::lite::Delegate*>(delegate)->data);
+  // Threads of the process that was forked cannot be waited for.
+  if (plugin->pool->forked()) static_cast<void>(plugin->pool.release());
+  delete plugin;
 }
 
 // Operators that this delegate has taken so far, in all interpreters.

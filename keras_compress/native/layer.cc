@@ -9,6 +9,8 @@ namespace {
 
 constexpr int64_t kMostValues = INT32_MAX;
 constexpr int kLongestSide = 1 << 30;
+// What is less takes no longer alone than it takes to wake a thread.
+constexpr int64_t kLeastProducts = int64_t{1} << 24;
 // Sums of so many inputs stay below 2^31 with weights of 127.
 constexpr int64_t kMostInputs = int64_t{1} << 24;
 
@@ -104,8 +106,8 @@ void Layer::pack_weights(const int8_t* weights) {
                   taps * words_, weights_[group]);
 }
 
-bool Layer::resize(int batch, int height, int width) {
-  batch_ = batch, height_ = height, width_ = width;
+bool Layer::resize(int batch, int height, int width, int threads) {
+  batch_ = batch, height_ = height, width_ = width, threads_ = std::max(1, threads);
   if (batch < 1 || height < 1 || width < 1 || height > kLongestSide || width > kLongestSide) return false;
   extent(kernel_.same, height, kernel_.height, kernel_.stride_height, kernel_.dilation_height, out_height_, top_);
   extent(kernel_.same, width, kernel_.width, kernel_.stride_width, kernel_.dilation_width, out_width_, left_);
@@ -129,8 +131,8 @@ bool Layer::resize(int batch, int height, int width) {
     for (int column = 0; column < (side_by_side ? 1 : kernel_.width); ++column)
       segments_.push_back(static_cast<int32_t>(
           (int64_t{row} * kernel_.dilation_height * packed_width_ + column * kernel_.dilation_width) * pixel_words));
-  counts_.assign(static_cast<size_t>(kMostPixels) * padded_, 0);
-  scratch_.assign(path_.scratch_bytes(kernel_.taps() * words_), 0);
+  counts_.assign(threads_, std::vector<int32_t>(static_cast<size_t>(kMostPixels) * padded_, 0));
+  scratch_.assign(threads_, std::vector<uint8_t>(path_.scratch_bytes(kernel_.taps() * words_), 0));
   set_bases(bias_.data());
   return true;
 }
@@ -186,25 +188,39 @@ const uint32_t* Layer::packed_pixel(const Pixel& pixel, int group) const {
   return packed_.data() + (place * kernel_.groups + group) * words_;
 }
 
-void Layer::run(const int8_t* in, int8_t* out) {
+void Layer::run(const int8_t* in, int8_t* out, Pool* pool) {
   pack_input(in);
-  for (int group = 0; group < kernel_.groups; ++group) run_group(group, out);
+  for (int group = 0; group < kernel_.groups; ++group) run_group(group, out, pool);
 }
 
-void Layer::run_group(int group, int8_t* out) {
-  const int outputs = kernel_.groups * kernel_.outputs, first = group * kernel_.outputs;
+void Layer::run_group(int group, int8_t* out, Pool* pool) {
   const int64_t pixels = int64_t{batch_} * out_height_ * out_width_;
+  const int64_t tiles = (pixels + path_.pixels - 1) / path_.pixels;
+  const int64_t products = pixels * kernel_.outputs * kernel_.taps() * kernel_.inputs;
+  if (pool == nullptr || threads_ < 2 || products < kLeastProducts) return run_pixels(group, 0, pixels, 0, out);
+  const int64_t parts = std::min<int64_t>(tiles, int64_t{threads_} * 4);
+  pool->run(threads_, static_cast<int>(parts), [&](int part, int worker) {
+    const int64_t begin = tiles * part / parts * path_.pixels, end = tiles * (part + 1) / parts * path_.pixels;
+    run_pixels(group, begin, std::min(end, pixels), worker, out);
+  });
+}
+
+void Layer::run_pixels(int group, int64_t begin, int64_t end, int worker, int8_t* out) {
+  const int outputs = kernel_.groups * kernel_.outputs, first = group * kernel_.outputs;
+  int32_t* counts = counts_[worker].data();
   Tile tile{};
   tile.segments = segments_.data();
   tile.segment_count = static_cast<int>(segments_.size());
   tile.segment_words = segment_words_;
   tile.weights = weights_[group].data();
   tile.blocks = padded_ / path_.outputs;
-  tile.scratch = scratch_.data();
-  Pixel pixel{0, 0, 0};
-  out += first;
-  for (int64_t begin = 0; begin < pixels; begin += path_.pixels) {
-    tile.count = static_cast<int>(std::min<int64_t>(path_.pixels, pixels - begin));
+  tile.scratch = scratch_[worker].data();
+  const int64_t row = begin / out_width_;
+  Pixel pixel{static_cast<int>(row / out_height_), static_cast<int>(row % out_height_),
+              static_cast<int>(begin % out_width_)};
+  out += begin * outputs + first;
+  for (; begin < end; begin += path_.pixels) {
+    tile.count = static_cast<int>(std::min<int64_t>(path_.pixels, end - begin));
     const int32_t* bases[kMostPixels];
     for (int i = 0; i < tile.count; ++i, pixel = pixel.next(out_height_, out_width_)) {
       const int kind = row_class_[pixel.row] * column_classes_ + column_class_[pixel.column];
@@ -212,10 +228,10 @@ void Layer::run_group(int group, int8_t* out) {
       tile.pixels[i] = packed_pixel(pixel, group);
     }
     for (int i = tile.count; i < kMostPixels; ++i) tile.pixels[i] = tile.pixels[0];
-    path_.count(tile, counts_.data());
+    path_.count(tile, counts);
     for (int i = 0; i < tile.count; ++i, out += outputs)
-      path_.finish(counts_.data() + static_cast<size_t>(i) * padded_, bases[i], step_.data() + first,
-                   scale_.data() + first, range_, kernel_.outputs, out);
+      path_.finish(counts + static_cast<size_t>(i) * padded_, bases[i], step_.data() + first, scale_.data() + first,
+                   range_, kernel_.outputs, out);
   }
 }
 

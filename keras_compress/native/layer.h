@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "paths.h"
+#include "pool.h"
 
 namespace keras_compress {
 
@@ -40,13 +41,14 @@ class Layer {
   // Whether each output has weights of one magnitude, and all sums fit 32 bits.
   static bool fits(const Kernel& kernel, const int8_t* weights);
 
-  // Sets the sizes of the input; false where no output is left, or sizes are beyond 2^31 - 1.
-  bool resize(int batch, int height, int width);
+  // Sets the sizes of the input, and how many threads `run` may use; false where no output is left, or sizes are beyond
+  // 2^31 - 1.
+  bool resize(int batch, int height, int width, int threads = 1);
   int out_height() const { return out_height_; }
   int out_width() const { return out_width_; }
 
   // From (batch, height, width, groups * inputs) to (batch, out_height, out_width, groups * outputs).
-  void run(const int8_t* in, int8_t* out);
+  void run(const int8_t* in, int8_t* out, Pool* pool = nullptr);
 
   // The same for inputs that need be no signs: slow, but what the operator means.
   void run_any(const int8_t* in, int8_t* out);
@@ -55,7 +57,8 @@ class Layer {
   void pack_weights(const int8_t* weights);
   void set_bases(const int32_t* bias);
   void pack_input(const int8_t* in);
-  void run_group(int group, int8_t* out);
+  void run_group(int group, int8_t* out, Pool* pool);
+  void run_pixels(int group, int64_t begin, int64_t end, int worker, int8_t* out);
   int32_t sum_of(const int8_t* in, int64_t pixel, int output) const;
   struct Pixel {
     int image, row, column;
@@ -88,8 +91,10 @@ class Layer {
   int column_classes_ = 0;
   std::vector<int32_t> bases_;  // (row classes, column classes, groups * outputs): the sum where no bit differs
   std::vector<uint32_t> packed_;
-  std::vector<int32_t> counts_;
-  std::vector<uint8_t> scratch_;
+  int threads_ = 1;
+  // Of each worker.
+  std::vector<std::vector<int32_t>> counts_;
+  std::vector<std::vector<uint8_t>> scratch_;
 };
 
 }  // namespace keras_compress

@@ -19,7 +19,7 @@ LIBRARY_VARIABLE = "KC_BINARY_LIBRARY"
 CACHE_VARIABLE = "KERAS_COMPRESS_CACHE"
 COMPILERS = ("c++", "g++", "clang++")
 # Products and sums are rounded one by one, as XNNPACK rounds them.
-FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", "-shared")
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", "-pthread", "-shared")
 # A C++ library in the process may be older than the compiler's; not all systems have a static one.
 STATIC = ("-static-libstdc++", "-static-libgcc")
 COMPILE_SECONDS = 300.0

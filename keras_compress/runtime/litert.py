@@ -25,7 +25,7 @@ class LiteRT(ProcessTarget):
     Args:
         kernels: "xnnpack" (what apps get by default), "builtin" (LiteRT's own optimised kernels) or
             "reference" (its plain kernels, which agree with TFLite-Micro's).
-        threads: at least 1; of a delegate's own operators one is used.
+        threads: at least 1.
         delegate: "kc_binary" takes the binary layers of a file (docs/native.md), of what is left `kernels` has the
             rest; it gives the integers of XNNPACK, so `kernels` must be "xnnpack".
         delegate_options: {"path": "avx512", "avx2", "neon" or "portable"} in place of the processor's best.

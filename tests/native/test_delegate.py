@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,6 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 import keras_compress as kc
+from keras_compress.cli import main as cli
 from keras_compress.native import library_path
 from keras_compress.runtime.target import target
 from keras_compress.testing.binary_layers import BinaryLayer
@@ -147,6 +151,29 @@ def test_several_interpreters_and_threads(delegate: Delegate) -> None:
             np.testing.assert_array_equal(got, expected)
 
 
+def test_threads_share_large_layers(delegates: dict[str, Delegate]) -> None:
+    layer = BinaryLayer(signs="taken", height=40, width=37, inputs=130, outputs=70)
+    content, values = layer.content(), layer.values()
+    wanted = run(loaded(content), values)[0]
+    for delegate in delegates.values():
+        interpreter = loaded(content, delegate, threads=3)
+        for _ in range(5):
+            np.testing.assert_array_equal(run(interpreter, values)[0], wanted)
+
+
+def test_a_forked_process_computes_alone(delegate: Delegate) -> None:
+    layer = BinaryLayer(signs="taken", height=40, width=37, inputs=130, outputs=70)
+    interpreter = loaded(layer.content(), delegate, threads=3)
+    wanted = run(interpreter, layer.values())[0]
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        interpreter.invoke()
+        got = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        os._exit(0 if np.array_equal(got, wanted) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def edited(layer: BinaryLayer, edit: Any) -> bytes:
     graph = Graph(read_model(layer.content()))
     edit(graph)
@@ -273,7 +300,7 @@ def net() -> keras.Model:
     return keras.Model(inputs, layers.Dense(4)(layers.BatchNormalization()(x)))
 
 
-def test_a_converted_net(delegate: Delegate) -> None:
+def test_a_converted_net(delegate: Delegate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = net()
     data = np.random.default_rng(0).normal(size=(24, 12, 12, 3)).astype(np.float32)
     artifact = kc.convert(model, representative_dataset=data)
@@ -291,6 +318,19 @@ def test_a_converted_net(delegate: Delegate) -> None:
     measured = kc.measure(artifact, data, np.zeros(len(data), int), delegate="kc_binary")
     assert measured.latency.delegate.startswith("kc_binary (")
     assert measured.latency.delegate.endswith("operators), XNNPACK")
+
+    files = {"--model": tmp_path / "net.keras", "--file": tmp_path / "net.tflite", "--data": tmp_path / "data.npz"}
+    model.save(files["--model"])
+    artifact.save(files["--file"])
+    np.savez(files["--data"], x=data)
+    given = [f"{key}={path}" for key, path in files.items()]
+    assert cli.main(["keras-compress", "verify", *given, "--delegate=kc_binary"]) == 0
+    assert cli.main(["keras-compress", "measure", f"--model={files['--file']}", "--delegate=kc_binary"]) == 0
+    said = capsys.readouterr().out
+    assert "kc_binary" in said
+    assert "6 operators" in said
+    assert cli.main(["keras-compress", "verify", *given, "--delegate=kc_binary", "--target=tflm"]) != 0
+    assert "Expected --target=litert for --delegate" in capsys.readouterr().err
 
 
 def test_the_target_takes_a_path(delegates: dict[str, Delegate]) -> None:

@@ -12,8 +12,8 @@ import keras_compress.native.library as library
 
 DRIVER = Path(__file__).with_name("driver.cc")
 FOLDER = Path(library.__file__).parent
-FLAGS = ["-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", f"-I{FOLDER}"]
-CASES = "150"
+FLAGS = ["-std=c++17", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra", "-Werror", f"-I{FOLDER}"]
+CASES = "80"
 
 
 def compiled(compiler: str, target: Path, *flags: str) -> Path:
