@@ -33,6 +33,8 @@ from keras_compress.quantizers.model import activation_quantizer, quantize_model
 COMPARED = 16
 # Decibels that channels left on their scales keep them: of nets that scaling cures it makes 28 to 31.
 ENOUGH = 30.0
+# Decibels that scaling has to gain where ranges are not yet those of the end.
+GAIN = 1.0
 Quantize = Callable[[keras.Model], keras.Model]
 
 
@@ -290,7 +292,7 @@ class _Work:
         with warnings.catch_warnings():
             # Said of it as it is.
             warnings.simplefilter("ignore")
-            if changed and before <= (after := self._figure(scaled)):
+            if changed and before + (GAIN if self._ahead_of_ranges() else 0.0) <= (after := self._figure(scaled)):
                 return scaled
         self._begun, self.stages = kept
         left = carry(left, record_of(left).noted(*idle.values()))
@@ -341,13 +343,17 @@ class _Work:
     def _figure(self, plain: keras.Model) -> float:
         """Signal to noise of the outputs of a plain model that is quantized, on a few samples."""
         samples, trained = self._samples(), self._situation.trained
-        if samples and self._situation.level in WITH_DATA and self._situation.activation_bits >= 8:
-            # Of 8 bits, how ranges are chosen changes little, and takes most of the time.
+        if samples and self._ahead_of_ranges():
             if self._exact is None:
                 self._exact = outputs_of(trained, samples)
             return trial_db(self._exact, self._begin(plain).reference, samples)
         found = compare_layers(trained, self._with_ranges(plain), samples).output_sqnr_db
         return -np.inf if found is None else found
+
+    def _ahead_of_ranges(self) -> bool:
+        """Whether scales are judged before ranges are chosen, which takes longest: of 8 bits they change little."""
+        data = self._samples() and self._situation.level in WITH_DATA
+        return bool(data) and self._situation.activation_bits >= 8
 
     def _compare(self, name: str, model: keras.Model) -> None:
         """Compare a model with the float model that it stands for: a plain one, with itself quantized."""

