@@ -130,6 +130,32 @@ def best_ranges(model: keras.Model, tried: Tried, arrays: Batch, run: graph.Visi
     return [each.range for each in trial.better(moved, chosen)]
 
 
+@dataclass(frozen=True)
+class _Reader:
+    """A call that reads points: what it reads and gives, unrounded.
+
+    Attributes:
+        call: The call.
+        read: Number of the range of each point that it reads, and the values there.
+        exact: What it gives.
+        squares: Sum of the squares of each of these.
+    """
+
+    call: graph.Call
+    read: Sequence[tuple[int, Any]]
+    exact: Sequence[Any]
+    squares: Sequence[float]
+
+    def error(self, run: graph.Visitor, values: Any, rounded: Any) -> float:
+        """How far it is with other values in the place of some that it reads."""
+        args, kwargs = _replaced((self.call.args, self.call.kwargs), values, rounded)
+        return _relative(_outputs(run(replace(self.call, args=args, kwargs=kwargs))), self.exact, self.squares)
+
+
+def _replaced(arguments: Any, values: Any, rounded: Any) -> Any:
+    return tree.map_structure(lambda each: rounded if each is values else each, arguments)
+
+
 def _from_one() -> list[Any]:
     """Factors by which ends are moved, those that move least first: of equals the first is taken."""
     return sorted(_MOVED, key=lambda factor: abs(factor - 1.0))
@@ -151,11 +177,31 @@ def _scaled(candidate: _Candidate, factor: float) -> _Candidate:
 
 
 class _Trial:
-    """Runs a model with the ranges that are tried."""
+    """Runs a model with the ranges that are tried.
+
+    All that the samples give is computed once, and held: each reader is then run by itself.
+    """
 
     def __init__(self, model: keras.Model, tried: Tried, inputs: Sequence[Any], run: graph.Visitor) -> None:
         self._model, self._tried, self._inputs, self._run = model, tried, inputs, run
-        self._exact: Sequence[Any] = ()
+        self._readers: list[_Reader] = []
+        # `id` of a tensor behind a point -> number of its range, and what stands there.
+        self._points: dict[int, tuple[int, Any]] = {}
+        self._exact = _outputs(graph.Rebuild(self._see).run(model, list(inputs), "", 0))
+        self._squares = [_squares(each) for each in self._exact]
+        self._errors: dict[tuple[Any, ...], float] = {}
+
+    def _see(self, call: graph.Call) -> Any:
+        owner = self._tried.owners.get(id(call.operation))
+        if owner is not None:
+            self._points[id(call.node.outputs[0])] = (owner, call.args[0])
+            return call.args[0]
+        made = self._run(call)
+        read = [self._points[id(t)] for t in call.node.input_tensors if id(t) in self._points]
+        if read:
+            exact = _outputs(made)
+            self._readers.append(_Reader(call, read, exact, [_squares(each) for each in exact]))
+        return made
 
     def candidates(self) -> list[_Candidates]:
         """Of each range, by the rules, the one that cuts nothing first."""
@@ -170,11 +216,38 @@ class _Trial:
         return found
 
     def best(self, candidates: Sequence[_Candidates], good: float = _GOOD) -> Chosen:
-        """The candidate of each range with which its readers are closest to what they give unrounded."""
-        readers = _Readers(self._tried, candidates, self._run, good)
-        graph.Rebuild(readers.visit).run(self._model, list(self._inputs), "", 0)
-        readers.at_outputs(self._model)
-        return [each[int(np.argmin(errors))] for each, errors in zip(candidates, readers.errors, strict=True)]
+        """The candidate of each range with which its readers are closest to what they give unrounded.
+
+        Args:
+            candidates: Of each range.
+            good: Relative square error of the first candidate at which the others are not tried.
+        """
+        errors = [np.zeros(len(each)) for each in candidates]
+        for reader in self._readers:
+            for owner, values in reader.read:
+                error_of = partial(reader.error, self._run, values)
+                errors[owner] += self._errors_of(candidates[owner], owner, values, error_of, good)
+        for tensor in graph.functional(self._model).outputs:
+            if id(tensor) in self._points:
+                # Points that are outputs of the model, by their own error.
+                owner, values = self._points[id(tensor)]
+                error_of = partial(_error_itself, values)
+                errors[owner] += self._errors_of(candidates[owner], owner, values, error_of, good=0.0)
+        return [each[int(np.argmin(found))] for each, found in zip(candidates, errors, strict=True)]
+
+    def _errors_of(
+        self, candidates: _Candidates, owner: int, values: Any, error_of: Callable[[Any], float], good: float
+    ) -> Any:
+        """The error of a reader with each candidate for what it reads; the first one's for all where that is good."""
+        spec, first = self._tried.specs[owner], candidates.first
+        # Equal ranges, which are many where nothing is worth cutting, are run once.
+        errors = {first.halves: error_of(_rounded(values, first, spec))}
+        if errors[first.halves] <= good:
+            return errors[first.halves]
+        for each in candidates.others():
+            if each.halves not in errors:
+                errors[each.halves] = error_of(_rounded(values, each, spec))
+        return [errors[each.halves] for each in candidates]
 
     def better(self, chosen: Chosen, other: Chosen) -> Chosen:
         """The choice with which the model's outputs are closer to the exact ones."""
@@ -183,28 +256,24 @@ class _Trial:
 
     def error(self, chosen: Chosen) -> float:
         """Square error of the model's outputs, relative to each output's own square."""
+        key = tuple(each.halves for each in chosen)
+        if key not in self._errors:
+            outputs = graph.Rebuild(partial(self._with, chosen)).run(self._model, list(self._inputs), "", 0)
+            self._errors[key] = _relative(_outputs(outputs), self._exact, self._squares)
+        return self._errors[key]
 
-        def visit(call: graph.Call) -> Any:
-            owner = self._tried.owners.get(id(call.operation))
-            if owner is None:
-                return self._run(call)
-            return _rounded(call.args[0], chosen[owner], self._tried.specs[owner])
-
-        return _relative(_outputs(graph.Rebuild(visit).run(self._model, list(self._inputs), "", 0)), self._exact)
+    def _with(self, chosen: Chosen, call: graph.Call) -> Any:
+        owner = self._tried.owners.get(id(call.operation))
+        if owner is None:
+            return self._run(call)
+        return _rounded(call.args[0], chosen[owner], self._tried.specs[owner])
 
     def _records(self) -> list[tuple[Record | None, Record | None]]:
         """What each half of the samples has at each range; `None` where they are too few, or have nothing finite."""
         records = [(Record(counts=True), Record(counts=True)) for _ in self._tried.records]
-
-        def visit(call: graph.Call) -> Any:
-            owner = self._tried.owners.get(id(call.operation))
-            if owner is None:
-                return self._run(call)
-            for record, values in zip(records[owner], _halves(call.args[0]), strict=True):
-                _note(record, np.asarray(values, np.float32))
-            return call.args[0]
-
-        self._exact = _outputs(graph.Rebuild(visit).run(self._model, list(self._inputs), "", 0))
+        for owner, values in self._points.values():
+            for record, half in zip(records[owner], _halves(values), strict=True):
+                _note(record, np.asarray(half, np.float32))
         few = len(self._inputs[0]) < _FEWEST
 
         def known(record: Record) -> Record | None:
@@ -227,53 +296,8 @@ def _all_of(of_rule: Callable[[Observer, float], _Candidate], rules: Sequence[tu
     return [of_rule(rule, factor) for rule, factor in rules]
 
 
-class _Readers:
-    """Visitor that runs each reader of a point with all candidates for its range."""
-
-    def __init__(self, tried: Tried, candidates: Sequence[_Candidates], run: graph.Visitor, good: float) -> None:
-        self._tried, self._candidates, self._run, self._good = tried, candidates, run, good
-        self._values: dict[int, tuple[int, Any]] = {}
-        self.errors = [np.zeros(len(each)) for each in candidates]
-
-    def visit(self, call: graph.Call) -> Any:
-        owner = self._tried.owners.get(id(call.operation))
-        if owner is not None:
-            self._values[id(call.node.outputs[0])] = (owner, call.args[0])
-            return call.args[0]
-        made = self._run(call)
-        known = [self._values[id(t)] for t in call.node.input_tensors if id(t) in self._values]
-        exact = _outputs(made)
-        for owner, values in known:
-            self._try(owner, values, partial(self._error_behind, call, values, exact), self._good)
-        return made
-
-    def at_outputs(self, model: keras.Model) -> None:
-        """Points that are outputs of the model, by their own error."""
-        for tensor in graph.functional(model).outputs:
-            if id(tensor) in self._values:
-                owner, values = self._values[id(tensor)]
-                self._try(owner, values, partial(_error_itself, values), good=0.0)
-
-    def _error_behind(self, call: graph.Call, values: Any, exact: Sequence[Any], rounded: Any) -> float:
-        args, kwargs = tree.map_structure(lambda each: rounded if each is values else each, (call.args, call.kwargs))
-        return _relative(_outputs(self._run(replace(call, args=args, kwargs=kwargs))), exact)
-
-    def _try(self, owner: int, values: Any, error_of: Callable[[Any], float], good: float) -> None:
-        spec, candidates = self._tried.specs[owner], self._candidates[owner]
-        first = candidates.first
-        # Equal ranges, which are many where nothing is worth cutting, are run once.
-        errors = {first.halves: error_of(_rounded(values, first, spec))}
-        if errors[first.halves] <= good:
-            self.errors[owner] += errors[first.halves]
-            return
-        for each in candidates.others():
-            if each.halves not in errors:
-                errors[each.halves] = error_of(_rounded(values, each, spec))
-        self.errors[owner] += [errors[each.halves] for each in candidates]
-
-
 def _error_itself(exact: Any, rounded: Any) -> float:
-    return _relative([rounded], [exact])
+    return _relative([rounded], [exact], [_squares(exact)])
 
 
 def _halves(values: Any) -> tuple[Any, Any]:
@@ -300,17 +324,19 @@ def _on_grid(values: Any, ends: Range, spec: QuantSpec) -> Any:
     scale, zero_point = (
         float(each) for each in affine.affine_parameters(np.float32(ends[0]), np.float32(ends[1]), spec)
     )
-    return affine.fake_quantize(values, scale, zero_point, spec)
+    # NumPy makes the same values; starting TensorFlow's operators one by one takes longer.
+    return tf.constant(affine.fake_quantize(np.asarray(values, np.float32), scale, zero_point, spec), values.dtype)
 
 
-def _relative(made: Sequence[Any], exact: Sequence[Any]) -> float:
+def _relative(made: Sequence[Any], exact: Sequence[Any], squares: Sequence[float]) -> float:
     """Square error of tensors, each relative to its own square."""
-    return sum(_squares(a, b) / max(_squares(b, tf.zeros_like(b)), 1e-30) for a, b in zip(made, exact, strict=True))
+    pairs = zip(made, exact, squares, strict=True)
+    return sum(_squares(a - b) / max(own, 1e-30) for a, b, own in pairs)
 
 
 def _outputs(made: Any) -> list[Any]:
     return [each for each in tree.flatten(made) if getattr(each, "dtype", None) is not None and each.dtype.is_floating]
 
 
-def _squares(values: Any, exact: Any) -> float:
-    return float(tf.reduce_sum(tf.square(tf.cast(values, tf.float32) - tf.cast(exact, tf.float32))))
+def _squares(values: Any) -> float:
+    return float(tf.reduce_sum(tf.square(tf.cast(values, tf.float32))))

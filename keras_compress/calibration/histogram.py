@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 # On each side of 0. The largest magnitude is always in the outer half.
 BINS = 2048
+_TINY = 2.0**-100
 
 
 class Histogram:
@@ -37,14 +38,22 @@ class Histogram:
         (0.0625, 4, 1)
         """
         flat = np.asarray(values, np.float32).ravel()
-        flat = flat[np.isfinite(flat)]
-        other = flat[flat != 0]
-        self.zeros += flat.size - other.size
-        if not other.size:
+        magnitude = max(float(flat.max(initial=0.0)), -float(flat.min(initial=0.0)))
+        if not math.isfinite(magnitude):
+            flat = flat[np.isfinite(flat)]
+            magnitude = float(np.abs(flat).max(initial=0.0))
+        zeros = flat.size - int(np.count_nonzero(flat))
+        self.zeros += zeros
+        if magnitude == 0.0:
             return
-        self._reach(float(np.abs(other).max()))
-        places = np.floor(other.astype(np.float64) / self.width).astype(np.int64) + BINS
-        self.counts += np.bincount(np.clip(places, 0, 2 * BINS - 1), minlength=2 * BINS)
+        self._reach(magnitude)
+        # A width is a power of two: where it is no subnormal number, single precision divides by it exactly.
+        exact = np.float32 if self.width > _TINY else np.float64
+        places = np.floor(np.divide(flat, self.width, dtype=exact)).astype(np.int64)
+        places += BINS
+        counts = np.bincount(np.clip(places, 0, 2 * BINS - 1, out=places), minlength=2 * BINS)
+        counts[BINS] -= zeros
+        self.counts += counts
 
     def merge(self, other: Histogram) -> None:
         """Add the counts of another one."""

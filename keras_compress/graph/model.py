@@ -88,10 +88,10 @@ def copy_layer(layer: keras.layers.Layer, **overrides: Any) -> keras.layers.Laye
         each.settle()
     with keras.saving.custom_object_scope(remade.classes_in(layer)):
         if is_user_written(layer) and not overrides:
-            made = remade.make_again(layer)
+            made, known = remade.make_again(layer), False
         else:
-            made = made_with_values(layer, lambda: made_like(layer, overrides))
-    _copy_values(layer, made)
+            made, known = made_with_values(layer, lambda: made_like(layer, overrides))
+    _copy_values(layer, made, known)
     return made
 
 
@@ -117,14 +117,16 @@ def _wrappers_in(layer: keras.layers.Layer) -> list[Compressed]:
     return [each for each in keras_private.flattened(layer) if isinstance(each, Compressed)]
 
 
-def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+def _copy_values(source: keras.layers.Layer, target: keras.layers.Layer, known: bool = False) -> None:
+    """Give a copy the values of a layer; where `known`, its variables have them already."""
     if len(source.variables) != len(target.variables):
         raise ValueError(
             f"Expected `{type(source).__name__}.from_config(get_config())` to make the same variables again. "
             f"Received: {len(target.variables)} instead of {len(source.variables)} for layer {source.name!r}"
         )
     for old, new in zip(source.variables, target.variables, strict=True):
-        new.assign(old)
+        if not known:
+            new.assign(old)
     for wrapper in _wrappers_in(target):
         wrapper._unsettled = False
     for layer in keras_private.flattened(target):

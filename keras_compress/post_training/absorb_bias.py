@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.graph.model import copy_layer, rebuild
 from keras_compress.post_training.channel_walk import MOVING, ChannelAxes, ChannelWalk, ceiling_of, is_homogeneous
-from keras_compress.post_training.fold_batch_norms import fold_batch_norms
+from keras_compress.post_training.fold_batch_norms import folded
 from keras_compress.post_training.record import ChannelStatistics, Record, carry, check_statistics, record_of
 
 Vector = NDArray[np.float64]
@@ -46,7 +46,7 @@ def absorb_bias(model: keras.Model, sigmas: float = 3.0, padded: bool = False) -
     """
     if not sigmas >= 0.0:
         raise ValueError(f"Expected `sigmas` >= 0. Received: sigmas={sigmas}")
-    model = fold_batch_norms(model)
+    model = folded(model)
     record = record_of(model)
     check_statistics(model, record)
     walk = ChannelWalk(MOVING, _moves, clips=False, norms=False, reads=partial(_reads_evenly, padded)).run(model)

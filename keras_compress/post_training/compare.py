@@ -159,7 +159,7 @@ def _run(model: keras.Model, data: Sequence[Array]) -> tuple[dict[str, Array], l
         operation = call.operation
         if isinstance(operation, QuantizeActivation) and not operation.quantizer.trained():
             return call.args[0]
-        made = call.run()
+        made = call.values()
         if isinstance(operation, keras.layers.Layer) and slots_in(inner(operation)):
             first = tree.flatten(made)[0]
             found[call.path] = np.asarray(ops.convert_to_numpy(first))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.graph.model import copy_layer
 from keras_compress.post_training.channel_walk import SCALED, ChannelAxes, ChannelWalk, is_homogeneous
-from keras_compress.post_training.fold_batch_norms import fold_batch_norms
+from keras_compress.post_training.fold_batch_norms import folded
 from keras_compress.post_training.record import NotApplicable, Record, carry, record_of
 from keras_compress.post_training.relu6 import with_ceilings, without_ceilings
 
@@ -72,7 +72,7 @@ def scalable(model: keras.Model, relu6: str) -> tuple[keras.Model, ChannelWalk]:
     """
     if relu6 not in RELU6:
         raise ValueError(f"Expected `relu6` out of {RELU6}. Received: relu6={relu6!r}")
-    model = fold_batch_norms(model)
+    model = folded(model)
     if relu6 in ("auto", "replace"):
         model = without_ceilings(model, everywhere=relu6 == "replace")
     return model, ChannelWalk(SCALED, is_homogeneous, clips=relu6 != "keep", norms=True).run(model)

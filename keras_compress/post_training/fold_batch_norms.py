@@ -15,7 +15,7 @@ from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.model import LayerCopies, check_model, compressed_layers, copied, copy_layer, graphs_in
 from keras_compress.graph.with_bias import copy_with_bias
-from keras_compress.post_training.halves import with_halves
+from keras_compress.post_training.halves import has_halves, with_halves
 from keras_compress.post_training.record import ChannelStatistics, carry, record_of
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.structured.opened import opened
@@ -68,6 +68,26 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     left = [path for path, layer in keras_graph.walk(made) if _is_norm(layer)]
     notes = [f"BatchNormalization left, as no layer can take it in: {', '.join(left)}"] if left else []
     return carry(made, type(record)(statistics, record.notes).noted(*notes))
+
+
+def folded(model: keras.Model) -> keras.Model:
+    """What `fold_batch_norms` gives, or the model itself where a pass has made it of that: to be read, not changed."""
+    return model if _is_folded(model) else fold_batch_norms(model)
+
+
+def _is_folded(model: keras.Model) -> bool:
+    if not keras_graph.is_graph(model):
+        return False
+    known = record_of(model).statistics
+    for path, layer in keras_graph.walk(model):
+        # What is within other layers or models has a slash in its path.
+        if "/" in path or isinstance(layer, (Compressed, QuantizeActivation)) or has_halves(layer):
+            return False
+        if _is_norm(layer) and path not in known:
+            return False
+        if takes_factors(layer) and getattr(layer, "bias", layer) is None:
+            return False
+    return not _norms(model)
 
 
 def refuse_quantized(model: keras.Model) -> None:

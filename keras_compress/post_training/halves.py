@@ -19,16 +19,20 @@ _OF_DEPTHWISE = (*_OF_BOTH, "kernel_size", "strides", "padding", "dilation_rate"
 _OF_POINTWISE = (*_OF_BOTH, "filters", "activation", "use_bias", "activity_regularizer")
 
 
+def has_halves(layer: Any) -> bool:
+    """Whether it is a separable convolution."""
+    return type(layer) in _HALVES
+
+
 def with_halves(model: keras.Model) -> keras.Model:
     """The same function with a depthwise and a 1x1 convolution, which has its name, for each separable one."""
     pairs: dict[int, tuple[Any, Any]] = {}
-    held = {type(layer) for _, layer in keras_graph.walk(model)}
-    if held.isdisjoint(_HALVES):
+    if not any(has_halves(layer) for _, layer in keras_graph.walk(model)):
         return model
 
     def visit(call: keras_graph.Call) -> Any:
         layer = call.operation
-        if type(layer) not in _HALVES:
+        if not has_halves(layer):
             return copies(call)
         new = id(layer) not in pairs
         if new:

@@ -162,7 +162,7 @@ class Lockstep:
         """A call of the quantized model."""
         if isinstance(call.operation, QuantizeActivation) and not self._round:
             return _unrounded(call)
-        return call.run()
+        return call.values()
 
     def _needed(self, positions: Sequence[int]) -> list[Any]:
         """Tensors that are read when some calls have been run, or are the model's outputs."""
@@ -175,9 +175,12 @@ def as_floats(call: graph.Call) -> Any:
     operation = call.operation
     if isinstance(operation, QuantizeActivation):
         return _unrounded(call)
-    if isinstance(operation, Compressed):
-        return called_with(operation, unquantized(operation), *call.args, **call.kwargs)
-    return call.run()
+    if not isinstance(operation, Compressed):
+        return call.values()
+    if all(isinstance(listed[0], WeightQuantizer) for listed in operation.transforms.values()):
+        # Nothing comes before the rounding: the layer holds the weights that it is to be called with.
+        return call.values(operation.layer)
+    return called_with(operation, unquantized(operation), *call.args, **call.kwargs)
 
 
 def _unrounded(call: graph.Call) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_compress.graph.graph import walk
 from keras_compress.post_training.absorb_bias import absorb_bias
 from keras_compress.post_training.bias_from_data import bias_from_data
 from keras_compress.post_training.bias_from_statistics import bias_from_statistics
@@ -21,10 +22,11 @@ from keras_compress.post_training.ranges import ranges_from_statistics
 from keras_compress.post_training.reconstruction import adaround, brecq
 from keras_compress.post_training.spiq import spiq
 from keras_compress.post_training.split_channels import split_channels
-from keras_compress.post_training.start import with_ranges
+from keras_compress.post_training.start import ranged, with_ranges
 from keras_compress.post_training.synthetic_data import synthetic_data
 from keras_compress.post_training.weight_clipping import clip_weights
 from keras_compress.post_training.wide_points import WIDE_BITS, wide_points
+from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.lsq import LSQ
 from keras_compress.quantizers.pwlq import PWLQ
 from keras_compress.quantizers.uniform import UniformQuantizer
@@ -166,11 +168,20 @@ def _wide(model: keras.Model, situation: Situation, **options: Any) -> keras.Mod
 
 def _synthetic_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
     # The options are those of the data.
-    return with_ranges(model, situation.synthetic, source="synthetic data", margin=SYNTHETIC_MARGIN)
+    return _ranging(model)(model, situation.synthetic, source="synthetic data", margin=SYNTHETIC_MARGIN)
 
 
 def _data_ranges(model: keras.Model, situation: Situation, **options: Any) -> keras.Model:
-    return with_ranges(model, situation.data, **{"observer": "auto", **options})
+    return _ranging(model)(model, situation.data, **{"observer": "auto", **options})
+
+
+def _ranging(model: keras.Model) -> Callable[..., keras.Model]:
+    """How ranges are set: in what `quantize_model` made for this run, where it can be the reference all the same.
+
+    As floats it gives the same with ranges as without, if these only describe the values.
+    """
+    points = (layer for _, layer in walk(model) if isinstance(layer, QuantizeActivation))
+    return ranged if all(point.quantizer.describes for point in points) else with_ranges
 
 
 def _on_data(function: Callable[..., keras.Model]) -> Run:

@@ -22,9 +22,10 @@ from keras_compress.data.samples import input_specs
 from keras_compress.graph import graph
 from keras_compress.post_training.compare import PassReport, Stage, compare_layers
 from keras_compress.post_training.fold_batch_norms import refuse_quantized
-from keras_compress.post_training.passes import LEVELS, PASSES, Pass, Situation, chosen
+from keras_compress.post_training.passes import LEVELS, PASSES, WITH_DATA, Pass, Situation, chosen
 from keras_compress.post_training.record import NotApplicable, carry, record_of
 from keras_compress.post_training.start import held
+from keras_compress.post_training.trial import outputs_of, trial_db
 from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.quantizers.model import activation_quantizer, quantize_model, weight_quantizer
 
@@ -32,6 +33,8 @@ from keras_compress.quantizers.model import activation_quantizer, quantize_model
 COMPARED = 16
 # Decibels that channels left on their scales keep them: of nets that scaling cures it makes 28 to 31.
 ENOUGH = 30.0
+# Decibels that scaling has to gain where ranges are not yet those of the end.
+GAIN = 1.0
 Quantize = Callable[[keras.Model], keras.Model]
 
 
@@ -221,14 +224,14 @@ def _left_as_it_is(model: keras.Model, passes: Sequence[Pass], why: str) -> kera
     return carry(model, record_of(model).noted(note))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Begun:
-    """A plain model, how it is quantized, what that gives, and the same with ranges."""
+    """A plain model, how it is quantized, what that gives, and, once they are known, the same with ranges."""
 
     plain: keras.Model
     quantize: Quantize
     reference: keras.Model
-    made: keras.Model
+    made: keras.Model | None = None
 
 
 class _Work:
@@ -260,6 +263,7 @@ class _Work:
         self.quantize = quantize
         self._begun: _Begun | None = None
         self._data: list[Any] | None = None
+        self._exact: list[Any] | None = None
         self.line = ProgressLine("quantizing")
         self.reference: keras.Model | None = None
         self.stages: list[Stage] = []
@@ -288,7 +292,7 @@ class _Work:
         with warnings.catch_warnings():
             # Said of it as it is.
             warnings.simplefilter("ignore")
-            if changed and before <= (after := self._figure(scaled)):
+            if changed and before + (GAIN if self._ahead_of_ranges() else 0.0) <= (after := self._figure(scaled)):
                 return scaled
         self._begun, self.stages = kept
         left = carry(left, record_of(left).noted(*idle.values()))
@@ -299,44 +303,57 @@ class _Work:
 
     def quantized(self, plain: keras.Model) -> keras.Model:
         """A plain model that is quantized, after the passes behind that."""
-        begun = self._with_ranges(plain)
-        self._situation.reference = begun.reference
+        made = self._with_ranges(plain)
+        self._situation.reference = self._begin(plain).reference
         # Notes that came since then.
-        made = carry(begun.made, record_of(begun.made).noted(*record_of(plain).notes))
+        made = carry(made, record_of(made).noted(*record_of(plain).notes))
         return self.passed(made, [each for each in self._run if each.quantized and not each.ranges])
 
-    def _with_ranges(self, plain: keras.Model) -> _Begun:
+    def _begin(self, plain: keras.Model) -> _Begun:
+        """A plain model that is quantized."""
+        if self._begun is None or self._begun.plain is not plain or self._begun.quantize is not self.quantize:
+            self._begun = _Begun(plain, self.quantize, self.quantize(plain))
+        return self._begun
+
+    def _with_ranges(self, plain: keras.Model) -> keras.Model:
         """A plain model that is quantized, after the passes that set ranges: they come first."""
         self.reference = plain
-        if self._begun is None or self._begun.plain is not plain or self._begun.quantize is not self.quantize:
+        begun = self._begin(plain)
+        if begun.made is None:
             run = [each for each in self._run if each.ranges]
             self.stages = [stage for stage in self.stages if stage.name not in {each.name for each in run}]
-            reference = self.quantize(plain)
-            self._begun = _Begun(plain, self.quantize, reference, self.passed(reference, run))
-        return self._begun
+            begun.made = self.passed(begun.reference, run)
+        return begun.made
 
     def passed(self, model: keras.Model, run: Sequence[Pass]) -> keras.Model:
         """The model after some passes."""
         for each in run:
             self.line.step(each.name)
-            before, model = model, self._after(each, model)
-            if model is not before:
+            try:
+                model = each.run(model, self._situation, **self._situation.options.get(each.name, {}))
+            except NotApplicable as error:
+                if self._named:
+                    raise
+                model = carry(model, record_of(model).noted(f"Left out: {each.name}: {error}"))
+            else:
                 self._compare(each.name, model)
             self.line.advance()
         return model
 
-    def _after(self, each: Pass, model: keras.Model) -> keras.Model:
-        try:
-            return each.run(model, self._situation, **self._situation.options.get(each.name, {}))
-        except NotApplicable as error:
-            if self._named:
-                raise
-            return carry(model, record_of(model).noted(f"Left out: {each.name}: {error}"))
-
     def _figure(self, plain: keras.Model) -> float:
         """Signal to noise of the outputs of a plain model that is quantized, on a few samples."""
-        found = compare_layers(self._situation.trained, self._with_ranges(plain).made, self._samples()).output_sqnr_db
+        samples, trained = self._samples(), self._situation.trained
+        if samples and self._ahead_of_ranges():
+            if self._exact is None:
+                self._exact = outputs_of(trained, samples)
+            return trial_db(self._exact, self._begin(plain).reference, samples)
+        found = compare_layers(trained, self._with_ranges(plain), samples).output_sqnr_db
         return -np.inf if found is None else found
+
+    def _ahead_of_ranges(self) -> bool:
+        """Whether scales are judged before ranges are chosen, which takes longest: of 8 bits they change little."""
+        data = self._samples() and self._situation.level in WITH_DATA
+        return bool(data) and self._situation.activation_bits >= 8
 
     def _compare(self, name: str, model: keras.Model) -> None:
         """Compare a model with the float model that it stands for: a plain one, with itself quantized."""

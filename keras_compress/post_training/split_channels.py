@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_compress.core.batch_norm import takes_factors
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.graph import graph as keras_graph
-from keras_compress.post_training.fold_batch_norms import fold_batch_norms
+from keras_compress.post_training.fold_batch_norms import folded
 from keras_compress.post_training.record import NotApplicable, Record, carry, record_of
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Copies, WeightAxis
 from keras_compress.structured.dependency import channel_graph
@@ -53,7 +53,7 @@ def split_channels(model: keras.Model, ratio: float = 0.05, bits: int = 8, per_c
     """
     if not 0.0 < ratio <= 1.0 or bits not in range(2, 9):
         raise ValueError(f"Expected `ratio` in (0, 1] and `bits` from 2 to 8. Received: ratio={ratio}, bits={bits}")
-    model = fold_batch_norms(model)
+    model = folded(model)
     graph = channel_graph(model)
     copies = np.ones(graph.unit_count, np.int64)
     for group in graph.prunable:

@@ -62,11 +62,24 @@ def with_ranges(
     Raises:
         ValueError: For data that do not fit or give no finite values, or an unknown observer.
     """
-    model = rebuild(quantized)
+    model = carry(rebuild(quantized), record_of(quantized))
+    return ranged(model, data, observer, again, source=source, margin=margin)
+
+
+def ranged(
+    model: keras.Model,
+    data: Any,
+    observer: Any = "min_max",
+    again: bool = False,
+    *,
+    source: str = "data",
+    margin: float = 1.0,
+) -> keras.Model:
+    """`with_ranges` of a model that is nobody else's: the same model."""
     quantizers = set_ranges(model, data, observer, again)
     for quantizer in quantizers if margin != 1.0 else ():
         quantizer.set_range(*(margin * float(end) for end in quantizer.range()))
-    return carry(model, record_of(quantized).noted(f"Ranges from {source}: {len(quantizers)} points"))
+    return carry(model, record_of(model).noted(f"Ranges from {source}: {len(quantizers)} points"))
 
 
 def set_ranges(model: keras.Model, data: Any, observer: Any = "min_max", again: bool = False) -> list[Any]:

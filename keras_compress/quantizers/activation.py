@@ -25,7 +25,7 @@ from keras_compress.core.ste import (
     with_gradient,
 )
 from keras_compress.core.warn import warn
-from keras_compress.quantizers.activation_grid import ActivationGrid
+from keras_compress.quantizers.activation_grid import ActivationGrid, at_hand
 from keras_compress.quantizers.activation_grid import Surrogate as Surrogate
 from keras_compress.quantizers.averaging import averaging_program, corrected, count_on
 
@@ -148,6 +148,7 @@ class _RangeQuantizer(TrainedQuantizer):
     # One bit is 0 and one other value: of a range that is no grid for values of both signs.
     allowed_bits = (*range(2, 9), 16)
 
+    describes = True
     learns_range = False
 
     def create_variables(self) -> None:
@@ -160,12 +161,14 @@ class _RangeQuantizer(TrainedQuantizer):
         """`(low, high)` of inference, before 0.0 is included."""
         raise NotImplementedError(f"{type(self).__name__} must implement `range()`.")
 
-    def unrounded(self, inputs: Any) -> Any:
-        # The range describes the values: it is no part of the function.
-        return inputs
-
     def parameters(self) -> tuple[Tensor, Tensor]:
         return affine.affine_parameters(*self.range(), self.spec)
+
+    def plain(self, inputs: Any) -> Any:
+        if not self.trained():
+            return inputs
+        scale, zero_point = (float(p) for p in self.parameters())
+        return at_hand(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
 
     def summary_values(self) -> dict[str, float]:
         low, high = self.range()
@@ -293,6 +296,8 @@ class FixedGrid(ActivationQuantizer):
         rounding: `"half_even"`, or `"half_away"` as TFLite's average pooling rounds integers.
     """
 
+    describes = True
+
     def __init__(
         self,
         scale: float,
@@ -338,9 +343,6 @@ class FixedGrid(ActivationQuantizer):
     def parameters(self) -> tuple[Tensor, Tensor]:
         return ops.convert_to_tensor(self._scale, "float32"), ops.convert_to_tensor(float(self._zero_point))
 
-    def unrounded(self, inputs: Any) -> Any:
-        return inputs
-
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         return self.inferred(self._on_grid, inputs)
 
@@ -353,10 +355,7 @@ class FixedGrid(ActivationQuantizer):
         return within, ()
 
     def plain(self, inputs: Any) -> Any:
-        if tf.is_tensor(inputs) and hasattr(inputs, "numpy") and inputs.dtype == tf.float32:
-            # Of values at hand NumPy makes the same ones; starting TensorFlow's operators takes ten times longer.
-            return tf.convert_to_tensor(self._on_grid(inputs.numpy()))
-        return in_float32(self._on_grid, inputs)
+        return at_hand(self._on_grid, inputs)
 
     def _on_grid(self, values: Tensor) -> Tensor:
         if self._rounding == "half_away":
@@ -404,7 +403,8 @@ class QuantizeActivation(TellsOfExport, keras_private.MadeWithoutBuild, keras.la
 
     def values(self, inputs: Tensor) -> Tensor:
         """What it makes of values, where no gradient is wanted."""
-        return self.quantizer.plain(inputs) if isinstance(self.quantizer, FixedGrid) else self(inputs)
+        known = isinstance(self.quantizer, (FixedGrid, _RangeQuantizer))
+        return self.quantizer.plain(inputs) if known else self(inputs)
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         return keras.KerasTensor(inputs.shape, inputs.dtype)

@@ -55,7 +55,7 @@ def weight_quantizer(identifier: Any, per_channel: bool | None = None) -> Weight
             f"Expected a weight quantizer, such as 'int8' or UniformQuantizer(4). Received: {identifier!r}"
         )
     # Every weight gets an object of its own.
-    return _fresh(made)
+    return _fresh(made) if made is identifier else made
 
 
 def _by_name(name: str, per_channel: bool | None) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def activation_quantizer(identifier: Any) -> ActivationQuantizer | None:
         raise ValueError(
             f"Expected an activation quantizer, such as 'int8' or LearnedRange(4). Received: {identifier!r}"
         )
-    return _fresh(made)
+    return _fresh(made) if made is identifier else made
 
 
 def _fresh(made: _Layer) -> _Layer:

@@ -7,6 +7,7 @@ from keras import layers
 from tests_post_training import images, largest_difference, outputs, residual_net
 
 import keras_compress as kc
+from keras_compress.post_training import fold_batch_norms as folding
 from keras_compress.post_training.fold_batch_norms import fold_batch_norms
 from keras_compress.post_training.record import record_of
 
@@ -93,3 +94,15 @@ def test_subclassed_models_are_opened() -> None:
     model(images())
     model.norm.moving_mean.assign([1.0, 2.0, 3.0, 4.0])
     assert largest_difference(model, fold_batch_norms(model)) < 1e-5
+
+
+def test_what_a_pass_made_of_a_folded_model_is_not_folded_again() -> None:
+    """A pass reads such a model as it is; of any other one a folded copy."""
+    model = residual_net()
+    made = fold_batch_norms(model)
+    assert folding.folded(made) is made
+    assert folding.folded(model) is not model
+    bare = keras.Sequential([keras.Input((3,)), layers.Dense(2, use_bias=False)])
+    assert folding.folded(bare).layers[-1].bias is not None
+    with pytest.raises(ValueError, match="Expected a plain model"):
+        folding.folded(kc.quantize_model(made))

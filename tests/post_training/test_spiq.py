@@ -24,18 +24,23 @@ def chain() -> keras.Model:
     return made
 
 
-def test_the_papers_equations() -> None:
-    """X = (8, 2, 0): s = (8, 2, .) / 127, S = 8 / 127, so that f = (1, 1/4); W diag(f), and what makes X over f."""
-    made = spiq(chain(), np.array([[2.0, 0.5], [1.0, 0.0]], np.float32))
+def test_a_step_for_each_channel_is_folded() -> None:
+    """`W diag(s) round(X / s)`, worked out by hand: X = (8, 2, 0), (4, 1.5, 0), so s = (8, 2, .) / 127.
+
+    One step for the tensor, S = 8 / 127, gives the same integers and sums when channel 1 is divided by 1/4.
+    """
+    data = np.array([[2.0, 0.5], [1.0, 0.0]], np.float32)
+    made = spiq(chain(), data)
     kernel, bias, reader, other = made.get_weights()
     np.testing.assert_allclose(kernel, [[4.0, 4.0, -1.0], [0.0, -4.0, 0.0]], rtol=1e-6)
     np.testing.assert_allclose(bias, [0.0, 2.0, 0.0], rtol=1e-6)
     np.testing.assert_allclose(reader, [[1.0, -2.0], [0.75, 1.25], [7.0, 7.0]], rtol=1e-6)
     np.testing.assert_allclose(other, [1.0, 2.0])
-    # The integers of X / S are those that each channel would have with a step of its own.
-    values = np.maximum(np.array([[2.0, 0.5]]) @ chain().get_weights()[0] + chain().get_weights()[1], 0.0)
-    folded = np.maximum(np.array([[2.0, 0.5]]) @ kernel + bias, 0.0)
-    np.testing.assert_array_equal(np.rint(folded / (8 / 127)), np.rint(values / (np.array([8.0, 2.0, 8.0]) / 127)))
+    # 4 / s_0 = 63.5 and 1.5 / s_1 = 95.25; with S alone, channel 1 would have 23.8.
+    integers = np.rint(np.asarray(made.layers[0](data)) / (8 / 127))
+    np.testing.assert_array_equal(integers, [[127, 127, 0], [64, 95, 0]])
+    # 64 s_0 (1, -2) + 95 s_1 (3, 5) + (1, 2)
+    np.testing.assert_allclose(8 / 127 * integers[1] @ reader + other, [9.519685, 1.417323], rtol=1e-6)
 
 
 def test_half_of_the_way() -> None:
