@@ -134,7 +134,8 @@ def _gradients(
     """Gradient of the weight, then of each tensor of the states, `None` for those that are not trained."""
     masked = any(kernel.weight_gradient for kernel, _ in bound)
     trained = any(kernel.state_gradients for kernel, _ in bound)
-    computed = list(backward(upstream, weight, *state)) if masked or trained else []
+    # The gradient of a table that was looked up in has the rows that were read.
+    computed = list(backward(tf.convert_to_tensor(upstream), weight, *state)) if masked or trained else []
     gradients: list[Tensor | None] = [computed.pop(0) if masked else upstream]
     for kernel, own in bound:
         gradients.extend(computed.pop(0) if kernel.state_gradients else None for _ in own)

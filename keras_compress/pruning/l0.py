@@ -119,7 +119,7 @@ class L0Pruner(DrawingPruner):
 
     def __init__(
         self,
-        strength: float = 1e-6,
+        strength: float = 1e-5,
         *,
         rate: float = 10.0,
         initial_drop_rate: float = 0.2,

@@ -85,7 +85,7 @@ class RigLPruner(GrowingPruner):
             def gradient(upstream: Tensor) -> Tensor:
                 # Each replica has the gradient of its share of the batch, and their mean is kept.
                 replicas = tf.distribute.get_strategy().num_replicas_in_sync
-                assign(self.gradient, value_of(self.gradient) + float(replicas) * upstream)
+                assign(self.gradient, value_of(self.gradient) + float(replicas) * tf.convert_to_tensor(upstream))
                 return upstream
 
             return tf.identity(values), gradient

@@ -103,7 +103,12 @@ def test_a_transform_without_kernel_stands_between_kernels() -> None:
     doubling, seen = _Doubling(), []
     doubling.prepare((40, 30), (1,))
     chain = [listed[0], doubling, listed[1]]
-    result = apply_all(chain, weight, training=True, visit=lambda transform, value: seen.append((transform, value)))
+
+    def visit(transform, value):
+        seen.append((transform, value))
+        return value
+
+    result = apply_all(chain, weight, training=True, visit=visit)
     masked = listed[0](weight)
     np.testing.assert_array_equal(result, listed[1](masked * 4.0))
     assert [transform for transform, _ in seen] == [listed[0], doubling]

@@ -76,3 +76,18 @@ def test_the_file_has_the_zeros(trained: keras.Model, tmp_path) -> None:
     for name, kernel in expected.items():
         (share,) = [value for key, value in found.items() if name in key]
         assert share == pytest.approx(np.mean(kernel == 0)), name
+
+
+@pytest.mark.parametrize("name", ["L0Pruner", "RigLPruner", "VariationalDropoutPruner"])
+def test_tables_that_are_looked_up_in(name: str) -> None:
+    """Their gradient comes as the rows that were read."""
+    keras.utils.set_random_seed(0)
+    plain = keras.Sequential([keras.Input((3,)), layers.Embedding(12, 6), layers.Flatten(), layers.Dense(2)])
+    model = kc.prune(plain, as_json(name))
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = np.array([[0, 1, 1], [2, 3, 0]])
+    model.fit(x, np.ones((2, 2), np.float32), epochs=2, verbose=0)
+    assert np.isfinite(np.array(model(x))).all()
+    if name == "RigLPruner":
+        rows = np.abs(np.array(model.layers[0].transform_list[0].gradient)).sum(axis=1) > 0
+        assert rows.tolist() == [True] * 4 + [False] * 8

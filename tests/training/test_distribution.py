@@ -25,7 +25,7 @@ def train_on_two(folder: Path) -> None:
     assert run.returncode == 0, run.stderr[-3000:]
 
 
-@pytest.mark.parametrize("net", ["pruned_and_clustered", "quantized"])
+@pytest.mark.parametrize("net", ["pruned_and_clustered", "quantized", "sparse_from_the_start"])
 def test_masks_centroids_ranges_and_slots_are_equal_on_both_replicas(found: dict, net: str) -> None:
     assert found[net]["replicas"] == [2]
     assert found[net]["variables"] > 10
@@ -40,6 +40,13 @@ def test_two_devices_equal_one_with_the_same_global_batch(found: dict) -> None:
     assert sum(result["kept"]) == round(0.4 * (24 * 24 + 24 * 6))
     assert result["largest_difference"] < 1e-5
     assert result["loss"][0] == pytest.approx(result["loss"][1], rel=1e-4)
+
+
+def test_exchanges_follow_the_gradient_of_the_whole_batch(found: dict) -> None:
+    result = found["sparse_from_the_start"]
+    assert result["masks_differ"] == 0
+    assert sum(result["kept"]) == round(0.4 * (24 * 24 + 24 * 6))
+    assert result["largest_difference"] < 1e-5
 
 
 def test_two_devices_are_near_one_with_batch_norm_and_ranges(found: dict) -> None:

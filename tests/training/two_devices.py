@@ -33,6 +33,12 @@ def quantized():
     return kc.quantize_model(kc.cluster_weights(model, 4), rules=ranges)
 
 
+def sparse_from_the_start():
+    """Exchanges by the gradient of both halves of the batch."""
+    schedule = kc.ConstantSparsity(0.6, begin_step=0, end_step=8, frequency=2)
+    return kc.train_sparse(tests_zoo.build("shared_dense"), schedule, drop_fraction=0.5)
+
+
 class Penalised(keras.layers.Dense):
     def call(self, inputs):
         self.add_loss(0.1 * keras.ops.mean(keras.ops.square(inputs)))
@@ -168,6 +174,7 @@ def main(folder):
     found["own_loop"] = max(float(np.abs(t.array(a) * 1.0 - t.array(b) * 1.0).max()) for a, b in pairs)
     found["saved"] = saved_and_loaded(two, folder)
     found["quantized"], _ = compare(quantized)
+    found["sparse_from_the_start"], _ = compare(sparse_from_the_start)
     with STRATEGY.scope():
         found["losses"] = [losses(with_losses(wrapped)) for wrapped in (False, True)]
     several = {"steps_per_execution": 2}
