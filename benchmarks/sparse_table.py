@@ -33,7 +33,7 @@ def _times(rows: Sequence[dict[str, Any]], name: Callable[[dict[str, Any]], str]
     for row in rows:
         size = ", ".join(f"{row['bytes'][file] / 1e6:.2f}" for file in ("dense float32", *FILES))
         faster = [f"{row['faster'][file]:.2f}" for file in FILES]
-        base = f"{row['latency']['dense float32']['median_ms']:.3f}"
+        base = f"{row['latency']['dense float32']['p10_ms']:.3f}"
         lines.append([name(row), f"{row['share']:.0%}", base, *faster, size])
     return _table(columns, lines)
 
@@ -45,7 +45,7 @@ def dense(results: Path) -> str:
     told = (
         f"{machine['cpu']}, one thread, one sample, files in turns in one process, {found['settings']['runs']} runs; "
         f"load average {machine['load_average'][0]} on {machine['cores']} cores: look at ratios, not at milliseconds. "
-        "Dense files hold the same zeros.\n"
+        "Tenth percentiles, since other work slows single runs. Dense files hold the same zeros.\n"
     )
     table = _times(_rows(results, "dense"), lambda row: f"2 x {row['width']}")
     return "\n".join([table, told, _goals(found)])
@@ -96,7 +96,7 @@ def graphs(results: Path) -> str:
     told = "Foretold and computed of a file in which all 1x1 convolutions are sparse, whatever comes of it.\n"
     nets = [
         f"MobileNetV1, 224 x 224, {row['share']:.0%} zeros: {row['faster']:.2f} times faster in LiteRT.js "
-        f"({row['latency']['dense float32']['median_ms']:.1f} ms dense), outputs off by {row['difference']:.0e}; "
+        f"({row['latency']['dense float32']['p10_ms']:.1f} ms dense), outputs off by {row['difference']:.0e}; "
         f"{row['faster_litert_x86']:.2f} times in LiteRT on this x86 processor; "
         f"{row['bytes']['sparse float32'] / 1e6:.1f} MB for {row['bytes']['dense float32'] / 1e6:.1f} MB.\n"
         for row in _rows(results, "mobilenet")

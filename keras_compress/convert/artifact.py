@@ -16,6 +16,7 @@ from keras_compress.core.outputs import check_output
 from keras_compress.core.shown import Shown, names
 from keras_compress.tflite.arena_plan import largest_decoded
 from keras_compress.tflite.inspection import FileStats, inspect_tflite
+from keras_compress.tflite.sparse_kernels import BUILT_IN, XNNPACK
 from keras_compress.tflite.storage import INT8, Storage
 
 
@@ -83,9 +84,24 @@ class Artifact(Shown):
         return f"Artifact for {self.target}, mode {self.mode}, inputs and outputs {self.io}", [
             ("file", f"{stats.raw_bytes:,} B ({stats.gzip_bytes:,} B gzipped)"),
             ("weights", f"{stats.weight_payload_bytes:,} B, {stats.sparsity:.1%} zeros, {self.storage.wanted} storage"),
+            ("sparse", names([f"{row['tensor']} ({row['by']})" for row in self.sparse_layers()], ".sparse_layers()")),
             ("operators", operators + (", ..." if len(stats.operators) > 8 else "")),
             ("in float32", names([f"{op.op} at {op.tensor}" for op in self.float_ops], ".float_ops")),
             ("notes", names(self.notes, ".notes")),
+        ]
+
+    def sparse_layers(self) -> list[dict[str, Any]]:
+        """Weights in TFLite's sparse form, as read back: tensor, form, share of zeros, and what skips these zeros."""
+        found = [weight for weight in self.stats.weights if weight.storage.startswith("sparse")]
+        return [
+            {
+                "tensor": weight.name,
+                "storage": weight.storage,
+                "sparsity": weight.sparsity,
+                # What stands behind DENSIFY has no blocks.
+                "by": BUILT_IN if weight.storage != "sparse" else XNNPACK,
+            }
+            for weight in found
         ]
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -115,6 +131,7 @@ class Artifact(Shown):
             # What the arena has to hold at a time, of weights that are decoded while the model runs.
             "largest_decoded": None if decoded is None else {"tensor": decoded[0], "bytes": decoded[1]},
             "sparsity": stats.sparsity,
+            "sparse_layers": self.sparse_layers(),
             "float_ops": [{"op": op.op, "tensor": op.tensor, "reason": op.reason} for op in self.float_ops],
             "calibration_samples": self.calibration_samples,
             "notes": list(self.notes),

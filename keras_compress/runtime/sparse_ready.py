@@ -18,9 +18,7 @@ from keras_compress.tflite.flatbuffer import Graph, read_model
 from keras_compress.tflite.passes.channels_first import prefer_channels_first
 from keras_compress.tflite.passes.sparse_dense import sparse_layers
 from keras_compress.tflite.sparse_clusters import Clusters, Step, clusters, dense_values
-
-BUILT_IN = "LiteRT, built-in kernels"
-XNNPACK = "XNNPACK on Arm, LiteRT.js"
+from keras_compress.tflite.sparse_kernels import BUILT_IN, XNNPACK
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,9 @@ def test_blocks_of_a_dense_layer_are_left_out_and_outputs_stay(samples):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
         assert np.abs(wanted).max() > 0.1
     assert any("in blocks of 4: hidden/kernel" in note for note in sparse.notes)
+    (row,) = sparse.report()["sparse_layers"]
+    assert (row["tensor"], row["by"]) == ("hidden/kernel", "LiteRT, built-in kernels")
+    assert "hidden/kernel (LiteRT, built-in kernels)" in repr(sparse)
     assert kc.convert(model, mode="float32", sparsity="block").content == sparse.content
 
 
@@ -343,3 +346,13 @@ def test_the_command_line_tells(tmp_path, capsys):
     small_mobilenet(lambda x: L.MaxPooling2D()(x)).save(path)
     assert main(["keras-compress", "sparse_ready", f"--model={path}"]) == 1
     assert "WRONG" in capsys.readouterr().out
+
+
+def test_layers_that_share_a_weight_are_stored_alike():
+    shared = L.Dense(512, name="shared")
+    one, many = keras.Input((512,), batch_size=1), keras.Input((100, 512), batch_size=1)
+    model = keras.Model([one, many], [shared(one), shared(many)])
+    shared.set_weights([in_blocks((512, 512), 4, 0.92), np.zeros(512)])
+    # The dense kernel is faster for a hundred rows at a time.
+    assert set(storages(kc.convert(model, mode="float32")).values()) == {"raw"}
+    assert set(storages(kc.convert(model, mode="float32", sparsity="block")).values()) == {"sparse 1x4"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,13 @@ def sparse_layers(graph: Graph, wanted: str) -> list[tuple[Any, SparseLayer]]:
         if not reason and shared:
             reason = f"{graph.kind(shared[0])} reads it too"
         found.append((op, SparseLayer(graph.name(weight), zeros, blocks, kernel.block if kernel else 0, reason)))
-    return found
+    return _alike(found)
+
+
+def _alike(found: list[tuple[Any, SparseLayer]]) -> list[tuple[Any, SparseLayer]]:
+    """Layers that share a weight stay dense together."""
+    reasons = {op.inputs[1]: layer.reason for op, layer in found if layer.reason}
+    return [(op, replace(layer, reason=layer.reason or reasons.get(op.inputs[1], ""))) for op, layer in found]
 
 
 def _blocks(values: Any, kernel: SparseKernel | None) -> float:
