@@ -26,8 +26,8 @@ UNTIL = 0.6
 # How often it acts until then.
 TIMES = 25
 ROUNDS = 3
-# Early steps that a ticket is rewound to.
-REWOUND = "0.2 epochs"
+# Share of an epoch that a ticket is rewound to.
+REWOUND = 0.2
 Make = Callable[["Run", float], keras.Model]
 
 
@@ -107,15 +107,17 @@ def in_rounds(scope: str) -> Make:
 
 def ticket(run: Run, sparsity: float, **options: Any) -> kc.Ticket:
     """A search whose trainings take the steps of one whole training together."""
+    epochs = run.epochs / (ROUNDS + 1)
+    early = min(round(REWOUND * run.steps_per_epoch), run.steps(epochs) // 4)
     return kc.find_ticket(
         run.build,
-        run.fitting(run.epochs / (ROUNDS + 1)),
+        run.fitting(epochs),
         sparsity,
         rounds=ROUNDS,
         validation_data=run.validation,
         seed=run.seed,
         folder=run.folder / "searches" / f"{options.get('rewind', 'weights')}_{sparsity:g}_{run.seed}",
-        **{"rewind_to": REWOUND, **options},
+        **{"rewind_to": early, **options},
     )
 
 
