@@ -38,7 +38,6 @@ class GraSP(Saliency):
     needs = frozenset({"inputs", "targets"})
 
     def __init__(self, temperature: float = 200.0) -> None:
-        super().__init__()
         self.temperature = check_number("temperature", temperature)
 
     def scores(self, scored: ScoredModel, examples: Examples) -> Scores:

@@ -30,7 +30,6 @@ class IntegratedGradients(Saliency):
     needs = frozenset({"inputs", "targets"})
 
     def __init__(self, steps: int = 8) -> None:
-        super().__init__()
         self.steps = check_count("steps", steps)
 
     def shares(self, scored: ScoredModel, examples: Examples) -> Scores:

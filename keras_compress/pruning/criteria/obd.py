@@ -42,7 +42,6 @@ class OBD(Saliency):
     needs = frozenset({"inputs", "targets"})
 
     def __init__(self, samples: int = 32, gradient: bool = False, seed: int = 0) -> None:
-        super().__init__()
         self.samples = check_count("samples", samples)
         self.gradient = bool(gradient)
         self.seed = check_count("seed", seed, 0)

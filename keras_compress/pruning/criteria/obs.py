@@ -49,7 +49,6 @@ class OBS(Saliency):
     def __init__(
         self, gradients: int = 256, batch_size: int = 1, fisher_block: int = 50, damping: float = 1e-5
     ) -> None:
-        super().__init__()
         self.gradients = check_count("gradients", gradients)
         self.batch_size = check_count("batch_size", batch_size)
         self.fisher_block = check_count("fisher_block", fisher_block)

@@ -21,7 +21,6 @@ class RandomSaliency(Saliency):
     """
 
     def __init__(self, seed: int = 0) -> None:
-        super().__init__()
         self.seed = check_count("seed", seed, 0)
 
     def scores(self, scored: ScoredModel, examples: Examples) -> Scores:

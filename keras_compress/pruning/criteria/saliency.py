@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,16 @@ class Saliency:
         per_output: Whether weights are compared with those of the same output only.
         rounds: In how many rounds weights go, scores found anew in each; what stays falls exponentially.
         updates: Whether it also changes the weights that stay.
+
+    Attributes:
+        notes: Name of a weight -> why it was scored otherwise than the others, of the last `prune`.
     """
 
     needs: frozenset[str] = frozenset()
     per_output: bool = False
     rounds: int = 1
     updates: bool = False
-
-    def __init__(self) -> None:
-        # What could not be scored by this criterion: name of a weight -> reason, filled by `prune`.
-        self.notes: dict[str, str] = {}
+    notes: Mapping[str, str] = MappingProxyType({})
 
     def scores(self, scored: ScoredModel, examples: Examples) -> Scores:
         """A score for each weight, in its shape, the higher the more it matters.

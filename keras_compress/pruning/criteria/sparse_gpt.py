@@ -44,7 +44,6 @@ class SparseGPT(Saliency):
     updates = True
 
     def __init__(self, columns: int = 128, damping: float = 0.01) -> None:
-        super().__init__()
         self.columns = check_count("columns", columns)
         self.damping = check_number("damping", damping, or_equal=True)
 

@@ -52,7 +52,6 @@ class SynFlow(Saliency):
     """
 
     def __init__(self, rounds: int = 100) -> None:
-        super().__init__()
         self.rounds = check_count("rounds", rounds)
 
     def scores(self, scored: ScoredModel, examples: Examples) -> Scores:

@@ -25,7 +25,6 @@ class TaylorSaliency(Saliency):
     needs = frozenset({"inputs", "targets"})
 
     def __init__(self, batch_size: int = 8) -> None:
-        super().__init__()
         self.batch_size = check_count("batch_size", batch_size)
 
     def scores(self, scored: ScoredModel, examples: Examples) -> Scores:
