@@ -20,6 +20,7 @@ from keras_compress.graph import graph
 from keras_compress.graph.model import inner
 from keras_compress.post_training.opened import opened, samples_for
 from keras_compress.quantizers.activation import QuantizeActivation
+from keras_compress.quantizers.round_average import RoundAverage
 from keras_compress.quantizers.weight_quantizer import WeightQuantizer
 
 Tensor = Any
@@ -175,6 +176,8 @@ def as_floats(call: graph.Call) -> Any:
     operation = call.operation
     if isinstance(operation, QuantizeActivation):
         return _unrounded(call)
+    if isinstance(operation, RoundAverage):
+        return call.args[0]
     if not isinstance(operation, Compressed):
         return call.values()
     if all(isinstance(listed[0], WeightQuantizer) for listed in operation.transforms.values()):

@@ -32,6 +32,8 @@ from keras_compress.quantizers.averaging import averaging_program, corrected, co
 Tensor = Any
 # Under this the warning of an untrained range is marked as given: one for a model, not one for each point.
 _UNTRAINED = object()
+# Batches of a moving average that was set: a history so long that the bias correction divides by exactly 1.
+_SET = 2**40
 
 
 class ActivationQuantizer(ActivationGrid, keras_private.MadeWithoutBuild, keras.layers.Layer):
@@ -167,7 +169,9 @@ class _RangeQuantizer(TrainedQuantizer):
     def plain(self, inputs: Any) -> Any:
         if not self.trained():
             return inputs
-        scale, zero_point = (float(p) for p in self.parameters())
+        # Of NumPy's numbers NumPy computes: the same, and sooner.
+        low, high = (np.float32(end) for end in self.range())
+        scale, zero_point = (float(p) for p in affine.affine_parameters(low, high, self.spec))
         return at_hand(lambda values: affine.fake_quantize(values, scale, zero_point, self.spec), inputs)
 
     def summary_values(self) -> dict[str, float]:
@@ -208,6 +212,8 @@ class MovingAverageRange(_RangeQuantizer):
 
     def range(self) -> tuple[Tensor, Tensor]:
         batches = value_of(self.batches)
+        if hasattr(batches, "numpy") and batches.numpy() >= _SET:
+            return value_of(self.minimum), value_of(self.maximum)
         return (
             corrected(value_of(self.minimum), batches, self._decay),
             corrected(value_of(self.maximum), batches, self._decay),
@@ -216,8 +222,7 @@ class MovingAverageRange(_RangeQuantizer):
     def set_range(self, low: float, high: float) -> None:
         self.minimum.assign(low)
         self.maximum.assign(high)
-        # A history so long that the bias correction divides by exactly 1.
-        self.batches.assign(2**40)
+        self.batches.assign(_SET)
 
     def train(self, values: Tensor) -> Tensor:
         frozen = not self.trainable

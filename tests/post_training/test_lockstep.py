@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import keras_compress as kc
 from keras_compress.graph import graph
-from keras_compress.post_training.lockstep import Lockstep, called_with, unquantized
+from keras_compress.post_training.lockstep import Lockstep, as_floats, called_with, unquantized
 from keras_compress.post_training.start import with_ranges
 from keras_compress.post_training.steps import stepped_weights, with_steps
+from keras_compress.quantizers.round_average import RoundAverage
 
 Tiny = tuple[keras.Model, np.ndarray]
 
@@ -71,3 +73,15 @@ def test_ranges_are_those_of_the_float_model(tiny: Tiny) -> None:
     # Again, by another rule: what was known is measured anew.
     narrower = with_ranges(made, values, "hodges_lehmann", again=True)
     assert float(narrower.get_layer("depthwise_relu_quantized").quantizer.range()[1]) < np.max(expected)
+
+
+def test_as_floats_an_average_is_not_rounded() -> None:
+    """Though its range is known: the reference may be the quantized model itself."""
+    image = keras.Input((4, 4, 2))
+    x = keras.layers.AveragePooling2D(2)(keras.layers.Conv2D(2, 1)(image))
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(x))
+    x = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype(np.float32)
+    quantized = with_ranges(kc.quantize_model(model), x)
+    assert any(isinstance(layer, RoundAverage) for layer in quantized.layers)
+    found = graph.Rebuild(as_floats).run(quantized, [tf.constant(x)], "", 0)
+    np.testing.assert_allclose(found, model(x), atol=1e-6)
