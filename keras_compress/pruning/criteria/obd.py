@@ -27,6 +27,8 @@ class OBD(Saliency):
     The diagonal is found from products of the Hessian with vectors of 1 and -1, `h = mean of v (H v)`. The vectors are
     rows of a Hadamard matrix, times random signs: two weights do not disturb each other unless their numbers agree
     in the lowest bits, and with as many vectors as weights the diagonal is exact.
+    With far fewer than weights it is noisy, and may be below 0: on a net of 23,000 weights 32 vectors ranked worse than
+    magnitude. `OBS` and `TaylorSaliency`, of squares of gradients, have no such noise.
 
     Args:
         samples: Vectors, >= 1, rounded up to a power of two. Each takes two backward passes over all examples.
