@@ -180,9 +180,15 @@ def describe(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks and control characters, not longer than a few lines of a terminal."""
+    """Text without line breaks and control characters, not longer than a few lines of a terminal.
+
+    What is too long loses its middle: a message ends with what was received, and what may have been meant.
+    """
     text = printable(re.sub(r"[\x00-\x20\x7f-\x9f]+", " ", text).strip())
-    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."
+    if len(text) <= _LONGEST_MESSAGE:
+        return text
+    end = _LONGEST_MESSAGE // 2
+    return f"{text[: _LONGEST_MESSAGE - end - 5]} ... {text[-end:]}"
 
 
 def import_methods_of_others(modules: Sequence[str]) -> None:

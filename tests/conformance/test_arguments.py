@@ -35,6 +35,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     },
     "KernelPatternPruner": {"schedule": SCHEDULE, "number_of_patterns": 4, "regrow": True},
     "L0Pruner": {"strength": 0.25, "rate": 3.0, "initial_drop_rate": 0.5, "seed": 7},
+    "LaterSchedule": {"schedule": keras.optimizers.schedules.CosineDecay(0.5, 100), "first_step": 7},
     "PdpPruner": {"schedule": SCHEDULE, "temperature": 0.5},
     "RegularizedPruner": {
         "schedule": SCHEDULE,
