@@ -1,4 +1,4 @@
-"""The tables of `docs/lottery_ticket.md` and `docs/pruning.md`, made of the results."""
+"""The tables of `docs/pruning.md`, `docs/lottery_ticket.md` and `docs/sparse_training.md`, made of the results."""
 
 from __future__ import annotations
 
@@ -96,14 +96,30 @@ def rewinding(results: Path) -> str:
     return "\n".join([told, _table(head, lines)])
 
 
+def step_times(results: Path) -> str:
+    """The first step and those behind it over the float network's."""
+    found = json.loads((results / "pruner_steps.json").read_text())
+    rows, nets = found["rows"], list(dict.fromkeys(row["net"] for row in found["rows"]))
+    lines = []
+    for name in dict.fromkeys(row["pruner"] for row in rows):
+        own = {row["net"]: row for row in rows if row["pruner"] == name}
+        cells = [f"{own[net][key]:.2f}" if net in own else "" for net in nets for key in ("ratio", "first_ratio")]
+        lines.append([f"`{name}`", *cells])
+    head = ["", *(f"{TITLES[net]}, {what}" for net in nets for what in ("step", "first step"))]
+    met = sum(goal["met"] for goal in found["goals"])
+    told = f"Goals (1.15 for a step, 2 for the first): {met} of {len(found['goals'])} met. {found['machine']['cpu']}.\n"
+    return "\n".join([_table(head, lines), told])
+
+
 TABLES = {"sparsity table": ("sparsity", accuracies)}
+OF_STEPS = {"step table": ("pruner_steps", step_times)}
 OF_TICKETS = {"rewinding table": ("sparsity", rewinding)}
 
 
 def write_pages() -> None:
     """Put the tables of the results into their pages."""
     folder = Path(__file__).resolve().parent
-    for name, tables in (("pruning", TABLES), ("lottery_ticket", OF_TICKETS)):
+    for name, tables in (("pruning", TABLES), ("lottery_ticket", OF_TICKETS), ("sparse_training", OF_STEPS)):
         path = folder.parent / "docs" / f"{name}.md"
         path.write_text(page(path, tables, folder / "results"))
 

@@ -29,6 +29,7 @@ def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPa
         ("low_rank", "low_rank_table", "TABLES"),
         ("pruning", "sparsity_table", "TABLES"),
         ("lottery_ticket", "sparsity_table", "OF_TICKETS"),
+        ("sparse_training", "sparsity_table", "OF_STEPS"),
         ("sparsity", "sparse_table", "TABLES"),
         ("native", "binary_speed_table", "TABLES"),
     ],
