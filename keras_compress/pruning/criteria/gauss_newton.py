@@ -67,7 +67,7 @@ class GaussNewton:
         outputs = keras.tree.flatten(self._model(inputs, training=False))
         self._links = [_link(output) for output in outputs]
         each = sum(math.prod(output.shape[1:]) * (output.shape[-1] if output.ndim > 1 else 1) for output in outputs)
-        return max(1, min(BATCH_SIZE, _AT_ONCE // each))
+        return max(1, min(BATCH_SIZE, _AT_ONCE // int(each)))
 
     def _mean_square(self, batch: Batch, count: int, random: np.random.Generator) -> list[Tensor]:
         inputs, targets = tensors(batch)
