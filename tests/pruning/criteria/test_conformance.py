@@ -76,7 +76,7 @@ def odd() -> tuple[keras.Model, tuple]:
     table = layers.Embedding(7, 3, name="table")(words)
     joined = layers.Add(name="add")([shared(values), shared(table)])
     attended = layers.MultiHeadAttention(1, 2, name="attention")(joined, joined)
-    x = layers.LSTM(3, name="lstm")(layers.LayerNormalization(name="norm")(attended))
+    x = layers.LSTM(3, unroll=True, name="lstm")(layers.LayerNormalization(name="norm")(attended))
     spatial = layers.TimeDistributed(layers.Dense(2, name="each"), name="timed")(joined)
     frozen = layers.Dense(4, name="frozen", trainable=False)
     heads = {"one": layers.Dense(1, name="one")(frozen(x)), "two": layers.Flatten(name="two")(spatial)}
