@@ -22,16 +22,11 @@ _PATHS = ("conv", "logits")
 
 
 def _model() -> keras.Model:
-    model = keras.Sequential(
-        [
-            keras.Input((4, 4, 2)),
-            layers.Conv2D(5, 3, padding="same", name="conv"),
-            layers.BatchNormalization(name="norm"),
-            layers.ReLU(name="relu"),
-            layers.GlobalAveragePooling2D(name="pool"),
-            layers.Dense(3, name="logits"),
-        ]
-    )
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(5, 3, padding="same", name="conv")(inputs)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, layers.Dense(3, name="logits")(x))
     rng = np.random.default_rng(2)
     for variable in model.weights:
         if variable.name != "moving_variance":
@@ -48,7 +43,8 @@ def config_gives_back_the_arguments(sample: Sample) -> None:
 
 def prunes_to_the_plan_and_the_same_twice(sample: Sample) -> None:
     """Masks of the weights' shapes keep what the plan says, weights outside them are zero, others as they were."""
-    scored, again = (scored_model(_model(), _PATHS) for _ in range(2))
+    model = _model()
+    scored, again = (scored_model(model, _PATHS) for _ in range(2))
     examples, plan = Examples((_X, _Y), _LOSS), Plan((0.6, 0.4))
     before = [each.values() for each in scored.weights]
     made = sample.make()

@@ -70,7 +70,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "DifferentiableQuantizer": {"bits": 2, "bucket_size": None, "per_channel": False},
     "GraSP": {"temperature": 2.0},
     "IntegratedGradients": {"steps": 3},
-    "OBD": {"samples": 4, "gradient": True, "seed": 5},
+    "OBD": {"samples": 4, "gradient": True, "seed": 5, "hessian": True},
     "OBS": {"gradients": 8, "batch_size": 2, "fisher_block": 10, "damping": 0.25},
     "RandomSaliency": {"seed": 5},
     "SparseGPT": {"columns": 4, "damping": 0.125},

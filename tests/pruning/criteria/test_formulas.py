@@ -9,6 +9,7 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.data.examples import Examples
+from keras_compress.pruning.criteria.gauss_newton import GaussNewton
 from keras_compress.pruning.criteria.gradients import LossGradients
 from keras_compress.pruning.criteria.obd import hessian_diagonal
 from keras_compress.pruning.criteria.sparse_gpt import pruned_matrix
@@ -38,6 +39,7 @@ def scored() -> ScoredModel:
         (kc.TaylorSaliency(batch_size=2), [0.25, 0.5625]),
         (kc.GraSP(), [-2.5, 2.5]),  # H g = (-2.5, -5)
         (kc.OBD(samples=2), [5.0, 0.625]),
+        (kc.OBD(samples=2, hessian=True), [5.0, 0.625]),
         # Without the first weight the loss is (2^2 + 2.5^2) / 2 = 5.125, 4.5 more; without the second 0.5.
         (kc.OBD(samples=2, gradient=True), [4.5, -0.125]),
         # F = ((7, 5.5), (5.5, 9)), of determinant 32.75.
@@ -128,6 +130,81 @@ def test_few_vectors_estimate_the_diagonal() -> None:
     examples = Examples((x, np.zeros((3, 1), np.float32)), keras.losses.MeanSquaredError())
     (found,) = hessian_diagonal(LossGradients(scored, examples.loss), scored, examples, 2)
     np.testing.assert_allclose(found.ravel() * 3, [2, 2, 8, 18], rtol=1e-6)
+
+
+@pytest.mark.parametrize("activation", [None, "softmax", "sigmoid"])
+def test_gauss_newton_of_a_crossentropy(activation) -> None:
+    """One layer: the mean of `p (1 - p) x^2`, whatever labels and outputs; 12 numbers, 16 vectors."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=(2, 3)).astype(np.float32)
+    labels = np.array([0, 2, 2, 1])
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3, activation, use_bias=False, name="d")])
+    model.layers[0].kernel.assign(kernel)
+    logits = x.astype(np.float64) @ kernel
+    if activation == "sigmoid":
+        loss, y, p = keras.losses.BinaryCrossentropy(), np.eye(3)[labels], 1 / (1 + np.exp(-logits))
+        share = 1 / 3  # Keras's mean over outputs
+    else:
+        loss, y = keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None), labels
+        p, share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True), 1.0
+    (found,) = GaussNewton(scored_model(model, ["d"]), Examples((x, y), loss)).diagonal(12)
+    np.testing.assert_allclose(found, (x.astype(np.float64) ** 2).T @ (p * (1 - p)) / 4 * share, rtol=2e-5)
+
+
+def test_gauss_newton_through_a_layer_and_of_two_outputs() -> None:
+    """Against Jacobians by NumPy: `tanh` and a shared layer, half the error of each output; places add up."""
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(2, 3)).astype(np.float32), rng.normal(size=(3, 2)).astype(np.float32)
+    inputs = keras.Input((2, 2))
+    hidden = layers.Dense(3, "tanh", use_bias=False, name="a")(inputs)
+    heads = [layers.Dense(2, use_bias=False, name="b")(hidden), layers.Flatten()(hidden)]
+    model = keras.Model(inputs, heads)
+    model.get_layer("a").kernel.assign(a)
+    model.get_layer("b").kernel.assign(b)
+    x = rng.normal(size=(1, 2, 2)).astype(np.float32)
+    y = [np.zeros((1, 2, 2), np.float32), np.zeros((1, 6), np.float32)]
+
+    def loss(targets, outputs):
+        return sum(keras.ops.sum((t - o) ** 2) for t, o in zip(targets, outputs)) / 2
+
+    first, second = GaussNewton(scored_model(model, ["a", "b"]), Examples((x, tuple(y)), loss)).diagonal(16)
+    units = np.tanh(x[0].astype(np.float64) @ a)
+    slopes = 1 - units**2
+    expected = np.zeros((2, 3))
+    for place in range(2):
+        for i, j in np.ndindex(2, 3):
+            moved = slopes[place, j] * x[0, place, i]
+            expected[i, j] += moved**2 * ((b[j] ** 2).sum() + 1)
+    np.testing.assert_allclose(first, expected, rtol=1e-4)
+    np.testing.assert_allclose(second, np.repeat((units**2).sum(0)[:, None], 2, 1), rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[keras.Model, tuple[np.ndarray, np.ndarray]]:
+    """A net that tells two rings apart by 2 of 8 inputs."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 8)).astype(np.float32)
+    y = (np.hypot(x[:, 0], x[:, 1]) > 1.2).astype(np.int64)
+    net = [keras.Input((8,)), layers.Dense(24, "relu", name="a"), layers.Dense(16, "relu", name="b")]
+    model = keras.Sequential([*net, layers.Dense(2, "softmax", name="c")])
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(x, y, 64, 30, verbose=0)
+    return model, (x, y)
+
+
+def test_obd_costs_less_than_random_and_is_never_below_zero(trained) -> None:
+    model, (x, y) = trained
+    scored = scored_model(model, ["a", "b", "c"])
+    scores = kc.OBD(samples=4).scores(scored, Examples((x, y), keras.losses.get(model.loss)))
+    assert all((each >= 0).all() and each.max() > 0 for each in scores)
+
+    def loss_of(criterion) -> float:
+        pruned = kc.prune_one_shot(model, 0.6, criterion, (x, y))
+        p = np.array(pruned(x), np.float64)
+        return float(-np.log(np.maximum(p[np.arange(len(y)), y], 1e-7)).mean())
+
+    assert loss_of(kc.OBD(samples=4)) < 0.5 * min(loss_of(kc.RandomSaliency(seed=n)) for n in range(2))
 
 
 def test_synflow_by_hand_with_offsets_and_normalization() -> None:
