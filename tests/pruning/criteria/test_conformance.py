@@ -88,7 +88,8 @@ def odd() -> tuple[keras.Model, tuple]:
     return model, (inputs, targets)
 
 
-@pytest.mark.parametrize("name", CRITERIA)
+# Random numbers need no graph; which weights there are, magnitude shows.
+@pytest.mark.parametrize("name", [name for name in CRITERIA if name != "RandomSaliency"])
 def test_any_graph(name: str, odd, eagerly) -> None:
     model, data = odd
     if name in BY_INPUTS:
