@@ -200,6 +200,11 @@ def attention_axes(layer: Any) -> tuple[int, ...]:
     return axes
 
 
+def set_attention(layer: Any, function: Callable[..., tuple[Any, Any]]) -> None:
+    """Let an attention layer call `(query, key, value, ...) -> (output, scores)` on its projections."""
+    vars(layer)["_compute_attention"] = function
+
+
 def set_initializer(variable: keras.Variable, initializer: Callable[..., Any]) -> None:
     """Let a variable whose making was put off begin with other values."""
     variable._initializer = initializer
