@@ -44,7 +44,7 @@ class FitLoss:
         return FitLoss(self.losses, self._model, change)
 
 
-class _OfOutput(keras.losses.Loss):  # type: ignore[misc]
+class _OfOutput(keras.losses.Loss):
     """The loss of one output."""
 
     def __init__(self, loss: Any, change: Change | None) -> None:

@@ -57,7 +57,7 @@ def as_matrix(layer: keras.layers.Layer) -> AsMatrix | None:
 def bytes_of_hessian(form: AsMatrix, weight: Array) -> int:
     """What finding H of a weight and its `inverse_factor` take at the most: six arrays of it in float64."""
     groups, inputs, _ = form.to_matrix(weight).shape
-    return 6 * 8 * groups * inputs * inputs
+    return int(6 * 8 * groups * inputs * inputs)
 
 
 def hessian(form: AsMatrix, values: Tensor) -> Array:

@@ -100,10 +100,13 @@ class MagnitudePruner(Pruner):
         real = ops.pad(ops.ones((rows, columns)), padding)
         padded = ops.pad(self.to_matrix(scores), padding)
         shape = (padded.shape[0] // height, height, padded.shape[1] // width, width)
+        blocks = ops.reshape(ops.where(real > 0, padded, -ops.ones_like(padded)), shape)
+        highest = ops.max(blocks, axis=(1, 3))
         if self.block_pooling_type == "MAX":
-            padded = ops.where(real > 0, padded, -ops.ones_like(padded))
-            return ops.max(ops.reshape(padded, shape), axis=(1, 3))
-        return ops.sum(ops.reshape(padded, shape), axis=(1, 3)) / ops.sum(ops.reshape(real, shape), axis=(1, 3))
+            return highest
+        # What is pruned already, scored -1, counts as the zero it is, but for a block in which nothing is left.
+        average = ops.sum(ops.maximum(blocks, 0.0), axis=(1, 3)) / ops.sum(ops.reshape(real, shape), axis=(1, 3))
+        return ops.where(highest < 0, highest, average)
 
     def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
         if self.group is None:

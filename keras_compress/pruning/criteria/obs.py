@@ -103,8 +103,8 @@ class OBS(Saliency):
         if needed > self.max_bytes:
             raise ValueError(
                 f"Expected weights whose Fisher matrices in blocks of {self.fisher_block} take at most "
-                f"max_bytes={self.max_bytes:,}. Received: {sum(sizes):,} weights, which take {needed:,} bytes (a smaller "
-                "`fisher_block`, or fewer layers by `filters`)"
+                f"max_bytes={self.max_bytes:,}. Received: {sum(sizes):,} weights, which take {needed:,} bytes "
+                "(a smaller `fisher_block`, or fewer layers by `filters`)"
             )
 
     def updated(self, scored: ScoredModel, masks: Sequence[Mask], examples: Examples) -> Scores:

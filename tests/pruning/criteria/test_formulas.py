@@ -400,8 +400,8 @@ def test_grasp_divides_the_logits_of_each_output_and_says_where_there_are_none()
     for each, other, expected in zip(found, divided, by_hand, strict=True):
         np.testing.assert_allclose(each, expected, rtol=2e-3, atol=1e-8)
         np.testing.assert_allclose(other, expected, rtol=2e-3, atol=1e-8)
+    examples = Examples((x, [np.eye(4)[each] for each in labels]), both_squared)
     with pytest.warns(UserWarning, match="GraSP: temperature=20 does nothing, as no loss is a crossentropy"):
-        examples = Examples((x, [np.eye(4)[each] for each in labels]), both_squared)
         kc.GraSP(20.0).scores(scored_model(model(None), ["p"]), examples)
 
 
