@@ -11,9 +11,10 @@ from typing import Any
 
 import keras
 from keras.src.backend.common import global_state
-from keras.src.backend.common.masking import get_keras_mask
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.remat import get_current_remat_mode
 from keras.src.ops.node import Node
+from keras.src.trainers.compile_utils import CompileLoss, get_loss
 from keras.src.utils.naming import auto_name
 from tensorflow.python.eager import context
 
@@ -72,6 +73,14 @@ def is_plain(tensor: keras.KerasTensor) -> bool:
 def mask_of(tensor: Any) -> Any:
     """The mask that Keras keeps with a layer's output, which says what counts of it; `None` where there is none."""
     return get_keras_mask(tensor)
+
+
+def with_mask_of(tensor: Any, other: Any) -> Any:
+    """A tensor that counts where another one does."""
+    mask = get_keras_mask(other)
+    if mask is not None:
+        set_keras_mask(tensor, mask)
+    return tensor
 
 
 def logits_of(tensor: Any) -> Any:
@@ -191,6 +200,11 @@ def attention_axes(layer: Any) -> tuple[int, ...]:
     return axes
 
 
+def set_attention(layer: Any, function: Callable[..., tuple[Any, Any]]) -> None:
+    """Let an attention layer call `(query, key, value, ...) -> (output, scores)` on its projections."""
+    vars(layer)["_compute_attention"] = function
+
+
 def set_initializer(variable: keras.Variable, initializer: Callable[..., Any]) -> None:
     """Let a variable whose making was put off begin with other values."""
     variable._initializer = initializer
@@ -279,6 +293,21 @@ def loss_weights(model: Any) -> Any:
     """What a model was compiled with as `loss_weights`."""
     compiled = getattr(model, "_compile_config", None)
     return None if compiled is None else compiled.config.get("loss_weights")
+
+
+def loss_of(identifier: Any, y_true: Any, y_pred: Any) -> Any:
+    """The loss object that `compile` makes of a loss, its name or a function, for such targets and outputs."""
+    return get_loss(identifier, y_true, y_pred)
+
+
+def arguments_of_loss(loss: Any) -> dict[str, Any]:
+    """What a loss object that is made of a function, its `fn`, hands on to it."""
+    return dict(getattr(loss, "_fn_kwargs", {}))
+
+
+def compile_loss(losses: Any, weights: Any, output_names: list[str] | None) -> Any:
+    """`(y_true, y_pred) -> loss` of all outputs, as `compile` makes it."""
+    return CompileLoss(losses, weights, output_names=output_names)
 
 
 class TensorflowState:

@@ -29,6 +29,15 @@ def rules_take(*settings: str) -> Callable[[_Method], _Method]:
     return note
 
 
+def exactly(path: str) -> str:
+    """The selector of one path: a path alone is also the name of other layers, or `"first"` or `"last"`.
+
+    >>> exactly("block/dense.1")
+    're:^block/dense\\\\.1$'
+    """
+    return f"re:^{re.escape(path)}$"
+
+
 def select(selector: Selector, candidates: PathsAndLayers) -> set[str]:
     """Paths of the layers that a selector names.
 

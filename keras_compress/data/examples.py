@@ -1,15 +1,16 @@
-"""Data to score channels with: batches of inputs and targets, and a loss."""
+"""Data to score weights or channels with: batches of inputs and targets, and a loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from keras_compress.data.fit_loss import FitLoss, Loss
+
 Batch = tuple[Any, Any]
-Loss = Callable[[Any, Any], Any]
 BATCH_SIZE = 64
 
 
@@ -22,11 +23,15 @@ class Examples:
             dicts of them, `x` alone a dict. Or batches `(x, y)` that can be gone through more than once: a
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a list, a function that returns a generator. Sample weights,
             third in a tuple, are not used.
-        loss: `(y_true, y_pred) -> loss of each example or their mean`.
+        loss: `(y_true, y_pred) -> loss of each example or their mean`, as `fit` takes it, see `FitLoss`.
     """
 
     data: Any = None
     loss: Loss | None = None
+
+    def __post_init__(self) -> None:
+        if self.loss is not None and not isinstance(self.loss, FitLoss):
+            object.__setattr__(self, "loss", FitLoss(self.loss))
 
     @classmethod
     def for_model(cls, model: keras.Model, data: Any, loss: Any, needs: Collection[str], who: str) -> Examples:
@@ -46,7 +51,7 @@ class Examples:
             return cls(data, None)
         wanted = "data=(x, y)" if "targets" in needs else "data=x"
         if data is None:
-            raise ValueError(f"Expected `{wanted}`, which {who} needs to score channels. Received: data=None")
+            raise ValueError(f"Expected `{wanted}`, which {who} needs. Received: data=None")
         if isinstance(data, Iterator):
             raise ValueError(
                 "Expected data that can be gone through more than once: arrays, a dataset, a list of batches, or a "
@@ -123,20 +128,11 @@ def _loss(model: keras.Model, loss: Any, who: str) -> Loss:
             f"model compiled with one for each output. Received: loss={loss!r}"
         )
     compiled = getattr(model, "loss", None)
-    if loss is None and isinstance(compiled, (list, dict)):
-        return _compiled_loss(model)
-    found: Loss | None = keras.losses.get(compiled if loss is None else loss)
+    if loss is None and compiled is not None:
+        return FitLoss(compiled, model)
+    found: Loss | None = keras.losses.get(loss)
     if found is None:
         raise ValueError(
             f"Expected a loss, which {who} needs: compile the model, or pass `loss=`. Received: a model without"
         )
     return found
-
-
-def _compiled_loss(model: keras.Model) -> Loss:
-    """The loss of a model of several outputs, with their weights but without regularizers."""
-
-    def task(targets: Any, outputs: Any) -> Any:
-        return model.compute_loss(y=targets, y_pred=outputs, training=False) - sum(model.losses)
-
-    return task

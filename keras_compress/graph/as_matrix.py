@@ -54,6 +54,12 @@ def as_matrix(layer: keras.layers.Layer) -> AsMatrix | None:
     return None
 
 
+def bytes_of_hessian(form: AsMatrix, weight: Array) -> int:
+    """What finding H of a weight and its `inverse_factor` take at the most: six arrays of it in float64."""
+    groups, inputs, _ = form.to_matrix(weight).shape
+    return int(6 * 8 * groups * inputs * inputs)
+
+
 def hessian(form: AsMatrix, values: Tensor) -> Array:
     """`2 X^T X` over all rows, `[groups, inputs, inputs]`, float64, divided by the number of rows."""
     total, count = products(form, values)
@@ -62,9 +68,11 @@ def hessian(form: AsMatrix, values: Tensor) -> Array:
 
 def products(form: AsMatrix, values: Tensor) -> tuple[Array, int]:
     """`X^T X` over all rows, `[groups, inputs, inputs]`, float64, and the number of rows."""
-    total, count = 0.0, 0
+    total: Any = 0.0
+    count = 0
     for rows in form.in_parts(values):
-        total = total + tf.cast(tf.matmul(rows, rows, transpose_a=True), tf.float64).numpy()
+        # In place: an array may take gigabytes.
+        total += tf.matmul(rows, rows, transpose_a=True).numpy().astype(np.float64)
         count += int(rows.shape[1])
     return np.asarray(total), count
 
@@ -82,8 +90,11 @@ def inverse_factor(second: Array, damping: float) -> Array:
     diagonal += np.where(mean > 0, damping * mean, 0.0)
     diagonal[diagonal <= 0] = 1.0
     inverse = np.linalg.inv(second)
+    del second, diagonal
     # Symmetric to the last bit, as the factorization takes it for.
-    return np.swapaxes(np.linalg.cholesky((inverse + np.swapaxes(inverse, 1, 2)) / 2), 1, 2)
+    inverse = inverse + np.swapaxes(inverse, 1, 2)
+    inverse /= 2
+    return np.swapaxes(np.linalg.cholesky(inverse), 1, 2)
 
 
 def _dense(layer: keras.layers.Dense) -> AsMatrix:
@@ -122,6 +133,9 @@ def _einsum(layer: keras.layers.EinsumDense) -> AsMatrix | None:
 
 def _patches(layer: Any, values: Tensor, size: tuple[int, ...]) -> Tensor:
     """`[samples, positions, places of the kernel, channels]`."""
+    if layer.data_format == "channels_first":
+        # Patches of this order are made on a GPU only.
+        values = tf.transpose(values, [0, *range(2, len(values.shape)), 1])
     if layer.rank == 1:
         values, strides, rates = values[:, :, tf.newaxis], (layer.strides[0], 1), (layer.dilation_rate[0], 1)
     else:

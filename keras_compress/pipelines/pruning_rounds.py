@@ -16,7 +16,7 @@ from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.round_training import RoundCallback, RoundTrainer
 from keras_compress.pipelines.training import Judge
 from keras_compress.pruning.distribution import check_sparsity, highest, highest_of_all, kept_count
-from keras_compress.pruning.fixed_mask import FixedMaskPruner
+from keras_compress.pruning.fixed_mask import FixedMaskPruner, open_empty_masks
 from keras_compress.pruning.prune import prune
 from keras_compress.pruning.rounds import Curve, PruningRound
 
@@ -37,7 +37,7 @@ def levels_of(sparsity: float, rounds: int | None, share: float | None) -> tuple
         share: Of the weights that are left, taken in each round, in (0, 1); by default what the rounds need, or 0.2.
 
     Raises:
-        ValueError: For a value out of range, or rounds that are too few for the share.
+        ValueError: For a value out of range, or rounds that are too few or too many for the share.
 
     >>> [round(level, 3) for level in levels_of(0.5, None, 0.2)]
     [0.2, 0.36, 0.488, 0.5]
@@ -47,7 +47,7 @@ def levels_of(sparsity: float, rounds: int | None, share: float | None) -> tuple
     check_sparsity(sparsity)
     if not sparsity > 0.0:
         raise ValueError(f"Expected `sparsity` in (0, 1). Received: sparsity={sparsity!r}")
-    if rounds is not None and (isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1):
+    if rounds is not None and (isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)) or rounds < 1):
         raise ValueError(f"Expected `rounds` as an integer >= 1. Received: rounds={rounds!r}")
     if share is not None and not 0.0 < share < 1.0:
         raise ValueError(f"Expected `share` in (0, 1). Received: share={share!r}")
@@ -58,6 +58,11 @@ def levels_of(sparsity: float, rounds: int | None, share: float | None) -> tuple
         raise ValueError(
             f"Expected rounds >= {needed} to reach sparsity={sparsity:g} by share={share:g} of what is left in each. "
             f"Received: rounds={rounds}, which end at {1.0 - (1.0 - share) ** rounds:.4g}"
+        )
+    if rounds is not None and needed < rounds:
+        raise ValueError(
+            f"Expected rounds={needed}, which reach sparsity={sparsity:g} by share={share:g} of what is left in each, "
+            f"or only one of the two. Received: rounds={rounds}, share={share:g}"
         )
     return (*(1.0 - (1.0 - share) ** number for number in range(1, needed)), float(sparsity))
 
@@ -92,7 +97,7 @@ def check_score_every(score_every: Any) -> None:
     Raises:
         ValueError: Saying what is.
     """
-    whole = isinstance(score_every, int) and not isinstance(score_every, bool)
+    whole = isinstance(score_every, (int, np.integer)) and not isinstance(score_every, bool)
     if score_every is not None and (not whole or score_every < 1):
         raise ValueError(f"Expected `score_every` as a number of steps >= 1, or None. Received: {score_every!r}")
 
@@ -107,6 +112,7 @@ def masked(model: keras.Model, filters: Any, rules: Sequence[Mapping[str, Any]] 
         if set(rule) - {"layers", "skip"}:
             raise ValueError(f"Expected rules of the form {{'layers': ..., 'skip': True}}. Received: {dict(rule)!r}")
     found = prune(model, FixedMaskPruner(), filters=filters, rules=rules)
+    open_empty_masks(found)
     if not any(True for _ in pruners_in(found)):
         raise ValueError(
             f"Expected a layer to prune that is trained. Received: {model.name!r}, whose layers are frozen"

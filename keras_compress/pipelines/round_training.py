@@ -157,8 +157,8 @@ def steps_of(moment: Moment, steps_per_epoch: int | None) -> int:
     >>> steps_of("0.5 epochs", 100)
     50
     """
-    if isinstance(moment, int):
-        return moment
+    if isinstance(moment, (int, np.integer)):
+        return int(moment)
     if steps_per_epoch is None:
         raise ValueError(
             "Expected `rewind_to` in steps for data that do not know their length. "

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
 from keras_compress.core.registry import register
 from keras_compress.core.transform import WeightTransform
+from keras_compress.graph.model import compressed_layers
 from keras_compress.pruning.pruner import Pruner
 
 Tensor = Any
@@ -57,3 +60,11 @@ class FixedMaskPruner(Pruner):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FixedMaskPruner:
         return cls(**config)
+
+
+def open_empty_masks(model: keras.Model) -> None:
+    """Let weights of zeros only be trained: kernels that begin at zero are not sparse, they have not begun."""
+    for _, wrapper in compressed_layers(model):
+        for transform in wrapper.transform_list:
+            if isinstance(transform, FixedMaskPruner) and not np.asarray(transform.mask).any():
+                transform.mask.assign(np.ones(transform.mask.shape, bool))

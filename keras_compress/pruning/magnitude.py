@@ -23,12 +23,12 @@ from keras_compress.core.wrapper import Compressed
 from keras_compress.graph.groups import decides_now, members_of, new_group
 from keras_compress.graph.model import add_transforms, check_model
 from keras_compress.pruning.n_m import NMPruner
+from keras_compress.pruning.patterns import check_block_size, check_pooling
 from keras_compress.pruning.pruner import HALF, Pruner
 from keras_compress.pruning.search import keep_highest
 from keras_compress.pruning.together import mask_together
 
 Tensor = Any
-POOLING = ("AVG", "MAX")
 
 
 @register("weight_transform")
@@ -62,15 +62,9 @@ class MagnitudePruner(Pruner):
         **kwargs: Any,
     ) -> None:
         super().__init__(schedule, regrow=regrow, **kwargs)
-        if len(block_size) != 2 or any(not isinstance(n, int) or n < 1 for n in block_size):
-            raise ValueError(f"Expected `block_size` as two integers >= 1. Received: block_size={block_size}")
-        if block_pooling_type not in POOLING:
-            raise ValueError(
-                f"Expected `block_pooling_type` out of {POOLING}. Received: block_pooling_type={block_pooling_type!r}"
-            )
         self.group = group
-        self.block_size = tuple(block_size)
-        self.block_pooling_type = block_pooling_type
+        self.block_size = check_block_size(block_size)
+        self.block_pooling_type = check_pooling(block_pooling_type)
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
@@ -106,10 +100,13 @@ class MagnitudePruner(Pruner):
         real = ops.pad(ops.ones((rows, columns)), padding)
         padded = ops.pad(self.to_matrix(scores), padding)
         shape = (padded.shape[0] // height, height, padded.shape[1] // width, width)
+        blocks = ops.reshape(ops.where(real > 0, padded, -ops.ones_like(padded)), shape)
+        highest = ops.max(blocks, axis=(1, 3))
         if self.block_pooling_type == "MAX":
-            padded = ops.where(real > 0, padded, -ops.ones_like(padded))
-            return ops.max(ops.reshape(padded, shape), axis=(1, 3))
-        return ops.sum(ops.reshape(padded, shape), axis=(1, 3)) / ops.sum(ops.reshape(real, shape), axis=(1, 3))
+            return highest
+        # What is pruned already, scored -1, counts as the zero it is, but for a block in which nothing is left.
+        average = ops.sum(ops.maximum(blocks, 0.0), axis=(1, 3)) / ops.sum(ops.reshape(real, shape), axis=(1, 3))
+        return ops.where(highest < 0, highest, average)
 
     def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
         if self.group is None:

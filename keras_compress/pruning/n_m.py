@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_compress.core.registry import register
 from keras_compress.core.schedule import ConstantSparsity, Schedule
+from keras_compress.pruning.patterns import check_m_by_n
 from keras_compress.pruning.pruner import Pruner
 
 Tensor = Any
@@ -35,10 +36,7 @@ class NMPruner(Pruner):
         self, sparsity_m_by_n: Sequence[int], schedule: Schedule, *, regrow: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(schedule, regrow=regrow, **kwargs)
-        m_n = tuple(sparsity_m_by_n)
-        if len(m_n) != 2 or not all(isinstance(n, int) for n in m_n) or not 1 <= m_n[0] < m_n[1]:
-            raise ValueError(f"Expected `sparsity_m_by_n` as (m, n), 1 <= m < n. Received: sparsity_m_by_n={m_n}")
-        self.sparsity_m_by_n = m_n
+        self.sparsity_m_by_n = check_m_by_n(sparsity_m_by_n)
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:

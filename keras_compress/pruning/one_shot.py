@@ -14,7 +14,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.history import Record, keep, kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register, resolve
-from keras_compress.core.selection import Selector, rules_take
+from keras_compress.core.selection import Selector, exactly, rules_take
 from keras_compress.core.slots import Slot
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.core.transform import WeightTransform
@@ -24,8 +24,8 @@ from keras_compress.data.examples import Examples
 from keras_compress.graph.model import add_transforms, by_message, candidates, check_model, compressed_layers
 from keras_compress.pruning.criteria.saliency import Saliency
 from keras_compress.pruning.distribution import check_sparsity, layer_sparsities
-from keras_compress.pruning.fixed_mask import FixedMaskPruner
-from keras_compress.pruning.magnitude import POOLING
+from keras_compress.pruning.fixed_mask import FixedMaskPruner, open_empty_masks
+from keras_compress.pruning.patterns import check_block_size, check_m_by_n, check_pooling
 from keras_compress.pruning.plan import Pattern, Plan
 from keras_compress.pruning.scored import Mask, ScoredModel, ScoredWeight, scored_model
 
@@ -115,7 +115,10 @@ def prune_one_shot(
 ) -> keras.Model:
     """A copy of the model with weights set to zero at once, those of the lowest scores; ready to be trained on.
 
-    Masks stay as they are (`FixedMaskPruner`). Weights that are zero already stay so, and count as zeros.
+    Masks stay as they are (`FixedMaskPruner`). Weights that are zero already stay so, and count as zeros; a kernel of
+    zeros only, which training is to begin with, is left alone, and a warning says so. Layers with `trainable=False` are
+    pruned as others are, for files of models that are trained no more; leave them out by `rules`. `prune_iteratively`
+    and schedules leave them as they are.
 
     Args:
         model: Built model, plain or made by this library; trained, or not yet, as the criterion wants.
@@ -154,11 +157,12 @@ def prune_one_shot(
         left = _leave(scored, pattern, wanted, strict)
         if not scored.weights:
             raise ValueError(
-                "Expected weights that can be pruned so. Received: " + "; ".join(by_message(left)) or "none"
+                "Expected weights that can be pruned so. Received: " + ("; ".join(by_message(left)) or "none")
             )
         before = [int(mask.sum()) for mask in scored.masks()]
         masks = criterion.prune(scored, examples, _plan(scored, wanted, scope, pattern))
         _put(pruned, scored, masks)
+        open_empty_masks(pruned)
     weights = tuple(
         PrunedWeight(each.name, mask.size, count, int(mask.sum()), criterion.notes.get(each.name, ""))
         for each, mask, count in zip(scored.weights, masks, before, strict=True)
@@ -181,19 +185,13 @@ def checked_criterion(criterion: Any) -> Saliency:
 
 
 def _pattern(block_size: Any, pooling: Any, m_by_n: Any) -> Pattern:
-    size = tuple(block_size) if isinstance(block_size, (list, tuple)) else ()
-    if len(size) != 2 or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in size):
-        raise ValueError(f"Expected `block_size` as two integers >= 1. Received: block_size={block_size}")
-    if pooling not in POOLING:
-        raise ValueError(f"Expected `block_pooling_type` out of {POOLING}. Received: block_pooling_type={pooling!r}")
+    size = check_block_size(block_size)
     if m_by_n is None:
-        return Pattern(size, pooling)
-    found = tuple(m_by_n)
-    if len(found) != 2 or not all(isinstance(n, int) for n in found) or not 1 <= found[0] < found[1]:
-        raise ValueError(f"Expected `sparsity_m_by_n` as (m, n), 1 <= m < n. Received: sparsity_m_by_n={found}")
+        return Pattern(size, check_pooling(pooling))
+    found = check_m_by_n(m_by_n)
     if size != (1, 1):
         raise ValueError(f"Expected `sparsity_m_by_n` without `block_size`. Received: block_size={size}")
-    return Pattern(size, pooling, found)
+    return Pattern(size, check_pooling(pooling), found)
 
 
 def _checked_sparsity(
@@ -215,6 +213,12 @@ def _checked_sparsity(
         raise ValueError(
             f"Expected one sparsity for scope={scope!r}, which says how many weights stay in each layer. "
             "Received: sparsities of layers"
+        )
+    if not pattern.is_single and pattern.m_by_n is None and criterion.per_output:
+        raise ValueError(
+            "Expected single weights or `sparsity_m_by_n` for a criterion that compares weights of one output only: "
+            f"blocks would be ranked across outputs. Received: block_size={pattern.block_size}, "
+            f"criterion={type(criterion).__name__}"
         )
     if scope == "global" and criterion.per_output:
         raise ValueError(
@@ -245,7 +249,7 @@ def _by_layer(
     if unknown or not sparsity:
         hint = did_you_mean(unknown[0], known) if unknown else ""
         raise ValueError(f"Expected paths of layers with weights to prune: {known}. Received: {unknown}{hint}")
-    return sparsity, list(sparsity)
+    return sparsity, [exactly(path) for path in sparsity]
 
 
 def _wrapped(
@@ -273,16 +277,23 @@ def _wrapped(
 
 
 def _leave(scored: ScoredModel, pattern: Pattern, wanted: Mapping[str, float], strict: bool) -> list[tuple[str, str]]:
-    """Leave weights alone that the pattern does not fit; says which."""
-    reasons = [(each, pattern.reason_against(each)) for each in scored.weights]
+    """Leave weights alone that have no weights to choose from, or that the pattern does not fit; says which."""
+    reasons = [(each, _reason_against(pattern, each)) for each in scored.weights]
     left = [(each.name, reason) for each, reason in reasons if reason is not None and wanted[each.path] > 0]
     if left:
         listed = "; ".join(by_message(left))
         if strict:
-            raise ValueError(f"Expected weights that the pattern fits (strict=True). Received: {listed}")
+            raise ValueError(f"Expected weights that can all be pruned so (strict=True). Received: {listed}")
         warn(f"Weights left as they are: {listed}")
     scored.weights = [each for each, reason in reasons if reason is None or wanted[each.path] == 0]
     return left
+
+
+def _reason_against(pattern: Pattern, each: ScoredWeight) -> str | None:
+    if not each.values().any():
+        # A mask over zeros only, as of a kernel that begins at zero, would keep it from ever being trained.
+        return "it is all zeros"
+    return pattern.reason_against(each)
 
 
 def _plan(scored: ScoredModel, wanted: Mapping[str, float], scope: str, pattern: Pattern) -> Plan:

@@ -43,16 +43,30 @@ class Pattern:
         blocks = -(-rows // self.block_size[0]) * -(-columns // self.block_size[1])
         return None if blocks > 1 else "it is one block, and one at least stays"
 
-    def units(self, matrix: Array) -> Array:
-        """Scores of blocks, from those of a matrix; a block cut off by an edge counts its own weights."""
+    def units(self, matrix: Array, alive: Mask) -> Array:
+        """Scores of blocks, from those of a matrix; a block cut off by an edge counts its own weights.
+
+        Weights that are zero already score 0 in a block, as they do by magnitude, and a block of such ones is the
+        lowest of all.
+        """
         if self.block_size == (1, 1):
-            return matrix
+            return np.where(alive, matrix, -np.inf)
+        real = self._blocks(np.ones(matrix.shape, bool), False)
+        lives = self._blocks(alive, False).any(axis=(1, 3))
+        scores = np.where(alive, matrix, 0.0)
+        if self.pooling == "AVG":
+            pooled = self._blocks(scores, 0.0).sum(axis=(1, 3)) / real.sum(axis=(1, 3))
+        else:
+            pooled = self._blocks(scores, -np.inf).max(axis=(1, 3))
+        found: Array = np.where(lives, pooled, -np.inf)
+        return found
+
+    def _blocks(self, matrix: Array, outside: Any) -> Array:
+        """`(blocks down, height, blocks across, width)`."""
         height, width = self.block_size
         rows, columns = matrix.shape
-        padded = np.pad(matrix, [(0, -rows % height), (0, -columns % width)], constant_values=np.nan)
-        blocks = padded.reshape(padded.shape[0] // height, height, -1, width)
-        pooled: Array = (np.nanmean if self.pooling == "AVG" else np.nanmax)(blocks, axis=(1, 3))
-        return pooled
+        padded = np.pad(matrix, [(0, -rows % height), (0, -columns % width)], constant_values=outside)
+        return padded.reshape(padded.shape[0] // height, height, -1, width)
 
     def mask_of(self, units: Mask, shape: tuple[int, ...]) -> Mask:
         """The mask of a matrix from that of its blocks."""
@@ -106,14 +120,13 @@ class Plan:
             per_output: Rank the weights of each output alone.
         """
         pairs = list(zip(weights, scores, alive, strict=True))
-        matrices = [each.to_matrix(np.where(mask, score, -np.inf)) for each, score, mask in pairs]
+        matrices = [(each.to_matrix(score), each.to_matrix(mask)) for each, score, mask in pairs]
         if self.pattern.m_by_n is not None:
-            found = [self.pattern.m_of_n(matrix) for matrix in matrices]
+            found = [self.pattern.m_of_n(np.where(mask, score, -np.inf)) for score, mask in matrices]
         else:
-            with np.errstate(invalid="ignore"):
-                units = [self.pattern.units(matrix) for matrix in matrices]
+            units = [self.pattern.units(*each) for each in matrices]
             kept = self._units_kept(units, per_output and self.pattern.is_single)
-            found = [self.pattern.mask_of(unit, m.shape) for unit, m in zip(kept, matrices, strict=True)]
+            found = [self.pattern.mask_of(unit, m.shape) for unit, (m, _) in zip(kept, matrices, strict=True)]
         return [each.from_matrix(mask) & old for (each, _, old), mask in zip(pairs, found, strict=True)]
 
     def _units_kept(self, units: Sequence[Array], per_output: bool) -> list[Mask]:

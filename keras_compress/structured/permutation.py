@@ -17,6 +17,7 @@ from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, rules_take
 from keras_compress.core.slots import slots_of
 from keras_compress.graph.model import check_model, rebuild
+from keras_compress.pruning.patterns import check_m_by_n
 from keras_compress.pruning.permutation import best_order, kept_magnitude
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, WeightAxis
 from keras_compress.structured.dependency import channel_graph
@@ -104,9 +105,7 @@ def permute_channels(
     **Reference**: Pool and Yu, "Channel permutations for N:M sparsity" (2021). **Deviations**: one order for all layers
     that read the same channels, so that none has to be permuted at run time; see `best_order` for the search.
     """
-    pattern = tuple(sparsity_m_by_n)
-    if len(pattern) != 2 or not all(isinstance(n, int) for n in pattern) or not 1 <= pattern[0] < pattern[1]:
-        raise ValueError(f"Expected `sparsity_m_by_n` as (m, n), 1 <= m < n. Received: sparsity_m_by_n={pattern}")
+    pattern = check_m_by_n(sparsity_m_by_n)
     check_model(model)
     graph = channel_graph(model)
     if graph.model is model:

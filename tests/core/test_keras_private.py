@@ -370,3 +370,24 @@ def test_what_an_optimizer_takes_its_learning_rate_from() -> None:
     optimizer.learning_rate = other
     assert keras_private.learning_rate_of(optimizer) is other
     assert isinstance(keras_private.learning_rate_of(keras.optimizers.SGD(0.1)), keras.Variable)
+
+
+def test_the_loss_of_a_function_and_of_several_outputs() -> None:
+    def own(y_true, y_pred, power=2.0):
+        return abs(y_true - y_pred) ** power
+
+    targets, outputs = np.array([1.0, 2.0], np.float32), np.array([[2.0], [5.0]], np.float32)
+    assert float(keras_private.loss_of(own, targets, outputs)(targets, outputs)) == 5.0
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    assert keras_private.loss_of(loss, targets, outputs) is loss
+    assert keras_private.arguments_of_loss(loss)["from_logits"] is True
+    assert keras_private.arguments_of_loss(keras.losses.Loss()) == {}
+    both = keras_private.compile_loss({"a": own, "b": None}, {"a": 3.0, "b": 1.0}, ["a", "b"])
+    assert float(both({"a": targets, "b": targets}, {"a": outputs, "b": outputs})) == 15.0
+
+
+def test_a_mask_goes_on_with_a_tensor() -> None:
+    masked = layers.Masking()(np.array([[[0.0], [1.0]]], np.float32))
+    other = keras_private.with_mask_of(masked + 1.0, masked)
+    np.testing.assert_array_equal(np.array(keras_private.mask_of(other)), [[False, True]])
+    assert keras_private.mask_of(keras_private.with_mask_of(masked + 1.0, masked + 2.0)) is None

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 import keras_compress as kc
-from keras_compress.pipelines.pruning_rounds import levels_of
-from keras_compress.pipelines.round_training import LaterSchedule, RoundCallback, RoundStage
+from keras_compress.pipelines.pruning_rounds import levels_of, masked, masks_in
+from keras_compress.pipelines.round_training import LaterSchedule, RoundCallback, RoundStage, steps_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not apply to tf.data functions:UserWarning")
 RNG = np.random.default_rng(5)
@@ -390,3 +390,18 @@ def test_a_step_that_was_not_kept_is_said() -> None:
         found_ticket(rewind_to=2, fit=lambda model, stage: fit(model, stage, callbacks=False))
     with pytest.raises(ValueError, match=r"Expected `rewind_to` as a step .* below its 6 .*Received: rewind_to=6"):
         found_ticket(rewind_to=6)
+
+
+def test_rounds_and_share_that_contradict_each_other_and_numpy_s_integers() -> None:
+    with pytest.raises(
+        ValueError, match=r"Expected rounds=1, which reach sparsity=0.5 by share=0.5.*Received: rounds=10"
+    ):
+        levels_of(0.5, 10, 0.5)
+    assert levels_of(0.75, 2, 0.5) == (0.5, 0.75) == levels_of(0.75, np.int64(2), None)
+    assert steps_of(np.int64(3), 10) == 3
+    assert type(steps_of(np.int64(3), None)) is int
+
+
+def test_masks_of_kernels_that_begin_at_zero_are_open() -> None:
+    net = [keras.Input((4,)), keras.layers.Dense(4, kernel_initializer="zeros", name="z"), keras.layers.Dense(2)]
+    assert [int(mask.sum()) for mask in masks_in(masked(keras.Sequential(net), None, None))] == [16, 8]

@@ -58,6 +58,25 @@ def test_by_magnitude_as_training_would(model) -> None:
         np.testing.assert_array_equal(zeros(at_once)[name], expected)
 
 
+@pytest.mark.parametrize("pooling", ["AVG", "MAX"])
+def test_a_zero_in_a_block_does_not_kill_the_block(pooling) -> None:
+    """Of kernels with zeros before, blocks are those that `prune_low_magnitude` keeps."""
+    holed = net()
+    for layer in holed.layers:
+        for variable in layer.trainable_variables:
+            variable.assign(np.array(variable) * (np.random.default_rng(1).random(variable.shape) < 0.6))
+    arguments = {"block_size": (2, 3), "block_pooling_type": pooling}
+    trained = kc.prune_low_magnitude(holed, ALWAYS, **arguments)
+    trained(np.zeros((1, 4, 4, 2), np.float32), training=True)
+    at_once = zeros(kc.prune_one_shot(holed, 0.5, **arguments))
+    for name, expected in zeros(trained).items():
+        np.testing.assert_array_equal(at_once[name], expected, err_msg=name)
+    line = keras.Sequential([keras.Input((4,)), layers.Dense(1, use_bias=False, name="l")])
+    line.get_layer("l").kernel.assign([[0.0], [100.0], [1.0], [1.0]])
+    kept = kc.prune_one_shot(line, 0.5, block_size=(2, 1), block_pooling_type=pooling).get_layer("l").weight("kernel")
+    assert np.array(kept).ravel().tolist() == [0.0, 100.0, 0.0, 0.0]
+
+
 def test_erk_and_global_keep_the_total(model) -> None:
     sizes = {"c": 108, "dw": 54, "a": 240, "b": 30}
     for scope in ("erk", "global"):
@@ -136,6 +155,10 @@ def test_what_a_pattern_does_not_fit_is_said(model) -> None:
         ({"criterion": {"class_name": "obd", "config": {"sample": 3}}}, "Expected the arguments of obd"),
         ({"scope": "globl"}, "Expected `scope` out of .*[Dd]id you mean"),
         ({"scope": "global", "criterion": "wanda", "data": np.zeros((2, 4, 4, 2))}, "compares weights of one output"),
+        (
+            {"block_size": (2, 2), "criterion": "wanda", "data": np.zeros((2, 4, 4, 2))},
+            "Expected single weights or `sparsity_m_by_n` for a criterion that compares",
+        ),
         ({"sparsity_m_by_n": (2, 4), "sparsity": 0.9}, "Expected no sparsity but the 0.5 of 2 zeros in every 4 inputs"),
         ({"sparsity_m_by_n": (4, 4)}, r"Expected `sparsity_m_by_n` as \(m, n\)"),
         ({"sparsity_m_by_n": (2, 4), "block_size": (2, 2)}, "without `block_size`"),
@@ -179,3 +202,67 @@ def test_sparse_gpt_keeps_the_outputs_better_than_magnitude() -> None:
         for name in ("sparse_gpt", "wanda", "magnitude")
     }
     assert errors["sparse_gpt"] < 0.7 * errors["magnitude"], errors
+
+
+def test_a_kernel_that_begins_at_zero_is_left_to_be_trained() -> None:
+    net = [keras.Input((4,)), layers.Dense(4, kernel_initializer="zeros", name="z"), layers.Dense(2, name="o")]
+    model = keras.Sequential(net)
+    with pytest.warns(UserWarning, match="Weights left as they are: z: it is all zeros"):
+        pruned = kc.prune_one_shot(model, 0.5)
+    assert [(each.name, each.after) for each in kc.one_shot_of(pruned).weights] == [("o", 4)]
+    assert kc.one_shot_of(pruned).left == (("z", "it is all zeros"),)
+    pruned.compile("sgd", "mse")
+    pruned.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0)
+    assert np.array(pruned.get_layer("z").weight("kernel")).any()
+    with pytest.raises(ValueError, match=r"strict=True.*z: it is all zeros"):
+        kc.prune_one_shot(model, 0.5, strict=True)
+    nothing = pytest.raises(ValueError, match="Expected weights that can be pruned so. Received: z: it is all zeros")
+    with nothing, pytest.warns(UserWarning, match="Weights left as they are"):
+        kc.prune_one_shot(model, {"z": 0.5})
+
+
+class Saturated(kc.Saliency):
+    def scores(self, scored, examples):
+        return [np.zeros(each.shape) for each in scored.weights]
+
+
+def test_equal_scores_are_said_and_taken_by_magnitude(model) -> None:
+    with pytest.warns(
+        UserWarning, match=r"(?s)Not scored by Saturated: .*all its scores are equal, taken by magnitude"
+    ):
+        pruned = kc.prune_one_shot(model, 0.5, Saturated())
+    for name, mask in zeros(kc.prune_one_shot(model, 0.5)).items():
+        np.testing.assert_array_equal(zeros(pruned)[name], mask)
+    with pytest.warns(UserWarning, match="all its scores are equal, which says nothing of which stay"):
+        kc.prune_one_shot(model, 0.5, Saturated(), scope="global")
+    assert not kc.MagnitudeSaliency().notes
+
+
+def test_sparsities_are_of_paths_and_not_of_names() -> None:
+    """A layer of the same name in a nested model, and layers named as selectors are."""
+    block = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="dense"), layers.Dense(4, name="a.c")], name="b")
+    nested = keras.Sequential([keras.Input((4,)), block, layers.Dense(4, name="abc"), layers.Dense(3, name="dense")])
+    for paths in (["dense"], ["b/dense"], ["b/a.c", "abc"]):
+        record = kc.one_shot_of(kc.prune_one_shot(nested, dict.fromkeys(paths, 0.5)))
+        assert [each.name for each in record.weights] == paths
+    line = keras.Sequential([keras.Input((4,)), *(layers.Dense(4, name=name) for name in ("last", "x", "first", "o"))])
+    record = kc.one_shot_of(kc.prune_one_shot(line, {"last": 0.5, "first": 0.25}))
+    assert [(each.name, each.after) for each in record.weights] == [("last", 8), ("first", 12)]
+
+
+@pytest.mark.parametrize("m_by_n", [(True, 2), (2.0, 4), (4, 4), (0, 4), (1, 2, 3), 4, "24"])
+def test_one_check_of_patterns(model, m_by_n) -> None:
+    for call in (
+        lambda: kc.prune_one_shot(model, sparsity_m_by_n=m_by_n),
+        lambda: kc.NMPruner(m_by_n, ALWAYS),
+        lambda: kc.permute_channels(model, m_by_n),
+    ):
+        with pytest.raises(ValueError, match=r"Expected `sparsity_m_by_n` as \(m, n\), 1 <= m < n\. Received: "):
+            call()
+    for call in (
+        lambda: kc.prune_one_shot(model, block_size=(True, 2)),
+        lambda: kc.MagnitudePruner(ALWAYS, block_size=(True, 2)),
+    ):
+        with pytest.raises(ValueError, match="Expected `block_size` as two integers >= 1"):
+            call()
+    assert kc.NMPruner(np.array([2, 4]), ALWAYS).get_config()["sparsity_m_by_n"] == [2, 4]

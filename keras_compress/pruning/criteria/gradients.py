@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.core.quiet import quiet_tensorflow
-from keras_compress.data.examples import Batch, Examples, Loss
+from keras_compress.data.examples import Batch, Examples
+from keras_compress.data.fit_loss import Loss
 from keras_compress.pruning.scored import ScoredModel
 
 Tensor = Any

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_compress.core.registry import register
 from keras_compress.data.examples import Examples
 from keras_compress.pruning.criteria.gradients import LossGradients, first_batches
-from keras_compress.pruning.criteria.saliency import Saliency, Scores, check_count, check_number
+from keras_compress.pruning.criteria.saliency import MAX_BYTES, Saliency, Scores, check_count, check_number
 from keras_compress.pruning.scored import Mask, ScoredModel
 
 Array = NDArray[Any]
@@ -28,13 +28,17 @@ class OBS(Saliency):
     a layer. Then the weights that stay are moved: for those that go, Q, and those that stay, K, of a block,
     `w_K += F_KK^-1 F_KQ w_Q`, which is the least loss that this quadratic model has without Q.
 
-    Takes `4 * fisher_block` bytes for each weight.
+    Takes `4 * fisher_block` bytes for each weight of all layers: 200 MB for a million weights in blocks of 50.
 
     Args:
         gradients: N, how many gradients at the most, >= 1.
         batch_size: Examples over which each is averaged, >= 1.
         fisher_block: Weights in a block, >= 1.
         damping: What is added to the diagonal, > 0.
+        max_bytes: Memory for F, >= 1.
+
+    Raises:
+        ValueError: For weights whose F would take more than `max_bytes`.
 
     **Reference**: Hassibi and Stork, "Second order derivatives for network pruning: optimal brain surgeon" (1993),
     equation 5; Singh and Alistarh, "WoodFisher: Efficient second-order approximation for neural network compression"
@@ -47,12 +51,18 @@ class OBS(Saliency):
     updates = True
 
     def __init__(
-        self, gradients: int = 256, batch_size: int = 1, fisher_block: int = 50, damping: float = 1e-5
+        self,
+        gradients: int = 256,
+        batch_size: int = 1,
+        fisher_block: int = 50,
+        damping: float = 1e-5,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.gradients = check_count("gradients", gradients)
         self.batch_size = check_count("batch_size", batch_size)
         self.fisher_block = check_count("fisher_block", fisher_block)
         self.damping = check_number("damping", damping)
+        self.max_bytes = check_count("max_bytes", max_bytes)
         self._fisher: list[Array] = []
 
     def scores(self, scored: ScoredModel, examples: Examples) -> Scores:
@@ -71,21 +81,31 @@ class OBS(Saliency):
         """F of each weight, `[blocks, fisher_block, fisher_block]` float32; behind the last weight the identity."""
         gradients = LossGradients(scored, examples.loss)
         sizes = [int(np.prod(each.shape)) for each in scored.weights]
-        total: list[Any] = [tf.zeros([self._blocks(n), self.fisher_block, self.fisher_block]) for n in sizes]
+        self._check_memory(sizes)
+        side = self.fisher_block
+        total: list[Array] = [np.zeros([self._blocks(n), side, side], np.float32) for n in sizes]
         count = 0
         for batch in first_batches(examples, self.batch_size, self.gradients):
             for number, gradient in enumerate(gradients.of(batch)):
-                rows = self._in_blocks(tf.reshape(gradient, [-1]))
-                total[number] += rows[:, :, tf.newaxis] * rows[:, tf.newaxis]
+                rows = np.asarray(self._in_blocks(tf.reshape(gradient, [-1])))
+                for part in (slice(start, start + _AT_ONCE) for start in range(0, len(rows), _AT_ONCE)):
+                    total[number][part] += rows[part, :, np.newaxis] * rows[part, np.newaxis]
             count += 1
-        found = []
-        for each, size in zip(total, sizes, strict=True):
-            blocks = np.asarray(each) / count
+        for blocks, size in zip(total, sizes, strict=True):
+            blocks /= count
             diagonal = np.einsum("bii->bi", blocks)
             diagonal += self.damping
             diagonal[-1, size - (len(blocks) - 1) * self.fisher_block :] = 1.0
-            found.append(blocks)
-        return found
+        return total
+
+    def _check_memory(self, sizes: Sequence[int]) -> None:
+        needed = 4 * self.fisher_block**2 * sum(map(self._blocks, sizes))
+        if needed > self.max_bytes:
+            raise ValueError(
+                f"Expected weights whose Fisher matrices in blocks of {self.fisher_block} take at most "
+                f"max_bytes={self.max_bytes:,}. Received: {sum(sizes):,} weights, which take {needed:,} bytes "
+                "(a smaller `fisher_block`, or fewer layers by `filters`)"
+            )
 
     def updated(self, scored: ScoredModel, masks: Sequence[Mask], examples: Examples) -> Scores:
         found = []
@@ -113,6 +133,7 @@ class OBS(Saliency):
             "batch_size": self.batch_size,
             "fisher_block": self.fisher_block,
             "damping": self.damping,
+            "max_bytes": self.max_bytes,
         }
 
 

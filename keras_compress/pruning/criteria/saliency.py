@@ -15,6 +15,8 @@ from keras_compress.pruning.scored import Mask, ScoredModel
 
 Array = NDArray[Any]
 Scores = list[Array]
+# What criteria that keep matrices take at the most by default.
+MAX_BYTES = 8_000_000_000
 
 
 class Saliency:
@@ -30,7 +32,8 @@ class Saliency:
         updates: Whether it also changes the weights that stay.
 
     Attributes:
-        notes: Name of a weight -> why it was scored otherwise than the others, of the last `prune`.
+        notes: Name of a weight -> why it was scored otherwise than the others, of the last `prune`. Where all scores of
+            a weight that has a sparsity of its own are equal, as behind what saturates, it is taken by magnitude.
     """
 
     needs: frozenset[str] = frozenset()
@@ -70,12 +73,18 @@ class Saliency:
         Raises:
             ValueError: For scores that are not finite.
         """
+        self.notes = {}
+        equal: list[int] = []
         scorer = self.scorer(scored, examples)
         # A pattern of m in n has no half way.
         rounds = self.rounds if plan.pattern.m_by_n is None else 1
         masks = scored.masks()
         for number in range(1, rounds + 1):
             scores = self._finite(scored, scorer())
+            if number == 1:
+                equal = self._note_equal(scored, scores, masks, plan)
+            for place in equal:
+                scores[place] = np.abs(scored.weights[place].values())
             masks = plan.after(number / rounds).masks(scored.weights, scores, masks, self.per_output)
             if number < rounds or not self.updates:
                 scored.put(masks)
@@ -85,6 +94,24 @@ class Saliency:
                 each.variable.assign(value)
             scored.put(masks)
         return masks
+
+    def _note_equal(self, scored: ScoredModel, scores: Scores, masks: Sequence[Mask], plan: Plan) -> list[int]:
+        """Numbers of the weights that are taken by magnitude because all their scores are equal; says which."""
+        equal = [
+            number
+            for number, (found, mask) in enumerate(zip(scores, masks, strict=True))
+            if np.count_nonzero(mask) > 1
+            and np.ptp(found[mask]) == 0
+            and (plan.together or plan.sparsities[number] > 0)
+        ]
+        magnitudes = {number: np.abs(scored.weights[number].values())[masks[number]] for number in equal}
+        taken = [number for number in equal if not plan.together and np.ptp(magnitudes[number]) > 0]
+        why = {
+            number: "taken by magnitude" if number in taken else "which says nothing of which stay" for number in equal
+        }
+        told = {scored.weights[number].name: f"all its scores are equal, {why[number]}" for number in equal}
+        self.notes = {**told, **self.notes}
+        return taken
 
     def _finite(self, scored: ScoredModel, scores: Scores) -> Scores:
         wrong = [each.name for each, s in zip(scored.weights, scores, strict=True) if not np.isfinite(s).all()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ from numpy.typing import NDArray
 
 from keras_compress.core.registry import register
 from keras_compress.data.examples import Examples
-from keras_compress.graph.as_matrix import AsMatrix, inverse_factor, products
+from keras_compress.graph.as_matrix import AsMatrix, bytes_of_hessian, inverse_factor, products
 from keras_compress.pruning.criteria.inputs import forms, see_inputs, why_no_form
-from keras_compress.pruning.criteria.saliency import Saliency, check_count, check_number
+from keras_compress.pruning.criteria.saliency import MAX_BYTES, Saliency, check_count, check_number
 from keras_compress.pruning.distribution import highest, kept_count
 from keras_compress.pruning.plan import Pattern, Plan
 from keras_compress.pruning.scored import Mask, ScoredModel
@@ -30,11 +31,14 @@ class SparseGPT(Saliency):
 
     Of a convolution the inputs are the places of its kernel in each channel, of a depthwise one those of each channel.
     Layers that are no product of their inputs with one matrix are taken by magnitude, which is said. Needs no labels
-    and no gradient. All examples go through the model once for each weight: take some hundred.
+    and no gradient. All examples go through the model once for each weight: take some hundred. H and its factor take
+    48 bytes for each pair of inputs of a layer, 200 MB for 2,048 inputs; layers whose would take more than `max_bytes`
+    are taken by magnitude, which is said.
 
     Args:
         columns: Inputs for which a mask is chosen at once, >= 1.
         damping: Share of the mean of H's diagonal that is added to it, >= 0.
+        max_bytes: Memory for one layer, >= 1.
 
     **Reference**: Frantar and Alistarh, "SparseGPT: Massive language models can be accurately pruned in one-shot"
     (2023), algorithm 1 and section 3.3 (m by n).
@@ -43,8 +47,9 @@ class SparseGPT(Saliency):
     needs = frozenset({"inputs"})
     updates = True
 
-    def __init__(self, columns: int = 128, damping: float = 0.01) -> None:
+    def __init__(self, columns: int = 128, damping: float = 0.01, max_bytes: int = MAX_BYTES) -> None:
         self.columns = check_count("columns", columns)
+        self.max_bytes = check_count("max_bytes", max_bytes)
         self.damping = check_number("damping", damping, or_equal=True)
 
     def prune(self, scored: ScoredModel, examples: Examples, plan: Plan) -> list[Mask]:
@@ -55,10 +60,14 @@ class SparseGPT(Saliency):
                 f"scope={'global' if plan.together else 'layer'!r}"
             )
         known = forms(scored)
+        large = self._too_large(scored, known)
+        known = {number: form for number, form in known.items() if number not in large}
         order: dict[int, None] = {}
         if known:
             see_inputs(scored, examples, known, lambda number, _: order.setdefault(number, None))
-        self.notes = {each.name: why_no_form(each) for n, each in enumerate(scored.weights) if n not in order}
+        self.notes = {
+            each.name: large.get(n) or why_no_form(each) for n, each in enumerate(scored.weights) if n not in order
+        }
         masks = self._by_magnitude(scored, plan)
         for number, each in enumerate(scored.weights):
             if number not in order:
@@ -66,6 +75,16 @@ class SparseGPT(Saliency):
         for number in order:
             masks[number] = self._layer(scored, number, known[number], examples, plan)
         return masks
+
+    def _too_large(self, scored: ScoredModel, known: Mapping[int, AsMatrix]) -> dict[int, str]:
+        """Number of a weight -> why there is no memory for it."""
+        needed = {number: bytes_of_hessian(form, scored.weights[number].values()) for number, form in known.items()}
+        return {
+            number: f"its inputs' products take {size:,} bytes, more than max_bytes={self.max_bytes:,}; "
+            "taken by magnitude"
+            for number, size in needed.items()
+            if size > self.max_bytes
+        }
 
     def _by_magnitude(self, scored: ScoredModel, plan: Plan) -> list[Mask]:
         magnitudes = [np.abs(each.values()) for each in scored.weights]
@@ -79,10 +98,12 @@ class SparseGPT(Saliency):
         def see(_: int, values: Any) -> None:
             nonlocal total, rows
             product, count = products(form, values)
-            total, rows = total + product, rows + count
+            total += product
+            rows += count
 
         see_inputs(scored, examples, {number: form}, see)
-        second = 2.0 * np.asarray(total) / max(rows, 1)
+        second = np.asarray(total)
+        second *= 2.0 / max(rows, 1)
         if not np.isfinite(second).all():
             raise ValueError(
                 f"Expected data that give finite inputs of layer {each.path!r}. Received: NaN or infinity in them"
@@ -95,7 +116,7 @@ class SparseGPT(Saliency):
         return form.from_matrix(mask)
 
     def get_config(self) -> dict[str, Any]:
-        return {"columns": self.columns, "damping": self.damping}
+        return {"columns": self.columns, "damping": self.damping, "max_bytes": self.max_bytes}
 
 
 def pruned_matrix(

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.data.examples import Batch, Loss
+from keras_compress.data.examples import Batch
+from keras_compress.data.fit_loss import Loss
 from keras_compress.structured.channel_graph import ChannelGraph, WeightAxis
 from keras_compress.structured.criteria.criterion import Scores
 from keras_compress.structured.unit_places import is_reader

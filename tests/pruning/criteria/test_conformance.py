@@ -10,13 +10,17 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.core import registry
+from keras_compress.data.examples import Examples
 from keras_compress.graph.model import compressed_layers
+from keras_compress.pruning.scored import scored_model
 from keras_compress.testing.saliencies import CHECKS
 from keras_compress.testing.sample import Sample
 
 CRITERIA = registry.entries("weight_criterion")
 # Fewer rounds, steps and vectors than by default: what they do is in `test_formulas.py`.
 QUICK = {"SynFlow": {"rounds": 2}, "OBD": {"samples": 2}, "IntegratedGradients": {"steps": 1}, "OBS": {"gradients": 2}}
+# Losses that are no crossentropies have no temperature.
+QUICK["GraSP"] = {"temperature": 1.0}
 BY_INPUTS = ("Wanda", "SparseGPT")
 
 
@@ -103,6 +107,9 @@ def test_any_graph(name: str, odd, eagerly) -> None:
         each.name for each in record.weights
     }
     assert all(each.after == pytest.approx(each.size / 2, abs=each.size / 4) for each in record.weights), record.lines()
+    if name == "SynFlow":
+        scores = quick(name).scores(scored_model(model, [path for path, _ in compressed_layers(pruned)]), Examples())
+        assert all((each > 0).all() and each.max() > 1e-3 for each in scores), [each.max() for each in scores]
     outputs = pruned(data[0])
     assert all(np.isfinite(np.array(each)).all() and np.abs(np.array(each)).max() > 0 for each in outputs.values())
 

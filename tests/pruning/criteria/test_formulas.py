@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.data.examples import Examples
+from keras_compress.graph.as_matrix import as_matrix, hessian
 from keras_compress.pruning.criteria.gauss_newton import GaussNewton
 from keras_compress.pruning.criteria.gradients import LossGradients
 from keras_compress.pruning.criteria.obd import hessian_diagonal
@@ -37,7 +40,7 @@ def scored() -> ScoredModel:
         (kc.SNIP(), [0.5, 0.75]),
         (kc.TaylorSaliency(batch_size=1), [(4 + 9) / 2, (4 + 0.25) / 2]),
         (kc.TaylorSaliency(batch_size=2), [0.25, 0.5625]),
-        (kc.GraSP(), [-2.5, 2.5]),  # H g = (-2.5, -5)
+        (kc.GraSP(temperature=1.0), [-2.5, 2.5]),  # H g = (-2.5, -5)
         (kc.OBD(samples=2), [5.0, 0.625]),
         (kc.OBD(samples=2, hessian=True), [5.0, 0.625]),
         # Without the first weight the loss is (2^2 + 2.5^2) / 2 = 5.125, 4.5 more; without the second 0.5.
@@ -332,3 +335,152 @@ def test_wanda_and_sparse_gpt_see_a_convolution_s_patches() -> None:
         np.testing.assert_allclose(
             found[row, column, channel], np.abs(kernel[row, column, channel]) * length, rtol=1e-6
         )
+
+
+def synflow(model: keras.Model) -> dict[str, np.ndarray]:
+    scored = scored_model(model, [layer.name for layer in model.layers])
+    found = kc.SynFlow().scores(scored, Examples())
+    assert all(np.isfinite(each).all() and (each > 0).all() for each in found)
+    return {each.name: values for each, values in zip(scored.weights, found, strict=True)}
+
+
+def test_synflow_goes_through_offsets_and_activations_of_the_graph() -> None:
+    """Two dense layers, w and v: R = |v| |w| (1, 1), whatever is in between, and for pixels of integers."""
+    first, second = np.array([[1.0, -2.0], [0.5, 3.0]]), np.array([[2.0], [-1.0]])
+
+    def made(before=lambda x: x, between=lambda x: x, behind=lambda x: x, dtype="float32") -> keras.Model:
+        inputs = keras.Input((2,), dtype=dtype)
+        x = between(layers.Dense(2, use_bias=False, name="a")(before(inputs)))
+        model = keras.Model(inputs, behind(layers.Dense(1, use_bias=False, name="b")(x)))
+        model.get_layer("a").set_weights([first])
+        model.get_layer("b").set_weights([second])
+        return model
+
+    for arguments in (
+        {"before": layers.Rescaling(1 / 127.5, offset=-1.0)},
+        {"before": layers.Rescaling(1 / 255.0), "dtype": "uint8"},
+        {"before": lambda x: keras.ops.cast(x, "float32") - 3.0, "dtype": "int32"},
+        {
+            "before": lambda x: 5.0 - x * -1.0,
+            "between": keras.ops.tanh,
+            "behind": lambda x: keras.ops.softmax(x, axis=0),
+        },
+        {"between": lambda x: keras.ops.relu(x - np.array([7.0, 9.0], np.float32)), "behind": lambda x: -x},
+        {"between": lambda x: (x + 2.0) / -1.0, "behind": keras.ops.sigmoid},
+    ):
+        found = synflow(made(**arguments))
+        np.testing.assert_allclose(found["a"], [[2, 2], [1, 3]], rtol=1e-12)
+        np.testing.assert_allclose(found["b"], [[3], [5]], rtol=1e-12)
+
+
+def test_synflow_flows_through_cells_and_attention() -> None:
+    """Nothing saturates; what flows through queries, keys and values together is what flows through the output."""
+    keras.utils.set_random_seed(0)
+    for cell in (layers.LSTM, layers.GRU, layers.SimpleRNN):
+        net = [keras.Input((5, 8)), layers.Dense(128, "relu", name="a"), layers.Dense(64, "relu", name="b")]
+        model = keras.Sequential([*net, layers.Bidirectional(cell(8), name="r"), layers.Dense(3, name="h")])
+        found = synflow(model)
+        assert found["a"].sum() == pytest.approx(found["b"].sum()) == pytest.approx(found["h"].sum())
+        kernels = sum(found[name].sum() for name in found if name.endswith(".kernel"))
+        assert kernels == pytest.approx(found["h"].sum())
+    # One unit, two steps, four gates of kernels 1..4 and recurrent kernels 1: 2.5 + 2.5 * 1.
+    model = keras.Sequential([keras.Input((2, 1)), layers.LSTM(1, use_bias=False, name="l")])
+    model.get_layer("l").set_weights([np.array([[1.0, -2.0, 3.0, 4.0]]), np.ones((1, 4))])
+    found = synflow(model)
+    np.testing.assert_allclose(found["l.cell.kernel"], [[0.5, 1.0, 1.5, 2.0]])
+    np.testing.assert_allclose(found["l.cell.recurrent_kernel"], [[0.625] * 4])
+    inputs = keras.Input((6, 16))
+    attended = layers.MultiHeadAttention(2, 8, value_dim=4, name="m")(inputs, inputs)
+    attended = layers.GroupQueryAttention(4, 4, 2, name="g")(attended, attended)
+    mixed = layers.Attention()([layers.Dense(3, name="q")(attended), layers.Dense(3, name="v")(attended)])
+    found = synflow(keras.Model(inputs, layers.Dense(3, name="h")(layers.Flatten()(mixed))))
+    for name in ("m", "g"):
+        parts = [found[f"{name}._{part}_dense.kernel"].sum() for part in ("query", "key", "value", "output")]
+        assert sum(parts[:3]) == pytest.approx(parts[3]) == pytest.approx(found["h"].sum())
+    assert found["q"].sum() + found["v"].sum() == pytest.approx(found["h"].sum())
+
+
+@keras.saving.register_keras_serializable(package="saliency_tests")
+class Lower(layers.Layer):
+    def call(self, inputs):
+        return inputs - 10.0
+
+
+def test_synflow_refuses_paths_that_are_negative() -> None:
+    model = keras.Sequential([keras.Input((3,)), Lower(), layers.Dense(2, name="d")])
+    with pytest.raises(ValueError, match=r"(?s)Expected a model through which no path is negative.*Received: .*'d'"):
+        kc.prune_one_shot(model, 0.5, "synflow")
+
+
+@pytest.mark.parametrize("kind", ["conv", "grouped", "line", "depthwise", "depthwise_line"])
+def test_forms_of_channels_first_are_those_of_channels_last(kind) -> None:
+    """Inputs of Wanda, SparseGPT and GPTQ: the same matrix for the same layer, whatever the order of its input."""
+    make = {
+        "conv": lambda order: layers.Conv2D(4, (3, 2), strides=2, padding="same", data_format=order),
+        "grouped": lambda order: layers.Conv2D(4, 2, groups=2, dilation_rate=2, data_format=order),
+        "line": lambda order: layers.Conv1D(4, 3, padding="same", data_format=order),
+        "depthwise": lambda order: layers.DepthwiseConv2D(3, depth_multiplier=2, data_format=order),
+        "depthwise_line": lambda order: layers.DepthwiseConv1D(3, data_format=order),
+    }[kind]
+    x = np.random.default_rng(0).normal(size=(3, 9, 4) if "line" in kind else (3, 9, 7, 4)).astype(np.float32)
+    last, first = make("channels_last"), make("channels_first")
+    last.build(x.shape)
+    turned = np.moveaxis(x, -1, 1)
+    first.build(turned.shape)
+    squares = [as_matrix(layer).squares(values) for layer, values in ((last, x), (first, turned))]
+    np.testing.assert_allclose(*squares)
+    seconds = [hessian(as_matrix(layer), values) for layer, values in ((last, x), (first, turned))]
+    np.testing.assert_allclose(*seconds)
+
+
+def test_memory_is_reckoned_before_it_is_taken() -> None:
+    model = keras.Sequential([keras.Input((40,)), layers.Dense(10, name="wide"), layers.Dense(2, name="o")])
+    x, y = np.random.default_rng(0).normal(size=(8, 40)).astype(np.float32), np.zeros((8, 2), np.float32)
+    # 48 bytes for each of 40 x 40 pairs; 400 + 20 weights in 8 + 1 blocks of 50 x 50 x 4 bytes.
+    with pytest.warns(UserWarning, match=r"wide \(its inputs' products take 76,800 bytes, more than max_bytes=70,000"):
+        pruned = kc.prune_one_shot(model, 0.5, kc.SparseGPT(max_bytes=70_000), x)
+    kept, by_magnitude = (
+        np.array(each.get_layer("wide").weight("kernel")) for each in (pruned, kc.prune_one_shot(model, 0.5))
+    )
+    np.testing.assert_array_equal(kept, by_magnitude)
+    with pytest.raises(
+        ValueError, match=r"Expected weights whose Fisher .*Received: 420 weights, which take 90,000 bytes"
+    ):
+        kc.prune_one_shot(model, 0.5, kc.OBS(max_bytes=89_999), (x, y), loss="mse")
+    assert kc.one_shot_of(kc.prune_one_shot(model, 0.5, kc.OBS(max_bytes=90_000), (x, y), loss="mse")).sparsity == 0.5
+
+
+def test_grasp_divides_the_logits_of_each_output_and_says_where_there_are_none() -> None:
+    """Two softmaxes; by name, as an object, as a function with arguments or wrapped, and by hand on divided logits."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(6, 3)).astype(np.float32), [rng.integers(0, 4, 6), rng.integers(0, 4, 6)]
+    kernels = [rng.normal(size=(3, 4)) for _ in range(2)]
+
+    def model(activation: str | None) -> keras.Model:
+        inputs = keras.Input((3,))
+        heads = [layers.Dense(4, activation, use_bias=False, name=name)(inputs) for name in "pq"]
+        made = keras.Model(inputs, heads)
+        made.set_weights(kernels)
+        return made
+
+    def scores(made: keras.Model, losses: list, temperature: float) -> list:
+        made.compile("sgd", losses)
+        examples = Examples.for_model(made, (x, labels), None, {"inputs", "targets"}, "a test")
+        return kc.GraSP(temperature).scores(scored_model(made, ["p", "q"]), examples)
+
+    function, name = keras.losses.sparse_categorical_crossentropy, "sparse_categorical_crossentropy"
+    wrapped = functools.wraps(function)(lambda targets, outputs: function(targets, outputs))
+    found = scores(model("softmax"), [name, wrapped], 20.0)
+    of_logits = [functools.partial(function, from_logits=True), keras.losses.SparseCategoricalCrossentropy(True)]
+    divided = scores(model(None), of_logits, 20.0)
+    by_hand = scores(model(None), [lambda y, p: function(y, p / 20.0, from_logits=True)] * 2, 1.0)
+    for each, other, expected in zip(found, divided, by_hand, strict=True):
+        np.testing.assert_allclose(each, expected, rtol=2e-3, atol=1e-8)
+        np.testing.assert_allclose(other, expected, rtol=2e-3, atol=1e-8)
+    examples = Examples((x, [np.eye(4)[each] for each in labels]), both_squared)
+    with pytest.warns(UserWarning, match="GraSP: temperature=20 does nothing, as no loss is a crossentropy"):
+        kc.GraSP(20.0).scores(scored_model(model(None), ["p"]), examples)
+
+
+def both_squared(targets: list, outputs: list) -> object:
+    return sum(keras.ops.mean(keras.ops.square(t - o)) for t, o in zip(targets, outputs, strict=True))
