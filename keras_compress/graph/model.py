@@ -436,10 +436,10 @@ def unfinished(wrapper: Compressed) -> Iterator[str]:
     for slot, listed in wrapper.items():
         found = [message for transform in listed if (message := transform.pending())]
         yield from found
-        # Half-way zeros may still open again.
-        if not found and any(transform.may_close for transform in listed):
-            if not np.any(wrapper.weight(slot.name)) and np.any(wrapper.latent(slot.name)):
-                yield f"all of its {slot.name} became zero: what the layer gives does not depend on what it reads"
+        # On the way there zeros may still open again.
+        asked = not found and any(transform.may_close for transform in listed)
+        if asked and not np.any(wrapper.weight(slot.name)) and np.any(wrapper.latent(slot.name)):
+            yield f"all of its {slot.name} became zero: what the layer gives does not depend on what it reads"
 
 
 def by_message(pairs: Iterable[tuple[str, str]]) -> list[str]:

@@ -55,9 +55,9 @@ def _share_kept(logits: Tensor, p: Tensor) -> tuple[Tensor, Any]:
 class RegularizedPruner(ScoredPruner):
     """Multiplies the weight by a mask that is drawn from trained probabilities ("RB": sparsity by regularization).
 
-    **Forward** In training, from the schedule's begin to its end, `y = w z`, `z = 1` with probability `p = sigmoid(theta)`, else 0,
-    drawn for each weight and step: `z = 1` where `theta + log u - log(1 - u) > 0`, `u ~ U(0, 1)`. Behind the end, and
-    in inference, `z = 1` for the `round(n (1 - sparsity))` weights of highest `p`.
+    **Forward** In training, from the schedule's begin to its end, `y = w z`, `z = 1` with probability
+    `p = sigmoid(theta)`, else 0, drawn for each weight and step: `z = 1` where `theta + log u - log(1 - u) > 0`,
+    `u ~ U(0, 1)`. Behind the end, and in inference, `z = 1` for the `round(n (1 - sparsity))` weights of highest `p`.
     **Loss** `strength * (mean p - (1 - sparsity))^2`: the expected share of weights that stay, drawn to the schedule's.
     Before the schedule begins nothing is drawn, and nothing added: the weights are trained as they are.
     **Gradient** `dy/dw = z`. That of the draw is that of its relaxation, the binary concrete distribution:

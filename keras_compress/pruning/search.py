@@ -95,7 +95,7 @@ def _search(matrix: Tensor, kept: Tensor, owners: Tensor, firsts: Tensor) -> Ten
 
 @compiled
 def _of_equals(matrix: Tensor, ties: Tensor, mask: Tensor, kept: Tensor, owners: Tensor) -> Tensor:
-    """Scores that rank as `ties` what is as high as the lowest that a mask keeps; what is higher stays in, and the rest out."""
+    """Scores that rank by `ties` what equals the lowest that a mask keeps; what is higher stays in, the rest out."""
     ordered = _ordered_integers(matrix)
     of_rows = tf.reduce_min(tf.where(mask, ordered, 2**31 - 1), 1)
     lowest = tf.gather(tf.math.unsorted_segment_min(of_rows, owners, kept.shape[0]), owners)[:, None]
