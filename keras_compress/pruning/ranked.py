@@ -50,7 +50,7 @@ class RankedPruner(Pruner):
         return [(self.mask, mask), (self.step, step + 1)]
 
     def choosing(self) -> Tensor:
-        """Whether the step that was counted last is not before the schedule's begin, but before its end; a bool scalar."""
+        """Whether the step that was counted last lies between the schedule's begin, itself too, and its end; a bool."""
         step = value_of(self.step) - 1
         begun = step >= self.schedule.begin_step
         return begun if self.schedule.end_step == -1 else begun & (step < self.schedule.end_step)
