@@ -91,11 +91,15 @@ def logits_of(tensor: Any) -> Any:
     return getattr(tensor, "_keras_logits", getattr(tensor, _LOGITS_OF_ROUNDED, None))
 
 
-def keep_logits(rounded: Any, tensor: Any) -> None:
-    """Keep the logits of probabilities with those rounded from them; losses of labels go on reading the grid."""
+def keep_logits(rounded: Any, tensor: Any, training: bool) -> None:
+    """Keep the logits of probabilities with those rounded from them.
+
+    In training Keras's cross-entropies find them: a right class that was rounded to 0 has no gradient. Otherwise only
+    `logits_of` does, and losses are those of what the device gives.
+    """
     logits = logits_of(tensor)
     if logits is not None:
-        setattr(rounded, _LOGITS_OF_ROUNDED, logits)
+        setattr(rounded, "_keras_logits" if training else _LOGITS_OF_ROUNDED, logits)
 
 
 def view_of(layer: Any) -> Any:

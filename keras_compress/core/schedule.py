@@ -234,7 +234,7 @@ class PolynomialDecay(_RampSparsity):
         steps_per_epoch: int | None = None,
         total_steps: int | None = None,
     ) -> None:
-        if power <= 0:
+        if not 0 < power < float("inf"):
             raise ValueError(f"Expected `power` > 0. Received: power={power}")
         self.power = float(power)
         super().__init__(

@@ -52,6 +52,7 @@ class WeightTransform(keras_private.MadeWithoutBuild, keras.layers.Layer):
         idempotent: Whether a transformed weight, transformed again, stays as it is.
         trains: Whether training changes the weight behind it; not that of a frozen model.
         draws: Whether training sees weights drawn around those of inference, or softened ones: their gradients differ.
+        may_close: Whether training may make zeros of all of a weight, so that the layer depends on its inputs no more.
         ended_by: Call that has to end this transform's phase of the training before anything else is done to the
             model, such as `"kc.cut_masked(model)"`; `None` where there is no such phase.
     """
@@ -61,6 +62,7 @@ class WeightTransform(keras_private.MadeWithoutBuild, keras.layers.Layer):
     idempotent: bool = True
     trains: bool = True
     draws: bool = False
+    may_close: bool = False
     ended_by: str | None = None
 
     def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:

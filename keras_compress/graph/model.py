@@ -426,9 +426,20 @@ def _flip(layer: keras.layers.Layer, sign: np.ndarray[Any, Any]) -> None:
 
 def warn_of_pending(model: keras.Model) -> None:
     """One warning for each way in which schedules of a model had not ended, whatever the number of layers."""
-    pending = ((path, t.pending()) for path, wrapper in compressed_layers(model) for t in wrapper.transform_list)
-    for line in by_message((path, message) for path, message in pending if message):
+    pending = ((path, message) for path, wrapper in compressed_layers(model) for message in unfinished(wrapper))
+    for line in by_message(pending):
         warn(line)
+
+
+def unfinished(wrapper: Compressed) -> Iterator[str]:
+    """What training has not finished at a layer, and what it has finished too well: a weight of zeros only."""
+    for slot, listed in wrapper.items():
+        found = [message for transform in listed if (message := transform.pending())]
+        yield from found
+        # On the way there zeros may still open again.
+        asked = not found and any(transform.may_close for transform in listed)
+        if asked and not np.any(wrapper.weight(slot.name)) and np.any(wrapper.latent(slot.name)):
+            yield f"all of its {slot.name} became zero: what the layer gives does not depend on what it reads"
 
 
 def by_message(pairs: Iterable[tuple[str, str]]) -> list[str]:

@@ -11,7 +11,7 @@ from keras import ops
 from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
-from keras_compress.pruning.trained import IN_TRAINING, TrainedPruner, not_negative, positive, whole_steps
+from keras_compress.pruning.trained import IN_TRAINING, TrainedPruner, finite, not_negative, positive, whole_steps
 
 Tensor = Any
 
@@ -91,9 +91,7 @@ class ContinuousSparsificationPruner(TrainedPruner):
         if self.final_temperature < 1.0:
             raise ValueError(f"Expected `final_temperature` >= 1. Received: final_temperature={final_temperature}")
         self.rate = positive("rate", rate)
-        if isinstance(initial_s, bool) or not isinstance(initial_s, (int, float)):
-            raise ValueError(f"Expected `initial_s` as a number. Received: initial_s={initial_s!r}")
-        self.initial_s = float(initial_s)
+        self.initial_s = finite("initial_s", initial_s)
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:

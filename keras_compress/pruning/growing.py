@@ -9,11 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from keras_compress.core.existing import existing
 from keras_compress.core.kernels import Bound
 from keras_compress.core.noise import Stream, check_seed, digest_of
-from keras_compress.core.schedule import Schedule
+from keras_compress.core.schedule import ConstantSparsity, Schedule
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import LATENT
 from keras_compress.pruning.distribution import highest, kept_count
@@ -44,6 +45,8 @@ class GrowingPruner(Pruner):
         ValueError: For arguments out of range, or a schedule without an end or whose sparsity changes.
     """
 
+    before_begin = "the zeros are those of the start, no weights were exchanged"
+
     def __init__(
         self,
         schedule: Schedule,
@@ -62,8 +65,7 @@ class GrowingPruner(Pruner):
             raise ValueError(f"Expected `first_mask` out of {FIRST_MASKS}. Received: first_mask={first_mask!r}")
         self.first_mask = first_mask
         self.seed = check_seed(seed)
-        constant = float(self.schedule(self.schedule.begin_step)) == self.schedule.final_value()
-        if self.schedule.end_step == -1 or not constant:
+        if self.schedule.end_step == -1 or not _is_constant(self.schedule):
             raise ValueError(
                 "Expected a constant sparsity with an end, such as ConstantSparsity(0.9, 0, end_step=7500). "
                 f"Received: {type(self.schedule).__name__} with {self.schedule.get_config()}"
@@ -122,6 +124,21 @@ class GrowingPruner(Pruner):
             "first_mask": self.first_mask,
             "seed": self.seed,
         }
+
+
+def _is_constant(schedule: Schedule) -> bool:
+    """Whether a schedule with an end has one sparsity at all steps at which it acts."""
+    if type(schedule) is ConstantSparsity:
+        return True
+    acting = tf.range(schedule.begin_step, schedule.end_step, schedule.frequency, tf.int64)
+    steps = tf.concat([acting, [schedule.end_step]], 0)
+
+    def values() -> Tensor:
+        # One after the other: a schedule of one's own may know scalars only.
+        return tf.map_fn(lambda step: ops.cast(schedule(step), "float32"), steps, fn_output_signature=tf.float32)
+
+    found = tf.function(values, autograph=False)()
+    return bool(tf.reduce_all(found == found[0]))
 
 
 def _exchanged(members: Sequence[Member], sparsities: Sequence[Tensor]) -> list[Tensor]:

@@ -119,7 +119,8 @@ class MagnitudePruner(Pruner):
         wanted = round(self.schedule.final_value() * math.prod(self.weight_shape))
         masked = int(np.sum(~np.asarray(self.mask)))
         # A weight that was sparse from the start may have nothing left to be pruned.
-        return None if int(value_of(self.step)) == 0 and 0 < wanted <= masked else super().pending()
+        waits = int(value_of(self.step)) <= self.schedule.begin_step
+        return None if waits and 0 < wanted <= masked else super().pending()
 
     def get_config(self) -> dict[str, Any]:
         return {

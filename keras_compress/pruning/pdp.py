@@ -112,7 +112,7 @@ class PdpPruner(RankedPruner):
         if not (training and self.trainable):
             return kernels.run([self.kernel()], weight)
         # Before the first ranking nothing is dropped.
-        softly = self.still_choosing() & (value_of(self.threshold) > 0.0)
+        softly = self.choosing() & (value_of(self.threshold) > 0.0)
         state = (value_of(self.threshold), value_of(self.mask), softly)
         return kernels.run([(_kernel(self.temperature), state)], weight)
 

@@ -52,10 +52,12 @@ class Pruner(WeightTransform):
     Class attributes:
         makes_zeros: Whether it makes zeros of its own; one that does not keeps those it finds.
         has_target: Whether the sparsity of the schedule is what it makes; else the schedule only says when.
+        before_begin: What has to be said of a training that did not come to the schedule's begin.
     """
 
     makes_zeros: bool = True
     has_target: bool = True
+    before_begin: str = "pruning has not begun"
     promises = frozenset({"zeros"})
     preserves = frozenset({"zeros", "grid"})
 
@@ -109,6 +111,10 @@ class Pruner(WeightTransform):
         moved = ops.reshape(matrix, [self.weight_shape[axis] for axis in order])
         return moved if order == sorted(order) else ops.transpose(moved, np.argsort(order).tolist())
 
+    def unit_ties(self, weight: Tensor) -> Tensor | None:
+        """Flat float32 numbers that rank what is scored alike, the highest first; `None`: the first come first."""
+        return None
+
     def scores(self, weight: Tensor) -> Tensor:
         """How much each weight matters; pruned weights come last unless they may regrow."""
         magnitude = ops.abs(weight)
@@ -143,7 +149,9 @@ class Pruner(WeightTransform):
         step = int(value_of(self.step))
         if step == 0:
             why = "no training step was made" if self.trainable else "the layer is frozen (trainable=False)"
-            return f"pruning has not begun: {why}"
+            return f"{self.before_begin}: {why}"
+        if step <= self.schedule.begin_step:
+            return f"{self.before_begin}: training stopped at step {step}, its begin_step is {self.schedule.begin_step}"
         if self.schedule.end_step != -1 and step <= self.schedule.end_step:
             return f"pruning stopped at step {step}, before its end_step {self.schedule.end_step}"
         return None

@@ -15,8 +15,6 @@ from keras_compress.pruning.search import keep_highest
 from keras_compress.pruning.together import mask_together
 
 Tensor = Any
-# So much of the order of scores that are equal, as they are at first, is that of magnitudes.
-_TIE = 1e-6
 
 
 class RankedPruner(Pruner):
@@ -39,21 +37,23 @@ class RankedPruner(Pruner):
         """The mask of the weight from the flat mask of its scores."""
         return ops.reshape(units, self.weight_shape)
 
-    def scores(self, weight: Tensor) -> Tensor:
-        return self.unit_scores(weight)
-
-    def choose(self, scores: Tensor, sparsity: Tensor) -> Tensor:
-        return self.mask_of(keep_highest(scores, sparsity))
+    def _chosen(self, weight: Tensor, step: Tensor) -> Tensor:
+        highest = keep_highest(self.unit_scores(weight), self.schedule(step), self.unit_ties(weight))
+        return self.mask_of(highest)
 
     def update(self, weight: Tensor) -> list[tuple[keras.Variable, Tensor]]:
+        step = value_of(self.step)
         mask = mask_together(self, RankedPruner, lambda pruner: True)
-        return super().update(weight) if mask is None else [(self.mask, mask), (self.step, value_of(self.step) + 1)]
+        if mask is None:
+            acts = self.schedule.should_update(step)
+            mask = ops.cond(acts, lambda: self._chosen(weight, step), lambda: value_of(self.mask))
+        return [(self.mask, mask), (self.step, step + 1)]
 
-    def still_choosing(self) -> Tensor:
-        """Whether the step that was counted last is before the schedule's end; a bool scalar."""
-        if self.schedule.end_step == -1:
-            return tf.constant(True)
-        return value_of(self.step) <= self.schedule.end_step
+    def choosing(self) -> Tensor:
+        """Whether the step that was counted last lies between the schedule's begin, itself too, and its end; a bool."""
+        step = value_of(self.step) - 1
+        begun = step >= self.schedule.begin_step
+        return begun if self.schedule.end_step == -1 else begun & (step < self.schedule.end_step)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -62,13 +62,17 @@ class RankedPruner(Pruner):
 
 
 class ScoredPruner(RankedPruner):
-    """Keeps the highest of scores that are trained beside the weights: `trained_scores`, in the shape of the weight."""
+    """Keeps the highest of scores that are trained beside the weights: `trained_scores`, in the shape of the weight.
+
+    Those that are equal, as they all are at first, are ranked by magnitude.
+    """
 
     def create_variables(self) -> None:
         super().create_variables()
         self.trained_scores = self.add_weight(name="scores", shape=self.weight_shape, initializer="zeros")
 
     def unit_scores(self, weight: Tensor) -> Tensor:
-        magnitude = tf.abs(weight)
-        largest = tf.maximum(tf.reduce_max(magnitude), 1e-30)
-        return tf.reshape(value_of(self.trained_scores) + _TIE * magnitude / largest, [-1])
+        return tf.reshape(value_of(self.trained_scores), [-1])
+
+    def unit_ties(self, weight: Tensor) -> Tensor:
+        return tf.reshape(tf.abs(weight), [-1])

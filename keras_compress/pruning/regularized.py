@@ -55,10 +55,11 @@ def _share_kept(logits: Tensor, p: Tensor) -> tuple[Tensor, Any]:
 class RegularizedPruner(ScoredPruner):
     """Multiplies the weight by a mask that is drawn from trained probabilities ("RB": sparsity by regularization).
 
-    **Forward** In training, until the schedule ends, `y = w z`, `z = 1` with probability `p = sigmoid(theta)`, else 0,
-    drawn for each weight and step: `z = 1` where `theta + log u - log(1 - u) > 0`, `u ~ U(0, 1)`. Behind the end, and
-    in inference, `z = 1` for the `round(n (1 - sparsity))` weights of highest `p`.
+    **Forward** In training, from the schedule's begin to its end, `y = w z`, `z = 1` with probability
+    `p = sigmoid(theta)`, else 0, drawn for each weight and step: `z = 1` where `theta + log u - log(1 - u) > 0`,
+    `u ~ U(0, 1)`. Behind the end, and in inference, `z = 1` for the `round(n (1 - sparsity))` weights of highest `p`.
     **Loss** `strength * (mean p - (1 - sparsity))^2`: the expected share of weights that stay, drawn to the schedule's.
+    Before the schedule begins nothing is drawn, and nothing added: the weights are trained as they are.
     **Gradient** `dy/dw = z`. That of the draw is that of its relaxation, the binary concrete distribution:
     `dy/dtheta = w s (1 - s) / temperature`, `s = sigmoid((theta + log u - log(1 - u)) / temperature)`; the forward pass
     stays that of 0 and 1 (straight through).
@@ -144,10 +145,10 @@ class RegularizedPruner(ScoredPruner):
         if first_time_in_call(self.step):
             # The step has been counted already.
             wanted = 1.0 - self.schedule(value_of(self.step) - 1)
-            drawing = tf.cast(self.still_choosing(), tf.float32)
+            drawing = tf.cast(self.choosing(), tf.float32)
             self.add_loss(drawing * self.strength * tf.square(_share_kept(logits, p) - wanted))
         uniform = self.stream.uniform(self.weight_shape, value_of(self.step))
-        state = (logits, p, uniform, value_of(self.mask), self.still_choosing())
+        state = (logits, p, uniform, value_of(self.mask), self.choosing())
         return kernels.run([(_kernel(self.temperature), state)], weight)
 
     def expected_sparsity(self) -> float:

@@ -10,7 +10,7 @@ from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.noise import SMALL
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
-from keras_compress.pruning.trained import TrainedPruner, not_negative, positive
+from keras_compress.pruning.trained import TrainedPruner, finite, not_negative, positive
 
 Tensor = Any
 
@@ -78,9 +78,9 @@ class StrPruner(TrainedPruner):
         super().__init__(name=name, trainable=trainable)
         self.weight_decay = not_negative("weight_decay", weight_decay)
         self.rate = positive("rate", rate)
-        if isinstance(initial_s, bool) or not isinstance(initial_s, (int, float)) or not initial_s < 0.0:
+        self.initial_s = finite("initial_s", initial_s, "< 0")
+        if not self.initial_s < 0.0:
             raise ValueError(f"Expected `initial_s` < 0. Received: initial_s={initial_s!r}")
-        self.initial_s = float(initial_s)
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:

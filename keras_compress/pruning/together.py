@@ -32,9 +32,13 @@ Choice = Callable[[Sequence[Member], Sequence[Tensor]], list[Tensor]]
 
 
 def highest(members: Sequence[Member], sparsities: Sequence[Tensor]) -> list[Tensor]:
-    """Masks of the highest `unit_scores` of each."""
-    scores = [pruner.unit_scores(wrapper.weight(slot, stop_before=pruner)) for wrapper, slot, pruner in members]
-    units = keep_highest_of_each(scores, sparsities)
+    """Masks of the highest `unit_scores` of each; of equal ones those of the highest `unit_ties`."""
+    pruners = [pruner for _, _, pruner in members]
+    weights = [wrapper.weight(slot, stop_before=pruner) for wrapper, slot, pruner in members]
+    scores = [pruner.unit_scores(weight) for pruner, weight in zip(pruners, weights, strict=True)]
+    found = [pruner.unit_ties(weight) for pruner, weight in zip(pruners, weights, strict=True)]
+    ties = [tf.zeros_like(each) if tie is None else tie for each, tie in zip(scores, found, strict=True)]
+    units = keep_highest_of_each(scores, sparsities, None if all(tie is None for tie in found) else ties)
     return [pruner.without_return(pruner.mask_of(unit)) for (_, _, pruner), unit in zip(members, units, strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +20,32 @@ Tensor = Any
 IN_TRAINING: dict[str, Any] = {"exact": True, "any_shape": True, "small": SMALL}
 
 
+def finite(name: str, value: Any, wanted: str = "as a finite number") -> float:
+    """A finite number as a float.
+
+    Args:
+        name: Argument's name, for the error.
+        value: What was given.
+        wanted: What is expected, for the error.
+
+    Raises:
+        ValueError: For anything else.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ValueError(f"Expected `{name}` {wanted}. Received: {name}={value!r}")
+    return float(value)
+
+
 def not_negative(name: str, value: Any) -> float:
     """A finite number from 0 as a float.
 
     Raises:
         ValueError: For anything else.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0.0 <= value < float("inf"):
-        raise ValueError(f"Expected `{name}` as a number >= 0. Received: {name}={value!r}")
+    wanted = "as a number >= 0"
+    if finite(name, value, wanted) < 0.0:
+        raise ValueError(f"Expected `{name}` {wanted}. Received: {name}={value!r}")
     return float(value)
 
 
@@ -91,6 +109,7 @@ class TrainedPruner(WeightTransform):
     promises = frozenset({"zeros"})
     preserves = frozenset({"zeros"})
     idempotent = False
+    may_close = True
 
     def create_variables(self) -> None:
         self.step = counter(self, "step")

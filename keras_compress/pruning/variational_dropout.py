@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_compress.core.kernels import Bound, Kernel
 from keras_compress.core.registry import register
 from keras_compress.core.ste import value_of
-from keras_compress.pruning.trained import IN_TRAINING, DrawingPruner, by_size, not_negative, whole_steps
+from keras_compress.pruning.trained import IN_TRAINING, DrawingPruner, by_size, finite, not_negative, whole_steps
 
 Tensor = Any
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
@@ -124,11 +124,7 @@ class VariationalDropoutPruner(DrawingPruner):
         super().__init__(seed=seed, name=name, trainable=trainable)
         self.strength = not_negative("strength", strength)
         self.warm_up_steps = whole_steps("warm_up_steps", warm_up_steps)
-        if isinstance(initial_log_sigma2, bool) or not isinstance(initial_log_sigma2, (int, float)):
-            raise ValueError(
-                f"Expected `initial_log_sigma2` as a number. Received: initial_log_sigma2={initial_log_sigma2!r}"
-            )
-        self.initial_log_sigma2 = float(initial_log_sigma2)
+        self.initial_log_sigma2 = finite("initial_log_sigma2", initial_log_sigma2)
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:

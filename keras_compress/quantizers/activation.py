@@ -403,7 +403,7 @@ class QuantizeActivation(TellsOfExport, keras_private.MadeWithoutBuild, keras.la
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         made = self.quantizer(inputs, training=bool(training))
-        keras_private.keep_logits(made, inputs)
+        keras_private.keep_logits(made, inputs, bool(training))
         return made
 
     def values(self, inputs: Tensor) -> Tensor:

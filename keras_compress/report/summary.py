@@ -22,7 +22,7 @@ from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph
-from keras_compress.graph.model import check_model, inner, slots_in
+from keras_compress.graph.model import check_model, inner, slots_in, unfinished
 from keras_compress.post_training.record import record_of
 from keras_compress.quantizers.activation import QuantizeActivation, TrainedQuantizer
 from keras_compress.report.macs import positions_by_layer
@@ -358,7 +358,7 @@ def _bits_behind(node: Any, table: dict[int, list[Any]], ends: set[int], outside
 def _pending(model: keras.Model) -> Iterator[tuple[str, str]]:
     for path, layer in graph.walk(model):
         if isinstance(layer, Compressed):
-            yield from ((path, message) for t in layer.transform_list if (message := t.pending()))
+            yield from ((path, message) for message in unfinished(layer))
         elif isinstance(layer, QuantizeActivation) and not layer.quantizer.trained():
             yield path, "its range was never trained"
 

@@ -13,6 +13,7 @@ from keras_compress.core.schedule import resolve_step
 
 SCHEDULE = kc.ConstantSparsity(0.5, begin_step=0)
 ENDING = kc.ConstantSparsity(0.5, begin_step=0, end_step=9)
+NOT_FINITE = (float("nan"), float("inf"), -float("inf"))
 WIDE = {"symmetric": False, "narrow_range": False}
 # Class, what it needs, argument, values that are taken, values that are refused.
 ENDS: list[tuple[Any, dict[str, Any], str, tuple[Any, ...], tuple[Any, ...]]] = [
@@ -27,7 +28,7 @@ ENDS: list[tuple[Any, dict[str, Any], str, tuple[Any, ...], tuple[Any, ...]]] = 
         {"initial_sparsity": 0, "final_sparsity": 0.5, "begin_step": 0, "end_step": 4},
         "power",
         (0.001, 1, 3),
-        (0, -1),
+        (0, -1, *NOT_FINITE),
     ),
     (kc.MagnitudePruner, {"schedule": SCHEDULE}, "block_size", ((1, 1), (1, 16)), ((0, 1), (1,), (1, 1.5), (1, 1, 1))),
     (kc.NMPruner, {"schedule": SCHEDULE}, "sparsity_m_by_n", ((1, 2), (3, 4)), ((0, 4), (4, 4), (2,), (1, 2.5))),
@@ -45,11 +46,13 @@ ENDS: list[tuple[Any, dict[str, Any], str, tuple[Any, ...], tuple[Any, ...]]] = 
     (kc.L0Pruner, {}, "rate", (0.001,), (0.0, -1.0)),
     (kc.L0Pruner, {}, "strength", (0.0, 1.0), (-0.001, float("nan"))),
     (kc.VariationalDropoutPruner, {}, "warm_up_steps", (0, 5), (-1, 1.5, True)),
-    (kc.StrPruner, {}, "initial_s", (-0.001, -3200), (0.0, 1.0)),
+    (kc.VariationalDropoutPruner, {}, "initial_log_sigma2", (-30, 2.5), (*NOT_FINITE, True)),
+    (kc.StrPruner, {}, "initial_s", (-0.001, -3200), (0.0, 1.0, *NOT_FINITE)),
     (kc.StrPruner, {}, "weight_decay", (0.0, 1.0), (-0.001,)),
     (kc.PdpPruner, {"schedule": SCHEDULE}, "temperature", (1e-9,), (0.0, -1.0)),
     (kc.ContinuousSparsificationPruner, {}, "end_step", (1, 9), (0, True, 1.5)),
-    (kc.ContinuousSparsificationPruner, {"end_step": 4}, "final_temperature", (1.0, 200), (0.999,)),
+    (kc.ContinuousSparsificationPruner, {"end_step": 4}, "final_temperature", (1.0, 200), (0.999, *NOT_FINITE)),
+    (kc.ContinuousSparsificationPruner, {"end_step": 4}, "initial_s", (-1, 0.5), (*NOT_FINITE, True)),
     (kc.CentroidClusterer, {}, "number_of_clusters", (2, 256), (1, 257, 4.0)),
     (kc.UniformQuantizer, {}, "bits", (2, 8), (1, 9, True, 4.0)),
     (kc.TTQ, {}, "threshold", (0.0, 0.999), (-0.001, 1.0)),

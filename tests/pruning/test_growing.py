@@ -121,6 +121,9 @@ def test_what_is_sparse_already_begins_with_its_zeros() -> None:
     [
         ({"schedule": kc.ConstantSparsity(0.5)}, "a constant sparsity with an end"),
         ({"schedule": kc.PolynomialDecay(0.0, 0.5, 0, 9)}, "a constant sparsity with an end"),
+        # Equal where they begin and end.
+        ({"schedule": kc.AlternatingSparsity(0.9, 0, 100, 10)}, "a constant sparsity with an end"),
+        ({"schedule": kc.PolynomialDecay(0.9, 0.5, 0, 1, frequency=7)}, "a constant sparsity with an end"),
         ({"schedule": SCHEDULE, "drop_fraction": 1.5}, "drop_fraction=1.5"),
         ({"schedule": SCHEDULE, "first_mask": "zeros"}, "Expected `first_mask` out of"),
     ],
@@ -136,3 +139,18 @@ def test_bad_arguments_of_the_entry() -> None:
         kc.train_sparse(model, SCHEDULE, "rig")
     with pytest.raises(ValueError, match="Expected `distribution` out of"):
         kc.train_sparse(model, SCHEDULE, distribution="er")
+
+
+def test_a_schedule_of_another_class_that_stays_is_taken() -> None:
+    assert kc.SetPruner(kc.PolynomialDecay(0.5, 0.5, 0, 9, frequency=2)).schedule.final_value() == 0.5
+
+
+def test_pending_says_that_it_is_sparse_already() -> None:
+    pruner = kc.RigLPruner(kc.ConstantSparsity(0.5, 1, 3, 1))
+    wrapper = t.wrapped([[1.0, 2.0, 3.0, 4.0]], pruner)
+    start = "the zeros are those of the start, no weights were exchanged"
+    assert pruner.pending() == f"{start}: no training step was made"
+    t.train(wrapper)
+    assert pruner.pending() == f"{start}: training stopped at step 1, its begin_step is 1"
+    t.train(wrapper)
+    assert pruner.pending() == "pruning stopped at step 2, before its end_step 3"

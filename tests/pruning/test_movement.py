@@ -35,3 +35,16 @@ def test_what_is_out_comes_back_until_the_end() -> None:
         t.train(wrapper)
         masks.append(np.array(pruner.mask).astype(int).ravel().tolist())
     assert masks == [[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+def test_magnitudes_decide_between_equal_scores_alone() -> None:
+    """However small scores are: a gradient of 1e-6 and a rate of 1e-3 move them by 1e-9."""
+    pruner = kc.MovementPruner(kc.ConstantSparsity(0.5, 0, frequency=1))
+    wrapper = t.wrapped([[0.1, 0.2, 0.3, 0.4]], pruner)
+    pruner.trained_scores.assign([[2e-9, -2e-9, 0.0, 0.0]])
+    t.train(wrapper)
+    assert np.array(pruner.mask).astype(int).tolist() == [[1, 0, 0, 1]]
+    # The same in a model, whose masks are made together.
+    inputs = keras.Input((1,))
+    keras.Model(inputs, wrapper(inputs))(np.zeros((1, 1), np.float32), training=True)
+    assert np.array(pruner.mask).astype(int).tolist() == [[1, 0, 0, 1]]

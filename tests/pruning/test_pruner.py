@@ -156,3 +156,23 @@ def test_not_a_schedule() -> None:
         kc.MagnitudePruner(0.5)
     with pytest.raises(ValueError, match="Expected a schedule out of"):
         kc.MagnitudePruner("UniformQuantizer")
+
+
+def test_ties_decide_between_equal_scores_and_nowhere_else() -> None:
+    random = np.random.default_rng(2)
+    scores = [random.integers(-2, 2, n).astype(np.float32) * 1e-20 for n in (5, 127, 128, 300)]
+    ties = [random.integers(0, 5, each.size).astype(np.float32) for each in scores]
+    masks = keep_highest_of_each(scores, [0.5, 0.9, 0.25, 0.6], ties)
+    for each, tie, sparsity, mask in zip(scores, ties, [0.5, 0.9, 0.25, 0.6], masks):
+        order = sorted(range(each.size), key=lambda i, each=each, tie=tie: (-each[i], -tie[i], i))
+        kept = order[: round(each.size * (1 - float(np.float32(sparsity))))]
+        np.testing.assert_array_equal(np.array(mask), np.isin(np.arange(each.size), kept))
+
+
+def test_pending_before_the_begin() -> None:
+    pruner = kc.MagnitudePruner(kc.ConstantSparsity(0.5, begin_step=3, frequency=1))
+    wrapper = wrapped([[1.0], [2.0]], pruner)
+    train(wrapper, 3)
+    assert pruner.pending() == "pruning has not begun: training stopped at step 3, its begin_step is 3"
+    train(wrapper)
+    assert pruner.pending() is None

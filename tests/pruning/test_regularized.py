@@ -48,3 +48,21 @@ def test_behind_the_end_the_mask_stays_and_nothing_is_drawn() -> None:
     assert of_weight.tolist() == [[1.0, 1.0, 0.0, 0.0]]
     assert not of_theta.any()
     assert t.penalty(wrapper, [])[0] == 0.0
+
+
+def test_before_the_begin_nothing_is_drawn_and_nothing_added() -> None:
+    pruner = kc.RegularizedPruner(kc.ConstantSparsity(0.5, begin_step=2, frequency=1), initial_probability=0.5)
+    wrapper = t.wrapped([[4.0, -3.0, 2.0, 1.0]], pruner)
+    t.draws(pruner, [[0.1, 0.1, 0.9, 0.9]])
+    weight, of_weight, of_theta = t.seen(wrapper, np.ones((1, 4)), [pruner.trained_scores])
+    assert weight.tolist() == [[4.0, -3.0, 2.0, 1.0]]
+    assert of_weight.tolist() == [[1.0, 1.0, 1.0, 1.0]]
+    assert not of_theta.any()
+    # Nor where the mean of p is off.
+    pruner.trained_scores.assign(np.full((1, 4), 0.01))
+    loss, of_theta = t.penalty(wrapper, [pruner.trained_scores])
+    assert loss == 0.0
+    assert not of_theta.any()
+    # Step 2 is the first that acts: sigmoid(100 * 0.01) - 1/2 = 0.231059.
+    assert t.penalty(wrapper, [pruner.trained_scores])[0] == pytest.approx(100 * 0.231059**2, rel=1e-4)
+    assert t.seen(wrapper, np.ones((1, 4)))[0].tolist() == [[0.0, 0.0, 2.0, 1.0]]

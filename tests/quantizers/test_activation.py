@@ -252,3 +252,32 @@ def test_a_range_that_was_set_is_known_and_moves_on_from_there() -> None:
     # No batch sets the ends anew.
     assert value(point(made)(np.array([-3.0, 5.0], np.float32), training=True)) == [-1.0, 2.0]
     assert ends(made) == [-1.0, 2.0]
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "sparse_categorical_crossentropy"])
+def test_labels_of_many_classes_have_a_gradient_in_training(loss: str) -> None:
+    """Each of 1,000 classes has 1/1000, which the device rounds to 0: log(1000), and (1/1000 - y) by the bias."""
+    dense = layers.Dense(1000, "softmax", kernel_initializer="zeros")
+    model = kc.quantize_model(keras.Sequential([keras.Input((2,)), dense]))
+    x, classes = np.ones((2, 2), np.float32), np.array([7, 7])
+    labels = np.eye(1000, dtype=np.float32)[classes] if loss[0] == "c" else classes
+    (bias,) = (v for v in model.trainable_variables if v.name == "bias")
+    model(x, training=True)
+    with tf.GradientTape() as tape:
+        outputs = model(x, training=True)
+        found = tf.reduce_mean(keras.losses.get(loss)(labels, outputs))
+    assert not np.array(outputs).any()
+    assert float(found) == pytest.approx(6.907755)
+    gradient = np.array(tape.gradient(found, bias.value))
+    np.testing.assert_allclose(gradient, np.where(np.arange(1000) == 7, -0.999, 0.001), rtol=1e-4)
+
+
+def test_losses_of_inference_are_those_of_the_grid() -> None:
+    """sigmoid(-8) is 1 / 2982: 0 on the device, whose loss of a 1 is -log(1e-7)."""
+    dense = layers.Dense(1, "sigmoid", kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(-8.0))
+    model = kc.quantize_model(keras.Sequential([keras.Input((2,)), dense]))
+    x = np.ones((1, 2), np.float32)
+    trained = keras.losses.binary_crossentropy(np.ones((1, 1)), model(x, training=True))
+    assert value(trained) == pytest.approx([8.000335], rel=1e-3)
+    assert value(model(x)) == [0.0]
+    assert value(keras.losses.binary_crossentropy(np.ones((1, 1)), model(x))) == pytest.approx([16.118096])

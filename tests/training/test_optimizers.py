@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from tests_pruning import wrapped
 from tests_training import array, assert_pruned, data, fit, ours, pcqat, pruners, steps, wrappers
 
 import keras_compress as kc
@@ -111,3 +113,33 @@ def test_learned_ranges_can_be_left_out_of_weight_decay() -> None:
     decayed = fit(pcqat(activations=kc.LearnedRange(8)), keras.optimizers.SGD(0.01, weight_decay=5.0))
     first, second = (float(array(ours(m)["maximum"][0])) for m in (model, decayed))
     assert second < 0.8 * first
+
+
+def test_weight_decay_can_leave_out_what_decides_on_zeros() -> None:
+    # As docs/sparse_training.md has them.
+    names = ["log_alpha_over_rate", "log_sigma2", "s_over_rate", "scores"]
+    schedule = kc.ConstantSparsity(0.5, 0, frequency=1)
+    pruners = [
+        kc.L0Pruner(),
+        kc.VariationalDropoutPruner(),
+        kc.StrPruner(),
+        kc.ContinuousSparsificationPruner(4, initial_s=-1.0),
+        kc.MovementPruner(schedule),
+        kc.RegularizedPruner(schedule),
+    ]
+    # One for each weight or layer beside the weight itself.
+    for pruner in pruners:
+        wrapped(np.ones((2, 2)), pruner)
+    variables = [variable for pruner in pruners for variable in pruner.trainable_variables]
+    assert len(variables) == len(pruners)
+    for variable in variables:
+        variable.assign(tf.ones(variable.shape))
+    weight = keras.Variable(np.ones((2, 2)), name="kernel")
+    gradients = [tf.zeros(variable.shape) for variable in (weight, *variables)]
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=names)
+    optimizer.apply(gradients, [weight, *variables])
+    assert all((np.array(variable) == 1.0).all() for variable in variables)
+    np.testing.assert_allclose(np.array(weight), 0.95)
+    keras.optimizers.AdamW(0.1, weight_decay=0.5).apply(gradients, [weight, *variables])
+    assert all(np.allclose(np.array(variable), 0.95) for variable in variables)
