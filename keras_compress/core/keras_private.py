@@ -301,7 +301,11 @@ def loss_weights(model: Any) -> Any:
 
 def loss_of(identifier: Any, y_true: Any, y_pred: Any) -> Any:
     """The loss object that `compile` makes of a loss, its name or a function, for such targets and outputs."""
-    return get_loss(identifier, y_true, y_pred)
+    found = get_loss(identifier, y_true, y_pred)
+    if found is not identifier:
+        # That of a lambda is no name of a scope, outside of others.
+        found.name = "loss"
+    return found
 
 
 def arguments_of_loss(loss: Any) -> dict[str, Any]:

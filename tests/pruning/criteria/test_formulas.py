@@ -437,7 +437,7 @@ def test_memory_is_reckoned_before_it_is_taken() -> None:
     model = keras.Sequential([keras.Input((40,)), layers.Dense(10, name="wide"), layers.Dense(2, name="o")])
     x, y = np.random.default_rng(0).normal(size=(8, 40)).astype(np.float32), np.zeros((8, 2), np.float32)
     # 48 bytes for each of 40 x 40 pairs; 400 + 20 weights in 8 + 1 blocks of 50 x 50 x 4 bytes.
-    with pytest.warns(UserWarning, match=r"wide \(its inputs' products take 76,800 bytes, more than max_bytes=70,000"):
+    with pytest.warns(UserWarning, match=r"wide: its inputs' products take 76,800 bytes, more than max_bytes=70,000"):
         pruned = kc.prune_one_shot(model, 0.5, kc.SparseGPT(max_bytes=70_000), x)
     kept, by_magnitude = (
         np.array(each.get_layer("wide").weight("kernel")) for each in (pruned, kc.prune_one_shot(model, 0.5))
