@@ -412,3 +412,31 @@ def test_convolutions_of_zeros_stand_behind_densify():
         got = runner_of(kernel).run(sparse.content, [image])[0]
         np.testing.assert_allclose(got, np.asarray(model(image)), rtol=1e-4, atol=1e-5)
         assert np.ptp(got) > 1e-3
+
+
+@pytest.mark.parametrize("layer", [L.Conv2D(16, 1, name="shared"), L.Dense(16, name="shared")], ids=["conv", "dense"])
+def test_all_that_read_a_weight_of_a_sparse_convolution_read_the_dense_one(layer):
+    """The second call is in no cluster: LiteRT's kernel would read beyond the values that are stored."""
+    first, other = keras.Input((9, 9, 3)), keras.Input((4, 4, 8) if isinstance(layer, L.Conv2D) else (8,))
+    x = layer(L.Conv2D(8, 3, 2)(L.ZeroPadding2D(1)(first)))
+    y = layer(other)
+    y = L.MaxPooling2D(2)(y) if isinstance(layer, L.Conv2D) else L.ReLU()(y)
+    model = keras.Model([first, other], [L.GlobalAveragePooling2D()(x), y])
+    kernel, bias = layer.get_weights()
+    layer.set_weights([kernel * (np.random.default_rng(0).random(kernel.shape) > 0.8), bias])
+    sparse = kc.convert(model, mode="float32", sparsity="block", batch_size=1)
+    plain = kc.convert(model, mode="float32", sparsity="none", batch_size=1)
+    graph = Graph(read_model(sparse.content))
+    readers = graph.consumers()
+    stored = [t for t, tensor in enumerate(graph.tensors) if tensor.sparsity is not None]
+    assert [[graph.kind(op) for op in readers[t]] for t in stored] == [["DENSIFY"]]
+    (densify,) = readers[stored[0]]
+    assert len(readers[densify.outputs[0]]) == 2
+    random = np.random.default_rng(5)
+    inputs = [random.normal(size=(1, *each.shape[1:])).astype(np.float32) for each in (first, other)]
+    for kernel in ("xnnpack", "builtin"):
+        runner = runner_of(kernel)
+        pairs = zip(runner.run(sparse.content, inputs), runner.run(plain.content, inputs), strict=True)
+        for got, wanted in pairs:
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+            assert np.ptp(wanted) > 1e-3
