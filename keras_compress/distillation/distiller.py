@@ -49,7 +49,7 @@ class Term:
         if self.hints:
             chosen = [[hints[n] for n in self.hints] for _, hints in (teacher, student)]
             shares = of_outputs.get("sample_weights")
-            of_outputs["sample_weights"] = shares and [_of_samples(shares)] * len(self.hints)
+            of_outputs["sample_weights"] = shares and [_of_hint(shares, student[0], each) for each in chosen[1]]
             of_outputs["masks"] = list(map(keras_private.mask_of, chosen[1]))
         else:
             chosen = [list(teacher[0]), list(student[0])]
@@ -59,14 +59,53 @@ class Term:
         return self.weight * ops.cast(made, "float32")
 
 
-def _of_samples(shares: Sequence[Any]) -> Tensor:
-    """What a sample counts in all outputs: the mean, where their weights are not the same."""
-    if all(each is shares[0] for each in shares):
-        return shares[0]
-    given = [ops.cast(each, "float32") for each in shares if each is not None]
-    means = [ops.mean(each, axis=tuple(range(1, len(each.shape)))) for each in given]
-    # An output without weights counts each sample once.
-    return (total(means) + float(len(shares) - len(given))) / float(len(shares))
+def _of_hint(shares: Sequence[Any], outputs: Sequence[Any], hint: Tensor) -> Tensor | None:
+    """What a sample counts in a hint, or each of its positions, where these are the positions of an output.
+
+    Args:
+        shares: Weights of each output, `(batch, ...)`; `None` where it has none.
+        outputs: The student's logits.
+        hint: The student's values.
+    """
+    share = shares[0]
+    if not all(each is share for each in shares):
+        given = [_of_samples(each) for each in shares if each is not None]
+        # An output without weights counts each sample once.
+        return (total(given) + float(len(shares) - len(given))) / float(len(shares))
+    if share is None or len(share.shape) < 2:
+        return share
+    sizes = ops.shape(hint)[1:-1]
+    alike = [each for each in outputs if sizes and _may_be(each.shape[1:-1], hint.shape[1:-1])]
+    if not alike:
+        return _of_samples(share)
+    share = ops.cast(share, "float32")
+    while len(share.shape) >= len(hint.shape):
+        share = ops.mean(share, axis=-1)
+    return _at_positions(share, sizes[: len(share.shape) - 1])
+
+
+def _of_samples(share: Tensor) -> Tensor:
+    """What a sample counts: the mean of its weights."""
+    return ops.mean(ops.cast(share, "float32"), axis=tuple(range(1, len(share.shape))))
+
+
+def _may_be(some: Sequence[int | None], others: Sequence[int | None]) -> bool:
+    """Whether sizes are the same, as far as they are known."""
+    return len(some) == len(others) and all(a is None or b is None or a == b for a, b in zip(some, others, strict=True))
+
+
+def _at_positions(share: Tensor, sizes: Sequence[Any]) -> Tensor:
+    """Weights of positions, if there are as many as these, else the mean of each sample at all of them.
+
+    Sizes of sequences may be known only when the graph runs; both results have one shape then.
+    """
+    picked, same = share, ops.convert_to_tensor(True)
+    for axis, size in enumerate(sizes, start=1):
+        own = ops.shape(share)[axis]
+        same = ops.logical_and(same, ops.equal(own, size))
+        picked = ops.take(picked, ops.minimum(ops.arange(size), own - 1), axis=axis)
+    mean = ops.mean(share, axis=tuple(range(1, len(share.shape))), keepdims=True)
+    return ops.where(same, picked, mean)
 
 
 class Quiet:

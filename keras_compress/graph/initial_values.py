@@ -27,6 +27,14 @@ def made_with_values(
     """
     if not _defers(source):
         return make(), False
+    try:
+        return _put_off(source, make)
+    except ValueError:
+        # Variables that begin with a tensor cannot be put off. What is wrong with the layer itself is said here again.
+        return make(), False
+
+
+def _put_off(source: keras.layers.Layer, make: Callable[[], keras.layers.Layer]) -> tuple[keras.layers.Layer, bool]:
     with keras.StatelessScope():
         made = make()
         old, new = source.variables, made.variables
@@ -46,8 +54,13 @@ def _constant(value: keras.Variable) -> Callable[..., Any]:
 
 
 def _defers(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is Keras's own or ours: a user's may make variables in ways that cannot be put off."""
+    """Whether a layer is Keras's own or ours: a user's may make variables in ways that cannot be put off.
+
+    Recurrent layers that keep their states make them of tensors, which cannot be put off either.
+    """
     if not layer.variables or keras_private.stateless_scope() is not None:
         return False
-    classes = map(type, keras_private.flattened(layer))
-    return all(each.__module__.startswith(("keras.", "keras_compress.")) for each in classes)
+    layers = keras_private.flattened(layer)
+    if any(getattr(each, "stateful", False) for each in layers):
+        return False
+    return all(type(each).__module__.startswith(("keras.", "keras_compress.")) for each in layers)

@@ -45,6 +45,8 @@ def kept_blocks(values: NDArray[Any], block: int) -> NDArray[np.bool_]:
 def encode(values: NDArray[Any], block: int = 1) -> tuple[NDArray[Any], Any]:
     """Leave out blocks of zeros along the last axis: `(outputs, inputs)` of a dense layer's weight, OHWI of a 1x1 one.
 
+    Where all values are zeros, the first block is kept: what has no bytes in a file is no constant to a runtime.
+
     Args:
         values: Any type, at least two axes; `n` of the last is a multiple of `block`.
         block: Consecutive values that are kept or left out together.
@@ -65,6 +67,7 @@ def encode(values: NDArray[Any], block: int = 1) -> tuple[NDArray[Any], Any]:
             f"Expected a last axis that is a multiple of {block}, of two axes or more. Received: shape {values.shape}"
         )
     kept = kept_blocks(values, block).reshape(-1, values.shape[-1] // block)
+    kept[0, 0] |= not kept.any()
     parameters = schema.SparsityParametersT()
     axes = [_dense_axis(size) for size in values.shape[:-1]]
     axes.append(_csr_axis(kept))

@@ -8,7 +8,8 @@ import tensorflow as tf
 import keras_compress as kc
 from keras_compress.cli.main import main
 from keras_compress.runtime.kernels import runner_of
-from keras_compress.tflite.flatbuffer import Graph, read_model
+from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
+from keras_compress.tflite.passes.sparse_dense import store_sparse_dense
 from keras_compress.tflite.sparse_clusters import clusters
 from keras_compress.tflite.sparse_format import decode, encode
 
@@ -356,3 +357,86 @@ def test_layers_that_share_a_weight_are_stored_alike():
     # The dense kernel is faster for a hundred rows at a time.
     assert set(storages(kc.convert(model, mode="float32")).values()) == {"raw"}
     assert set(storages(kc.convert(model, mode="float32", sparsity="block")).values()) == {"sparse 1x4"}
+
+
+def weighing(weight):
+    """A dense net with one row of inputs, and what its wide layer has for a weight."""
+    x = keras.Input((512,))
+    model = keras.Model(x, L.Dense(8, name="out")(L.Dense(512, activation="relu", name="wide")(x)))
+    model.get_layer("wide").set_weights([weight, np.linspace(-1, 1, 512)])
+    return model
+
+
+def test_weights_without_anything_but_zeros_are_constants_still():
+    """A buffer of no bytes is no constant to a runtime, which then finds no data."""
+    for shape, block in (((4, 8), 4), ((3, 1, 1, 5), 1)):
+        stored, tables = encode(np.zeros(shape, np.float32), block)
+        assert stored.tolist() == [0.0] * block
+        assert not by_hand(stored, tables, shape).any()
+    model = weighing(np.zeros((512, 512)))
+    wide = np.random.default_rng(2).normal(size=(6, 512)).astype(np.float32)
+    sparse = kc.convert(model, mode="float32", batch_size=1)
+    assert storages(sparse)["wide/kernel"] == "sparse 1x4"
+    wanted = runner_of("builtin").run(kc.convert(model, mode="float32", sparsity="none").content, [wide])[0]
+    assert np.ptp(wanted[0]) > 0.1
+    for kernel in ("xnnpack", "builtin"):
+        np.testing.assert_allclose(runner_of(kernel).run(sparse.content, [wide])[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_int8_weights_without_anything_but_zeros_are_constants_still(samples):
+    """In a file of someone else's: a conversion to int8 takes units out that nothing comes through."""
+    made = kc.convert(dense_net(), representative_dataset=samples, weights_storage="int8", sparsity="none")
+    graph = Graph(read_model(made.content))
+    weight = next(op.inputs[1] for op in graph.operators if graph.kind(op) == "FULLY_CONNECTED")
+    graph.set_constant(weight, np.zeros(graph.shape(weight), np.int8))
+    dense = write_model(graph.model)
+    assert store_sparse_dense(graph, "block")[0].block == 16
+    assert graph.constant(weight).shape == graph.shape(weight)
+    assert not graph.constant(weight).any()
+    for kernel in ("xnnpack", "builtin"):
+        runner = runner_of(kernel)
+        got, wanted = (runner.run(each, [samples])[0] for each in (write_model(graph.model), dense))
+        np.testing.assert_array_equal(got, wanted)
+        assert np.ptp(wanted[0]) > 0
+
+
+def test_convolutions_of_zeros_stand_behind_densify():
+    model = small_mobilenet(share=1.0)
+    for layer in model.layers:
+        if isinstance(layer, L.Conv2D):
+            layer.bias.assign(np.linspace(0.1, 1, layer.filters))
+    sparse = kc.convert(model, mode="float32", sparsity="block", batch_size=1)
+    assert [name for name, storage in storages(sparse).items() if storage.startswith("sparse")]
+    image = np.ones((1, 16, 16, 3), np.float32)
+    for kernel in ("xnnpack", "builtin"):
+        got = runner_of(kernel).run(sparse.content, [image])[0]
+        np.testing.assert_allclose(got, np.asarray(model(image)), rtol=1e-4, atol=1e-5)
+        assert np.ptp(got) > 1e-3
+
+
+@pytest.mark.parametrize("layer", [L.Conv2D(16, 1, name="shared"), L.Dense(16, name="shared")], ids=["conv", "dense"])
+def test_all_that_read_a_weight_of_a_sparse_convolution_read_the_dense_one(layer):
+    """The second call is in no cluster: LiteRT's kernel would read beyond the values that are stored."""
+    first, other = keras.Input((9, 9, 3)), keras.Input((4, 4, 8) if isinstance(layer, L.Conv2D) else (8,))
+    x = layer(L.Conv2D(8, 3, 2)(L.ZeroPadding2D(1)(first)))
+    y = layer(other)
+    y = L.MaxPooling2D(2)(y) if isinstance(layer, L.Conv2D) else L.ReLU()(y)
+    model = keras.Model([first, other], [L.GlobalAveragePooling2D()(x), y])
+    kernel, bias = layer.get_weights()
+    layer.set_weights([kernel * (np.random.default_rng(0).random(kernel.shape) > 0.8), bias])
+    sparse = kc.convert(model, mode="float32", sparsity="block", batch_size=1)
+    plain = kc.convert(model, mode="float32", sparsity="none", batch_size=1)
+    graph = Graph(read_model(sparse.content))
+    readers = graph.consumers()
+    stored = [t for t, tensor in enumerate(graph.tensors) if tensor.sparsity is not None]
+    assert [[graph.kind(op) for op in readers[t]] for t in stored] == [["DENSIFY"]]
+    (densify,) = readers[stored[0]]
+    assert len(readers[densify.outputs[0]]) == 2
+    random = np.random.default_rng(5)
+    inputs = [random.normal(size=(1, *each.shape[1:])).astype(np.float32) for each in (first, other)]
+    for kernel in ("xnnpack", "builtin"):
+        runner = runner_of(kernel)
+        pairs = zip(runner.run(sparse.content, inputs), runner.run(plain.content, inputs), strict=True)
+        for got, wanted in pairs:
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+            assert np.ptp(wanted) > 1e-3

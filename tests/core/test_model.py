@@ -7,7 +7,8 @@ from keras import layers
 
 import keras_compress as kc
 from keras_compress.graph import graph
-from keras_compress.graph.model import check_model, compressed_layers, copy_layer, positive_gammas
+from keras_compress.graph.initial_values import made_with_values
+from keras_compress.graph.model import check_model, compressed_layers, copy_layer, positive_gammas, rebuild
 
 RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.normal(size=(4, 6, 6, 3)).astype(np.float32)
@@ -355,3 +356,46 @@ def test_strip_of_a_point_with_a_grid_of_its_own() -> None:
     assert values[0].min() == -1.25  # (-2 - 3) / 4
     names = [op.name for op in kc.strip(model).operations]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.LSTM(4, stateful=True),
+        lambda: layers.LSTM(300, stateful=True),
+        lambda: layers.Bidirectional(layers.GRU(3, stateful=True)),
+        lambda: layers.RNN([layers.LSTMCell(2), layers.GRUCell(3)], stateful=True),
+    ],
+)
+def test_recurrent_layers_that_keep_their_states_are_copied(make) -> None:
+    """Keras makes states of tensors, which cannot be put off until the values of the original are at hand."""
+    steps = keras.Input(batch_shape=(2, 5, 3))
+    model = keras.Model(steps, make()(steps))
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    fresh = np.array(model(x))
+    copy = rebuild(model)
+    after = np.array(model(x))
+    assert not np.allclose(fresh, after)
+    # States are no part of a layer's variables, nor of a file: a copy begins with zeros, and goes on as the original.
+    for expected in (fresh, after):
+        np.testing.assert_array_equal(np.array(copy(x)), expected)
+
+
+def test_what_cannot_be_put_off_is_made_at_once() -> None:
+    """States of a convolution over time; and a layer of Keras's with variables that begin with tensors."""
+    steps = keras.Input(batch_shape=(1, 3, 4, 4, 2))
+    model = keras.Model(steps, layers.ConvLSTM2D(2, 3, stateful=True)(steps))
+    x = np.random.default_rng(0).normal(size=(1, 3, 4, 4, 2)).astype(np.float32)
+    np.testing.assert_array_equal(np.array(rebuild(model)(x)), np.array(model(x)))
+    source = layers.Dense(2)
+    source.build((None, 3))
+
+    def make() -> layers.Layer:
+        made = layers.Dense(2)
+        made.steps = keras.Variable(np.float32(3.0))
+        made.build((None, 3))
+        return made
+
+    made, known = made_with_values(source, make)
+    assert not known
+    assert float(made.steps) == 3.0

@@ -14,6 +14,7 @@ from tests_distillation import dense
 import keras_compress as kc
 from keras_compress.core import keras_private
 from keras_compress.core.quiet import ignored_warnings
+from keras_compress.distillation.distiller import Term
 from keras_compress.graph.model import compressed_layers
 
 CE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -504,3 +505,37 @@ def test_bad_teachers(student, teacher, tmp_path) -> None:
         kc.distill(student, teacher).compile("sgd")
     with pytest.raises(TypeError, match="Received: a kc.Teacher"):
         kc.distill(student, kc.Teacher(teacher))
+
+
+# Two samples, two positions, and what the second one's hint is off by.
+POSITIONS = np.array([[1.0, 0.0], [2.0, 4.0]], np.float32)
+MEANS = POSITIONS.mean(1)
+
+
+def off(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("output", "hint", "share"),
+    [
+        ((2, 2, 3), (2, 2, 4), POSITIONS),
+        ((2, 2, 3), (2, 3, 4), MEANS[:, None]),  # half the steps, or more of them
+        ((2, 2, 3), (2, 2, 5, 4), MEANS[:, None, None]),  # a map that is as high by chance
+        ((2, 2, 3), (2, 4), MEANS),
+        ((2, 2, 5, 3), (2, 2, 5, 4), POSITIONS[:, :, None]),
+    ],
+)
+def test_weights_of_positions_count_in_hints_of_the_same_positions(known, output, hint, share) -> None:
+    term = Term(kc.FitNets(regressor=False), 1.0, (0,), ())
+
+    def of(logits, values):
+        return term.value(([logits], [ops.zeros_like(values)]), ([logits], [values]), sample_weights=[POSITIONS])
+
+    if not known:
+        unknown = [(None,) * (len(each) - 1) + each[-1:] for each in (output, hint)]
+        of = tf.function(of, input_signature=[tf.TensorSpec(each) for each in unknown])
+    values = off(*hint)
+    expected = (share * 0.5 * np.square(values).mean(-1)).mean()
+    assert float(of(off(*output), values)) == pytest.approx(expected, rel=1e-5)

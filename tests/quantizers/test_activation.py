@@ -281,3 +281,44 @@ def test_losses_of_inference_are_those_of_the_grid() -> None:
     assert value(trained) == pytest.approx([8.000335], rel=1e-3)
     assert value(model(x)) == [0.0]
     assert value(keras.losses.binary_crossentropy(np.ones((1, 1)), model(x))) == pytest.approx([16.118096])
+
+
+class HalvedSteps(kc.MovingAverageRange):
+    """Integers of half the step: another `parameters` than that of the range."""
+
+    def parameters(self):
+        scale, zero_point = super().parameters()
+        return scale / 2, zero_point
+
+
+class Doubled(kc.LearnedRange):
+    """Another `call` than that of the range."""
+
+    def call(self, inputs, training=False):
+        return 2 * super().call(inputs, training)
+
+
+class Shifted(kc.FixedGrid):
+    """Another `call` than that of the grid."""
+
+    def call(self, inputs, training=False):
+        return 1 + super().call(inputs, training)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "expected"),
+    [
+        # Between 0 and 3 with two bits steps are 1, halved 0.5, up to 1.5.
+        (HalvedSteps(2), [0.0, 0.5, 1.5, 1.5]),
+        (Doubled(2), [0.0, 0.0, 4.0, 6.0]),
+        (Shifted(0.5, 0), [0.5, 1.5, 2.5, 6.0]),
+    ],
+)
+def test_what_a_users_subclass_computes_is_computed_where_no_gradient_is_wanted(quantizer, expected) -> None:
+    if not isinstance(quantizer, Shifted):
+        quantizer.set_range(0.0, 3.0)
+    layer, x = point(quantizer), tf.constant([-0.4, 0.4, 1.6, 5.0])
+    assert value(layer(x)) == expected
+    assert value(layer.values(x)) == expected
+    if isinstance(quantizer, HalvedSteps):
+        assert value(layer.plain_operations(x)) == expected

@@ -13,6 +13,9 @@ from keras_compress.tflite.sparse_clusters import clusters
 def store_sparse_convolutions(graph: Graph) -> list[str]:
     """Store the weights that XNNPACK would compute sparsely as sparse tensors, where all it does is right.
 
+    All that read such a weight read the dense one: kernels that know nothing of sparse tensors would read beyond the
+    stored values.
+
     Args:
         graph: float32 file with a fixed number of samples; `prefer_channels_first` has been through it.
 
@@ -24,14 +27,16 @@ def store_sparse_convolutions(graph: Graph) -> list[str]:
         return []
     first: list[Any] = []
     dense: dict[int, int] = {}
+    readers = graph.consumers()
     for step in found.steps:
         weight = step.op.inputs[1] if found.sparse(step) else -1
-        if weight < 0 or not graph.is_constant(weight):
+        if weight < 0 or weight in graph.outputs or not graph.is_constant(weight):
             continue
-        if weight not in dense:
-            dense[weight] = graph.add_tensor(f"{graph.name(weight)}/dense", graph.shape(weight), "float32")
-            graph.store_sparse(weight, 1)
-            first.append(graph.make_operator("DENSIFY", [weight], [dense[weight]], schema.DensifyOptionsT()))
-        step.op.inputs[1] = dense[weight]
+        # From here on all its readers name the dense tensor, so that no weight comes here twice.
+        dense[weight] = graph.add_tensor(f"{graph.name(weight)}/dense", graph.shape(weight), "float32")
+        graph.store_sparse(weight, 1)
+        first.append(graph.make_operator("DENSIFY", [weight], [dense[weight]], schema.DensifyOptionsT()))
+        for op in readers[weight]:
+            op.inputs = [dense[weight] if tensor == weight else tensor for tensor in op.inputs]
     graph.operators = [*first, *graph.operators]
     return [graph.name(weight) for weight in dense]

@@ -63,11 +63,16 @@ def sparse_layers(graph: Graph, wanted: str) -> list[tuple[Any, SparseLayer]]:
         zeros = float(np.mean(values == 0))
         blocks = _blocks(values, kernel)
         reason = _refusal(graph, op, kernel, blocks, zeros, wanted)
-        shared = [other for other in readers[weight] if graph.kind(other) != "FULLY_CONNECTED"]
-        if not reason and shared:
-            reason = f"{graph.kind(shared[0])} reads it too"
+        shared = [graph.kind(other) for other in readers[weight] if not _reads_as_weight(graph, other, weight)]
+        if not reason and (shared or weight in graph.outputs):
+            reason = f"{shared[0]} reads it too" if shared else "it is an output of the model too"
         found.append((op, SparseLayer(graph.name(weight), zeros, blocks, kernel.block if kernel else 0, reason)))
     return _alike(found)
+
+
+def _reads_as_weight(graph: Graph, op: Any, tensor: int) -> bool:
+    """Whether a dense layer's kernel reads a tensor as its weight, and as nothing else."""
+    return graph.kind(op) == "FULLY_CONNECTED" and [n for n, t in enumerate(op.inputs) if t == tensor] == [1]
 
 
 def _alike(found: list[tuple[Any, SparseLayer]]) -> list[tuple[Any, SparseLayer]]:
