@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,6 +117,21 @@ def _compile(compiler: str, path: Path) -> None:
 def _run(compiler: str, made: str, more: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     command = [compiler, *FLAGS, *more, *map(str, sources()), "-o", made]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+        # A compiler starts others: a session of their own is what can be ended as one.
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            try:
+                said, errors = process.communicate(timeout=COMPILE_SECONDS)
+            except BaseException:  # of Ctrl-C too, which does not reach another session
+                _kill_session(process)
+                raise
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RuntimeError(f"Expected {compiler} to compile kc_binary. Received: {error}") from error
+    return subprocess.CompletedProcess(command, process.returncode, said, errors)
+
+
+def _kill_session(process: subprocess.Popen[str]) -> None:
+    # Only one that ended by itself in the meantime is not there.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ def test_what_a_compiler_says_is_told(cache: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(RuntimeError, match=r"(?s)compile kc_binary. Received: exit code 3.*no such instruction"):
         library.library_path()
     assert os.listdir(cache) == []
+
+
+def test_a_compiler_that_takes_too_long(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = tmp_path / "late"
+    # The compiler proper is another process, which holds what the driver's output goes to.
+    fake_compiler(tmp_path, monkeypatch, f"(sleep 2; echo late > {late}) & wait")
+    monkeypatch.setattr(library, "COMPILE_SECONDS", 0.5)
+    begin = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"compile kc_binary. Received: .*timed out"):
+        library.library_path()
+    assert os.listdir(cache) == []
+    time.sleep(max(0.0, begin + 2.5 - time.monotonic()))
+    assert not late.exists()
 
 
 def test_no_compiler(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
