@@ -64,9 +64,10 @@ bool read_integers(const Tensor& tensor, std::vector<int8_t>& values) {
 
 // Integers that the fused activation leaves.
 bool clamp_of(int activation, float scale, int32_t zero_point, Range& range) {
+  // As XNNPACK does it: in float32, the zero point before rounding, and ties to the even integer.
   const auto integer = [&](float value) {
-    const double found = std::round(static_cast<double>(value) / scale) + zero_point;
-    return static_cast<int32_t>(std::max(-128.0, std::min(127.0, found)));
+    const float found = value / scale + static_cast<float>(zero_point);
+    return static_cast<int32_t>(std::nearbyint(std::max(-128.0f, std::min(127.0f, found))));
   };
   range = {zero_point, -128, 127};
   if (activation == lite::kNone) return true;
