@@ -204,8 +204,9 @@ def one_other(values: Array) -> Array:
         (lambda graph: graph.set_quantization(graph.operators[0].inputs[1], np.array([0.2], np.float32)), 0),
         (lambda graph: graph.set_quantization(graph.operators[0].outputs[0], np.array([0.4], np.float32)), 0),
         (lambda graph: graph.set_quantization(graph.operators[0].outputs[0], np.array([1.0], np.float32), 1), 0),
-        # 1 / scale is 1.5 in float32, which goes to 2: a sign may be 2.
+        # 1 / scale is 1.5 in float32, which goes to 2, and 0.5, which goes to 0: such "signs" are 2, and 0.
         (lambda graph: graph.set_quantization(graph.operators[0].outputs[0], np.array([2 / 3], np.float32)), 0),
+        (lambda graph: graph.set_quantization(graph.operators[0].outputs[0], np.array([2.0], np.float32)), 0),
         (lambda graph: graph.raise_version(graph.operators[1], 99), None),
         (lambda graph: None, 2),
     ],
