@@ -11,6 +11,7 @@ using lite::Tensor;
 
 // Newest version of each operator whose meaning is known here.
 constexpr int kNewestConv2d = 8, kNewestDepthwise = 7, kNewestFullyConnected = 12;
+constexpr int kNewestMaxPool2d = 3, kNewestReshape = 1, kNewestTranspose = 7, kNewestSqueeze = 2, kNewestExpandDims = 1;
 // Factors between sums and outputs that XNNPACK takes; others go to kernels that round otherwise.
 constexpr float kSmallestScale = 1.0f / 4294967296.0f, kLargestScale = 256.0f;
 // Weights are looked at value by value.
@@ -63,9 +64,10 @@ bool read_integers(const Tensor& tensor, std::vector<int8_t>& values) {
 
 // Integers that the fused activation leaves.
 bool clamp_of(int activation, float scale, int32_t zero_point, Range& range) {
+  // As XNNPACK does it: in float32, the zero point before rounding, and ties to the even integer.
   const auto integer = [&](float value) {
-    const double found = std::round(static_cast<double>(value) / scale) + zero_point;
-    return static_cast<int32_t>(std::max(-128.0, std::min(127.0, found)));
+    const float found = value / scale + static_cast<float>(zero_point);
+    return static_cast<int32_t>(std::nearbyint(std::max(-128.0f, std::min(127.0f, found))));
   };
   range = {zero_point, -128, 127};
   if (activation == lite::kNone) return true;
@@ -202,7 +204,8 @@ bool Graph::read_kernel(const Operator& op, Weighted& found) const {
   }
   if (op.kind != lite::kDepthwiseConv2d) return false;
   const auto* params = static_cast<const lite::DepthwiseConvParams*>(op.node->builtin_data);
-  if (op.version > kNewestDepthwise || shape[0] != 1 || shape[3] != given[3]) return false;
+  if (op.version > kNewestDepthwise || shape[0] != 1 || shape[3] != given[3] || params->depth_multiplier != 1)
+    return false;
   found.depthwise = true;
   kernel.groups = shape[3], kernel.inputs = 1, kernel.outputs = 1;
   return geometry(params) && read_scales(op, params->activation, found);
@@ -260,12 +263,25 @@ bool Graph::is_sign_operator(const Operator& op) const {
          std::all_of(found->scale.begin(), found->scale.end(), [](float scale) { return scale > 0.51f; });
 }
 
+// Operators that move values, or choose among them; none changes one.
+bool Graph::passes_signs(const Operator& op) const {
+  switch (op.kind) {
+    case lite::kReshape: return op.version <= kNewestReshape;
+    case lite::kTranspose: return op.version <= kNewestTranspose;
+    case lite::kSqueeze: return op.version <= kNewestSqueeze;
+    case lite::kExpandDims: return op.version <= kNewestExpandDims;
+    case lite::kMaxPool2d: break;
+    default: return false;
+  }
+  const auto* params = static_cast<const lite::PoolParams*>(op.node->builtin_data);
+  if (params == nullptr || op.version > kNewestMaxPool2d || op.node->outputs->size != 1) return false;
+  // Who clips at 0 makes zeros of -1.
+  if (params->activation != lite::kReluN1To1) return params->activation == lite::kNone;
+  const Tensor* made = tensor((*op.node->outputs)[0]);
+  return made != nullptr && made->params.scale == 1.0f && made->params.zero_point == 0;
+}
+
 SignProof Graph::proof(int index) const {
-  // Operators that move values, or choose among them.
-  const auto passes = [](int kind) {
-    return kind == lite::kReshape || kind == lite::kSqueeze || kind == lite::kExpandDims || kind == lite::kTranspose ||
-           kind == lite::kMaxPool2d;
-  };
   for (;;) {
     if (!int8_activation(index)) return SignProof::kNone;
     const Operator* made = producer(index);
@@ -273,7 +289,7 @@ SignProof Graph::proof(int index) const {
       const lite::QuantizationParams& params = context_->tensors[index].params;
       return params.scale == 1.0f && params.zero_point == 0 ? SignProof::kGiven : SignProof::kNone;
     }
-    if (!passes(made->kind)) return is_sign_operator(*made) ? SignProof::kProven : SignProof::kNone;
+    if (!passes_signs(*made)) return is_sign_operator(*made) ? SignProof::kProven : SignProof::kNone;
     if (made->node->inputs->size < 1) return SignProof::kNone;
     index = (*made->node->inputs)[0];  // never around in a circle: plans are in order
   }

@@ -60,6 +60,7 @@ class Graph {
   const lite::Tensor* tensor(int index) const;
   bool int8_activation(int index) const;
   bool is_sign_operator(const Operator& op) const;
+  bool passes_signs(const Operator& op) const;
   std::unique_ptr<Weighted> weighted(const Operator& op) const;
   bool read_kernel(const Operator& op, Weighted& found) const;
   bool read_constants(const Operator& op, Weighted& found) const;

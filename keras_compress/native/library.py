@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import shutil
+import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -35,10 +38,12 @@ def library_path() -> Path:
     """The library for this computer, compiled now if it never was.
 
     `KC_BINARY_LIBRARY` names a ready-made one. What is compiled is kept in `KERAS_COMPRESS_CACHE`, by default
-    `keras_compress` in the user's cache folder, under a name that follows from sources, flags and compiler.
+    `keras_compress` in the user's cache folder, under a name that follows from sources, flags and compiler. It is
+    loaded into the process: a folder or file there that another user owns or can exchange is refused.
 
     Raises:
-        RuntimeError: There is no compiler, it fails, or the named library is not there.
+        RuntimeError: There is no compiler, it fails or takes more than `COMPILE_SECONDS`, the named library is not
+            there, or others can write what is kept.
     """
     named = os.environ.get(LIBRARY_VARIABLE)
     if named:
@@ -52,9 +57,39 @@ def library_path() -> Path:
         )
     compiler = _compiler()
     path = _cache_folder() / f"kc_binary-{_fingerprint(compiler)}.so"
+    _make_folder(path.parent)
     if not path.is_file():
         _compile(compiler, path)
+    _refuse_strangers(path)
     return path
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_folder(error) from error
+    _refuse_strangers(folder)
+
+
+def _no_folder(error: OSError) -> RuntimeError:
+    return RuntimeError(
+        f"Expected a folder that kc_binary can be kept in ({CACHE_VARIABLE} names another). Received: {error}"
+    )
+
+
+def _refuse_strangers(path: Path) -> None:
+    """Raises where another user than this one and root owns the file or folder, or the link to it, or can change it."""
+    status = path.stat()
+    owners = {status.st_uid, path.lstat().st_uid}
+    # In a folder like /tmp, with the sticky bit, all may add files, and none may exchange those of others.
+    open_to_all = bool(status.st_mode & stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+    if owners <= {os.geteuid(), 0} and not open_to_all:
+        return
+    raise RuntimeError(
+        f"Expected what kc_binary is loaded from to be this user's, for no one else to write ({CACHE_VARIABLE} names "
+        f"another folder). Received: {path}, of user {status.st_uid}, with mode {stat.filemode(status.st_mode)}"
+    )
 
 
 def _compiler() -> str:
@@ -89,13 +124,10 @@ def _fingerprint(compiler: str) -> str:
 
 def _compile(compiler: str, path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle, made = tempfile.mkstemp(suffix=".so", prefix="making-", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise RuntimeError(
-            f"Expected a folder that kc_binary can be kept in ({CACHE_VARIABLE} names another). Received: {error}"
-        ) from error
+        raise _no_folder(error) from error
     try:
         done = _run(compiler, made, STATIC)
         if done.returncode:
@@ -115,6 +147,21 @@ def _compile(compiler: str, path: Path) -> None:
 def _run(compiler: str, made: str, more: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     command = [compiler, *FLAGS, *more, *map(str, sources()), "-o", made]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+        # A compiler starts others: a session of their own is what can be ended as one.
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            try:
+                said, errors = process.communicate(timeout=COMPILE_SECONDS)
+            except BaseException:  # of Ctrl-C too, which does not reach another session
+                _kill_session(process)
+                raise
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RuntimeError(f"Expected {compiler} to compile kc_binary. Received: {error}") from error
+    return subprocess.CompletedProcess(command, process.returncode, said, errors)
+
+
+def _kill_session(process: subprocess.Popen[str]) -> None:
+    # Only one that ended by itself in the meantime is not there.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

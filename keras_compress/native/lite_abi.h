@@ -19,7 +19,6 @@ enum Padding : int { kSame = 1, kValid = 2 };
 enum Activation : int { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
 
 enum Operator : int {
-  kConcatenation = 2,
   kConv2d = 3,
   kDepthwiseConv2d = 4,
   kFullyConnected = 9,

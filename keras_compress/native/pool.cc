@@ -42,12 +42,17 @@ Pool::~Pool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-bool Pool::forked() const { return process_ != 0 && process_ != process(); }
+bool Pool::forked() const {
+  const int64_t owner = process_;
+  return owner != 0 && owner != process();
+}
 
 void Pool::reserve(int workers) {
+  int64_t nobody = 0;
+  process_.compare_exchange_strong(nobody, process());
+  if (forked()) return;
   const std::lock_guard<std::mutex> lock(running_);
-  process_ = process_ == 0 ? process() : process_;
-  while (!forked() && static_cast<int>(threads_.size()) + 1 < workers) {
+  while (static_cast<int>(threads_.size()) + 1 < workers) {
     try {
       const int worker = static_cast<int>(threads_.size()) + 1;
       threads_.emplace_back([this, worker] { serve(worker); });
@@ -58,8 +63,8 @@ void Pool::reserve(int workers) {
 }
 
 void Pool::run(int workers, int parts, const Job& job) {
-  std::unique_lock<std::mutex> alone(running_, std::try_to_lock);
-  if (!alone.owns_lock() || threads_.empty() || workers < 2 || parts < 2) {
+  std::unique_lock<std::mutex> threads(running_, std::defer_lock);
+  if (workers < 2 || parts < 2 || forked() || !threads.try_lock() || threads_.empty()) {
     for (int part = 0; part < parts; ++part) job(part, 0);
     return;
   }

@@ -22,13 +22,15 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  // Starts threads until there are enough for so many workers; fewer where the system gives none.
+  // Starts threads until there are enough for so many workers; fewer where the system gives none, and none in a forked
+  // process.
   void reserve(int workers);
 
   // Calls `job` for each part, in any order. Alone, where another caller is at it.
   void run(int workers, int parts, const Job& job);
 
-  // In a forked process: forgets threads that are not there.
+  // Whether this process was forked off the one with the threads. Locks are then as they were at that moment, held by
+  // who is not there to let go: nothing may wait for them.
   bool forked() const;
 
  private:
@@ -36,7 +38,7 @@ class Pool {
   void take_parts(const Job& job, int parts, int worker);
 
   std::vector<std::thread> threads_;
-  int64_t process_ = 0;
+  std::atomic<int64_t> process_{0};  // that has the threads
   std::mutex running_;  // held by the caller that has the threads
   std::mutex state_;    // of what follows
   std::condition_variable begin_, end_;

@@ -13,6 +13,8 @@ from keras_compress.tflite.flatbuffer import Graph, write_model
 
 Array = NDArray[Any]
 _ACTIVATIONS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
+# Upper ends of activations that have one.
+_ENDS = {"RELU6": 6.0, "RELU_N1_TO_1": 1.0}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class BinaryLayer:
         per_channel: Scales for each output, or one.
         activation: Fused activation.
         zero_point: Of the output.
+        tie: Whether the upper end of `activation` lies halfway between two integers of the output.
         signs: Where the signs come from: `"given"`, the input itself; `"taken"`, a 1x1 depthwise convolution with
             thresholds; `"layer"`, another binary layer behind a `"taken"` one.
         weight_bits: 8, or 4 for packed weights.
@@ -55,6 +58,7 @@ class BinaryLayer:
     per_channel: bool = True
     activation: str = "NONE"
     zero_point: int = 0
+    tie: bool = False
     signs: str = "given"
     weight_bits: int = 8
     seed: int = 0
@@ -89,6 +93,7 @@ class BinaryLayer:
             activation=activation,
             zero_point=int(draw.integers(-128, 128)) if lowest else 0,
             signs=str(draw.choice(["given", "taken", "taken", "layer"])),
+            tie=activation in _ENDS and bool(draw.random() < 0.5),
             seed=seed,
         )
 
@@ -221,6 +226,9 @@ class _File:
         out_scale = float(sums * scale.mean() * self._draw.uniform(0.2, 3.0) / 60)
         if layer.activation == "RELU_N1_TO_1":
             out_scale = min(out_scale, 1.0)
+        if layer.tie:
+            end = _ENDS[layer.activation]
+            out_scale = end / (max(1, int(end / out_scale)) + 0.5)
         kernel = self._constant("kernel", weights, scale)
         if layer.weight_bits == 4:
             self._graph.pack_constant(kernel, 4)

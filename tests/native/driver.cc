@@ -1,12 +1,17 @@
 // Runs layers of random settings on every path of this processor, beside plain loops over integers.
 // Arguments: how many, the first seed. Prints one line for each: what its outputs add up to, the same on all processors.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "layer.h"
@@ -146,14 +151,39 @@ bool try_path(const Path& path, const Case& given, uint32_t seed, Pool& pool, ui
   return false;
 }
 
+// A process that is forked while another thread is at work can use the pool, by itself.
+bool forks_at_work(Pool& pool) {
+  std::atomic<bool> begun{false}, finish{false};
+  std::thread other([&] {
+    pool.run(3, 3, [&](int, int) {
+      begun = true;
+      while (!finish) std::this_thread::yield();
+    });
+  });
+  while (!begun) std::this_thread::yield();
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    int parts = 0;  // no other thread counts
+    pool.reserve(4);
+    pool.run(3, 100, [&](int, int worker) { parts += worker == 0; });
+    _exit(parts == 100 ? 0 : 1);
+  }
+  finish = true;
+  other.join();
+  int status = -1;
+  if (child > 0 && waitpid(child, &status, 0) == child && status == 0) return true;
+  return std::printf("a forked process: status %d\n", status), false;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   const int cases = count > 1 ? std::atoi(arguments[1]) : 100, first = count > 2 ? std::atoi(arguments[2]) : 0;
   const char* const names[] = {"portable", "avx2", "avx512", "neon"};
-  bool good = true;
   Pool pool;
   pool.reserve(3);
+  bool good = forks_at_work(pool);
   std::string paths;
   for (const char* name : names)
     if (keras_compress::find_path(name) != nullptr) paths += std::string(" ") + name;

@@ -204,6 +204,9 @@ def one_other(values: Array) -> Array:
         (lambda graph: graph.set_quantization(graph.operators[0].inputs[1], np.array([0.2], np.float32)), 0),
         (lambda graph: graph.set_quantization(graph.operators[0].outputs[0], np.array([0.4], np.float32)), 0),
         (lambda graph: graph.set_quantization(graph.operators[0].outputs[0], np.array([1.0], np.float32), 1), 0),
+        # 1 / scale is 1.5 in float32, which goes to 2, and 0.5, which goes to 0: such "signs" are 2, and 0.
+        (lambda graph: graph.set_quantization(graph.operators[0].outputs[0], np.array([2 / 3], np.float32)), 0),
+        (lambda graph: graph.set_quantization(graph.operators[0].outputs[0], np.array([2.0], np.float32)), 0),
         (lambda graph: graph.raise_version(graph.operators[1], 99), None),
         (lambda graph: None, 2),
     ],
@@ -263,21 +266,28 @@ def test_a_dense_layer_that_reads_an_image(delegate: Delegate) -> None:
         assert len(np.unique(found)) > 3
 
 
-def test_signs_go_through_pooling(delegate: Delegate) -> None:
+@pytest.mark.parametrize(
+    ("activation", "taken"),
+    # Pooling that clips at 0 leaves 0 and 1.
+    [("NONE", 1), ("RELU_N1_TO_1", 1), ("RELU", 0), ("RELU6", 0)],
+)
+def test_signs_go_through_pooling(activation: str, taken: int, delegate: Delegate) -> None:
     def pooled(graph: Graph) -> None:
         sign = graph.operators[0].outputs[0]
         options = schema.Pool2DOptionsT()
         options.padding, options.strideW, options.strideH = 1, 1, 1
         options.filterWidth = options.filterHeight = 1
+        options.fusedActivationFunction = getattr(schema.ActivationFunctionType, activation)
         made = graph.add_tensor("pooled", graph.shape(sign), "int8")
         graph.set_quantization(made, np.ones(1, np.float32))
         layer = graph.operators[1]
         layer.inputs = [made, *layer.inputs[1:]]
         pool = graph.make_operator("MAX_POOL_2D", [sign], [made], options)
+        graph.raise_version(pool, 2)
         graph.operators = [graph.operators[0], pool, layer]
 
     layer = BinaryLayer(signs="taken")
-    same(edited(layer, pooled), layer.values(), delegate, taken=1)
+    same(edited(layer, pooled), layer.values(), delegate, taken=taken)
 
 
 def net() -> keras.Model:

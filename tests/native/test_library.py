@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,46 @@ def test_what_a_compiler_says_is_told(cache: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(RuntimeError, match=r"(?s)compile kc_binary. Received: exit code 3.*no such instruction"):
         library.library_path()
     assert os.listdir(cache) == []
+
+
+def test_a_compiler_that_takes_too_long(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = tmp_path / "late"
+    # The compiler proper is another process, which holds what the driver's output goes to.
+    fake_compiler(tmp_path, monkeypatch, f"(sleep 2; echo late > {late}) & wait")
+    monkeypatch.setattr(library, "COMPILE_SECONDS", 0.5)
+    begin = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"compile kc_binary. Received: .*timed out"):
+        library.library_path()
+    assert os.listdir(cache) == []
+    time.sleep(max(0.0, begin + 2.5 - time.monotonic()))
+    assert not late.exists()
+
+
+def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes another user own it; who cannot do that becomes another one."""
+    if os.geteuid() == 0:
+        os.chown(path, 4242, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 4242)
+
+
+def test_what_others_can_write_is_refused(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_compiler(tmp_path, monkeypatch, 'for last; do :; done; echo made > "$last"')
+    made = library.library_path()
+    assert cache.stat().st_mode & 0o777 == 0o700
+    cache.chmod(0o777)
+    with pytest.raises(RuntimeError, match=rf"{library.CACHE_VARIABLE} names.*Received: .*cache, .*drwxrwxrwx"):
+        library.library_path()
+    # As /tmp is: the files of others are safe there, and those that others made are not ours.
+    cache.chmod(0o1777)
+    assert library.library_path() == made
+    made.chmod(0o666)
+    with pytest.raises(RuntimeError, match=rf"Received: .*{made.name}, .*-rw-rw-rw-"):
+        library.library_path()
+    made.chmod(0o644)
+    give_away(made, monkeypatch)
+    with pytest.raises(RuntimeError, match=r"Expected what kc_binary is loaded from to be this user's"):
+        library.library_path()
 
 
 def test_no_compiler(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
