@@ -71,9 +71,9 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "GraSP": {"temperature": 2.0},
     "IntegratedGradients": {"steps": 3},
     "OBD": {"samples": 4, "gradient": True, "seed": 5, "hessian": True},
-    "OBS": {"gradients": 8, "batch_size": 2, "fisher_block": 10, "damping": 0.25},
+    "OBS": {"gradients": 8, "batch_size": 2, "fisher_block": 10, "damping": 0.25, "max_bytes": 1e6},
     "RandomSaliency": {"seed": 5},
-    "SparseGPT": {"columns": 4, "damping": 0.125},
+    "SparseGPT": {"columns": 4, "damping": 0.125, "max_bytes": 1e6},
     "SynFlow": {"rounds": 3},
     "TaylorSaliency": {"batch_size": 2},
     "FixedGrid": {"scale": 0.5, "zero_point": 0, "bits": 16},
@@ -267,6 +267,7 @@ NOT_ALONE = {
     "Either",
     "Gate",
     "KernelPatternPruner",  # of 3x3 kernels: test_kernel_pattern.py
+    "LaterSchedule",  # of an optimizer
     "Operand",
     "PerSample",
     "PointwiseFunction",
