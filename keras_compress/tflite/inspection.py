@@ -178,10 +178,9 @@ def check_structure(content: bytes) -> None:
 def has_sparse_weights(content: bytes) -> bool:
     """Whether a file has tensors in TFLite's own sparse form; a damaged one has none: others refuse it."""
     try:
-        graphs = _File(content).subgraphs
+        return any(tensor.Sparsity() is not None for graph in _File(content).subgraphs for tensor in graph.tensors)
     except Exception:
         return False
-    return any(tensor.Sparsity() is not None for graph in graphs for tensor in graph.tensors)
 
 
 def check_dense(content: bytes, label: str) -> None:

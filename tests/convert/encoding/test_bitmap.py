@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -102,7 +104,7 @@ def test_the_command_line_takes_the_earlier_name():
     with pytest.warns(FutureWarning, match="'prune' is 'bitmap' now"):
         values(["convert", "--weights_storage=prune"])
     assert values.weights_storage == "bitmap"
-    assert "prune" not in values.get_help()
+    assert not re.search(r"\bprune\b", values.get_help())
     with pytest.raises(flags.IllegalFlagValueError, match="<auto|int8|int4|int2|lut|bitmap|huffman>"):
         values(["convert", "--weights_storage=zip"])
 
