@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import keras
@@ -29,12 +29,18 @@ def rules_take(*settings: str) -> Callable[[_Method], _Method]:
     return note
 
 
-def exactly(path: str) -> str:
+def exactly(path: str, paths: Collection[str] | None = None) -> str:
     """The selector of one path: a path alone is also the name of other layers, or `"first"` or `"last"`.
 
-    >>> exactly("block/dense.1")
-    're:^block/dense\\\\.1$'
+    Args:
+        path: Of the layer.
+        paths: Of all layers: where the path alone names no other of them, it is the selector, which reads better.
+
+    >>> exactly("block/dense.1"), exactly("dense", ["dense", "conv"]), exactly("dense", ["dense", "block/dense"])
+    ('re:^block/dense\\\\.1$', 'dense', 're:^dense$')
     """
+    if paths is not None and path not in ("first", "last") and not any(each.endswith(f"/{path}") for each in paths):
+        return path
     return f"re:^{re.escape(path)}$"
 
 

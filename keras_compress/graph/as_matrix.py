@@ -16,6 +16,8 @@ Array = NDArray[Any]
 Tensor = Any
 # Rows of inputs that are multiplied with each other at once.
 _ROWS_BYTES = 128_000_000
+# What methods that keep matrices of inputs take at the most by default.
+MAX_BYTES = 8_000_000_000
 
 
 @dataclass(frozen=True)

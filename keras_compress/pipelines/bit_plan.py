@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_compress.core.budget import Limit
+from keras_compress.core.selection import exactly
 from keras_compress.graph import graph
 from keras_compress.graph.model import candidates
 from keras_compress.pipelines.bit_choice import Choice, InfeasibleError, Item, LinearCost, infeasible, moved
@@ -97,7 +97,7 @@ class Plan:
     def quantized(self, choice: Choice) -> keras.Model:
         """The model with these bits, and with the ranges of the data."""
         bits = {name: choice[n] for name, n in self._weights.items()}
-        rules = [{"layers": f"re:^{re.escape(path)}$", "weights": f"int{each}"} for path, each in bits.items()]
+        rules = [{"layers": exactly(path), "weights": f"int{each}"} for path, each in bits.items()]
         made = quantize_model(self._model, weights="int8", activations=None, rules=rules)
         if not graph.is_graph(made):
             return made

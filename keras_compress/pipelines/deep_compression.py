@@ -22,6 +22,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.renamed import with_earlier
 from keras_compress.core.schedule import ConstantSparsity
+from keras_compress.core.selection import exactly
 from keras_compress.core.shown import Shown
 from keras_compress.core.warn import warn
 from keras_compress.data.training import Training
@@ -273,7 +274,7 @@ class _Run:
         def make() -> tuple[keras.Model, dict[str, Any]]:
             before = model if model is not None else strip(self.kept.model(_round(good[-1])))
             rules = [
-                {"layers": path, "pruning_schedule": ConstantSparsity(each, begin_step=0)}
+                {"layers": exactly(path), "pruning_schedule": ConstantSparsity(each, begin_step=0)}
                 for path, each in sensitivity.sparsities(sparsity).items()
             ]
             # Weights that share values lose them here, and are clustered anew once they are pruned.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from keras_compress.core.budget import Budget, Cost, Limit
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import shown, step
 from keras_compress.core.registry import register
-from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.selection import Selector, exactly, settings_by_path
 from keras_compress.core.shown import Shown, names, text_of
 from keras_compress.data.examples import Examples
 from keras_compress.graph.model import candidates
@@ -108,7 +107,7 @@ class MixedPrecision(Shown):
 
     def _rules(self, kind: str) -> list[dict[str, Any]]:
         mine = [each for each in self.choices if each.kind == kind]
-        return [{"layers": f"re:^{re.escape(each.name)}$", kind: f"int{each.bits}"} for each in mine]
+        return [{"layers": exactly(each.name), kind: f"int{each.bits}"} for each in mine]
 
     def shown(self) -> tuple[str, list[tuple[str, str]]]:
         """A prompt's few lines; `print` shows the table."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
-from keras_compress.core.selection import Selector, settings_by_path
+from keras_compress.core.selection import Selector, exactly, settings_by_path
 from keras_compress.data.examples import Examples
 from keras_compress.factorization.cells import cells_of
 from keras_compress.factorization.scheme import Factors, Rank
@@ -61,11 +61,15 @@ class RankSensitivity(Scan):
         if self.criterion == "tucker":
             raise ValueError("Expected a scan of a method with one rank. Received: tucker")
         rules: list[dict[str, Any]] = []
+        paths = [group.name for group in self.groups]
         for group in self.groups:
             # 0.90 - 0.89 is a little more than 0.01.
             kept = [r for r, v in zip(self.tried, group.values, strict=True) if self.unpruned - v <= max_drop + 1e-9]
             rules.append(
-                {"layers": group.name, **({"rank": _left(group.width, max(kept))} if kept else {"skip": True})}
+                {
+                    "layers": exactly(group.name, paths),
+                    **({"rank": _left(group.width, max(kept))} if kept else {"skip": True}),
+                }
             )
         return rules
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from keras_compress.core import progress
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.signal_to_noise import decibels
+from keras_compress.data.fit_loss import FitLoss
 from keras_compress.data.samples import first_of, peekable
 from keras_compress.graph import graph
 from keras_compress.graph.model import compressed_layers
@@ -40,11 +41,11 @@ class Labels:
 
     Attributes:
         arrays: Targets of the samples, in their order, for each output.
-        loss: `loss(y_true, y_pred)` of one output, or of lists of all.
+        loss: As `fit` takes it, of one output, or of lists of all.
     """
 
     arrays: Sequence[Array]
-    loss: Callable[[Any, Any], Any]
+    loss: FitLoss
 
 
 @global_state_kept()
@@ -78,7 +79,7 @@ def fine_tune(
         data: Inputs without labels, see `keras_compress.data.batches.batches`.
         teacher: Model with the same inputs and outputs, by default the float model, `reference` without any rounding.
         labels: Targets of the samples, in their order: an array, or a list of one for each output. Their loss is added.
-        loss: Loss of the labels, by default that with which `teacher` is compiled.
+        loss: Loss of the labels as `compile` takes it, by default that with which `teacher` is compiled.
         steps: Of the optimizer, >= 1.
         batch_size: Samples in a step.
         learning_rate: Of the first step, in units.
@@ -114,7 +115,7 @@ def fine_tune(
             f"Received: {len(inputs[0])}"
         )
     aims = _aims(teacher, quantized if reference is None else reference, data, inputs)
-    task = _Task(flat, inputs, aims, _labels(labels, loss, teacher, len(inputs[0])))
+    task = _Task(flat, inputs, aims, _labels(labels, loss, flat, teacher, len(inputs[0])))
     rows = np.random.default_rng(seed).permutation(len(inputs[0]))
     kept = max(1, round(held_out * len(rows)))
     training = _Training(task, rows[kept:], rows[:kept], steps, batch_size, learning_rate, seed)
@@ -149,17 +150,17 @@ def _run(model: keras.Model, visit: graph.Visitor, inputs: Sequence[Array]) -> l
     return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
 
 
-def _labels(labels: Any, loss: Any, teacher: keras.Model | None, count: int) -> Labels | None:
+def _labels(labels: Any, loss: Any, student: keras.Model, teacher: keras.Model | None, count: int) -> Labels | None:
     if labels is None:
         return None
     arrays = [np.asarray(each) for each in (labels if isinstance(labels, (list, tuple)) else [labels])]
     short = [len(each) for each in arrays if len(each) < count]
     if short:
         raise ValueError(f"Expected `labels` of {count} samples. Received: {short[0]}")
-    found = keras.losses.get(getattr(teacher, "loss", None) if loss is None else loss)
-    if not callable(found):
+    found = getattr(teacher, "loss", None) if loss is None else loss
+    if found is None:
         raise ValueError("Expected `loss` for the labels, or a teacher compiled with one. Received: neither")
-    return Labels(arrays, found)
+    return Labels(arrays, FitLoss(found, teacher if loss is None else student))
 
 
 class _Task:
@@ -202,7 +203,7 @@ class _Task:
         if self._labels is not None:
             targets = [tf.gather(array, rows) for array in self._targets]
             pair = (targets[0], outputs[0]) if len(outputs) == 1 else (targets, outputs)
-            errors.append(tf.reduce_mean(self._labels.loss(*pair)))
+            errors.append(tf.cast(self._labels.loss(*pair), tf.float32))
         return tf.add_n(errors)
 
 

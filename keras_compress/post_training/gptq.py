@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from keras_compress.core import progress
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.signal_to_noise import sqnr_db
-from keras_compress.graph.as_matrix import AsMatrix, as_matrix, hessian, inverse_factor
+from keras_compress.graph.as_matrix import MAX_BYTES, AsMatrix, as_matrix, bytes_of_hessian, hessian, inverse_factor
 from keras_compress.post_training.effect import LayerEffect
 from keras_compress.post_training.lockstep import Lockstep
 from keras_compress.post_training.record import carry, record_of
@@ -80,6 +80,7 @@ def gptq(
     samples: int = 512,
     damping: float = 0.01,
     ordered: bool = True,
+    max_bytes: int = MAX_BYTES,
     reference: keras.Model | None = None,
 ) -> keras.Model:
     """Round the weights of Dense, EinsumDense, Conv and DepthwiseConv layers by GPTQ, layer by layer.
@@ -94,6 +95,8 @@ def gptq(
         samples: How many of the first samples are used.
         damping: Share of the mean of H's diagonal that is added to it.
         ordered: Round inputs with large squares first ("act-order" in the authors' code).
+        max_bytes: Memory for one layer, >= 1: 48 bytes for each pair of its inputs. Larger ones are rounded to the
+            nearest, which is said.
         reference: The quantized model whose latent weights are aimed at, where they are no longer those of `quantized`.
 
     Returns:
@@ -107,6 +110,8 @@ def gptq(
     """
     if not damping >= 0.0:
         raise ValueError(f"Expected `damping` of 0 or more. Received: damping={damping}")
+    if not isinstance(max_bytes, int) or max_bytes < 1:
+        raise ValueError(f"Expected `max_bytes` of 1 or more. Received: max_bytes={max_bytes!r}")
     data = held(quantized, data, samples)
     model = begin(quantized, data)
     weights = by_wrapper(stepped_weights(model))
@@ -119,7 +124,7 @@ def gptq(
         for position in lock:
             operation = lock.calls[position].operation
             for each in weights.pop(id(operation), []):
-                effect = _round(lock, position, each, damping, ordered)
+                effect = _round(lock, position, each, damping, ordered, max_bytes)
                 if effect.note:
                     left[each.path] = effect.note
                 else:
@@ -130,10 +135,15 @@ def gptq(
     return carry(model, record_of(quantized).did(effects, f"Rounded by GPTQ: {len(effects)} weights"))
 
 
-def _round(lock: Lockstep, position: int, each: Stepped, damping: float, ordered: bool) -> LayerEffect:
+def _round(lock: Lockstep, position: int, each: Stepped, damping: float, ordered: bool, max_bytes: int) -> LayerEffect:
     form = as_matrix(each.wrapper.layer)
     if form is None:
         return LayerEffect(each.path, "gptq", note=f"GPTQ has no form of a {type(each.wrapper.layer).__name__}")
+    weight = lock.float_weights([position])[id(each.wrapper)][each.slot.name].numpy()
+    needed = bytes_of_hessian(form, weight)
+    if needed > max_bytes:
+        note = f"its inputs' products take {needed:,} bytes, more than max_bytes={max_bytes:,}"
+        return LayerEffect(each.path, "gptq", note=note)
     values = lock.quantized(lock.calls[position].input_tensors[0])
     if each.wrapper.input_point is not None:
         values = each.wrapper.input_point(values)
@@ -141,7 +151,6 @@ def _round(lock: Lockstep, position: int, each: Stepped, damping: float, ordered
     if not np.isfinite(second).all():
         return LayerEffect(each.path, "gptq", note="its inputs are not finite")
     aim, before = (np.asarray(tensor) for tensor in lock.tried(position))
-    weight = lock.float_weights([position])[id(each.wrapper)][each.slot.name].numpy()
     each.set_integers(_integers(form, weight, second, each, damping, ordered))
     after = np.asarray(lock.tried(position)[1])
     error = -sqnr_db(weight, each.weight)

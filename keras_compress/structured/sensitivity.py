@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -19,7 +18,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.outputs import check_output
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import lookup, register
-from keras_compress.core.selection import Selector
+from keras_compress.core.selection import Selector, exactly
 from keras_compress.core.shown import Shown, names, text_of
 from keras_compress.data.examples import Examples
 from keras_compress.structured.accuracy import Accuracy
@@ -201,16 +200,9 @@ class Sensitivity(Scan):
             path = min(group.layers, key=lambda each: uses[each])
             chosen[path] = min(chosen.get(path, 1.0), max(kept, default=0.0))
         return [
-            {"layers": _selector(path, uses), "ratio": ratio}
-            if ratio
-            else {"layers": _selector(path, uses), "skip": True}
+            {"layers": exactly(path, uses), "ratio": ratio} if ratio else {"layers": exactly(path, uses), "skip": True}
             for path, ratio in chosen.items()
         ]
-
-
-def _selector(path: str, paths: Collection[str]) -> str:
-    """What selects the layer of this path, and no layer of this name in a nested model."""
-    return f"re:^{re.escape(path)}$" if any(other.endswith(f"/{path}") for other in paths) else path
 
 
 @register("sensitivity", "channels")

@@ -137,6 +137,17 @@ def test_labels_have_a_part_where_there_are_some(tiny: Tiny, nearest: keras.Mode
         fine_tune(nearest, values[:128], labels=labels)
 
 
+def test_a_loss_is_taken_as_compile_takes_it(tiny: Tiny, nearest: keras.Model) -> None:
+    _, values = tiny
+    one_hot = np.eye(5, dtype=np.float32)[np.arange(128) % 5]
+    by_name = fine_tune(nearest, values[:128], labels=one_hot, loss="mse", steps=20, seed=3)
+    by_class = fine_tune(nearest, values[:128], labels=one_hot, loss=keras.losses.MeanSquaredError(), steps=20, seed=3)
+    summed = keras.losses.MeanSquaredError(reduction="sum")
+    by_sum = fine_tune(nearest, values[:128], labels=one_hot, loss=summed, steps=20, seed=3)
+    for each in (by_class, by_sum):
+        np.testing.assert_allclose(each(values), by_name(values), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

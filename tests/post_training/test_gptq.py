@@ -138,3 +138,16 @@ def test_layers_without_a_form_are_said() -> None:
     quantized = kc.quantize_model(model, weights="int4", activations=None)
     with pytest.warns(UserWarning, match="'lstm': GPTQ has no form of a LSTM"):
         gptq(quantized, np.random.default_rng(0).normal(size=(32, 5, 4)).astype(np.float32))
+
+
+def test_a_layer_whose_matrices_need_too_much_memory_is_rounded_to_the_nearest() -> None:
+    inputs = keras.Input((32,))
+    x = keras.layers.Dense(24, activation="relu", name="wide")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(8, name="narrow")(x))
+    quantized = kc.quantize_model(model, weights="int4", activations=None)
+    # 48 bytes for each pair of 32 inputs are more, of 24 inputs less.
+    with pytest.warns(UserWarning, match=r"'wide': its inputs' products take 49,152 bytes, more than max_bytes=40,000"):
+        better = gptq(quantized, correlated(), max_bytes=40_000)
+    assert [each.layer for each in record_of(better).effects] == ["narrow"]
+    with pytest.raises(ValueError, match="Expected `max_bytes` of 1 or more"):
+        gptq(quantized, correlated(), max_bytes=0)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from keras_compress.core.registry import register
 from keras_compress.data.examples import Examples
+from keras_compress.graph.as_matrix import MAX_BYTES
 from keras_compress.pruning.criteria.gradients import LossGradients, first_batches
-from keras_compress.pruning.criteria.saliency import MAX_BYTES, Saliency, Scores, check_count, check_number
+from keras_compress.pruning.criteria.saliency import Saliency, Scores, check_count, check_number
 from keras_compress.pruning.scored import Mask, ScoredModel
 
 Array = NDArray[Any]

@@ -15,8 +15,6 @@ from keras_compress.pruning.scored import Mask, ScoredModel
 
 Array = NDArray[Any]
 Scores = list[Array]
-# What criteria that keep matrices take at the most by default.
-MAX_BYTES = 8_000_000_000
 
 
 class Saliency:

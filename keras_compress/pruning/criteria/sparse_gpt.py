@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from keras_compress.core.registry import register
 from keras_compress.data.examples import Examples
-from keras_compress.graph.as_matrix import AsMatrix, bytes_of_hessian, inverse_factor, products
+from keras_compress.graph.as_matrix import MAX_BYTES, AsMatrix, bytes_of_hessian, inverse_factor, products
 from keras_compress.pruning.criteria.inputs import forms, see_inputs, why_no_form
-from keras_compress.pruning.criteria.saliency import MAX_BYTES, Saliency, check_count, check_number
+from keras_compress.pruning.criteria.saliency import Saliency, check_count, check_number
 from keras_compress.pruning.distribution import highest, kept_count
 from keras_compress.pruning.plan import Pattern, Plan
 from keras_compress.pruning.scored import Mask, ScoredModel
