@@ -22,8 +22,10 @@ distiller.fit(x, y, epochs=10)
 kc.convert(distiller.student, representative_dataset=x[:500])
 ```
 
-The student may be any model, pruned, clustered or quantized; the float original is the natural teacher of its own
-compressed self. Wherever this library trains, the training takes a teacher:
+`fit` trains the student that you gave, in place, as `fit` of any model does (so do `mutual_learning` and `two_stages`);
+the teacher stays as it was. The student may be any model, pruned, clustered or quantized; the float original is the
+natural teacher of its own compressed self. Several outputs are compared by their keys where both models give dicts,
+else one after the other; classes are on the last axis. Wherever this library trains, the training takes a teacher:
 
 ```python
 training = kc.Training("sparse_categorical_crossentropy", epochs=3, teacher=model)  # or kc.Teacher(model, ...)

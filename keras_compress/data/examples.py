@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
+from keras_compress.core.kinds_of_layers import is_graph
 from keras_compress.data.fit_loss import FitLoss, Loss
+from keras_compress.data.samples import fixed_batch
 
 Batch = tuple[Any, Any]
 BATCH_SIZE = 64
@@ -24,14 +26,33 @@ class Examples:
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a list, a function that returns a generator. Sample weights,
             third in a tuple, are not used.
         loss: `(y_true, y_pred) -> loss of each example or their mean`, as `fit` takes it, see `FitLoss`.
+        whole_batches: Size of the batches that arrays are cut into where a model takes no other; what is left over is
+            left out.
     """
 
     data: Any = None
     loss: Loss | None = None
+    whole_batches: int | None = None
 
     def __post_init__(self) -> None:
         if self.loss is not None and not isinstance(self.loss, FitLoss):
             object.__setattr__(self, "loss", FitLoss(self.loss))
+
+    @classmethod
+    def fed_to(cls, model: keras.Model, data: Any, loss: Loss | None = None) -> Examples:
+        """Examples as a model takes them: one array for each of several inputs are no batches, its batch size is kept.
+
+        Args:
+            model: The model.
+            data: See `Examples`; or a list or tuple of one array for each input, without targets.
+            loss: See `Examples`.
+        """
+        graph = is_graph(model) and model.built
+        inputs = model.inputs if graph else ()
+        arrays = isinstance(data, (list, tuple)) and all(hasattr(each, "shape") for each in data)
+        if arrays and len(data) == len(inputs) > 1:
+            data = (list(data),)
+        return cls(data, loss, fixed_batch(model) if graph else None)
 
     @classmethod
     def for_model(cls, model: keras.Model, data: Any, loss: Any, needs: Collection[str], who: str) -> Examples:
@@ -57,22 +78,29 @@ class Examples:
                 "Expected data that can be gone through more than once: arrays, a dataset, a list of batches, or a "
                 f"function that returns a generator. Received: {type(data).__name__}"
             )
-        first = next(iter(cls(data)), None)
+        made = cls.fed_to(model, data)
+        first = next(iter(made), None)
         if first is None or _length(first[0]) == 0:
-            raise ValueError(f"Expected `{wanted}` with at least one example, which {who} needs. Received: none")
+            size = made.whole_batches or 1
+            least, received = (
+                ("one example", "none") if size == 1 else (f"{size} examples, a batch of the model", "fewer")
+            )
+            raise ValueError(f"Expected `{wanted}` with at least {least}, which {who} needs. Received: {received}")
         found = None
         if "targets" in needs:
             found = _loss(model, loss, who)
             if first[1] is None:
                 raise ValueError(f"Expected `data=(x, y)` with targets, which {who} needs. Received: inputs only")
-        return cls(data, found)
+        return replace(made, loss=found)
 
     def __iter__(self) -> Iterator[Batch]:
         """`(inputs, targets)` of each batch; targets are `None` where there are none."""
         if self.data is None:
             return
         if _is_arrays(self.data):
-            yield from _slices(*_unpacked(self.data), BATCH_SIZE)
+            for batch in _slices(*_unpacked(self.data), self.whole_batches or BATCH_SIZE):
+                if self.whole_batches in (None, _length(batch[0])):
+                    yield batch
             return
         for batch in _batches(self.data):
             yield _unpacked(batch)

@@ -69,11 +69,26 @@ def heads_of(graph: keras.Model, kinds: Sequence[str | None], losses: Any = None
         losses: As for `compile`, structured as the outputs where there are several.
     """
     of_losses = _losses_of(losses, graph)
-    found = [_activation(tensor) for tensor in graph.outputs]
+    made = [_activation(tensor) for tensor in graph.outputs]
+    for name, kind, loss, each in zip(keys_of(graph), kinds, of_losses, made, strict=True):
+        _check_classes_are_last(name, kind, loss, each)
     return [
-        _head(activation, kind, loss, tensor.shape)
-        for activation, kind, loss, tensor in zip(found, kinds, of_losses, graph.outputs, strict=True)
+        _head(each.name, kind, loss, tensor.shape)
+        for each, kind, loss, tensor in zip(made, kinds, of_losses, graph.outputs, strict=True)
     ]
+
+
+def _check_classes_are_last(name: str, kind: str | None, loss: Any, made: _Activation) -> None:
+    """Every loss of classes, and the temperature, are along the last axis of an output."""
+    axis = loss.get_config().get("axis", -1) if isinstance(loss, keras.losses.Loss) else -1
+    of_loss = "crossentropy" in _name(loss) and axis not in (-1, made.rank - 1)
+    if kind == "linear" or not (of_loss or (made.name == "softmax" and not made.classes_last)):
+        return
+    where = f"by its loss on axis {axis}" if of_loss else f"by the softmax of layer {made.layer!r} elsewhere"
+    raise ValueError(
+        f"Expected the classes of output {name!r} on its last axis; put layers that move them behind the model, "
+        f'or say heads="linear" to compare numbers. Received: classes {where}'
+    )
 
 
 def _head(activation: str | None, kind: str | None, loss: Any, shape: Shape) -> Head:
@@ -151,8 +166,26 @@ def by_output(given: Any, graph: keras.Model) -> list[Any]:
     return list(tree.flatten(given))
 
 
-def _activation(tensor: Any) -> str | None:
-    """The activation that an output comes out of: its name, `None` where it is linear or not seen."""
+@dataclass(frozen=True)
+class _Activation:
+    """What an output comes out of: the activation's name, `None` where it is linear or not seen.
+
+    Attributes:
+        name: The name.
+        layer: Name of the layer that has it.
+        rank: Of the output.
+        classes_last: Whether the axis that a softmax is along is the output's last.
+    """
+
+    name: str | None
+    layer: str
+    rank: int
+    classes_last: bool = True
+
+
+def _activation(tensor: Any) -> _Activation:
+    """The activation that an output comes out of."""
+    rank, behind = len(tensor.shape), []
     while True:
         operation, node = keras_private.maker(tensor), keras_private.call_node(tensor)
         if is_graph(operation):
@@ -160,14 +193,36 @@ def _activation(tensor: Any) -> str | None:
             tensor = functional(operation).outputs[number]
             continue
         name = type(operation).__name__
-        if name in ("Softmax", "Sigmoid"):
-            return name.lower()
-        if name not in _LOOKED_THROUGH or not node.input_tensors:
+        if name in ("Softmax", "Sigmoid") or name not in _LOOKED_THROUGH or not node.input_tensors:
             break
+        behind.append((operation, node))
         tensor = node.input_tensors[0]
+    if name in ("Softmax", "Sigmoid"):
+        last = _ends_last(getattr(operation, "axis", -1), tensor, behind)
+        return _Activation(name.lower(), operation.name, rank, last)
     activation = getattr(operation, "activation", None)
     found = getattr(activation, "__name__", None) if activation is not None else None
-    return None if found in (None, "linear") else found
+    found = None if found in (None, "linear") else found
+    return _Activation(found, operation.name, rank, _ends_last(-1, tensor, behind))
+
+
+def _ends_last(axis: Any, tensor: Any, behind: Sequence[tuple[Any, Any]]) -> bool:
+    """Whether an axis of a tensor is the last one behind these layers, the nearest to the output first."""
+    if not isinstance(axis, int):
+        return False
+    place, shape = axis % len(tensor.shape), tuple(tensor.shape)
+    for operation, node in reversed(behind):
+        name, after = type(operation).__name__, tuple(node.outputs[0].shape)
+        if name == "Permute":
+            place = (0, *operation.dims).index(place)
+        elif name in ("Reshape", "Flatten"):
+            # A length that is only known when the model runs is that of positions, in front.
+            alone = all(size == 1 for number, size in enumerate(shape) if number not in (0, place))
+            if not (place == len(shape) - 1 or alone) or after[-1] != shape[place]:
+                return False
+            place = len(after) - 1
+        shape = after
+    return place == len(shape) - 1
 
 
 def kinds_given(given: Any, count: int, keys: Sequence[str]) -> list[str | None]:
@@ -199,13 +254,19 @@ def check_fit(teacher: keras.Model, student: keras.Model) -> None:
     """Refuse graphs whose outputs cannot be compared.
 
     Raises:
-        ValueError: For another number, other keys or shapes.
+        ValueError: For another number, other keys or shapes, or a dict beside a list of other names or another order.
     """
     structures = [keras_private.outputs_structure(functional(each)) for each in (teacher, student)]
     keys = [sorted(each) if isinstance(each, dict) else None for each in structures]
     shapes = [[tuple(t.shape) for t in tree.flatten(each)] for each in structures]
     if None not in keys and keys[0] != keys[1]:
         raise ValueError(f"Expected a teacher with the student's outputs {keys[1]}. Received: {keys[0]}")
+    # Two lists are compared by place: Keras numbers layers, so that names say nothing.
+    if keys.count(None) == 1 and len(shapes[0]) > 1 and (names := keys_of(student)) != keys_of(teacher):
+        raise ValueError(
+            f"Expected a teacher with outputs of the student's names, in this order: {names}; a dict's are sorted. "
+            f"Received: {keys_of(teacher)}"
+        )
     if len(shapes[0]) != len(shapes[1]) or any(map(_differ, *shapes)):
         raise ValueError(f"Expected a teacher with outputs of the student's shapes {shapes[1]}. Received: {shapes[0]}")
 

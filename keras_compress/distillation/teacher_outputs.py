@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from keras_compress.core import keras_private
 from keras_compress.core.registry import lookup
 from keras_compress.core.warn import warn
+from keras_compress.data.samples import cut, filled, fixed_batch
 from keras_compress.distillation.heads import Head, kinds_given
 from keras_compress.distillation.outputs import TeacherOutputs, Writing
 from keras_compress.distillation.teacher import Source, listed, loaded
@@ -111,8 +112,14 @@ def _runner(teacher: Any, sample: Any, heads: Any) -> tuple[Run, list[Head], Any
     program = tf.function(lambda x: source.values(x)[0], autograph=False, reduce_retracing=True)
     keras_private.without_tracing_warning(program)
 
+    fixed = next((size for each in source.graphs if (size := fixed_batch(each)) is not None), None)
+
     def run(x: Any) -> list[NDArray[np.float32]]:
-        return [np.asarray(each) for each in program(tree.map_structure(tf.constant, x))]
+        arrays = tree.flatten(x)
+        count = len(arrays[0])
+        parts = [filled(part, fixed or 1) for part in cut(arrays, fixed or count)]
+        made = [program(tree.pack_sequence_as(x, [tf.constant(each) for each in part])) for part in parts]
+        return [np.concatenate(each)[:count] for each in zip(*made, strict=True)]
 
     return run, source.heads()[0], digest
 

@@ -13,6 +13,7 @@ from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, rules_take, settings_by_path
 from keras_compress.factorization.choice import Choice
 from keras_compress.factorization.work import Work, places_of
+from keras_compress.graph.finite import check_finite
 from keras_compress.graph.model import check_model
 from keras_compress.structured.hashing import refuse_transforms
 from keras_compress.structured.opened import opened
@@ -62,6 +63,7 @@ def factorize(
     """
     check_model(model)
     refuse_transforms(model)
+    check_finite(model)
     if rank is not None and target is not None:
         raise ValueError(f"Expected a `rank` or a `target`. Received: both, rank={rank}, target={target}")
     if not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1:

@@ -16,7 +16,7 @@ from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import entries, lookup
 from keras_compress.core.slots import slots_of
 from keras_compress.data.batches import first_samples
-from keras_compress.data.samples import LARGEST_BATCH, cut
+from keras_compress.data.samples import LARGEST_BATCH, cut, fixed_batch
 from keras_compress.factorization.cells import OF_STATES, cells_of
 from keras_compress.factorization.choice import Chosen
 from keras_compress.factorization.record import FactorizationRecord, FactorizedLayer, shown
@@ -234,7 +234,10 @@ def _grams(model: keras.Model, places: Mapping[str, Place], data: Any) -> dict[s
             found[path] = found[path] + gram if path in found else gram
         return call.run()
 
-    for arrays in cut(first_samples(data, model, SAMPLES), LARGEST_BATCH):
+    fixed = fixed_batch(model)
+    for arrays in cut(first_samples(data, model, SAMPLES), fixed or LARGEST_BATCH):
+        if fixed not in (None, len(arrays[0])):
+            continue
         tensors = [tf.convert_to_tensor(a, t.dtype) for a, t in zip(arrays, model.inputs, strict=True)]
         keras_graph.Rebuild(visit, flat=True).run(model, tensors, "", 0)
     spoilt = [path for path, gram in found.items() if not np.isfinite(gram).all()]

@@ -20,6 +20,7 @@ from keras_compress.data.examples import Examples
 from keras_compress.factorization.cells import cells_of
 from keras_compress.factorization.scheme import Factors, Rank
 from keras_compress.factorization.work import Work, places_of
+from keras_compress.graph.finite import check_finite
 from keras_compress.graph.model import strip
 from keras_compress.pipelines.bit_probe import output_noise
 from keras_compress.pipelines.bit_sensitivity import mean_decibels
@@ -122,11 +123,12 @@ def rank_sensitivity(
     if method == "auto":
         raise ValueError("Expected one method: ranks of several say different things. Received: method='auto'")
     refuse_transforms(model)
+    check_finite(model)
     plain = strip(opened(model))
     metric, measured = _metric(plain, evaluate, data)
     places = places_of(plain)
     settings = settings_by_path([(p, each.layer) for p, each in places.items()], {"method": method}, filters)
-    inputs = None if data is None else lambda: (x for x, _ in Examples(data))
+    inputs = None if data is None else lambda: (x for x, _ in Examples.fed_to(plain, data))
     work = Work.of(plain, {path: places[path] for path in places if path in settings}, settings, inputs)
     whole = metric(plain)
     with ProgressLine("sensitivity", total=len(work.factors) * len(tried)) as line:
@@ -165,12 +167,12 @@ def _values(
 
 def _metric(model: keras.Model, evaluate: Metric | None, data: Any) -> tuple[Metric, str]:
     """What is measured, and its name."""
-    examples = Examples(data)
+    examples = Examples.fed_to(model, data)
     if evaluate is None and data is not None:
         first = next(iter(examples), None)
         if first is not None and first[1] is None:
             return OutputSignal(model, examples), "signal to noise, dB"
-    return metric_of(evaluate, data), name_of_metric(evaluate)
+    return metric_of(evaluate, data, model), name_of_metric(evaluate)
 
 
 class OutputSignal:

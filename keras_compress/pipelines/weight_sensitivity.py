@@ -121,7 +121,7 @@ def weight_sensitivity(
     and figure 6: the sensitivity of each layer sets its threshold.
     """
     tried = checked_ratios(ratios)
-    metric = metric_of(evaluate, data)
+    metric = metric_of(evaluate, data, model)
     plain = strip(model)
     layers = candidates(plain, quiet=True)
     chosen = settings_by_path(layers, {}, filters)

@@ -16,6 +16,7 @@ from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, rules_take, settings_by_path
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.configuration import configuration
+from keras_compress.graph.finite import check_finite
 from keras_compress.graph.model import LayerCopies, check_model, copied
 from keras_compress.graph.split_convolution import POINTWISE, depthwise_of
 from keras_compress.structured.hashing import refuse_transforms
@@ -74,6 +75,7 @@ def separate_convolutions(
     """
     check_model(model)
     refuse_transforms(model)
+    check_finite(model)
     model = opened(model)
     separations = _separations(model, tolerance, filters, rules)
     pairs: dict[int, _Pair] = {}

@@ -13,6 +13,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, rules_take, settings_by_path
+from keras_compress.graph.finite import check_finite
 from keras_compress.graph.model import candidates, check_model, compressed_layers, copy_layer, rebuild, slots_in
 
 # Points of the grid in one bandwidth; modes are found to half of such a step.
@@ -67,6 +68,7 @@ def hash_weights(
     """
     check_model(model)
     refuse_transforms(model)
+    check_finite(model)
     settings = _settings(model, max_error, filters, rules)
 
     def make(path: str, layer: keras.layers.Layer) -> keras.layers.Layer:

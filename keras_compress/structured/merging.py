@@ -13,6 +13,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, rules_take, settings_by_path
+from keras_compress.graph.finite import check_finite
 from keras_compress.graph.model import LayerCopies, check_model, copied
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup
 from keras_compress.structured.dependency import channel_graph
@@ -74,6 +75,7 @@ def merge_channels(
     """
     check_model(model)
     refuse_transforms(model)
+    check_finite(model)
     copy: keras.Model = copied(opened(model), LayerCopies(inside=False))
     graph = channel_graph(copy)
     tolerances = _tolerances(graph, tolerance, filters, rules)

@@ -249,7 +249,7 @@ def channel_sensitivity(
     """
     criterion = checked_criterion(criterion)
     tried = checked_ratios(ratios)
-    metric = metric_of(evaluate, data)
+    metric = metric_of(evaluate, data, model)
     examples = Examples.for_model(model, data, loss, criterion.needs, f"criterion {type(criterion).__name__}")
     graph = _graph_of_copy(model)
     limits = limits_of(graph, {}, filters, rules)
@@ -286,7 +286,7 @@ def name_of_metric(evaluate: Any) -> str:
     return name.replace("_", " ") if name.isidentifier() else "metric"
 
 
-def metric_of(evaluate: Any, data: Any) -> Callable[[keras.Model], float]:
+def metric_of(evaluate: Any, data: Any, model: keras.Model) -> Callable[[keras.Model], float]:
     """What a scan takes of a model: `evaluate`, or the accuracy on `data`.
 
     Raises:
@@ -302,7 +302,7 @@ def metric_of(evaluate: Any, data: Any) -> Callable[[keras.Model], float]:
             "Expected `evaluate`, a function `model -> metric`, or `data=(x, y)` to take the accuracy on. "
             "Received: neither"
         )
-    return (lambda model: float(evaluate(model))) if evaluate is not None else Accuracy(Examples(data))
+    return (lambda model: float(evaluate(model))) if evaluate is not None else Accuracy(Examples.fed_to(model, data))
 
 
 def _graph_of_copy(model: keras.Model) -> ChannelGraph:

@@ -105,3 +105,32 @@ def test_the_loss_of_several_outputs_is_the_compiled_one_without_regularizers() 
     expected = kc.Taylor().scores(graph, Examples(data, by_hand))
     np.testing.assert_allclose(compiled, expected, rtol=1e-4)
     assert expected[graph.prunable[0].units].max() > 0
+
+
+def test_a_list_of_one_array_for_each_input_is_no_list_of_batches() -> None:
+    first, second = keras.Input((2,)), keras.Input((2,))
+    model = keras.Model([first, second], layers.Dense(3)(layers.Concatenate()([first, second])))
+    for data in ([X, 2 * X], (X, 2 * X)):
+        ((inputs, targets),) = Examples.fed_to(model, data)
+        np.testing.assert_array_equal(inputs[1], 2 * X)
+        assert targets is None
+    # Batches of a model with one input stay batches.
+    plain = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    assert len(list(Examples.fed_to(plain, [X, 2 * X]))) == 2
+
+
+def test_arrays_are_cut_into_the_batches_that_a_model_was_made_for() -> None:
+    model = keras.Sequential([keras.Input((2,), batch_size=4), layers.Dense(1)])
+    assert [len(inputs) for inputs, _ in Examples.fed_to(model, (X, Y))] == [4]
+    with pytest.raises(ValueError, match="at least 4 examples, a batch of the model.*Received: fewer"):
+        Examples.for_model(model, (X[:3], Y[:3]), "mse", NEEDS, "Taylor")
+
+
+def test_what_reads_data_takes_models_that_keep_their_state() -> None:
+    inputs = keras.Input((3, 2), batch_size=1)
+    model = keras.Model(inputs, layers.Dense(4, name="out")(layers.LSTM(4, stateful=True)(inputs)))
+    values = np.random.default_rng(0).normal(size=(8, 3, 2)).astype(np.float32)
+    assert kc.sensitivity(model, of="ranks", data=values, ratios=[0.5]).groups
+    assert kc.factorize(model, rank=2, data=values, filters="out")(values[:1]).shape == (1, 4)
+    pruned = kc.prune_one_shot(model, 0.5, "wanda", data=values, filters="out")
+    assert np.count_nonzero(kc.strip(pruned).get_layer("out").kernel) == 8
