@@ -42,10 +42,13 @@ from keras_compress.distillation.trainings import two_stages as two_stages
 from keras_compress.factorization.factorize import factorize as factorize
 from keras_compress.factorization.record import factorization_of as factorization_of
 from keras_compress.graph.model import strip as strip
+from keras_compress.quantizers.vote import join_models as join_models
 from keras_compress.migrate.from_tfmot import from_tfmot as from_tfmot
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression
 from keras_compress.pipelines.deep_compression import deep_compression as deep_compression
+from keras_compress.pipelines.ensemble import Ensemble as Ensemble
+from keras_compress.pipelines.ensemble import train_ensemble as train_ensemble
 from keras_compress.pipelines.iterative_pruning import prune_iteratively as prune_iteratively
 from keras_compress.pipelines.lottery_ticket import Ticket as Ticket
 from keras_compress.pipelines.lottery_ticket import find_ticket as find_ticket
