@@ -42,7 +42,6 @@ from keras_compress.distillation.trainings import two_stages as two_stages
 from keras_compress.factorization.factorize import factorize as factorize
 from keras_compress.factorization.record import factorization_of as factorization_of
 from keras_compress.graph.model import strip as strip
-from keras_compress.quantizers.vote import join_models as join_models
 from keras_compress.migrate.from_tfmot import from_tfmot as from_tfmot
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression
@@ -143,6 +142,7 @@ from keras_compress.quantizers.terms import TermQuantizer as TermQuantizer
 from keras_compress.quantizers.ttq import TTQ as TTQ
 from keras_compress.quantizers.twn import TWN as TWN
 from keras_compress.quantizers.uniform import UniformQuantizer as UniformQuantizer
+from keras_compress.quantizers.vote import join_models as join_models
 from keras_compress.quantizers.weight_clip import WeightClip as WeightClip
 from keras_compress.quantizers.weight_quantizer import IntegerGrid as IntegerGrid
 from keras_compress.quantizers.weight_quantizer import WeightQuantizer as WeightQuantizer
@@ -155,6 +155,8 @@ from keras_compress.report.page.report import Report as Report
 from keras_compress.report.page.report import report as report
 from keras_compress.report.summary import summary as summary
 from keras_compress.report.tensorboard import TensorBoardSummaries as TensorBoardSummaries
+from keras_compress.runtime.accumulators import AccumulatorBits as AccumulatorBits
+from keras_compress.runtime.accumulators import accumulator_bits as accumulator_bits
 from keras_compress.runtime.adb import OnDevice as OnDevice
 from keras_compress.runtime.adb import measure_on_device as measure_on_device
 from keras_compress.runtime.arena import Arena as Arena

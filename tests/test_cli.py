@@ -87,6 +87,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "prune_iteratively",
         "sensitivity",
         "sparse_ready",
+        "accumulator_bits",
         "estimate",
         "export",
         "report",

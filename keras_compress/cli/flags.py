@@ -231,6 +231,12 @@ def _sparse_ready_flags(define: _Definer) -> None:
     define.text("model", None, "A .keras file, or a .tflite file for LiteRT.")
 
 
+def _accumulator_flags(define: _Definer) -> None:
+    define.text("model", None, "A .tflite file with integer layers.")
+    define.data("Inputs to add up too: what their sums need.")
+    define.number("bits", None, 2, "Count the sums on the data that do not fit so many bits.")
+
+
 def _from_tfmot_flags(define: _Definer) -> None:
     define.text("model", None, "An .h5 file; or a .keras file or SavedModel folder of tf_keras (extra tfmot).")
     define.text("out", None, "The .keras file to write.")
@@ -455,6 +461,16 @@ COMMANDS: dict[str, Command] = {
         f"{PROGRAM} sparse_ready --model=m.tflite",
         "keras_compress.cli.sparse:run",
         _sparse_ready_flags,
+        ("model",),
+        figures=True,
+    ),
+    "accumulator_bits": Command(
+        "Tell how many bits the sums of each layer of a .tflite file need.",
+        "At the worst, from the integers in the file: no input makes such an accumulator overflow; and on data. Stock "
+        "kernels add up in 32 bits (docs/binary_ternary.md).",
+        f"{PROGRAM} accumulator_bits --model=m.tflite --data=data.npz --bits=12",
+        "keras_compress.cli.accumulators:run",
+        _accumulator_flags,
         ("model",),
         figures=True,
     ),

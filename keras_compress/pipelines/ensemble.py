@@ -22,11 +22,11 @@ from keras_compress.data.training import Fitting
 from keras_compress.graph.finite import finite_training
 from keras_compress.graph.model import check_model, rebuild
 from keras_compress.graph.remade import classes_in
-from keras_compress.quantizers.vote import VOTES, join_models, shares_of
 from keras_compress.pipelines.boosting import member_weight, next_weights, packed, unpacked, weighted_error
 from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.lottery_ticket import built_by
 from keras_compress.pipelines.round_training import RoundTrainer
+from keras_compress.quantizers.vote import VOTES, join_models, shares_of
 from keras_compress.recipes.recipe import Stage
 from keras_compress.runtime.measure import Metric, accuracy
 
@@ -119,8 +119,8 @@ def train_ensemble(
     for `"samme"`, down by it where it is right; the loss counts each sample by its weight.
 
     **Forward** `y = sum_k a_k / (sum_j a_j) * f_k(x)`, `a_k = 1` for bagging, alpha for boosting:
-    `ln((1 - e) / e) / 2`, for `"samme"` `ln((1 - e) / e) + ln(classes - 1)`, where e is the share of the training samples
-    that the member gets wrong, by their weights.
+    `ln((1 - e) / e) / 2`, for `"samme"` `ln((1 - e) / e) + ln(classes - 1)`, where e is the share of the training
+    samples that the member gets wrong, by their weights.
 
     Args:
         model: What each member begins as: a model, binary already (`kc.quantize_model(...)`) and perhaps trained, or a
@@ -166,7 +166,8 @@ def train_ensemble(
     if not isinstance(model, keras.Model):
         work["build"] = model
     with Checkpoints(folder, work) as kept, ProgressLine("training an ensemble"):
-        found = _Members(model, fit.training.with_loss_of(first), fit, method, warm_start, seed, kept, classes_in(first))
+        fit = replace(fit, training=fit.training.with_loss_of(first))
+        found = _Members(model, fit, method, warm_start, seed, kept, classes_in(first))
         weights, errors = found.all(members)
         models = [found.model(number) for number in range(1, len(weights) + 1)]
         joined = join_models(models, weights, vote=vote)
@@ -180,7 +181,6 @@ class _Members:
     """Trains the members, each kept when it is done."""
 
     start: Any
-    training: Any
     fit: Fitting
     method: str
     warm_start: bool
@@ -225,7 +225,7 @@ class _Members:
         return built_by(self.start, self.seed + number - 1)
 
     def _train(self, model: keras.Model, number: int, samples: int, weights: Array) -> None:
-        own = self.training.seed if self.training.seed is not None else self.seed
+        own = self.fit.training.seed if self.fit.training.seed is not None else self.seed
         stage = MemberStage(
             name=f"member_{number}",
             method="ensemble",
@@ -233,7 +233,7 @@ class _Members:
             sample_weight=None if self.method == "bagging" else weights.astype(np.float32),
             callbacks=(_Progress(f"member {number}"),),
         )
-        training = replace(self.training, seed=own + number - 1)
+        training = replace(self.fit.training, seed=own + number - 1)
         with finite_training(model, stage.name):
             set_seeds(own + number - 1, model)
             fit = replace(self.fit, training=training, samples=stage.samples, sample_weight=stage.sample_weight)
