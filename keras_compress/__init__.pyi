@@ -146,6 +146,9 @@ from keras_compress.quantizers.vote import join_models as join_models
 from keras_compress.quantizers.weight_clip import WeightClip as WeightClip
 from keras_compress.quantizers.weight_quantizer import IntegerGrid as IntegerGrid
 from keras_compress.quantizers.weight_quantizer import WeightQuantizer as WeightQuantizer
+from keras_compress.quantizers.wrapped_sums import WrappedSums as WrappedSums
+from keras_compress.quantizers.wrapped_sums import unwrap_sums as unwrap_sums
+from keras_compress.quantizers.wrapped_sums import wrap_sums as wrap_sums
 from keras_compress.quantizers.xnor_scale import XnorScale as XnorScale
 from keras_compress.recipes.recipe import Recipe as Recipe
 from keras_compress.recipes.recipe import compress as compress

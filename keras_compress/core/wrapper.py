@@ -67,6 +67,9 @@ class Compressed(TellsOfExport, keras_private.PlainAttributes, keras.layers.Wrap
         ValueError: For a slot the layer does not have, or an order that breaks a promise.
     """
 
+    # As of a `WeightTransform`: the call that ends a phase of training, before which nothing is converted.
+    ended_by: str | None = None
+
     def __init__(
         self,
         layer: keras.layers.Layer,

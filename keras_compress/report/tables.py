@@ -194,6 +194,7 @@ def accumulator_table(found: AccumulatorBits, title: str | None = None) -> Sheet
         Column("layer", [row.layer for row in rows], f"{len(rows)} layers", text=True),
         Column("operator", [row.operator for row in rows], text=True),
         Column("terms", [count(row.terms) for row in rows]),
+        Column("step", [count(row.step) for row in rows]),
         Column("input\nfrom", [count(row.input_low) for row in rows]),
         Column("input\nto", [count(row.input_high) for row in rows]),
         Column("lowest\nsum", [count(row.low) for row in rows]),

@@ -47,6 +47,8 @@ class AccumulatorRow:
         layer: Name of its output in the file.
         operator: Such as `"CONV_2D"`.
         terms: Products in one sum.
+        step: What all its weights are multiples of: those of few bits are shifted up in the file. Sums are counted in
+            it; what of a bias is below it is a constant that need not be added up.
         input_low, input_high: Smallest and largest input, less the zero point, that the operator before it can give; 0
             is among them.
         low, high: Lowest and highest value that any part of a sum can have for such inputs, in any order of adding.
@@ -61,6 +63,7 @@ class AccumulatorRow:
     layer: str
     operator: str
     terms: int
+    step: int
     input_low: int
     input_high: int
     low: int
@@ -127,19 +130,21 @@ class AccumulatorBits(Shown):
 
 
 def accumulator_bits(
-    model: Artifact | bytes | str | os.PathLike[str], x: Any = None, *, bits: int | None = None
+    model: Artifact | bytes | str | os.PathLike[str], x: Any = None, *, bits: int | None = None, bias: bool = True
 ) -> AccumulatorBits:
     """The width of the accumulator that each layer of an integer `.tflite` file needs, from the file's own integers.
 
     **Forward** For inputs q of zero point z with `l <= q - z <= h`, where the operator in front tells l and h (a ReLU,
     a sign, activations of few bits), no part of the sum `bias + sum w (q - z)` leaves
-    `[min(bias, 0) + sum min(w l, w h), max(bias, 0) + sum max(w l, w h)]`, and some inputs reach both ends where z lies
-    in `[l, h]`, as it does: the bound is exact, for any order of adding. `b` bits hold `-2^(b-1) ... 2^(b-1) - 1`.
+    `[min(bias, 0) + sum min(w l, w h), max(bias, 0) + sum max(w l, w h)]`, and some inputs reach both ends, as l <= 0
+    and h >= 0: the bound is exact, for any order of adding. Weights are divided by their greatest common divisor g, the
+    bias is `floor(bias / g)`. `b` bits hold `-2^(b-1) ... 2^(b-1) - 1`.
 
     Args:
         model: What `convert` returned, the bytes of a `.tflite` file, or its path. Encoded weights are decoded.
         x: Inputs to add up too, in NumPy: what the sums of these need.
         bits: A width to count overflows of, on `x`; 2 to 63.
+        bias: Whether the bias is in the accumulator, as in stock kernels, or added behind it, as in WrapNet.
 
     Returns:
         One row for each convolution and dense layer on integers.
@@ -158,9 +163,10 @@ def accumulator_bits(
     graph = Graph(read_model(plain))
     skipped: list[str] = []
     operators = list(_counted(graph, skipped))
-    rows = [_row(graph, op) for op in operators]
+    layers = [_Layer.of(graph, op, bias) for op in operators]
+    rows = [_row(graph, layer) for layer in layers]
     if x is not None and operators:
-        rows = _observed(plain, graph, operators, rows, x, bits)
+        rows = _observed(plain, graph, layers, rows, x, bits)
     return AccumulatorBits(tuple(rows), tuple(skipped), bits)
 
 
@@ -190,18 +196,49 @@ def _counted(graph: Graph, skipped: list[str]) -> Iterator[Any]:
             skipped.append(f"{graph.name(op.outputs[0])} ({kind}): {reason}")
 
 
-def _row(graph: Graph, op: Any) -> AccumulatorRow:
+@dataclass(frozen=True)
+class _Layer:
+    """An operator's weights, one row for each output channel, and biases, in steps.
+
+    Attributes:
+        op: The operator.
+        step: Greatest common divisor of the weights.
+        weight: Over the step.
+        bias: Over the step, rounded down; zeros where it is left out.
+        left: What of the file's sums is no part of these: `sums = step * these + left`.
+    """
+
+    op: Any
+    step: int
+    weight: Array
+    bias: Array
+    left: Array
+
+    @classmethod
+    def of(cls, graph: Graph, op: Any, bias: bool) -> _Layer:
+        values = np.asarray(graph.constant(op.inputs[1]), np.int64)
+        if graph.kind(op) == "DEPTHWISE_CONV_2D":
+            values = np.moveaxis(values, 3, 0)
+        weight = values.reshape(len(values), -1)
+        step = max(int(np.gcd.reduce(weight, axis=None)), 1)
+        found = graph.constant(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
+        offsets = np.zeros(len(weight), np.int64) if found is None else found.astype(np.int64)
+        counted = offsets // step if bias else np.zeros_like(offsets)
+        return cls(op, step, weight // step, counted, offsets - step * counted)
+
+
+def _row(graph: Graph, layer: _Layer) -> AccumulatorRow:
+    op = layer.op
     low, high = centred_interval(graph, op.inputs[0])
-    weight = _by_output(graph, op)
-    ends = np.stack([weight * low, weight * high])
-    bias = _bias(graph, op, len(weight))
-    lows = ends.min(0).sum(1) + np.minimum(bias, 0)
-    highs = ends.max(0).sum(1) + np.maximum(bias, 0)
+    ends = np.stack([layer.weight * low, layer.weight * high])
+    lows = ends.min(0).sum(1) + np.minimum(layer.bias, 0)
+    highs = ends.max(0).sum(1) + np.maximum(layer.bias, 0)
     lowest, highest = int(lows.min()), int(highs.max())
     return AccumulatorRow(
         layer=graph.name(op.outputs[0]),
         operator=graph.kind(op),
-        terms=weight.shape[1],
+        terms=layer.weight.shape[1],
+        step=layer.step,
         input_low=low,
         input_high=high,
         low=lowest,
@@ -209,20 +246,6 @@ def _row(graph: Graph, op: Any) -> AccumulatorRow:
         bits=bits_of(lowest, highest),
         stock_bits=_STOCK_BITS[graph.dtype(op.inputs[0])],
     )
-
-
-def _by_output(graph: Graph, op: Any) -> Array:
-    """Weights, one row for each output channel."""
-    weight = graph.constant(op.inputs[1])
-    values = np.asarray(weight, np.int64)
-    if graph.kind(op) == "DEPTHWISE_CONV_2D":
-        values = np.moveaxis(values, 3, 0)
-    return values.reshape(len(values), -1)
-
-
-def _bias(graph: Graph, op: Any, channels: int) -> Array:
-    found = graph.constant(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
-    return np.zeros(channels, np.int64) if found is None else found.astype(np.int64)
 
 
 def centred_interval(graph: Graph, tensor: int) -> Interval:
@@ -274,18 +297,19 @@ def _grid(graph: Graph, tensor: int) -> tuple[Any, ...] | None:
 
 
 def _observed(
-    content: bytes, graph: Graph, operators: Sequence[Any], rows: Sequence[AccumulatorRow], x: Any, width: int | None
+    content: bytes, graph: Graph, layers: Sequence[_Layer], rows: Sequence[AccumulatorRow], x: Any, width: int | None
 ) -> list[AccumulatorRow]:
     """Rows with what the sums are for some inputs: the integers are the reference kernels', the sums NumPy's."""
     runner = runner_of("reference")
     arrays = deployed.grouped_inputs(runner, content, x)
-    wanted = [graph.name(op.inputs[0]) for op in operators]
-    ends: list[Interval] = [(0, 0)] * len(operators)
-    over, counted = np.zeros(len(operators), np.int64), np.zeros(len(operators), np.int64)
+    wanted = [graph.name(layer.op.inputs[0]) for layer in layers]
+    ends: list[Interval] = [(0, 0)] * len(layers)
+    over, counted = np.zeros(len(layers), np.int64), np.zeros(len(layers), np.int64)
     for part in cut(arrays, SAMPLES_AT_ONCE):
         values = runner.tensors(content, part, list(dict.fromkeys(wanted)))
-        for number, (op, name) in enumerate(zip(operators, wanted, strict=True)):
-            found = sums(graph, op, values[name].reshape(-1, *graph.shape(op.inputs[0])[1:]))
+        for number, (layer, name) in enumerate(zip(layers, wanted, strict=True)):
+            given = values[name].reshape(-1, *graph.shape(layer.op.inputs[0])[1:])
+            found = (sums(graph, layer.op, given) - layer.left) // layer.step
             seen = (int(found.min()), int(found.max()))
             ends[number] = seen if not counted[number] else _joined(ends[number], seen)
             counted[number] += found.size

@@ -73,7 +73,7 @@ def test_rows_are_the_sums_of_the_files_own_integers(artifact: kc.Artifact) -> N
         assert (row.input_low, row.input_high) == (low, high)
         assert (row.low, row.high) == (min(e[0] for e in ends), max(e[1] for e in ends))
         assert row.bits == next(b for b in range(1, 40) if -(2 ** (b - 1)) <= row.low and row.high < 2 ** (b - 1))
-        assert row.terms == own.size
+        assert (row.terms, row.step) == (own.size, 1)
         assert row.stock_bits == 32
     assert found.bits == max(row.bits for row in found.rows)
     assert found.observed_bits is None
@@ -123,16 +123,19 @@ def test_signs_need_few_bits() -> None:
     artifact = kc.convert(model, representative_dataset=x)
     (row,) = [row for row in kc.accumulator_bits(artifact, x).rows if row.terms == 36]
     assert (row.input_low, row.input_high) == (-1, 1)
-    # Sums of 36 signs are doubled, and the bias makes them odd.
-    assert 8 <= row.bits <= 9
-    assert -row.low <= 2 * (2 * 36) + 1
-    assert row.high <= 2 * (2 * 36) + 1
-    # All signs that 36 inputs can have are too many; those of one weight column reach the end by construction.
+    # Weights are shifted up in the file: in their own steps a sum has 36 signs and what of the bias is whole steps.
     graph = Graph(read_model(artifact.content))
     (op,) = [each for each in graph.operators if graph.name(each.outputs[0]) == row.layer]
     weight, bias = graph.constant(op.inputs[1]).astype(int), bias_of(graph, op)
-    reached = [int(np.abs(w).sum() + max(b, 0)) for w, b in zip(weight, bias, strict=True)]
-    assert row.high == max(reached)
+    assert set(np.unique(np.abs(weight))) == {row.step}
+    assert row.step > 1
+    assert row.high == 36 + max(max(each // row.step, 0) for each in bias)
+    assert row.low == -36 + min(min(each // row.step, 0) for each in bias)
+    # Without the bias 36 signs need 7 bits.
+    (alone,) = [row for row in kc.accumulator_bits(artifact, x, bias=False).rows if row.terms == 36]
+    assert (alone.low, alone.high, alone.bits) == (-36, 36, 7)
+    assert alone.observed_high - alone.observed_low <= 72
+    assert alone.observed_high % 2 == 0
 
 
 def test_all_inputs_of_a_small_sum_reach_the_bound() -> None:
