@@ -51,6 +51,8 @@ from keras_compress.pipelines.ensemble import train_ensemble as train_ensemble
 from keras_compress.pipelines.iterative_pruning import prune_iteratively as prune_iteratively
 from keras_compress.pipelines.lottery_ticket import Ticket as Ticket
 from keras_compress.pipelines.lottery_ticket import find_ticket as find_ticket
+from keras_compress.pipelines.main_subsidiary import FewerFilters as FewerFilters
+from keras_compress.pipelines.main_subsidiary import select_filters as select_filters
 from keras_compress.pipelines.mixed_precision import MixedPrecision as MixedPrecision
 from keras_compress.pipelines.mixed_precision import mixed_precision as mixed_precision
 from keras_compress.pipelines.sensitivity import sensitivity as sensitivity
@@ -206,3 +208,4 @@ from keras_compress.tflite.metadata import Metadata as Metadata
 
 __version__: str
 __all__: list[str]
+from keras_compress.structured.filter_selector import FilterSelector as FilterSelector
