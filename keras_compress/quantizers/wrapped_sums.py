@@ -109,7 +109,8 @@ class WrappedSums(Compressed):
         weight = apply_all(listed[:-1], ops.cast(value_of(slot.variable(self.layer)), "float32"))
         method, state = listed[-1].grid()
         scale = tf.reshape(method.to_integers(weight, *state)[1], (-1,))
-        return tf.stop_gradient(scale * self.input_point.quantizer.parameters()[0])
+        point: Any = self.input_point
+        return tf.stop_gradient(scale * point.quantizer.parameters()[0])
 
     def call(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         outputs = super().call(inputs, *args, training=training, **kwargs)
@@ -141,8 +142,8 @@ def wrap_sums(
 
     The sums of its layers pass through the cyclic activation, and those beyond its fold cost loss, see `WrappedSums`.
     Stock kernels add up in 32 bits: a narrow accumulator is for hardware, or kernels, of your own. Behind the training,
-    `kc.unwrap_sums(model)` gives the model to convert, and `kc.accumulator_bits(artifact, x, bits=bits)` tells from the
-    file what is left beyond.
+    `kc.unwrap_sums(model)` gives the model to convert, and `kc.accumulator_bits(artifact, x, bits=bits, bias=False)`
+    tells from the file what is left beyond.
 
     Args:
         model: What `kc.quantize_model` made: convolutions and dense layers with integer weights, without an activation
@@ -253,8 +254,8 @@ def _quantized_layers(model: keras.Model) -> Iterator[tuple[int, tuple[Compresse
 
 def _product_bits(layer: Compressed, points: Mapping[int, Any]) -> int:
     """Width that holds the largest product of a weight and an input."""
-    moved = points[id(layer)][1]
-    grid = (layer.input_point if moved is None else moved).quantizer
+    point: Any = points[id(layer)][1] or layer.input_point
+    grid = point.quantizer
     (listed,) = layer.transforms.values()
     weight = 2 ** (int(listed[-1].storage_bits or 8) - 1) - 1
     return int(max(weight, 1) * (2**grid.bits - 1)).bit_length() + 1
