@@ -24,9 +24,9 @@ def accuracies(results: Path) -> str:
     sums = [_sums(row, found["settings"]) for row in found["rows"] if "seeds" in row and "sum_bits" in row]
     cpu = found["machine"]["cpu"]
     told = (
-        f"Fashion-MNIST, VGG 16-32-64, int8 file on LiteRT with XNNPACK, 10,000 test images; {cpu}. Rows begin with "
-        "one float model of each seed. Mean and standard deviation over the seeds; differences below 0.3 points of rows "
-        "with one seed say nothing.\n"
+        f"Fashion-MNIST, VGG 16-32-64, int8 file on LiteRT with XNNPACK, 10,000 test images; {cpu}. Rows "
+        "begin with one float model of each seed. Mean and standard deviation over seeds; differences below 0.3 points "
+        "of rows with one seed say nothing.\n"
     )
     return "\n".join([told, _table(HEADINGS, lines), *sums, _goals(found)])
 
