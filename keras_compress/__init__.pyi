@@ -102,6 +102,8 @@ from keras_compress.pruning.soft_threshold import StrPruner as StrPruner
 from keras_compress.pruning.threshold import ThresholdPruner as ThresholdPruner
 from keras_compress.pruning.train_sparse import train_sparse as train_sparse
 from keras_compress.pruning.variational_dropout import VariationalDropoutPruner as VariationalDropoutPruner
+from keras_compress.quantizers.abc_net import ABCNet as ABCNet
+from keras_compress.quantizers.abc_net import ABCNetActivation as ABCNetActivation
 from keras_compress.quantizers.activation import ActivationQuantizer as ActivationQuantizer
 from keras_compress.quantizers.activation import FixedGrid as FixedGrid
 from keras_compress.quantizers.activation import LearnedRange as LearnedRange
@@ -133,7 +135,9 @@ from keras_compress.quantizers.lsq_activation import LSQActivation as LSQActivat
 from keras_compress.quantizers.model import quantize_model as quantize_model
 from keras_compress.quantizers.pact import Pact as Pact
 from keras_compress.quantizers.pwlq import PWLQ as PWLQ
+from keras_compress.quantizers.rprelu import RPReLU as RPReLU
 from keras_compress.quantizers.sign_activation import ApproxSignActivation as ApproxSignActivation
+from keras_compress.quantizers.sign_activation import RSign as RSign
 from keras_compress.quantizers.sign_activation import SteSignActivation as SteSignActivation
 from keras_compress.quantizers.sign_activation import SwishSignActivation as SwishSignActivation
 from keras_compress.quantizers.signs import ApproxSign as ApproxSign
@@ -151,6 +155,10 @@ from keras_compress.quantizers.weight_quantizer import WeightQuantizer as Weight
 from keras_compress.quantizers.wrapped_sums import WrappedSums as WrappedSums
 from keras_compress.quantizers.wrapped_sums import unwrap_sums as unwrap_sums
 from keras_compress.quantizers.wrapped_sums import wrap_sums as wrap_sums
+from keras_compress.quantizers.wrpn import WRPN as WRPN
+from keras_compress.quantizers.wrpn import WRPNActivation as WRPNActivation
+from keras_compress.quantizers.xnor_plus_plus import XnorPlusPlus as XnorPlusPlus
+from keras_compress.quantizers.xnor_plus_plus import XnorPlusPlusScale as XnorPlusPlusScale
 from keras_compress.quantizers.xnor_scale import XnorScale as XnorScale
 from keras_compress.recipes.recipe import Recipe as Recipe
 from keras_compress.recipes.recipe import compress as compress

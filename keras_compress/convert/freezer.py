@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.convert import fold
+from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.emitter import is_users
 from keras_compress.convert.expand.lookups import Rows
@@ -26,8 +27,10 @@ from keras_compress.convert.lstm.layers import LstmCells, LstmOutput
 from keras_compress.convert.masked_grids import masked_grid, table_of_16_bits
 from keras_compress.convert.narrow_tanh import tanh_grid
 from keras_compress.convert.own_layers import own, with_bias
+from keras_compress.convert.shifted_slopes import ShiftedParts
 from keras_compress.convert.slopes import SlopedParts, slopes_of
 from keras_compress.convert.softmax_parts import LOWEST_LOGARITHM, SoftmaxParts, is_even
+from keras_compress.convert.stairs import around
 from keras_compress.convert.widths import Widths
 from keras_compress.convert.written_grid import written_grid
 from keras_compress.core import batch_norm
@@ -40,6 +43,7 @@ from keras_compress.ir.layouts import layout_of
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of, unmoved
 from keras_compress.quantizers.placement import point_behind, reader_of
+from keras_compress.quantizers.rprelu import RPReLU
 from keras_compress.tflite.storage import INT8, Storage
 
 Grid = FixedGrid
@@ -64,6 +68,8 @@ class Freezer:
     _of: KnownTensors = field(default_factory=KnownTensors)
     # BatchNormalizations that the weights before them have taken in.
     _folded: set[keras.layers.Layer] = field(default_factory=set)
+    # Signs whose thresholds the sums before them have taken in.
+    _shifted: set[keras.layers.Layer] = field(default_factory=set)
     # Layers that give cell states -> the sequence that they read.
     _sequences: dict[keras.layers.Layer, Any] = field(default_factory=dict)
 
@@ -103,6 +109,8 @@ class Freezer:
             return self._point(layer, call.args[0])
         if kind is Kind.NORM:
             return self._norm(call)
+        if isinstance(layer, RPReLU) and source.grid is not None and self.activations:
+            return self._shifted_slopes(call, source.grid)
         slopes = slopes_of(layer) if self._in_parts(call) else None
         if slopes is not None and source.grid is not None:
             return self._sloped(call, slopes, source.grid)
@@ -202,7 +210,7 @@ class Freezer:
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
-            return self._sign(layer, tensor)
+            return self._sign(layer, tensor) if layer.quantizer.is_sign else self._staircase(layer, tensor)
         layer.quantizer.check_range(layer.name)
         if not self.activations:
             return layer.quantizer.unrounded(tensor)
@@ -244,11 +252,7 @@ class Freezer:
         """The sign of a tensor, from the layer before it where that can give it, or else by one more layer."""
         if not self.activations:
             return graph.rename_between(tensor, point.plain_operations(tensor), point.name)
-        if (width := self._widths.of_tensor(tensor)) != 8:
-            raise ValueError(
-                "Expected mode='int8' for a model with sign activations, and 8 bits in front of them. "
-                f"Received: {width}-bit activations, with a sign at {point.name!r}"
-            )
+        self._check_width(point, tensor)
         if not self._of[tensor].is_sign:
             if self._of[tensor].grid is None:
                 raise ValueError(
@@ -257,18 +261,51 @@ class Freezer:
                 )
             ones = np.ones((1, 1, tensor.shape[-1], 1), np.int8)
             weight = IntegerWeight(ones, np.ones((1, 1, tensor.shape[-1], 1), np.float32), 2)
-            offset = np.zeros(tensor.shape[-1])
+            threshold = np.zeros(1) if point in self._shifted else point.quantizer.thresholds()
+            offset = np.broadcast_to(-threshold, tensor.shape[-1:])
             tensor = self._per_channel(f"{point.name}.sign", tensor, weight, offset, signs=True)
         clipped = graph.rename_between(tensor, ops.clip(tensor, -1.0, 1.0), point.name + ".clip")
         outputs = self._on_grid(clipped, FixedGrid(1.0, 0), point.name, point.stands_for)
         self._of[outputs].steps = -1, 1
         return outputs
 
-    def _gives_signs(self, node: Any) -> bool:
-        """Whether all that reads a call's output is one sign."""
+    def _check_width(self, point: QuantizeActivation, tensor: Any) -> None:
+        if (width := self._widths.of_tensor(tensor)) != 8:
+            raise ValueError(
+                "Expected mode='int8' for a model with sign activations, and 8 bits in front of them. "
+                f"Received: {width}-bit activations, with a sign at {point.name!r}"
+            )
+
+    def _staircase(self, point: QuantizeActivation, tensor: Any) -> Any:
+        """A function that is constant between thresholds, read from a table."""
+        if not self.activations:
+            return graph.rename_between(tensor, point.plain_operations(tensor), point.name)
+        self._check_width(point, tensor)
+        stairs = point.quantizer.staircase()
+        if self._of[tensor].grid is None:
+            grid, offset = around(stairs.thresholds)
+            tensor = self._on_grid(tensor, grid, f"{point.name}.input")
+            if point in self._shifted:
+                stairs = replace(stairs, thresholds=[t + offset for t in stairs.thresholds])
+        looked_up = PointwiseFunction("staircase", asdict(stairs), name=f"{point.name}.table")(tensor)
+        outputs = self._on_grid(looked_up, FixedGrid(as_float32(stairs.step), 0), point.name, point.stands_for)
+        self._of[outputs].steps = min(stairs.levels), max(stairs.levels)
+        return outputs
+
+    def _steps_behind(self, node: Any) -> QuantizeActivation | None:
+        """The sign or staircase that alone reads a call's output, if one does."""
         reader = graph.sole_consumer(node, self.flat, self._table)
         point = None if reader is None else reader.operation
-        return self.activations and isinstance(point, QuantizeActivation) and point.quantizer.replaces_relu
+        has_steps = self.activations and isinstance(point, QuantizeActivation) and point.quantizer.replaces_relu
+        return point if has_steps else None
+
+    def _before_steps(self, point: QuantizeActivation, bias: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The bias of sums whose sign is that of values beyond thresholds, or which a grid tells apart on stairs."""
+        self._shifted.add(point)
+        quantizer = point.quantizer
+        shift = -quantizer.thresholds() if quantizer.is_sign else around(quantizer.staircase().thresholds)[1]
+        moved: NDArray[np.float64] = bias + shift
+        return moved
 
     def _norm(self, call: graph.Call) -> Any:
         if call.operation in self._folded:
@@ -280,16 +317,23 @@ class Freezer:
     def _standalone_norm(self, call: graph.Call) -> Any:
         """A BatchNormalization that nothing takes in, as a 1x1 depthwise convolution."""
         norm, name, tensor = fold.affine_of(call.operation), call.operation.name, call.args[0]
-        signs = self._gives_signs(call.node)
-        weight = fold.standalone(norm, bits=2 if signs or self.storage.asked else 8)
         axis, rank = batch_norm.axis_of(call.operation), len(tensor.shape)
+        point = self._steps_behind(call.node)
+        if point is not None and axis != rank - 1 and point.quantizer.thresholds().size > 1:
+            raise ValueError(
+                "Expected thresholds along the axis that is normalized. "
+                f"Received: axis {axis} at {name!r}, and the last one at {point.name!r}"
+            )
+        signs = point is not None and point.quantizer.is_sign
+        weight = fold.standalone(norm, bits=2 if signs or self.storage.asked else 8)
+        offset = norm.offset if point is None else self._before_steps(point, norm.offset)
         if axis == rank - 1:
-            return self._per_channel(name, tensor, weight, norm.offset, signs)
+            return self._per_channel(name, tensor, weight, offset, signs)
         # Channels last, and back.
         order = [a for a in range(rank) if a != axis] + [axis]
         last = keras.layers.Permute(tuple(order[1:]), name=f"{name}.last")(tensor)
         self._of[tensor].carry(self._of[last])
-        made = self._per_channel(name, last, weight, norm.offset, signs)
+        made = self._per_channel(name, last, weight, offset, signs)
         return self._move(name, made, keras.layers.Permute([order.index(a) for a in range(1, rank)]))
 
     def _move(self, name: str, tensor: Any, layer: keras.layers.Layer) -> Any:
@@ -335,6 +379,14 @@ class Freezer:
         written = None if point is None else self._grid_at(point.operation, None)
         name = call.operation.name
         outputs = SlopedParts(slopes, grid, written, name, self._on_grid, per_channel)(tensor)
+        self._of[outputs].ahead = written or self._of[outputs].ahead
+        return outputs
+
+    def _shifted_slopes(self, call: graph.Call, grid: Grid) -> Any:
+        """An RPReLU, whose grids all follow from those of its input and of its output."""
+        point, name = point_behind(call.node, self.flat, self._table), call.operation.name
+        written = None if point is None else self._grid_at(point.operation, None)
+        outputs = ShiftedParts(call.operation, grid, written, name, self._on_grid, self._per_channel)(call.args[0])
         self._of[outputs].ahead = written or self._of[outputs].ahead
         return outputs
 
@@ -395,17 +447,19 @@ class Freezer:
         slot = slots_in(layer)[0]
         weight, bias = integer_weight(layer, slot.name), bias_of(layer)
         reader = reader_of(call.node, self.flat, self._table)
-        signs = self._gives_signs(call.node)
+        point = self._steps_behind(call.node)
         if reader is not None and batch_norm.foldable(layer, reader.operation):
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
             self._folded.add(reader.operation)
-            signs = self._gives_signs(reader)
+            point = self._steps_behind(reader)
         body = inner(layer)
         # A bare layer may share its variables with the user's.
         kept = isinstance(layer, Compressed) and body.bias is not None and body.name == layer.name
         made = body if kept else with_bias(body, layer.name, call.args[0].shape)
         grid = self._of[call.args[0]].grid
-        signs = signs and grid is not None
+        signs = point is not None and grid is not None and point.quantizer.is_sign
+        if point is not None and grid is not None:
+            bias = self._before_steps(point, bias)
         wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes, signs)
         outputs = call.again(wrapper)
         if signs:

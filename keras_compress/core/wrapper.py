@@ -205,6 +205,9 @@ class Compressed(TellsOfExport, keras_private.PlainAttributes, keras.layers.Wrap
         self._unsettled = False
 
     def build(self, input_shape: Any = None) -> None:
+        with outside_of_tracing():
+            if self.input_point is not None and not self.input_point.built:
+                self.input_point.build(input_shape)
         if self.layer.built:
             self.built = True
             return

@@ -107,6 +107,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "Pact": {"bits": 3, "alpha": 2.0, "regularization": 0.125},
     "PointwiseFunction": {"function": "threshold", "arguments": {"threshold": 0.5, "default_value": 0.25}},
     "PolynomialDecay": {"initial_sparsity": 0.1, "final_sparsity": 0.6, "begin_step": 2, "end_step": 8, "power": 2},
+    "RSign": {"channels": 6},
     "Random": {"seed": 3},
     "Present": {"inverted": True},
     "PresentToken": {"inverted": True},
@@ -272,6 +273,7 @@ NOT_ALONE = {
     "PerSample",
     "PointwiseFunction",
     "Rows",
+    "XnorPlusPlusScale",
     "XnorScale",
     "TwiceRoundedGrid",
 }
