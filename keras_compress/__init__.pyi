@@ -193,6 +193,7 @@ from keras_compress.structured.sensitivity import Sensitivity as Sensitivity
 from keras_compress.structured.slimming import add_slimming as add_slimming
 from keras_compress.structured.soft_masks import cut_masked as cut_masked
 from keras_compress.structured.soft_masks import mask_channels as mask_channels
+from keras_compress.structured.widen import widen as widen
 from keras_compress.tflite.inspection import inspect_tflite as inspect_tflite
 from keras_compress.tflite.metadata import Metadata as Metadata
 
