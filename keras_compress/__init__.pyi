@@ -182,6 +182,7 @@ from keras_compress.structured.criteria.pca import PCA as PCA
 from keras_compress.structured.criteria.random import Random as Random
 from keras_compress.structured.criteria.singe import SInGE as SInGE
 from keras_compress.structured.criteria.taylor import Taylor as Taylor
+from keras_compress.structured.deepen import deepen as deepen
 from keras_compress.structured.dependency import channel_graph as channel_graph
 from keras_compress.structured.depthwise_separation import separate_convolutions as separate_convolutions
 from keras_compress.structured.hashing import hash_weights as hash_weights
