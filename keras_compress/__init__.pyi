@@ -1,7 +1,13 @@
 # The names of `keras_compress`, each listed once: `__init__.py` imports each from where this says when it is used.
 # A new method adds its line; `tests/test_packaging.py` says so where one is missing.
+from keras_compress.clustering.annealed import AnnealedClusterer as AnnealedClusterer
+from keras_compress.clustering.annealed import cluster_softly as cluster_softly
 from keras_compress.clustering.centroids import CentroidClusterer as CentroidClusterer
 from keras_compress.clustering.centroids import cluster_weights as cluster_weights
+from keras_compress.clustering.entropy import EntropyClusterer as EntropyClusterer
+from keras_compress.clustering.entropy import cluster_by_entropy as cluster_by_entropy
+from keras_compress.clustering.product_quantization import VectorClusterer as VectorClusterer
+from keras_compress.clustering.product_quantization import product_quantize as product_quantize
 from keras_compress.convert.artifact import Artifact as Artifact
 from keras_compress.convert.compressed import compress_tflite as compress_tflite
 from keras_compress.convert.compressed import expand as expand
