@@ -1,7 +1,13 @@
 # The names of `keras_compress`, each listed once: `__init__.py` imports each from where this says when it is used.
 # A new method adds its line; `tests/test_packaging.py` says so where one is missing.
+from keras_compress.clustering.annealed import AnnealedClusterer as AnnealedClusterer
+from keras_compress.clustering.annealed import cluster_softly as cluster_softly
 from keras_compress.clustering.centroids import CentroidClusterer as CentroidClusterer
 from keras_compress.clustering.centroids import cluster_weights as cluster_weights
+from keras_compress.clustering.entropy import EntropyClusterer as EntropyClusterer
+from keras_compress.clustering.entropy import cluster_by_entropy as cluster_by_entropy
+from keras_compress.clustering.product_quantization import VectorClusterer as VectorClusterer
+from keras_compress.clustering.product_quantization import product_quantize as product_quantize
 from keras_compress.convert.artifact import Artifact as Artifact
 from keras_compress.convert.compressed import compress_tflite as compress_tflite
 from keras_compress.convert.compressed import expand as expand
@@ -200,6 +206,7 @@ from keras_compress.structured.criteria.pca import PCA as PCA
 from keras_compress.structured.criteria.random import Random as Random
 from keras_compress.structured.criteria.singe import SInGE as SInGE
 from keras_compress.structured.criteria.taylor import Taylor as Taylor
+from keras_compress.structured.deepen import deepen as deepen
 from keras_compress.structured.dependency import channel_graph as channel_graph
 from keras_compress.structured.depthwise_separation import separate_convolutions as separate_convolutions
 from keras_compress.structured.hashing import hash_weights as hash_weights
@@ -211,6 +218,7 @@ from keras_compress.structured.sensitivity import Sensitivity as Sensitivity
 from keras_compress.structured.slimming import add_slimming as add_slimming
 from keras_compress.structured.soft_masks import cut_masked as cut_masked
 from keras_compress.structured.soft_masks import mask_channels as mask_channels
+from keras_compress.structured.widen import widen as widen
 from keras_compress.tflite.inspection import inspect_tflite as inspect_tflite
 from keras_compress.tflite.metadata import Metadata as Metadata
 

@@ -52,6 +52,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "VariationalDropoutPruner": {"strength": 0.25, "warm_up_steps": 5, "initial_log_sigma2": -3.0, "seed": 7},
     "AttentionTransfer": {"power": 1.5},
     "CRD": {"embedding_size": 16, "temperature": 0.5, "samples": 40},
+    "AnnealedClusterer": {"soft": 0.5, "hard": 50.0, "cluster_centroids_init": "linear", "seed": 7},
     "CentroidClusterer": {"number_of_clusters": 5, "cluster_centroids_init": "linear", "seed": 7},
     "ChannelMask": {
         "pruning_schedule": SCHEDULE,
