@@ -13,6 +13,7 @@
 # 4. **Deploy**: the accuracy of the file, and what is in it.
 # 5. **Weigh**: two bits on LiteRT, and shorter codes on TFLite-Micro.
 # 6. **Time**: what runs on stock kernels, and what would on others.
+# 7. **Vote**: three nets of signs in one file, and the bits that their sums need.
 #
 # Everything runs offline, in about a minute on two CPU cores; `FAST=1` in the environment takes three of the
 # methods and fewer epochs.
@@ -335,3 +336,37 @@ for name in trained:
 # - Ready layers for nets that are written for signs: `kc.BinaryConv2D`, `kc.TernaryDense` and `kc.QuantConv2D`, with
 #   `input_quantizer="ste_sign"` and `kernel_constraint="weight_clip"`; `kc.XnorScale(constant=True)` is XNOR-Net's scale of the inputs.
 # - `keras-compress compress --recipe=twn` (or `ttq`, `bwn`, `xnor`) does it for a `.keras` file.
+
+# %% [markdown]
+# ## 7. Three that vote
+#
+# Nets of signs that were trained alike make different mistakes. Bagging trains each on samples drawn with replacement; the average of their
+# outputs is right more often than one of them. The ensemble is one Keras model, and one file.
+
+# %%
+start = kc.quantize_model(model, **settings["XNOR-Net"])
+training = kc.Training(loss, epochs=2 if FAST else 20, learning_rate=2e-3, batch_size=64)
+found = kc.train_ensemble(
+    start, training.on(data.x_train, data.y_train), members=3, validation_data=(data.x_test, data.y_test)
+)
+print(found)
+voting = kc.convert(found.model)
+print(f"{voting.stats.raw_bytes:,} bytes, one net has {files['XNOR-Net'].stats.raw_bytes:,}")
+print(kc.verify(voting, found.model, data.x_test[:100]))
+
+# %% [markdown]
+# How wide are the sums of such a layer? `accumulator_bits` reads it from the file's integers: at the worst, and on images.
+
+# %%
+sums = kc.accumulator_bits(files["XNOR-Net"], data.x_test)
+for row in sums.rows:
+    print(f"{row.layer[:40]:42}{row.terms:6} products, {row.bits:3} bits hold any sum, {row.observed_bits:3} these")
+
+# %%
+own = [each.metric for each in found.members]
+assert found.members[-1].together > np.mean(own) - 0.01
+assert not voting.float_ops
+assert kc.verify(voting, found.model, data.x_test[:100]).ok
+hidden = next(row for row in sums.rows if row.terms == 1024)
+# 1,024 signs need 11 bits and a sign; the threshold is in the bias.
+assert hidden.input_high == 1 and hidden.observed_bits <= hidden.bits <= 14
