@@ -206,7 +206,7 @@ def wide(run: Run) -> keras.Model:
         run.fit(model, 1, 1e-3, FLOAT_BATCH)
         return model
 
-    start = run.kept("wide", make)
+    start = binary_nets.with_larger_weights(run.kept("wide", make))
     model = kc.quantize_model(start, _named("WRPN", bits=2), _named("WRPNActivation", bits=2), rules=ENDS)
     run.fit(model, 3, 4e-3)
     return model

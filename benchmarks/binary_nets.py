@@ -61,3 +61,23 @@ def take_weights(model: keras.Model, source: keras.Model) -> None:
             variable = target.get(value.name)
             if variable is not None and variable.shape == value.shape:
                 variable.assign(np.asarray(value))
+
+
+def with_larger_weights(model: keras.Model) -> keras.Model:
+    """The same function with kernels that rounding to -1, 0 and 1 leaves a third of at 0; in place.
+
+    WRPN's levels do not follow the size of the weights, and those of a trained net are all below 1/2. What a
+    convolution is multiplied by, the normalization behind it divides by. The thresholds are those of TWN, 0.7 of the
+    mean magnitude, brought to 1/2 for each channel.
+    """
+    norms = {layer.name: layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)}
+    for layer in model.layers:
+        norm = norms.get(f"{layer.name}_norm")
+        if norm is None:
+            continue
+        kernel = np.asarray(layer.kernel)
+        factor = 0.5 / (0.7 * np.abs(kernel).mean((0, 1, 2)) + 1e-12)
+        layer.kernel.assign(kernel * factor)
+        norm.moving_mean.assign(np.asarray(norm.moving_mean) * factor)
+        norm.moving_variance.assign(np.asarray(norm.moving_variance) * factor**2)
+    return model
