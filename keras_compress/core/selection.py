@@ -50,8 +50,9 @@ def select(selector: Selector, candidates: PathsAndLayers, optional: bool = Fals
     Raises:
         ValueError: If it names no layer, or is none of these.
     """
-    if isinstance(selector, (list, tuple)) and selector:
-        return set().union(*(select(each, candidates, optional) for each in selector))
+    if isinstance(selector, (list, tuple)):
+        found = set().union(*(select(each, candidates, optional) for each in selector))
+        return found if found or (optional and selector) else _none(selector, candidates)
     if selector in ("first", "last"):
         found = {candidates[0 if selector == "first" else -1][0]} if candidates else set()
     else:

@@ -321,7 +321,7 @@ MISTAKES: list[tuple[list[str | int], Any, str, str]] = [
     (
         [*STAGE, "rules"],
         [{"layers": "hidden", "number_of_cluster": 8}],
-        "keys out of ['layers', 'number_of_clusters', 'skip'] at `stages[1].rules[0]`",
+        "keys out of ['layers', 'number_of_clusters', 'optional', 'skip'] at `stages[1].rules[0]`",
         "['number_of_cluster'] (did you mean 'number_of_clusters'?)",
     ),
     ([*STAGE, "rules"], [{"layers": "hidden", "pruner": 8}], "at `stages[1].rules[0]`", "['pruner']"),
@@ -357,7 +357,7 @@ def test_mistakes_are_named_with_their_place(path: list[str | int], value: Any, 
 @pytest.mark.parametrize("name", entries("entry_point"))
 def test_what_recipes_let_rules_set_is_what_the_method_lets_them_set(name: str) -> None:
     method = lookup("entry_point", name)
-    listed = str(sorted({"skip", *method.of_rules}))
+    listed = str(sorted({"optional", "skip", *method.of_rules}))
     with pytest.raises(ValueError, match=f"any of {re.escape(listed)}"):
         method(small_model(), rules=[{"layers": "first", "no_setting": 1}])
 
