@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -13,7 +13,6 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_compress.convert import fold
-from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.expand.arithmetic import Operand
 from keras_compress.convert.expand.emitter import is_users
 from keras_compress.convert.expand.lookups import Rows
@@ -30,7 +29,7 @@ from keras_compress.convert.own_layers import own, with_bias
 from keras_compress.convert.shifted_slopes import ShiftedParts
 from keras_compress.convert.slopes import SlopedParts, slopes_of
 from keras_compress.convert.softmax_parts import LOWEST_LOGARITHM, SoftmaxParts, is_even
-from keras_compress.convert.stairs import around
+from keras_compress.convert.stairs import Steps
 from keras_compress.convert.widths import Widths
 from keras_compress.convert.written_grid import written_grid
 from keras_compress.core import batch_norm
@@ -68,13 +67,12 @@ class Freezer:
     _of: KnownTensors = field(default_factory=KnownTensors)
     # BatchNormalizations that the weights before them have taken in.
     _folded: set[keras.layers.Layer] = field(default_factory=set)
-    # Signs whose thresholds the sums before them have taken in.
-    _shifted: set[keras.layers.Layer] = field(default_factory=set)
     # Layers that give cell states -> the sequence that they read.
     _sequences: dict[keras.layers.Layer, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
+        self._steps = Steps(self.flat, self._table, self.activations)
         self._widths = Widths(self.flat, self.activation_bits, self._of, self._on_grid)
 
     def __call__(self, call: graph.Call) -> Any:
@@ -109,10 +107,8 @@ class Freezer:
             return self._point(layer, call.args[0])
         if kind is Kind.NORM:
             return self._norm(call)
-        if isinstance(layer, RPReLU) and source.grid is not None and self.activations:
-            return self._shifted_slopes(call, source.grid)
         slopes = slopes_of(layer) if self._in_parts(call) else None
-        if slopes is not None and source.grid is not None:
+        if source.grid is not None and (slopes is not None or isinstance(layer, RPReLU)) and self.activations:
             return self._sloped(call, slopes, source.grid)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
             return self._weighted(call)
@@ -210,7 +206,7 @@ class Freezer:
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
-            return self._sign(layer, tensor) if layer.quantizer.is_sign else self._staircase(layer, tensor)
+            return self._stepped(layer, tensor)
         layer.quantizer.check_range(layer.name)
         if not self.activations:
             return layer.quantizer.unrounded(tensor)
@@ -248,11 +244,24 @@ class Freezer:
             self._of[outputs].steps = grid.lowest - grid.zero_point, 127 - grid.zero_point
         return outputs
 
-    def _sign(self, point: QuantizeActivation, tensor: Any) -> Any:
-        """The sign of a tensor, from the layer before it where that can give it, or else by one more layer."""
+    def _stepped(self, point: QuantizeActivation, tensor: Any) -> Any:
+        """A function that is constant between thresholds: a sign, or one that is read from a table."""
         if not self.activations:
             return graph.rename_between(tensor, point.plain_operations(tensor), point.name)
-        self._check_width(point, tensor)
+        if (width := self._widths.of_tensor(tensor)) != 8:
+            raise ValueError(
+                "Expected mode='int8' for a model with sign activations, and 8 bits in front of them. "
+                f"Received: {width}-bit activations, with a sign at {point.name!r}"
+            )
+        if point.quantizer.is_sign:
+            return self._sign(point, tensor)
+        known = self._of[tensor].grid is not None
+        outputs, steps = self._steps.stairs(point, tensor, self._on_grid, known)
+        self._of[outputs].steps = steps
+        return outputs
+
+    def _sign(self, point: QuantizeActivation, tensor: Any) -> Any:
+        """The sign of a tensor, from the layer before it where that can give it, or else by one more layer."""
         if not self._of[tensor].is_sign:
             if self._of[tensor].grid is None:
                 raise ValueError(
@@ -261,51 +270,12 @@ class Freezer:
                 )
             ones = np.ones((1, 1, tensor.shape[-1], 1), np.int8)
             weight = IntegerWeight(ones, np.ones((1, 1, tensor.shape[-1], 1), np.float32), 2)
-            threshold = np.zeros(1) if point in self._shifted else point.quantizer.thresholds()
-            offset = np.broadcast_to(-threshold, tensor.shape[-1:])
+            offset = self._steps.offset(point, tensor.shape[-1])
             tensor = self._per_channel(f"{point.name}.sign", tensor, weight, offset, signs=True)
         clipped = graph.rename_between(tensor, ops.clip(tensor, -1.0, 1.0), point.name + ".clip")
         outputs = self._on_grid(clipped, FixedGrid(1.0, 0), point.name, point.stands_for)
         self._of[outputs].steps = -1, 1
         return outputs
-
-    def _check_width(self, point: QuantizeActivation, tensor: Any) -> None:
-        if (width := self._widths.of_tensor(tensor)) != 8:
-            raise ValueError(
-                "Expected mode='int8' for a model with sign activations, and 8 bits in front of them. "
-                f"Received: {width}-bit activations, with a sign at {point.name!r}"
-            )
-
-    def _staircase(self, point: QuantizeActivation, tensor: Any) -> Any:
-        """A function that is constant between thresholds, read from a table."""
-        if not self.activations:
-            return graph.rename_between(tensor, point.plain_operations(tensor), point.name)
-        self._check_width(point, tensor)
-        stairs = point.quantizer.staircase()
-        if self._of[tensor].grid is None:
-            grid, offset = around(stairs.thresholds)
-            tensor = self._on_grid(tensor, grid, f"{point.name}.input")
-            if point in self._shifted:
-                stairs = replace(stairs, thresholds=[t + offset for t in stairs.thresholds])
-        looked_up = PointwiseFunction("staircase", asdict(stairs), name=f"{point.name}.table")(tensor)
-        outputs = self._on_grid(looked_up, FixedGrid(as_float32(stairs.step), 0), point.name, point.stands_for)
-        self._of[outputs].steps = min(stairs.levels), max(stairs.levels)
-        return outputs
-
-    def _steps_behind(self, node: Any) -> QuantizeActivation | None:
-        """The sign or staircase that alone reads a call's output, if one does."""
-        reader = graph.sole_consumer(node, self.flat, self._table)
-        point = None if reader is None else reader.operation
-        has_steps = self.activations and isinstance(point, QuantizeActivation) and point.quantizer.replaces_relu
-        return point if has_steps else None
-
-    def _before_steps(self, point: QuantizeActivation, bias: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The bias of sums whose sign is that of values beyond thresholds, or which a grid tells apart on stairs."""
-        self._shifted.add(point)
-        quantizer = point.quantizer
-        shift = -quantizer.thresholds() if quantizer.is_sign else around(quantizer.staircase().thresholds)[1]
-        moved: NDArray[np.float64] = bias + shift
-        return moved
 
     def _norm(self, call: graph.Call) -> Any:
         if call.operation in self._folded:
@@ -318,15 +288,10 @@ class Freezer:
         """A BatchNormalization that nothing takes in, as a 1x1 depthwise convolution."""
         norm, name, tensor = fold.affine_of(call.operation), call.operation.name, call.args[0]
         axis, rank = batch_norm.axis_of(call.operation), len(tensor.shape)
-        point = self._steps_behind(call.node)
-        if point is not None and axis != rank - 1 and point.quantizer.thresholds().size > 1:
-            raise ValueError(
-                "Expected thresholds along the axis that is normalized. "
-                f"Received: axis {axis} at {name!r}, and the last one at {point.name!r}"
-            )
+        point = self._steps.behind(call.node)
         signs = point is not None and point.quantizer.is_sign
         weight = fold.standalone(norm, bits=2 if signs or self.storage.asked else 8)
-        offset = norm.offset if point is None else self._before_steps(point, norm.offset)
+        offset = norm.offset if point is None else self._steps.moved(point, norm.offset, axis == rank - 1)
         if axis == rank - 1:
             return self._per_channel(name, tensor, weight, offset, signs)
         # Channels last, and back.
@@ -370,23 +335,13 @@ class Freezer:
         # 16 bits have LEAKY_RELU, but no PRELU.
         return self.storage.target == "litert" if grid.bits == 8 else bool(slots_in(call.operation))
 
-    def _sloped(self, call: graph.Call, slopes: NDArray[Any], grid: Grid) -> Any:
-        def per_channel(image: Any, weight: IntegerWeight, name: str) -> Any:
-            return self._per_channel(name, image, weight, np.zeros(image.shape[-1]))
-
-        tensor = call.args[0]
-        point = point_behind(call.node, self.flat, self._table)
-        written = None if point is None else self._grid_at(point.operation, None)
-        name = call.operation.name
-        outputs = SlopedParts(slopes, grid, written, name, self._on_grid, per_channel)(tensor)
-        self._of[outputs].ahead = written or self._of[outputs].ahead
-        return outputs
-
-    def _shifted_slopes(self, call: graph.Call, grid: Grid) -> Any:
-        """An RPReLU, whose grids all follow from those of its input and of its output."""
+    def _sloped(self, call: graph.Call, slopes: NDArray[Any] | None, grid: Grid) -> Any:
+        """A leaky or parametric ReLU, or with `slopes=None` an RPReLU."""
         point, name = point_behind(call.node, self.flat, self._table), call.operation.name
         written = None if point is None else self._grid_at(point.operation, None)
-        outputs = ShiftedParts(call.operation, grid, written, name, self._on_grid, self._per_channel)(call.args[0])
+        shared = grid, written, name, self._on_grid, self._per_channel
+        parts = ShiftedParts(call.operation, *shared) if slopes is None else SlopedParts(slopes, *shared)
+        outputs = parts(call.args[0])
         self._of[outputs].ahead = written or self._of[outputs].ahead
         return outputs
 
@@ -447,11 +402,11 @@ class Freezer:
         slot = slots_in(layer)[0]
         weight, bias = integer_weight(layer, slot.name), bias_of(layer)
         reader = reader_of(call.node, self.flat, self._table)
-        point = self._steps_behind(call.node)
+        point = self._steps.behind(call.node)
         if reader is not None and batch_norm.foldable(layer, reader.operation):
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
             self._folded.add(reader.operation)
-            point = self._steps_behind(reader)
+            point = self._steps.behind(reader)
         body = inner(layer)
         # A bare layer may share its variables with the user's.
         kept = isinstance(layer, Compressed) and body.bias is not None and body.name == layer.name
@@ -459,7 +414,7 @@ class Freezer:
         grid = self._of[call.args[0]].grid
         signs = point is not None and grid is not None and point.quantizer.is_sign
         if point is not None and grid is not None:
-            bias = self._before_steps(point, bias)
+            bias = self._steps.moved(point, bias)
         wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes, signs)
         outputs = call.again(wrapper)
         if signs:

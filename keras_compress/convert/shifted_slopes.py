@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +11,13 @@ from numpy.typing import NDArray
 
 from keras_compress.convert import fold
 from keras_compress.convert.final_grid import as_float32
+from keras_compress.convert.slopes import OnGrid, PerChannel
 from keras_compress.core import affine
-from keras_compress.core.transform import IntegerWeight
 from keras_compress.quantizers.activation import FixedGrid
 from keras_compress.quantizers.rprelu import RPReLU
 
 Tensor = Any
 Array = NDArray[Any]
-# `(tensor, grid, name) -> tensor` and `(name, tensor, factors, offsets) -> tensor`, which the freezer gives.
-OnGrid = Callable[[Tensor, FixedGrid, str], Tensor]
-PerChannel = Callable[[str, Tensor, IntegerWeight, Array], Tensor]
 
 
 def _grid(low: float, high: float, bits: int) -> FixedGrid:

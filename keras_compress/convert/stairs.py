@@ -1,13 +1,22 @@
-"""The integers in front of a staircase, so that its thresholds stay where they were trained."""
+"""Signs and staircases, whose thresholds stay where they were trained: sums before them are moved instead."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
+from keras_compress.convert.expand.activations import PointwiseFunction
 from keras_compress.convert.final_grid import as_float32
-from keras_compress.quantizers.activation import FixedGrid
+from keras_compress.graph import graph
+from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
+
+Tensor = Any
+Array = NDArray[np.float64]
 
 # Beyond its outermost thresholds a staircase is constant: this share of their distance is enough, or this much.
 _MARGIN = 1 / 8
@@ -45,3 +54,77 @@ def around(thresholds: Sequence[float]) -> tuple[FixedGrid, float]:
     start, length = fractions[best, (gap + 1) % at.size], 1.0 - gaps[best, gap]
     offset = ((0.5 - start - length / 2) % 1.0) * step
     return FixedGrid(step, int(np.round(-127 - low / step))), float(offset)
+
+
+@dataclass
+class Steps:
+    """The points of a flat graph that are constant between thresholds.
+
+    Args:
+        model: The graph.
+        table: What `graph.consumers` gives for it.
+        active: Whether the file computes with integers.
+    """
+
+    model: keras.Model
+    table: dict[int, list[Any]]
+    active: bool
+    # Those whose thresholds the sums before them have taken in.
+    _moved: set[keras.layers.Layer] = field(default_factory=set)
+
+    def behind(self, node: Any) -> QuantizeActivation | None:
+        """The sign or staircase that alone reads a call's output, if one does."""
+        reader = graph.sole_consumer(node, self.model, self.table)
+        point = None if reader is None else reader.operation
+        found = self.active and isinstance(point, QuantizeActivation) and point.quantizer.replaces_relu
+        return point if found else None
+
+    def moved(self, point: QuantizeActivation, bias: Array, last: bool = True) -> Array:
+        """The bias of sums whose sign is that of values beyond thresholds, or which a grid tells apart on stairs.
+
+        Args:
+            point: What reads the sums.
+            bias: One number for each channel.
+            last: Whether these channels are the last axis, along which thresholds differ.
+
+        Raises:
+            ValueError: For thresholds that differ along another axis.
+        """
+        quantizer = point.quantizer
+        shift = (
+            -quantizer.thresholds() if quantizer.is_sign else np.full(1, around(quantizer.staircase().thresholds)[1])
+        )
+        if shift.size > 1 and not last:
+            raise ValueError(
+                "Expected thresholds along the axis that is normalized. Received: thresholds along the last axis at "
+                f"{point.name!r}, behind a normalization of another one"
+            )
+        self._moved.add(point)
+        found: Array = bias + shift
+        return found
+
+    def offset(self, point: QuantizeActivation, channels: int) -> Array:
+        """What is left to add in front of a sign, for each channel."""
+        left = np.zeros(1) if point in self._moved else -point.quantizer.thresholds()
+        return np.broadcast_to(left, (channels,))
+
+    def stairs(
+        self, point: QuantizeActivation, tensor: Tensor, on_grid: Callable[..., Tensor], known: bool
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """What a staircase makes of a tensor, by a table, and the lowest and the highest multiple of its step.
+
+        Args:
+            point: Where it stands.
+            tensor: Its input.
+            on_grid: Puts a point behind a tensor.
+            known: Whether the input is on a grid.
+        """
+        stairs, name = point.quantizer.staircase(), point.name
+        if not known:
+            grid, offset = around(stairs.thresholds)
+            tensor = on_grid(tensor, grid, f"{name}.input")
+            offset = offset if point in self._moved else 0.0
+            stairs = replace(stairs, thresholds=[threshold + offset for threshold in stairs.thresholds])
+        looked_up = PointwiseFunction("staircase", asdict(stairs), name=f"{name}.table")(tensor)
+        outputs = on_grid(looked_up, FixedGrid(as_float32(stairs.step), 0), name, point.stands_for)
+        return outputs, (min(stairs.levels), max(stairs.levels))

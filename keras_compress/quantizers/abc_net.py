@@ -114,7 +114,7 @@ class ABCNet(WeightQuantizer):
     trained.
     """
 
-    allowed_bits = (1, 2, 3, 4)
+    allowed_bits = (2,)
     preserves = frozenset({"codebook", "channel_codebook"})
     # Mean and deviation of the levels are others.
     idempotent = False
@@ -122,8 +122,9 @@ class ABCNet(WeightQuantizer):
     def __init__(
         self, bases: int = 3, *, per_channel: bool = False, name: str | None = None, trainable: bool = True
     ) -> None:
-        super().__init__(check_bases(bases).bit_length(), per_channel=per_channel, name=name, trainable=trainable)
-        self.bases = bases
+        super().__init__(2, per_channel=per_channel, name=name, trainable=trainable)
+        self.bases = check_bases(bases)
+        self.bits = bases.bit_length()
 
     @classmethod
     def samples(cls) -> list[dict[str, Any]]:
@@ -143,8 +144,7 @@ class ABCNet(WeightQuantizer):
         return _kernel(self.bases, self.reduced_axes), ()
 
     def get_config(self) -> dict[str, Any]:
-        config = {key: value for key, value in super().get_config().items() if key != "bits"}
-        return {**config, "bases": self.bases}
+        return {**super().get_config(), "bases": self.bases}
 
 
 def _sum(values: Tensor, thresholds: list[Tensor], betas: list[Tensor], step: Tensor) -> Tensor:

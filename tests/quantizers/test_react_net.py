@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -55,6 +57,17 @@ def test_rprelu_literal() -> None:
     assert layer(x).numpy().tolist() == [[12, 24], [10, 20], [9, 16]]
     above, slope, below = layer.lines()
     assert (above.tolist(), slope.tolist(), below.tolist()) == ([9, 21], [0.5, 2], [9.5, 22])
+
+
+def test_the_distributional_loss_is_soft_targets_at_temperature_1() -> None:
+    """Equations 6 and 7: -1/n sum p_R log(p_B / p_R), written out."""
+    teacher, student = np.array([[1.0, -0.5, 0.0], [0.2, 0.1, 2.0]]), np.array([[0.3, 0.4, -1.0], [1.0, 0.0, 0.5]])
+    expected = 0.0
+    for real, binary in zip(teacher, student, strict=True):
+        p_r, p_b = (np.exp(z) / np.exp(z).sum() for z in (real, binary))
+        expected -= float(sum(r * math.log(b / r) for r, b in zip(p_r, p_b, strict=True))) / len(teacher)
+    found = kc.SoftTargets(1.0).compute_loss(tf.constant(teacher, tf.float32), tf.constant(student, tf.float32))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 def react_net() -> keras.Model:
