@@ -229,7 +229,7 @@ def _makes_integers(layer: Compressed) -> bool:
 def _quantized_layers(model: keras.Model) -> Iterator[tuple[int, tuple[Compressed, QuantizeActivation | None]]]:
     """Layers of integer sums, and what quantizes the inputs of each, if it is a layer of its own that can be moved."""
     held = graph.functional(model)
-    nodes = [node for listed in keras_private.nodes_by_depth(held).values() for node in listed]
+    nodes = graph.nodes(model)
     readers: dict[int, int] = {id(tensor): 1 for tensor in tree.flatten(held.outputs)}
     calls: dict[int, int] = {}
     for node in nodes:

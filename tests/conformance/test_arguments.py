@@ -66,6 +66,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
         "regrow": True,
     },
     "ChannelGate": {"axis": 1},
+    "FilterSelector": {"places": [0, -1, 1, 2, 3, 4, 5, 6], "axis": 1, "strength": 0.25},
     "CorrelationCongruence": {"gamma": 0.2, "order": 3},
     "DecoupledKD": {"temperature": 2.0, "target_weight": 0.5, "others_weight": 2.0},
     "DifferentiableQuantizer": {"bits": 2, "bucket_size": None, "per_channel": False},
@@ -130,7 +131,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "XnorScale": {"kernel_size": 3, "momentum": 0.5},
 }
 # Held by their models: see `test_wrappers_and_points`, `test_remade` in core/test_subclassed.py for users' layers.
-CONTAINERS = ("Compressed", "QuantizeActivation", "NamedOutputs", "UserWritten")
+CONTAINERS = ("Compressed", "QuantizeActivation", "NamedOutputs", "UserWritten", "WrappedSums")
 # Points in time in other units; the schedule holds steps.
 UNITS_OF_TIME = ("steps_per_epoch", "total_steps")
 OF_KERAS = {"name": "another_name", "trainable": False}
