@@ -1,7 +1,13 @@
 # The names of `keras_compress`, each listed once: `__init__.py` imports each from where this says when it is used.
 # A new method adds its line; `tests/test_packaging.py` says so where one is missing.
+from keras_compress.clustering.annealed import AnnealedClusterer as AnnealedClusterer
+from keras_compress.clustering.annealed import cluster_softly as cluster_softly
 from keras_compress.clustering.centroids import CentroidClusterer as CentroidClusterer
 from keras_compress.clustering.centroids import cluster_weights as cluster_weights
+from keras_compress.clustering.entropy import EntropyClusterer as EntropyClusterer
+from keras_compress.clustering.entropy import cluster_by_entropy as cluster_by_entropy
+from keras_compress.clustering.product_quantization import VectorClusterer as VectorClusterer
+from keras_compress.clustering.product_quantization import product_quantize as product_quantize
 from keras_compress.convert.artifact import Artifact as Artifact
 from keras_compress.convert.compressed import compress_tflite as compress_tflite
 from keras_compress.convert.compressed import expand as expand
@@ -46,9 +52,13 @@ from keras_compress.migrate.from_tfmot import from_tfmot as from_tfmot
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression
 from keras_compress.pipelines.deep_compression import deep_compression as deep_compression
+from keras_compress.pipelines.ensemble import Ensemble as Ensemble
+from keras_compress.pipelines.ensemble import train_ensemble as train_ensemble
 from keras_compress.pipelines.iterative_pruning import prune_iteratively as prune_iteratively
 from keras_compress.pipelines.lottery_ticket import Ticket as Ticket
 from keras_compress.pipelines.lottery_ticket import find_ticket as find_ticket
+from keras_compress.pipelines.main_subsidiary import FewerFilters as FewerFilters
+from keras_compress.pipelines.main_subsidiary import select_filters as select_filters
 from keras_compress.pipelines.mixed_precision import MixedPrecision as MixedPrecision
 from keras_compress.pipelines.mixed_precision import mixed_precision as mixed_precision
 from keras_compress.pipelines.sensitivity import sensitivity as sensitivity
@@ -98,6 +108,8 @@ from keras_compress.pruning.soft_threshold import StrPruner as StrPruner
 from keras_compress.pruning.threshold import ThresholdPruner as ThresholdPruner
 from keras_compress.pruning.train_sparse import train_sparse as train_sparse
 from keras_compress.pruning.variational_dropout import VariationalDropoutPruner as VariationalDropoutPruner
+from keras_compress.quantizers.abc_net import ABCNet as ABCNet
+from keras_compress.quantizers.abc_net import ABCNetActivation as ABCNetActivation
 from keras_compress.quantizers.activation import ActivationQuantizer as ActivationQuantizer
 from keras_compress.quantizers.activation import FixedGrid as FixedGrid
 from keras_compress.quantizers.activation import LearnedRange as LearnedRange
@@ -129,7 +141,9 @@ from keras_compress.quantizers.lsq_activation import LSQActivation as LSQActivat
 from keras_compress.quantizers.model import quantize_model as quantize_model
 from keras_compress.quantizers.pact import Pact as Pact
 from keras_compress.quantizers.pwlq import PWLQ as PWLQ
+from keras_compress.quantizers.rprelu import RPReLU as RPReLU
 from keras_compress.quantizers.sign_activation import ApproxSignActivation as ApproxSignActivation
+from keras_compress.quantizers.sign_activation import RSign as RSign
 from keras_compress.quantizers.sign_activation import SteSignActivation as SteSignActivation
 from keras_compress.quantizers.sign_activation import SwishSignActivation as SwishSignActivation
 from keras_compress.quantizers.signs import ApproxSign as ApproxSign
@@ -140,9 +154,17 @@ from keras_compress.quantizers.terms import TermQuantizer as TermQuantizer
 from keras_compress.quantizers.ttq import TTQ as TTQ
 from keras_compress.quantizers.twn import TWN as TWN
 from keras_compress.quantizers.uniform import UniformQuantizer as UniformQuantizer
+from keras_compress.quantizers.vote import join_models as join_models
 from keras_compress.quantizers.weight_clip import WeightClip as WeightClip
 from keras_compress.quantizers.weight_quantizer import IntegerGrid as IntegerGrid
 from keras_compress.quantizers.weight_quantizer import WeightQuantizer as WeightQuantizer
+from keras_compress.quantizers.wrapped_sums import WrappedSums as WrappedSums
+from keras_compress.quantizers.wrapped_sums import unwrap_sums as unwrap_sums
+from keras_compress.quantizers.wrapped_sums import wrap_sums as wrap_sums
+from keras_compress.quantizers.wrpn import WRPN as WRPN
+from keras_compress.quantizers.wrpn import WRPNActivation as WRPNActivation
+from keras_compress.quantizers.xnor_plus_plus import XnorPlusPlus as XnorPlusPlus
+from keras_compress.quantizers.xnor_plus_plus import XnorPlusPlusScale as XnorPlusPlusScale
 from keras_compress.quantizers.xnor_scale import XnorScale as XnorScale
 from keras_compress.recipes.recipe import Recipe as Recipe
 from keras_compress.recipes.recipe import compress as compress
@@ -152,6 +174,8 @@ from keras_compress.report.page.report import Report as Report
 from keras_compress.report.page.report import report as report
 from keras_compress.report.summary import summary as summary
 from keras_compress.report.tensorboard import TensorBoardSummaries as TensorBoardSummaries
+from keras_compress.runtime.accumulators import AccumulatorBits as AccumulatorBits
+from keras_compress.runtime.accumulators import accumulator_bits as accumulator_bits
 from keras_compress.runtime.adb import OnDevice as OnDevice
 from keras_compress.runtime.adb import measure_on_device as measure_on_device
 from keras_compress.runtime.arena import Arena as Arena
@@ -182,6 +206,7 @@ from keras_compress.structured.criteria.pca import PCA as PCA
 from keras_compress.structured.criteria.random import Random as Random
 from keras_compress.structured.criteria.singe import SInGE as SInGE
 from keras_compress.structured.criteria.taylor import Taylor as Taylor
+from keras_compress.structured.deepen import deepen as deepen
 from keras_compress.structured.dependency import channel_graph as channel_graph
 from keras_compress.structured.depthwise_separation import separate_convolutions as separate_convolutions
 from keras_compress.structured.hashing import hash_weights as hash_weights
@@ -193,8 +218,10 @@ from keras_compress.structured.sensitivity import Sensitivity as Sensitivity
 from keras_compress.structured.slimming import add_slimming as add_slimming
 from keras_compress.structured.soft_masks import cut_masked as cut_masked
 from keras_compress.structured.soft_masks import mask_channels as mask_channels
+from keras_compress.structured.widen import widen as widen
 from keras_compress.tflite.inspection import inspect_tflite as inspect_tflite
 from keras_compress.tflite.metadata import Metadata as Metadata
 
 __version__: str
 __all__: list[str]
+from keras_compress.structured.filter_selector import FilterSelector as FilterSelector

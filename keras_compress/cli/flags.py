@@ -110,10 +110,11 @@ class _Definer:
     def weights_storage(self) -> None:
         about = (
             "Weights of integer models: int4 and int2 pack wherever they fit and the runtime takes it; lut, bitmap and "
-            "huffman are decoded by TFLite-Micro while it runs; auto takes the smallest of those there, and on LiteRT "
-            "packs where that is free. By default what costs neither time nor memory."
+            "huffman are decoded by TFLite-Micro while it runs, vectors looked up in their codebook; auto takes the "
+            "smallest of lut, bitmap and huffman there, and on LiteRT packs where that is free. By default what costs "
+            "neither time nor memory."
         )
-        storages = ["auto", "int8", "int4", "int2", "lut", "bitmap", "huffman"]
+        storages = ["auto", "int8", "int4", "int2", "lut", "bitmap", "huffman", "vectors"]
         parser = _ChoiceWithEarlier(storages, {"prune": "bitmap"})
         flags.DEFINE(parser, "weights_storage", None, about, flag_values=self._values)
 
@@ -229,6 +230,12 @@ def _sensitivity_flags(define: _Definer) -> None:
 
 def _sparse_ready_flags(define: _Definer) -> None:
     define.text("model", None, "A .keras file, or a .tflite file for LiteRT.")
+
+
+def _accumulator_flags(define: _Definer) -> None:
+    define.text("model", None, "A .tflite file with integer layers.")
+    define.data("Inputs to add up too: what their sums need.")
+    define.number("bits", None, 2, "Count the sums on the data that do not fit so many bits.")
 
 
 def _from_tfmot_flags(define: _Definer) -> None:
@@ -455,6 +462,16 @@ COMMANDS: dict[str, Command] = {
         f"{PROGRAM} sparse_ready --model=m.tflite",
         "keras_compress.cli.sparse:run",
         _sparse_ready_flags,
+        ("model",),
+        figures=True,
+    ),
+    "accumulator_bits": Command(
+        "Tell how many bits the sums of each layer of a .tflite file need.",
+        "At the worst, from the integers in the file: no input makes such an accumulator overflow; and on data. Stock "
+        "kernels add up in 32 bits (docs/binary_ternary.md).",
+        f"{PROGRAM} accumulator_bits --model=m.tflite --data=data.npz --bits=12",
+        "keras_compress.cli.accumulators:run",
+        _accumulator_flags,
         ("model",),
         figures=True,
     ),

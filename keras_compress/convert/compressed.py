@@ -14,9 +14,10 @@ from keras_compress.tflite.encoding.known import DECODE
 from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 from keras_compress.tflite.inspection import check_structure, inspect_tflite
 from keras_compress.tflite.passes.drop_dead_units import drop_dead_units
-from keras_compress.tflite.passes.encode_weights import encode_weights
+from keras_compress.tflite.passes.encode_weights import COMPUTED, encode_weights
 from keras_compress.tflite.passes.expand import expand_weights
 from keras_compress.tflite.passes.free_batch import free_batch
+from keras_compress.tflite.passes.gather_vectors import gather_vectors, restore_vectors
 from keras_compress.tflite.passes.slim_scales import restore_scales, slim_scales
 from keras_compress.tflite.storage import ENCODINGS, current_storage
 from keras_compress.tflite.unfit import unfit_for_tflm
@@ -50,7 +51,7 @@ def compress_content(
 
     Args:
         plain: Integer `.tflite` file.
-        storage: `"auto"`, `"lut"`, `"bitmap"` or `"huffman"`; without effect where `encode` is false.
+        storage: `"auto"` or one of `ENCODINGS`; without effect where `encode` is false.
         encode: Whether weights are stored compressed: for TFLite-Micro only.
         max_arena_bytes: Largest arena that TFLite-Micro may need.
         any_batch: Whether the plain file takes any number of samples, and the other one is to.
@@ -88,7 +89,9 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
         graph = Graph(read_model(content))
         if slim:
             slim_scales(graph)
-        left_plain = encode_weights(graph, storage)
+        # Vectors are stored so where that is smallest, and all else as `"auto"` does it.
+        vectors = gather_vectors(graph) if storage == "vectors" else []
+        left_plain = encode_weights(graph, "auto" if storage == "vectors" else storage)
         encoded = write_model(graph.model)
         # The runtime checks nothing: what it is given must be the plain file when read by our own decoders.
         if expand_content(encoded) == canonical:
@@ -96,10 +99,12 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
         # A bias of two layers has the scales of one of them, and `expand_content` cannot know of which.
     else:
         raise ValueError("Expected the encoded file to expand to the plain one. Received: another file")
-    if len(encoded) >= len(canonical) or not any(graph.custom_name(op) == DECODE for op in graph.operators):
+    changed = vectors or any(graph.custom_name(op) == DECODE for op in graph.operators)
+    if len(encoded) >= len(canonical) or not changed:
         notes.append("weights stay as they are: encoding would make the file larger")
         return content
-    notes += [f"not encoded: {line}" for line in left_plain]
+    notes += [f"vectors: {line}" for line in vectors]
+    notes += [f"not encoded: {line}" for line in left_plain if not line.endswith(COMPUTED)]
     return encoded
 
 
@@ -111,7 +116,7 @@ def expand_content(content: bytes) -> bytes:
     """
     check_structure(content)
     graph = Graph(read_model(content))
-    if not expand_weights(graph):
+    if not expand_weights(graph) + restore_vectors(graph):
         return content
     restore_scales(graph)
     return write_model(graph.model)
@@ -127,7 +132,8 @@ def compress_tflite(
 
     Args:
         source: The file's bytes, or its path.
-        weights_storage: `"auto"` (the smallest for each tensor), `"lut"`, `"bitmap"` or `"huffman"`.
+        weights_storage: `"auto"` (the smallest for each tensor), `"lut"`, `"bitmap"`, `"huffman"`, or `"vectors"`
+            (codes of vectors where these are smallest, else as `"auto"`).
         max_arena_bytes: As for `convert`.
 
     Raises:
@@ -161,7 +167,7 @@ def _check_runs(content: bytes) -> None:
     Raises:
         ValueError: With what it says of the file, where it is installed.
     """
-    if DECODE.encode() not in content:
+    if DECODE.encode() not in content and expand_content(content) == content:
         return
     refusal = lookup("probe", "tflm_refusal")(content)
     if refusal is not None:

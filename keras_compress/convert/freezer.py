@@ -26,8 +26,10 @@ from keras_compress.convert.lstm.layers import LstmCells, LstmOutput
 from keras_compress.convert.masked_grids import masked_grid, table_of_16_bits
 from keras_compress.convert.narrow_tanh import tanh_grid
 from keras_compress.convert.own_layers import own, with_bias
+from keras_compress.convert.shifted_slopes import ShiftedParts
 from keras_compress.convert.slopes import SlopedParts, slopes_of
 from keras_compress.convert.softmax_parts import LOWEST_LOGARITHM, SoftmaxParts, is_even
+from keras_compress.convert.stairs import Steps
 from keras_compress.convert.widths import Widths
 from keras_compress.convert.written_grid import written_grid
 from keras_compress.core import batch_norm
@@ -40,6 +42,7 @@ from keras_compress.ir.layouts import layout_of
 from keras_compress.quantizers.activation import FixedGrid, QuantizeActivation
 from keras_compress.quantizers.kinds import FIXED_GRID_16, FIXED_GRIDS_8, Kind, activation_name, kind_of, unmoved
 from keras_compress.quantizers.placement import point_behind, reader_of
+from keras_compress.quantizers.rprelu import RPReLU
 from keras_compress.tflite.storage import INT8, Storage
 
 Grid = FixedGrid
@@ -69,6 +72,7 @@ class Freezer:
 
     def __post_init__(self) -> None:
         self._table = graph.consumers(self.flat)
+        self._steps = Steps(self.flat, self._table, self.activations)
         self._widths = Widths(self.flat, self.activation_bits, self._of, self._on_grid)
 
     def __call__(self, call: graph.Call) -> Any:
@@ -104,7 +108,7 @@ class Freezer:
         if kind is Kind.NORM:
             return self._norm(call)
         slopes = slopes_of(layer) if self._in_parts(call) else None
-        if slopes is not None and source.grid is not None:
+        if source.grid is not None and (slopes is not None or isinstance(layer, RPReLU)) and self.activations:
             return self._sloped(call, slopes, source.grid)
         if isinstance(layer, keras.layers.Layer) and slots_in(layer):
             return self._weighted(call)
@@ -202,7 +206,7 @@ class Freezer:
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
         if layer.quantizer.replaces_relu:
-            return self._sign(layer, tensor)
+            return self._stepped(layer, tensor)
         layer.quantizer.check_range(layer.name)
         if not self.activations:
             return layer.quantizer.unrounded(tensor)
@@ -240,8 +244,8 @@ class Freezer:
             self._of[outputs].steps = grid.lowest - grid.zero_point, 127 - grid.zero_point
         return outputs
 
-    def _sign(self, point: QuantizeActivation, tensor: Any) -> Any:
-        """The sign of a tensor, from the layer before it where that can give it, or else by one more layer."""
+    def _stepped(self, point: QuantizeActivation, tensor: Any) -> Any:
+        """A function that is constant between thresholds: a sign, or one that is read from a table."""
         if not self.activations:
             return graph.rename_between(tensor, point.plain_operations(tensor), point.name)
         if (width := self._widths.of_tensor(tensor)) != 8:
@@ -249,6 +253,15 @@ class Freezer:
                 "Expected mode='int8' for a model with sign activations, and 8 bits in front of them. "
                 f"Received: {width}-bit activations, with a sign at {point.name!r}"
             )
+        if point.quantizer.is_sign:
+            return self._sign(point, tensor)
+        known = self._of[tensor].grid is not None
+        outputs, steps = self._steps.stairs(point, tensor, self._on_grid, known)
+        self._of[outputs].steps = steps
+        return outputs
+
+    def _sign(self, point: QuantizeActivation, tensor: Any) -> Any:
+        """The sign of a tensor, from the layer before it where that can give it, or else by one more layer."""
         if not self._of[tensor].is_sign:
             if self._of[tensor].grid is None:
                 raise ValueError(
@@ -257,18 +270,12 @@ class Freezer:
                 )
             ones = np.ones((1, 1, tensor.shape[-1], 1), np.int8)
             weight = IntegerWeight(ones, np.ones((1, 1, tensor.shape[-1], 1), np.float32), 2)
-            offset = np.zeros(tensor.shape[-1])
+            offset = self._steps.offset(point, tensor.shape[-1])
             tensor = self._per_channel(f"{point.name}.sign", tensor, weight, offset, signs=True)
         clipped = graph.rename_between(tensor, ops.clip(tensor, -1.0, 1.0), point.name + ".clip")
         outputs = self._on_grid(clipped, FixedGrid(1.0, 0), point.name, point.stands_for)
         self._of[outputs].steps = -1, 1
         return outputs
-
-    def _gives_signs(self, node: Any) -> bool:
-        """Whether all that reads a call's output is one sign."""
-        reader = graph.sole_consumer(node, self.flat, self._table)
-        point = None if reader is None else reader.operation
-        return self.activations and isinstance(point, QuantizeActivation) and point.quantizer.replaces_relu
 
     def _norm(self, call: graph.Call) -> Any:
         if call.operation in self._folded:
@@ -280,16 +287,18 @@ class Freezer:
     def _standalone_norm(self, call: graph.Call) -> Any:
         """A BatchNormalization that nothing takes in, as a 1x1 depthwise convolution."""
         norm, name, tensor = fold.affine_of(call.operation), call.operation.name, call.args[0]
-        signs = self._gives_signs(call.node)
-        weight = fold.standalone(norm, bits=2 if signs or self.storage.asked else 8)
         axis, rank = batch_norm.axis_of(call.operation), len(tensor.shape)
+        point = self._steps.behind(call.node)
+        signs = point is not None and point.quantizer.is_sign
+        weight = fold.standalone(norm, bits=2 if signs or self.storage.asked else 8)
+        offset = norm.offset if point is None else self._steps.moved(point, norm.offset, axis == rank - 1)
         if axis == rank - 1:
-            return self._per_channel(name, tensor, weight, norm.offset, signs)
+            return self._per_channel(name, tensor, weight, offset, signs)
         # Channels last, and back.
         order = [a for a in range(rank) if a != axis] + [axis]
         last = keras.layers.Permute(tuple(order[1:]), name=f"{name}.last")(tensor)
         self._of[tensor].carry(self._of[last])
-        made = self._per_channel(name, last, weight, norm.offset, signs)
+        made = self._per_channel(name, last, weight, offset, signs)
         return self._move(name, made, keras.layers.Permute([order.index(a) for a in range(1, rank)]))
 
     def _move(self, name: str, tensor: Any, layer: keras.layers.Layer) -> Any:
@@ -326,15 +335,13 @@ class Freezer:
         # 16 bits have LEAKY_RELU, but no PRELU.
         return self.storage.target == "litert" if grid.bits == 8 else bool(slots_in(call.operation))
 
-    def _sloped(self, call: graph.Call, slopes: NDArray[Any], grid: Grid) -> Any:
-        def per_channel(image: Any, weight: IntegerWeight, name: str) -> Any:
-            return self._per_channel(name, image, weight, np.zeros(image.shape[-1]))
-
-        tensor = call.args[0]
-        point = point_behind(call.node, self.flat, self._table)
+    def _sloped(self, call: graph.Call, slopes: NDArray[Any] | None, grid: Grid) -> Any:
+        """A leaky or parametric ReLU, or with `slopes=None` an RPReLU."""
+        point, name = point_behind(call.node, self.flat, self._table), call.operation.name
         written = None if point is None else self._grid_at(point.operation, None)
-        name = call.operation.name
-        outputs = SlopedParts(slopes, grid, written, name, self._on_grid, per_channel)(tensor)
+        shared = grid, written, name, self._on_grid, self._per_channel
+        parts = ShiftedParts(call.operation, *shared) if slopes is None else SlopedParts(slopes, *shared)
+        outputs = parts(call.args[0])
         self._of[outputs].ahead = written or self._of[outputs].ahead
         return outputs
 
@@ -395,17 +402,19 @@ class Freezer:
         slot = slots_in(layer)[0]
         weight, bias = integer_weight(layer, slot.name), bias_of(layer)
         reader = reader_of(call.node, self.flat, self._table)
-        signs = self._gives_signs(call.node)
+        point = self._steps.behind(call.node)
         if reader is not None and batch_norm.foldable(layer, reader.operation):
             weight, bias = fold.fold(weight, bias, fold.affine_of(reader.operation), slot.channel_axes)
             self._folded.add(reader.operation)
-            signs = self._gives_signs(reader)
+            point = self._steps.behind(reader)
         body = inner(layer)
         # A bare layer may share its variables with the user's.
         kept = isinstance(layer, Compressed) and body.bias is not None and body.name == layer.name
         made = body if kept else with_bias(body, layer.name, call.args[0].shape)
         grid = self._of[call.args[0]].grid
-        signs = signs and grid is not None
+        signs = point is not None and grid is not None and point.quantizer.is_sign
+        if point is not None and grid is not None:
+            bias = self._steps.moved(point, bias)
         wrapper = self._frozen_layer(made, weight, bias, grid, slot.channel_axes, signs)
         outputs = call.again(wrapper)
         if signs:

@@ -21,9 +21,9 @@ from keras_compress.quantizers.activation import FixedGrid
 
 Tensor = Any
 Array = NDArray[Any]
-# `(tensor, grid, name) -> tensor` and `(tensor, integers of the factors, name) -> tensor`, which the freezer gives.
+# `(tensor, grid, name) -> tensor` and `(name, tensor, factors, offsets) -> tensor`, which the freezer gives.
 OnGrid = Callable[[Tensor, FixedGrid, str], Tensor]
-PerChannel = Callable[[Tensor, IntegerWeight, str], Tensor]
+PerChannel = Callable[[str, Tensor, IntegerWeight, Array], Tensor]
 
 
 def slopes_of(operation: Any) -> Array | None:
@@ -129,7 +129,8 @@ class SlopedParts:
         name = f"{self.name}.{name}"
         if len(tensor.shape) == 4 and of_channels(tensor, factors):
             vector = np.broadcast_to(factors.reshape(-1), (tensor.shape[-1],))
-            product = self.per_channel(tensor, fold.standalone(fold.Affine(vector, np.zeros_like(vector))), name)
+            none = np.zeros_like(vector)
+            product = self.per_channel(name, tensor, fold.standalone(fold.Affine(vector, none)), none)
         else:
             operand = Operand("multiply", factors.shape, name=name)
             product = frozen(operand, default_integers(factors.astype(np.float32), ()))(tensor)

@@ -11,7 +11,7 @@ import keras
 Selector = Any
 PathsAndLayers = Sequence[tuple[str, keras.layers.Layer]]
 # What a rule says beside settings.
-OF_RULE = ("layers", "skip")
+OF_RULE = ("layers", "skip", "optional")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -44,25 +44,36 @@ def exactly(path: str, paths: Collection[str] | None = None) -> str:
     return f"re:^{re.escape(path)}$"
 
 
-def select(selector: Selector, candidates: PathsAndLayers) -> set[str]:
+def select(selector: Selector, candidates: PathsAndLayers, optional: bool = False) -> set[str]:
     """Paths of the layers that a selector names.
 
     Args:
         selector: One of: a layer's name or path; `"re:PATTERN"`, searched for in the path; `"class:NAME"` or a class;
             `"first"` or `"last"`; a callable `layer -> bool`; a list of these.
         candidates: `(path, layer)` pairs in the order of the model.
+        optional: Whether it may name none.
 
     Raises:
         ValueError: If it names no layer, or is none of these.
     """
     if isinstance(selector, (list, tuple)):
-        return set().union(*(select(s, candidates) for s in selector)) if selector else _none(selector, candidates)
+        found = set().union(*(select(each, candidates, optional) for each in selector))
+        return found if found or (optional and selector) else _none(selector, candidates)
     if selector in ("first", "last"):
         found = {candidates[0 if selector == "first" else -1][0]} if candidates else set()
     else:
         matches = _matcher(selector)
         found = {path for path, layer in candidates if matches(path, layer)}
-    return found or _none(selector, candidates)
+    return found if found or optional else _none(selector, candidates)
+
+
+def selected(rule: Mapping[str, Any], candidates: PathsAndLayers) -> set[str]:
+    """Paths of the layers that a rule is about.
+
+    Raises:
+        ValueError: As `select` does; for a rule that names no layer unless it says `"optional": True`.
+    """
+    return select(rule["layers"], candidates, bool(rule.get("optional")))
 
 
 def _none(selector: Selector, candidates: PathsAndLayers) -> set[str]:
@@ -107,7 +118,7 @@ def settings_by_path(
         defaults: Settings that hold where no rule says otherwise.
         filters: Selector of the layers to work on, as in `keras.Model.quantize`; all by default.
         rules: `{"layers": selector, "skip": True}` or `{"layers": selector, setting: value, ...}`; a later rule
-            overrides an earlier one.
+            overrides an earlier one. `"optional": True` beside that: it may match nothing.
 
     Raises:
         ValueError: For a rule without layers, with an unknown setting, or that matches nothing.
@@ -117,10 +128,9 @@ def settings_by_path(
     for rule in rules or ():
         unknown = set(rule) - {*OF_RULE} - set(defaults)
         if "layers" not in rule or unknown:
-            raise ValueError(
-                f"Expected a rule with `layers` and any of {sorted({'skip', *defaults})}. Received: {dict(rule)!r}"
-            )
-        for path in select(rule["layers"], candidates):
+            allowed = sorted({*OF_RULE[1:], *defaults})
+            raise ValueError(f"Expected a rule with `layers` and any of {allowed}. Received: {dict(rule)!r}")
+        for path in selected(rule, candidates):
             if rule.get("skip"):
                 settings.pop(path, None)
             elif path in settings:

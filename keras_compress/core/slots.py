@@ -129,9 +129,12 @@ def slots_of(layer: keras.layers.Layer, mapping: Mapping[str, Sequence[int]] | N
 def skip_reason(layer: keras.layers.Layer) -> str | None:
     """Why nothing of `layer` can be compressed, `None` where there is nothing to be said.
 
-    Layers without a matrix (activations, pooling, normalisation) are not worth a word. Of a layer that a user wrote
-    only its own weights count: its sub-layers speak for themselves.
+    Layers without a matrix (activations, pooling, normalisation) are not worth a word, nor are those that tell what
+    of them can be compressed. Of a layer that a user wrote only its own weights count: its sub-layers speak for
+    themselves.
     """
+    if hasattr(layer, "get_compressible_weights"):
+        return None
     variables = keras_private.own_trainable(layer) if is_user_written(layer) else layer.trainable_variables
     if slots_of(layer) or not any(len(v.shape) >= 2 for v in variables):
         return None

@@ -67,6 +67,9 @@ class Compressed(TellsOfExport, keras_private.PlainAttributes, keras.layers.Wrap
         ValueError: For a slot the layer does not have, or an order that breaks a promise.
     """
 
+    # As of a `WeightTransform`: the call that ends a phase of training, before which nothing is converted.
+    ended_by: str | None = None
+
     def __init__(
         self,
         layer: keras.layers.Layer,
@@ -202,6 +205,9 @@ class Compressed(TellsOfExport, keras_private.PlainAttributes, keras.layers.Wrap
         self._unsettled = False
 
     def build(self, input_shape: Any = None) -> None:
+        with outside_of_tracing():
+            if self.input_point is not None and not self.input_point.built:
+                self.input_point.build(input_shape)
         if self.layer.built:
             self.built = True
             return

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_compress.core import keras_private
@@ -99,11 +100,16 @@ class Fitting:
         training: How.
         x: Inputs.
         y: Targets; `None` where `x` has them, or where nothing asks for any.
+        samples: Numbers of the samples that an epoch has, some more than once or not at all; all once by default. For
+            arrays.
+        sample_weight: What each sample counts in the loss, for arrays; 1 by default.
     """
 
     training: Training
     x: Any
     y: Any = None
+    samples: Any = None
+    sample_weight: Any = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -120,7 +126,8 @@ class Fitting:
                     "Expected a dataset of known length (`tf.data.experimental.assert_cardinality` gives it one), or "
                     f"`decay=False`. Received: {self.x} ({error})"
                 ) from error
-        return -(-len(keras.tree.flatten(self.x)[0]) // self.training.batch_size)
+        count = len(keras.tree.flatten(self.x)[0] if self.samples is None else self.samples)
+        return -(-count // self.training.batch_size)
 
     @property
     def _in_batches(self) -> bool:
@@ -162,8 +169,9 @@ class Fitting:
         )
         _build_optimizer(trained)
         trained.fit(
-            self.x,
-            y,
+            self._drawn(self.x),
+            self._drawn(y),
+            sample_weight=self._drawn(self.sample_weight),
             batch_size=None if self._in_batches else training.batch_size,
             epochs=epochs,
             verbose=0,
@@ -171,6 +179,12 @@ class Fitting:
             # Datasets are shuffled by themselves, and Keras warns where it is asked to.
             shuffle=not isinstance(self.x, tf.data.Dataset),
         )
+
+    def _drawn(self, values: Any) -> Any:
+        """Of arrays with one entry for each sample those of `samples`."""
+        if self.samples is None or values is None:
+            return values
+        return keras.tree.map_structure(lambda each: np.take(each, self.samples, axis=0), values)
 
     def _taught(self, model: keras.Model, teacher: Any, training: Training) -> tuple[keras.Model, Any]:
         """What is compiled and fitted: the model with its targets, or what trains it by a teacher."""

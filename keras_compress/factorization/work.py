@@ -15,14 +15,13 @@ from keras_compress.core.history import keep
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.registry import entries, lookup
 from keras_compress.core.slots import slots_of
-from keras_compress.data.batches import first_samples
-from keras_compress.data.samples import LARGEST_BATCH, cut, fixed_batch
+from keras_compress.data.input_products import input_products
 from keras_compress.factorization.cells import OF_STATES, cells_of
 from keras_compress.factorization.choice import Chosen
 from keras_compress.factorization.record import FactorizationRecord, FactorizedLayer, shown
 from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, Scheme
 from keras_compress.graph import graph as keras_graph
-from keras_compress.graph.as_matrix import AsMatrix, as_matrix, hessian
+from keras_compress.graph.as_matrix import AsMatrix, as_matrix
 from keras_compress.graph.model import LayerCopies, copied
 from keras_compress.structured.unit_places import all_nodes
 
@@ -225,22 +224,4 @@ def _grams(model: keras.Model, places: Mapping[str, Place], data: Any) -> dict[s
         form = _form(place.layer)
         if form is not None and form.to_matrix(place.kernel).shape[1] <= _LARGEST_GRAM:
             forms[id(place.layer)] = path, form
-    found: dict[str, Array] = {}
-
-    def visit(call: keras_graph.Call) -> Any:
-        if id(call.operation) in forms:
-            path, form = forms[id(call.operation)]
-            gram = len(call.args[0]) * hessian(form, call.args[0])
-            found[path] = found[path] + gram if path in found else gram
-        return call.run()
-
-    fixed = fixed_batch(model)
-    for arrays in cut(first_samples(data, model, SAMPLES), fixed or LARGEST_BATCH):
-        if fixed not in (None, len(arrays[0])):
-            continue
-        tensors = [tf.convert_to_tensor(a, t.dtype) for a, t in zip(arrays, model.inputs, strict=True)]
-        keras_graph.Rebuild(visit, flat=True).run(model, tensors, "", 0)
-    spoilt = [path for path, gram in found.items() if not np.isfinite(gram).all()]
-    if spoilt:
-        raise ValueError(f"Expected data that give finite values. Received: NaN or infinity in front of {spoilt[:10]}")
-    return found
+    return input_products(model, forms, data, SAMPLES)

@@ -70,7 +70,8 @@ def check_phases_ended(model: keras.Model) -> None:
         ValueError: Naming the layer and the call.
     """
     for path, wrapper in compressed_layers(model):
-        for transform in wrapper.transform_list:
+        held: list[Compressed | WeightTransform] = [wrapper, *wrapper.transform_list]
+        for transform in held:
             if transform.ended_by is not None:
                 raise ValueError(
                     f"Expected a model after `{transform.ended_by}` (or `kc.strip(model)`, as wide as it is). "

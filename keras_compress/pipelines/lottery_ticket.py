@@ -137,7 +137,7 @@ def find_ticket(
     _check(build_fn, rewind, rewind_to, control, control_rounds, score_every)
     check_scope(scope)
     levels = levels_of(sparsity, rounds, share)
-    built = _built(build_fn, seed)
+    built = built_by(build_fn, seed)
     _check_repeats(build_fn, built, seed)
     judge = Judge(*validation_data, metric, max_drop)
     train = RoundTrainer(fit, seed, built)
@@ -265,7 +265,7 @@ def _moment(rewind_to: Moment, train: RoundTrainer) -> Moment:
     return step
 
 
-def _built(build_fn: Build, seed: int) -> keras.Model:
+def built_by(build_fn: Build, seed: int) -> keras.Model:
     """A new model: of the same names and, if it draws by Keras's seeds, of the same weights as another one."""
     with keras_private.names_counted_anew():
         keras.utils.set_random_seed(seed)
@@ -285,7 +285,7 @@ def _dense(model: keras.Model, filters: Any, rules: Any) -> keras.Model:
 
 
 def _check_repeats(build_fn: Build, built: keras.Model, seed: int) -> None:
-    again = _built(build_fn, seed)
+    again = built_by(build_fn, seed)
     _check_shapes(built, again)
     if not _equal(built, again):
         raise ValueError(
@@ -296,7 +296,7 @@ def _check_repeats(build_fn: Build, built: keras.Model, seed: int) -> None:
 
 def _other(build_fn: Build, built: keras.Model, seed: int) -> keras.Model:
     """A model of other initial weights."""
-    made = _built(build_fn, seed + 1)
+    made = built_by(build_fn, seed + 1)
     _check_shapes(built, made)
     if _equal(built, made):
         raise ValueError(

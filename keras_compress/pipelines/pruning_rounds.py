@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_compress.core.selection import OF_RULE
 from keras_compress.graph.model import compressed_layers
 from keras_compress.graph.remade import classes_in
 from keras_compress.pipelines.checkpoints import Checkpoints
@@ -109,7 +110,7 @@ def masked(model: keras.Model, filters: Any, rules: Sequence[Mapping[str, Any]] 
         ValueError: For a rule that sets more than `skip`, or that matches nothing; where all layers are frozen.
     """
     for rule in rules or ():
-        if set(rule) - {"layers", "skip"}:
+        if set(rule) - {*OF_RULE}:
             raise ValueError(f"Expected rules of the form {{'layers': ..., 'skip': True}}. Received: {dict(rule)!r}")
     found = prune(model, FixedMaskPruner(), filters=filters, rules=rules)
     open_empty_masks(found)

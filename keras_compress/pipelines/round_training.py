@@ -213,15 +213,21 @@ class RoundTrainer:
             self._fit = training.on(fit.x, fit.y)
         self._seed = seed
 
-    def __call__(self, model: keras.Model, name: str, callback: RoundCallback) -> None:
+    def __call__(self, model: keras.Model, name: str, callback: RoundCallback, method: str = "prune") -> None:
         """Train a model in place.
+
+        Args:
+            model: The model.
+            name: Of the round.
+            callback: What watches it.
+            method: Kind of step, for the epochs and rate of a `kc.Training`.
 
         Raises:
             ValueError: Where NaN or infinity came of it.
         """
         stage = RoundStage(
             name=name,
-            method="prune",
+            method=method,
             epochs=EPOCHS,
             learning_rate=LEARNING_RATE,
             callbacks=(callback,),

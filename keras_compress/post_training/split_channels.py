@@ -16,7 +16,8 @@ from keras_compress.post_training.fold_batch_norms import folded
 from keras_compress.post_training.record import NotApplicable, Record, carry, record_of
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Copies, WeightAxis
 from keras_compress.structured.dependency import channel_graph
-from keras_compress.structured.surgery import largest_difference, random_inputs, widen
+from keras_compress.structured.surgery import largest_difference, random_inputs, replicated
+from keras_compress.structured.unit_places import is_reader
 
 Vector = NDArray[np.float64]
 # Of outputs, relative to the largest: more than float32 rounding is a mistake.
@@ -64,7 +65,7 @@ def split_channels(model: keras.Model, ratio: float = 0.05, bits: int = 8, per_c
             "Expected a model with channels between weighted layers, outputs left out, that could be there twice. "
             f"Received: {model.name!r}, which has none"
         )
-    made = widen(graph, copies)
+    made = replicated(graph, copies)
     _halve(graph, made, copies, 2 ** (bits - 1) - 1, per_channel)
     if largest_difference(model, made, random_inputs(model, 2, seed=0)) > LARGEST_DIFFERENCE:
         raise NotApplicable(
@@ -93,15 +94,10 @@ def _splits(graph: ChannelGraph, group: ChannelGroup) -> bool:
     return bool(readers) and weighted and widths == {1} and all(id(each.operation) in readers for each in readings)
 
 
-def _reads(axis: WeightAxis) -> bool:
-    """Whether a weight sums over channels; the first one of a separable convolution acts on each of them alone."""
-    return axis.role == "in" and axis.variable is not getattr(axis.layer, "depthwise_kernel", None)
-
-
 def _outliers(graph: ChannelGraph, group: ChannelGroup) -> Vector:
     """For each unit of a group, the largest weight that it is read with, relative to the layer's largest."""
     largest = np.zeros(graph.unit_count)
-    for axis in filter(_reads, graph.weights):
+    for axis in filter(is_reader, graph.weights):
         weight = np.abs(np.asarray(keras.ops.convert_to_numpy(axis.variable), np.float64))
         peaks = weight.max(axis=tuple(a for a in range(weight.ndim) if a != axis.axis))
         np.maximum.at(largest, graph.units[axis.ids], peaks / max(peaks.max(), np.finfo(np.float64).tiny))
@@ -145,7 +141,7 @@ def parts(count: int) -> tuple[Vector, Vector]:
 def _halve(graph: ChannelGraph, made: keras.Model, copies: Copies, most: int, per_channel: bool) -> None:
     """Give the copies of a channel their shares of the weights that they are read with."""
     layers = dict(keras_graph.walk(made))
-    for axis in filter(_reads, graph.weights):
+    for axis in filter(is_reader, graph.weights):
         counts = copies[graph.units[axis.ids]]
         if np.all(counts == 1):
             continue

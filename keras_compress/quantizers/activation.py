@@ -404,11 +404,16 @@ class QuantizeActivation(TellsOfExport, keras_private.MadeWithoutBuild, keras.la
         self.quantizer: Any = quantizer
         self.stands_for = stands_for
         self.supports_masking = True
+        # One that has to know how many channels there are is built when it is called, or was, in a file.
+        self.built = quantizer.prepared
+
+    def build(self, input_shape: Any) -> None:
+        self.quantizer.prepare(input_shape)
         self.built = True
 
     def behind(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
         """This point behind a symbolic tensor: a call whose result Keras need not infer."""
-        plain = keras_private.is_plain(tensor)
+        plain = self.built and keras_private.is_plain(tensor)
         return keras_private.recorded(self, (tensor,), {}, [tensor])[0] if plain else self(tensor)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_compress.core import affine
 from keras_compress.core.ste import gradient_inside, in_float32, with_gradient
@@ -28,6 +32,28 @@ def at_hand(forward: Callable[[Any], Any], inputs: Any) -> Any:
     return in_float32(forward, inputs)
 
 
+@dataclass(frozen=True)
+class Staircase:
+    """A function that is constant between thresholds.
+
+    Attributes:
+        thresholds: Ascending; from each on the next level holds.
+        levels: Integers, one more than there are thresholds.
+        step: What they are multiples of.
+    """
+
+    thresholds: list[float]
+    levels: list[int]
+    step: float
+
+    def __call__(self, values: Any) -> Any:
+        """What it makes of float32 values, by operations of Keras."""
+        found: Any = float(self.levels[0])
+        for threshold, (low, high) in zip(self.thresholds, itertools.pairwise(self.levels), strict=True):
+            found = found + ops.where(values >= threshold, float(high - low), 0.0)
+        return found * self.step
+
+
 class ActivationGrid:
     """What is asked of an activation's range and integers. Subclasses implement `parameters` and `call`.
 
@@ -39,7 +65,8 @@ class ActivationGrid:
     Class attributes:
         allowed_bits: Values of `bits` for which the method is defined.
         non_negative: It takes values of 0 and more only: `quantize_model` puts it behind ReLUs.
-        replaces_relu: It takes the place of a ReLU, as a function of its input.
+        replaces_relu: It takes the place of a ReLU, as a function of its input: a sign, or else a `staircase`.
+        is_sign: It is 1 from a threshold on, and -1 below.
         describes: Its range describes the values, and is no part of the function that the model computes.
 
     Raises:
@@ -49,6 +76,7 @@ class ActivationGrid:
     allowed_bits: tuple[int, ...] = (*range(1, 9), 16)
     non_negative: bool = False
     replaces_relu: bool = False
+    is_sign: bool = False
     describes: bool = False
 
     def set_bits(self, bits: int) -> None:
@@ -66,6 +94,22 @@ class ActivationGrid:
     def trained(self) -> bool:
         """Whether the range is known."""
         return True
+
+    @property
+    def prepared(self) -> bool:
+        """Whether there is nothing left for `prepare` to do."""
+        return True
+
+    def prepare(self, shape: Sequence[int | None]) -> None:
+        """Make the variables that depend on the shape of the values, the batch first. None by default."""
+
+    def staircase(self) -> Staircase:
+        """The function of inference, of one that replaces a ReLU and is no sign."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `staircase()`.")
+
+    def thresholds(self) -> NDArray[np.float64]:
+        """From where on a sign is 1: one number, or one for each channel."""
+        return np.zeros(1)
 
     def stands_at(self, place: Place) -> bool:
         """Whether `quantize_model` may put it there."""

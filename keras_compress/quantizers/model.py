@@ -17,7 +17,7 @@ from keras_compress.core.export_notice import share_notice
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.core.registry import entries, lookup, register, resolve
-from keras_compress.core.selection import Selector, rules_take, select
+from keras_compress.core.selection import Selector, rules_take, selected
 from keras_compress.core.slots import Slot
 from keras_compress.core.suggest import did_you_mean
 from keras_compress.core.transform import WeightTransform
@@ -195,7 +195,7 @@ def quantize_model(
         rules: Exceptions: `{"layers": selector, "skip": True}` (weights stay as they are),
             `{"layers": "first", "weights": "int8"}`, `{"layers": selector, "activations": "int16"}`: of activations
             alone, a rule may name a layer without weights (a sum) and an input, too. Activations of 16 bits beside
-            those of 8 are in one file, see `docs/mixed_precision.md`.
+            those of 8 are in one file, see `docs/mixed_precision.md`. With `"optional": True` a rule may match nothing.
         strict: Raise where a layer has to be skipped.
 
     Returns:
@@ -339,7 +339,7 @@ def _with_points(
 
 def _of_activations_alone(rule: Mapping[str, Any]) -> bool:
     """Whether a rule says nothing of weights: it may name a layer without any, or an input."""
-    return set(rule) == {"layers", "activations"}
+    return set(rule) - {"optional"} == {"layers", "activations"}
 
 
 def _of_points(model: keras.Model, places: _Places) -> dict[str, Any]:
@@ -356,7 +356,7 @@ def _of_points(model: keras.Model, places: _Places) -> dict[str, Any]:
     for rule in places.rules:
         if "activations" in rule and not rule.get("skip"):
             by_place = rule["layers"] in ("first", "last")
-            paths = select(rule["layers"], weighted if by_place else everything)
+            paths = selected(rule, weighted if by_place else everything)
             found.update(dict.fromkeys(paths, rule["activations"]))
     return found
 

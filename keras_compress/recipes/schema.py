@@ -22,7 +22,11 @@ _SELECTOR = {
         {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
     ]
 }
-_RULE = {"type": "object", "required": ["layers"], "properties": {"layers": _SELECTOR, "skip": {"type": "boolean"}}}
+_RULE = {
+    "type": "object",
+    "required": ["layers"],
+    "properties": {"layers": _SELECTOR, "skip": {"type": "boolean"}, "optional": {"type": "boolean"}},
+}
 _STAGE = {
     "type": "object",
     "required": ["name", "method"],

@@ -12,6 +12,7 @@ from keras_compress.report.sheet import Column, Sheet
 if TYPE_CHECKING:
     from keras_compress.post_training.compare import PassReport
     from keras_compress.report.summary import ModelSummary, WeightRow
+    from keras_compress.runtime.accumulators import AccumulatorBits
     from keras_compress.runtime.sparse_ready import SparseReady
     from keras_compress.tflite.inspection import FileStats, TensorStats
 
@@ -178,6 +179,37 @@ def sparse_table(found: SparseReady, title: str | None = None) -> Sheet:
         Column("sparsity=\nblock", [words[row.sparse] for row in rows], text=True),
         Column("by", [row.runtime.replace(", ", "\n") for row in rows], text=True),
     ]
+    return Sheet(columns, title)
+
+
+def accumulator_table(found: AccumulatorBits, title: str | None = None) -> Sheet:
+    """The sums of each layer, and the bits that hold them, with a last row for all.
+
+    Args:
+        found: What `kc.accumulator_bits` gave.
+        title: Line above the table.
+    """
+    rows, seen = found.rows, found.observed_bits
+    columns = [
+        Column("layer", [row.layer for row in rows], f"{len(rows)} layers", text=True),
+        Column("operator", [row.operator for row in rows], text=True),
+        Column("terms", [count(row.terms) for row in rows]),
+        Column("step", [count(row.step) for row in rows]),
+        Column("input\nfrom", [count(row.input_low) for row in rows]),
+        Column("input\nto", [count(row.input_high) for row in rows]),
+        Column("lowest\nsum", [count(row.low) for row in rows]),
+        Column("highest\nsum", [count(row.high) for row in rows]),
+        Column("bits", [str(row.bits) for row in rows], str(found.bits)),
+    ]
+    if seen is not None:
+        columns += [
+            Column("lowest\non data", [count(row.observed_low or 0) for row in rows]),
+            Column("highest\non data", [count(row.observed_high or 0) for row in rows]),
+            Column("bits\non data", [str(row.observed_bits) for row in rows], str(seen)),
+        ]
+    if found.width is not None:
+        over = [percent(row.overflows or 0.0) for row in rows]
+        columns.append(Column(f"beyond\n{found.width} bits, %", over))
     return Sheet(columns, title)
 
 

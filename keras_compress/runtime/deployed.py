@@ -90,6 +90,13 @@ def run(target: Target, content: bytes, x: Any, label: str = "") -> list[Array]:
     return [_as_real(array, spec) for array, spec in zip(outputs, signature.outputs, strict=True)]
 
 
+def grouped_inputs(target: Target, content: bytes, x: Any, label: str = "") -> list[Array]:
+    """The data as a file's calls take them: axis 0 counts the calls."""
+    signature = target.describe(content, label)
+    arrays = input_arrays(x, signature.inputs)
+    return _grouped(arrays, _batch(arrays, signature.inputs))
+
+
 def _batch(arrays: Sequence[Array], specs: Sequence[TensorSpec]) -> int:
     """Samples that a file takes in one call: the first axis of its inputs, which the data have for all samples."""
     sizes = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ from keras_compress.structured.filling import CLOSE, CostOf, Filling
 from keras_compress.structured.surgery import cut
 
 Choose = Callable[[float], Removed]
+_Choice = TypeVar("_Choice")
 # Halvings of the ratio: as fine as float32 can tell ratios apart.
 _HALVINGS = 24
 
@@ -235,11 +236,11 @@ class _Predictor:
         return self.cost.value(graph, removed) / self.whole
 
 
-def within_budget(choose: Choose, cost: CostOf, goal: float) -> Removed:
-    """What the smallest ratio that meets a budget removes; what the largest does, if none meets it.
+def within_budget(choose: Callable[[float], _Choice], cost: Callable[[_Choice], float], goal: float) -> _Choice:
+    """What the smallest ratio that meets a budget chooses; what the largest does, if none meets it.
 
     Args:
-        choose: Ratio -> channels to remove; a larger ratio removes more.
+        choose: Ratio -> channels to remove, or what else makes a model cheaper; a larger ratio does more.
         cost: Cost of what is left.
         goal: The budget.
     """

@@ -20,7 +20,15 @@ from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.hashing import refuse_transforms
 from keras_compress.structured.opened import opened
 from keras_compress.structured.surgery import cut
-from keras_compress.structured.unit_places import Descriptions, Places, UnitPlaces, Values, is_reader, rows_of
+from keras_compress.structured.unit_places import (
+    Descriptions,
+    Places,
+    UnitPlaces,
+    Values,
+    is_reader,
+    rows_of,
+    summed_without_weights,
+)
 
 # Distances of equal channels, from rounding alone.
 ROUNDING = 1e-6
@@ -115,7 +123,7 @@ class _Merging:
         self.values = Values()
         self._places = UnitPlaces(graph)
         self._descriptions = Descriptions(graph.model, self.values)
-        self._summed = _summed_without_weights(graph)
+        self._summed = summed_without_weights(graph)
 
     def merge(self, group: ChannelGroup, tolerance: float) -> None:
         """Merge what is near enough in a group."""
@@ -140,20 +148,6 @@ def _add(value: NDArray[np.float32], to: Places, of: Places) -> None:
     """Add rows to others, and set them to zero."""
     np.add.at(value, to.ravel(), value[of.ravel()])
     value[of.ravel()] = 0.0
-
-
-def _summed_without_weights(graph: ChannelGraph) -> NDArray[np.bool_]:
-    """Units that something sums over without a weight for each: two of them are not one.
-
-    A convolution in groups has weights for what it sums over, or groups of one channel, each for itself.
-    """
-    weighted = {id(each.layer) for each in graph.weights if is_reader(each)}
-    summed = graph.none_removed()
-    for reading in graph.readings:
-        operation = reading.operation
-        if operation is not None and id(operation) not in weighted and getattr(operation, "groups", 1) == 1:
-            summed[graph.units[reading.ids]] = True
-    return summed
 
 
 def distances(vectors: NDArray[np.float32]) -> Distances:

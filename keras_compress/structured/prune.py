@@ -267,11 +267,11 @@ def limits_of(
         raise ValueError(
             f"Expected filters and rules that leave something to prune. Received: filters={filters}, rules={rules}"
         )
-    _warn_of_tied(graph.prunable, settings)
+    warn_of_tied(graph.prunable, settings)
     return {group.name: _group_limits(group, [settings[path] for path in group.layers]) for group in chosen}
 
 
-def _warn_of_tied(groups: Sequence[ChannelGroup], chosen: Collection[str]) -> None:
+def warn_of_tied(groups: Sequence[ChannelGroup], chosen: Collection[str]) -> None:
     """Say which layers stay as wide as they are because others do."""
     pairs = []
     for group in groups:

@@ -36,7 +36,7 @@ def cut(graph: ChannelGraph, removed: Removed) -> keras.Model:
     return _of_width(graph, removed)
 
 
-def widen(graph: ChannelGraph, copies: Copies) -> keras.Model:
+def replicated(graph: ChannelGraph, copies: Copies) -> keras.Model:
     """A new model with some channels more than once; what reads them reads every copy with the weights of the one.
 
     Args:
@@ -46,7 +46,17 @@ def widen(graph: ChannelGraph, copies: Copies) -> keras.Model:
     return _of_width(graph, copies)
 
 
-def _of_width(graph: ChannelGraph, removed: Removed | Copies) -> keras.Model:
+def made_anew(graph: ChannelGraph, copies: Copies) -> keras.Model:
+    """A new model of the widths of `replicated`, whose layers with channels begin with their own initializers' values.
+
+    Args:
+        graph: Channel graph of the model.
+        copies: See `replicated`.
+    """
+    return _of_width(graph, copies, values=False)
+
+
+def _of_width(graph: ChannelGraph, removed: Removed | Copies, values: bool = True) -> keras.Model:
     refuse_transforms(graph.model)
     resized: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
     touched = {id(each.layer) for each in graph.weights} | graph.settings.keys()
@@ -68,7 +78,7 @@ def _of_width(graph: ChannelGraph, removed: Removed | Copies) -> keras.Model:
     shapes = {key: _shape_change(graph, axes, removed) for key, axes in graph.inputs.items()}
     rebuild = keras_graph.Rebuild(visit, input_shape=lambda t: shapes.get(id(t), lambda s: s)(t.shape))
     result: keras.Model = rebuild.model(graph.model)
-    for old, new in resized:
+    for old, new in resized if values else ():
         _copy_left(graph, removed, old, new)
     return result
 

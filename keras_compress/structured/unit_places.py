@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.model import batch_norm_after
-from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, WeightAxis
+from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Removed, WeightAxis
 
 # For each unit of a group, the positions of its channels on an axis, in an order that is the same for all units.
 Places = NDArray[np.int64]
@@ -73,6 +73,20 @@ def is_reader(axis: WeightAxis) -> bool:
     A separable convolution multiplies by two weights, of which the first acts on each channel.
     """
     return axis.role == "in" and axis.variable is not getattr(axis.layer, "depthwise_kernel", None)
+
+
+def summed_without_weights(graph: ChannelGraph) -> Removed:
+    """Units that something sums over without a weight for each: two of them are not one.
+
+    A convolution in groups has weights for what it sums over, or groups of one channel, each for itself.
+    """
+    weighted = {id(each.layer) for each in graph.weights if is_reader(each)}
+    summed = graph.none_removed()
+    for reading in graph.readings:
+        operation = reading.operation
+        if operation is not None and id(operation) not in weighted and getattr(operation, "groups", 1) == 1:
+            summed[graph.units[reading.ids]] = True
+    return summed
 
 
 def rows_of(value: Weight, axis: int, places: Places) -> Weight:

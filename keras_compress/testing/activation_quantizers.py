@@ -38,7 +38,10 @@ def training_goes_on_after_loading(sample: Sample) -> None:
 
 
 def values_lie_on_its_grid(sample: Sample) -> None:
-    """At most 2^bits values `scale * (integer - zero_point)`, 0.0 among them; on the grid they stay as they are."""
+    """At most 2^bits values `scale * (integer - zero_point)`, 0.0 among them; on the grid they stay as they are.
+
+    What takes the place of a ReLU need not have 0.0; a sign makes 1 of it.
+    """
     quantizer = sample.make()
     layer = QuantizeActivation(quantizer)
     x = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
@@ -53,7 +56,8 @@ def values_lie_on_its_grid(sample: Sample) -> None:
     assert highest <= quantizer.spec.maximum, f"{sample}: integers to {highest}"
     assert 1 < len(np.unique(y)) <= 2**quantizer.bits, f"{sample}: {len(np.unique(y))} values"
     zero = np.array(layer(np.zeros(1, np.float32))).tolist()
-    assert zero == [1.0 if quantizer.replaces_relu else 0.0], f"{sample}: 0.0 becomes {zero}"
+    expected = zero if quantizer.replaces_relu and not quantizer.is_sign else [1.0 if quantizer.is_sign else 0.0]
+    assert zero == expected, f"{sample}: 0.0 becomes {zero}"
     np.testing.assert_array_equal(np.array(layer(y)), y, err_msg=f"{sample}: not idempotent")
 
 

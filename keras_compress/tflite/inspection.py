@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from keras_compress.core.shown import Shown, names
 from keras_compress.tflite.encoding.codec import Form
 from keras_compress.tflite.encoding.known import DECODE, codec_of, decoded, sizes
+from keras_compress.tflite.gathered import gather_sources, gathered_values
+from keras_compress.tflite.histogram import Histogram, histogram_of, with_zeros
 from keras_compress.tflite.packing import unpack
 from keras_compress.tflite.sparse_format import block_of, table_bytes
 
@@ -48,8 +50,6 @@ _EXPANDING = ("DEQUANTIZE", "DENSIFY")
 # Tensor type -> bits of one value. Other types (indices, strings) are not weights.
 _BITS = {"FLOAT64": 64, "FLOAT32": 32, "FLOAT16": 16, "BFLOAT16": 16, "INT16": 16, "INT8": 8, "UINT8": 8,
          "INT4": 4, "INT2": 2}  # fmt: skip
-# Values that are widened to 64 bits at once while they are counted.
-_COUNTED_AT_ONCE = 1 << 22
 _FILE_IDENTIFIER = b"TFL3"
 # Operators, tensors and buffers in all. No real model comes near, and a file of 20 MB could hold a million of them,
 # which would take a quarter of a minute to look at.
@@ -226,22 +226,6 @@ class _Subgraph:
     operators: list[_Operator]
 
 
-@dataclass(frozen=True)
-class _Histogram:
-    """Distinct values of a buffer and how often each occurs."""
-
-    values: NDArray[Any]
-    counts: NDArray[np.int64]
-
-    @property
-    def entropy_bits(self) -> float:
-        shares = self.counts / self.counts.sum()
-        return max(0.0, float(-(shares * np.log2(shares)).sum()))
-
-    def share_of(self, value: int) -> float:
-        return float(self.counts[self.values == value].sum() / self.counts.sum())
-
-
 class _File:
     """The file's tables, each vector's length checked before it is walked."""
 
@@ -255,10 +239,10 @@ class _File:
         self._tables = 0
         self._alternatives = alternatives
         self._content = content
-        self._histograms: dict[tuple[int, str], _Histogram] = {}
+        self._histograms: dict[tuple[int, str], Histogram] = {}
         # Of a buffer, or of stream and tables, read in one form: many operators may share them.
         self._sizes: dict[tuple[Any, Form], dict[str, int]] = {}
-        self._decoded: dict[tuple[Any, Form], tuple[_Histogram, dict[str, int] | None]] = {}
+        self._decoded: dict[tuple[Any, Form], tuple[Histogram, dict[str, int] | None]] = {}
         self._types = {value: name for name, value in vars(schema.TensorType).items() if name[0] != "_"}
         self._builtins = {value: name for name, value in vars(schema.BuiltinOperator).items() if name[0] != "_"}
         self._model = schema.Model.GetRootAs(content, 0)
@@ -339,6 +323,10 @@ class _File:
             and self._buffers[tensor.Buffer()].size > 0
         )
 
+    def has_values(self, tensor: Any) -> bool:
+        """Whether a tensor is a constant."""
+        return bool(self._buffers[tensor.Buffer()].size > 0)
+
     def may_be_weight(self, tensor: Any) -> bool:
         """As `is_weight`, for one whose values are encoded elsewhere."""
         return tensor.ShapeLength() >= 2 and self._types.get(tensor.Type()) in _BITS
@@ -355,10 +343,10 @@ class _File:
         stored = data.size * 8 // _BITS[dtype] if sparse else elements
         values = _unpacked(data, dtype)[:stored]
         if (buffer, dtype) not in self._histograms:
-            self._histograms[buffer, dtype] = _histogram(values)
+            self._histograms[buffer, dtype] = histogram_of(values)
         histogram = self._histograms[buffer, dtype]
         if sparse:
-            histogram = _with_zeros(histogram, elements - stored, zero_point)
+            histogram = with_zeros(histogram, elements - stored, zero_point)
         if sparse:
             block, tables = self._sparse_form(tensor.Sparsity())
             kind = f"sparse 1x{block}" if block > 1 else "sparse"
@@ -393,10 +381,22 @@ class _File:
             self._spend(data.size, 1)
             values = decoded(data, ancillary, form)
             others = {"raw": values.nbytes, **sizes(values, form)} if self._alternatives else None
-            self._decoded[key, form] = _histogram(values.reshape(-1)), others
+            self._decoded[key, form] = histogram_of(values.reshape(-1)), others
         histogram, others = self._decoded[key, form]
         stats = self._row(tensor, op, histogram, data.size + ancillary.size)
         return replace(stats, storage=codec_of(ancillary).name, alternatives=None if others is None else dict(others))
+
+    def gathered_stats(self, tensor: Any, op: str, book: Any, codes: Any) -> TensorStats:
+        """Reads a weight that is looked up in a codebook of vectors while the model runs."""
+        kinds = [self._types.get(each.Type()) for each in (tensor, book, codes)]
+        if kinds[:2] != ["INT8", "INT8"] or kinds[2] not in ("INT8", "INT16"):
+            raise ValueError(f"a weight is looked up by codes of other types: {kinds}")
+        words, stored = self._buffers[book.Buffer()], self._buffers[codes.Buffer()]
+        self._spend(words.size + stored.size, 1)
+        size = int(book.Shape(1)) if book.ShapeLength() == 2 else 0
+        values = gathered_values(words.view(np.int8), _unpacked(stored, str(kinds[2])), size, self._form(tensor)[0])
+        row = self._row(tensor, op, histogram_of(values), words.size + stored.size)
+        return replace(row, storage="vectors", alternatives={"raw": values.size} if self._alternatives else None)
 
     def _form(self, tensor: Any) -> tuple[tuple[int, ...], int, int, int]:
         """Shape, number of scales, their axis and the zero point."""
@@ -406,7 +406,7 @@ class _File:
         zero_point = quantization.ZeroPoint(0) if quantization and quantization.ZeroPointLength() else 0
         return shape, scales, quantization.QuantizedDimension() if quantization else 0, zero_point
 
-    def _row(self, tensor: Any, op: str, histogram: _Histogram, size: int) -> TensorStats:
+    def _row(self, tensor: Any, op: str, histogram: Histogram, size: int) -> TensorStats:
         shape, scales, _, zero_point = self._form(tensor)
         return TensorStats(
             name=self._text(tensor.Name()),
@@ -427,7 +427,13 @@ def _weight_rows(file: _File) -> Iterator[tuple[int, TensorStats]]:
     for graph in file.subgraphs:
         expanded = {op.outputs[0]: op.inputs[0] for op in graph.operators if op.name in _EXPANDING}
         sources = dict(_decode_sources(graph))
-        seen = set()
+        gathered = {
+            weight: pair
+            for weight, pair in gather_sources(graph.operators)
+            if all(file.has_values(graph.tensors[each]) for each in pair)
+        }
+        # A codebook is no weight by itself.
+        seen = {book for book, _ in gathered.values()}
         for op in graph.operators:
             for position in WEIGHT_INPUTS.get(op.name, ()):
                 index = op.inputs[position] if position < len(op.inputs) else -1
@@ -439,6 +445,9 @@ def _weight_rows(file: _File) -> Iterator[tuple[int, TensorStats]]:
                 if index in sources and file.may_be_weight(tensor):
                     stream, tables = (graph.tensors[i] for i in sources[index])
                     yield stream.Buffer(), file.decoded_stats(tensor, op.name, stream, tables)
+                elif index in gathered and file.may_be_weight(tensor):
+                    book, codes = (graph.tensors[i] for i in gathered[index])
+                    yield codes.Buffer(), file.gathered_stats(tensor, op.name, book, codes)
                 elif file.is_weight(tensor):
                     yield tensor.Buffer(), file.stats(tensor, op.name)
                 else:
@@ -464,26 +473,3 @@ def _unpacked(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
         return (halves << 16).view(np.float32)
     values: NDArray[Any] = data.view(np.dtype(dtype.lower()).newbyteorder("<"))
     return values
-
-
-def _histogram(values: NDArray[Any]) -> _Histogram:
-    if values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
-        return _Histogram(*np.unique(values, return_counts=True))
-    # Counted, not sorted: a hundred times faster for a large network.
-    info = np.iinfo(values.dtype)
-    counts = np.zeros(info.max - info.min + 1, np.int64)
-    for start in range(0, values.size, _COUNTED_AT_ONCE):
-        part = values[start : start + _COUNTED_AT_ONCE].astype(np.int64) - info.min
-        counts += np.bincount(part, minlength=counts.size)
-    found = np.flatnonzero(counts)
-    return _Histogram((found + info.min).astype(values.dtype), counts[found])
-
-
-def _with_zeros(histogram: _Histogram, zeros: int, zero_point: int) -> _Histogram:
-    """Adds the values that a sparse encoding leaves out."""
-    kept = histogram.values != zero_point
-    counts = histogram.counts[kept]
-    zeros += int(histogram.counts.sum() - counts.sum())
-    if not zeros:
-        return histogram
-    return _Histogram(np.append(histogram.values[kept], zero_point), np.append(counts, zeros))

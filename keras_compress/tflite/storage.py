@@ -23,7 +23,7 @@ from keras_compress.tflite.grids import ConstantGrid
 from keras_compress.tflite.packing import bits_needed, spare_bits
 
 # What TFLite-Micro decodes while it runs.
-ENCODINGS = ("lut", "bitmap", "huffman")
+ENCODINGS = ("lut", "bitmap", "huffman", "vectors")
 STORAGES = ("auto", "int8", "int4", "int2", *ENCODINGS)
 # Old name -> name; old names work for one release.
 EARLIER = {"prune": "bitmap"}

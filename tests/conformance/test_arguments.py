@@ -52,6 +52,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "VariationalDropoutPruner": {"strength": 0.25, "warm_up_steps": 5, "initial_log_sigma2": -3.0, "seed": 7},
     "AttentionTransfer": {"power": 1.5},
     "CRD": {"embedding_size": 16, "temperature": 0.5, "samples": 40},
+    "AnnealedClusterer": {"soft": 0.5, "hard": 50.0, "cluster_centroids_init": "linear", "seed": 7},
     "CentroidClusterer": {"number_of_clusters": 5, "cluster_centroids_init": "linear", "seed": 7},
     "ChannelMask": {
         "pruning_schedule": SCHEDULE,
@@ -65,6 +66,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
         "regrow": True,
     },
     "ChannelGate": {"axis": 1},
+    "FilterSelector": {"places": [0, -1, 1, 2, 3, 4, 5, 6], "axis": 1, "strength": 0.25},
     "CorrelationCongruence": {"gamma": 0.2, "order": 3},
     "DecoupledKD": {"temperature": 2.0, "target_weight": 0.5, "others_weight": 2.0},
     "DifferentiableQuantizer": {"bits": 2, "bucket_size": None, "per_channel": False},
@@ -107,6 +109,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "Pact": {"bits": 3, "alpha": 2.0, "regularization": 0.125},
     "PointwiseFunction": {"function": "threshold", "arguments": {"threshold": 0.5, "default_value": 0.25}},
     "PolynomialDecay": {"initial_sparsity": 0.1, "final_sparsity": 0.6, "begin_step": 2, "end_step": 8, "power": 2},
+    "RSign": {"channels": 6},
     "Random": {"seed": 3},
     "Present": {"inverted": True},
     "PresentToken": {"inverted": True},
@@ -128,7 +131,7 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
     "XnorScale": {"kernel_size": 3, "momentum": 0.5},
 }
 # Held by their models: see `test_wrappers_and_points`, `test_remade` in core/test_subclassed.py for users' layers.
-CONTAINERS = ("Compressed", "QuantizeActivation", "NamedOutputs", "UserWritten")
+CONTAINERS = ("Compressed", "QuantizeActivation", "NamedOutputs", "UserWritten", "WrappedSums")
 # Points in time in other units; the schedule holds steps.
 UNITS_OF_TIME = ("steps_per_epoch", "total_steps")
 OF_KERAS = {"name": "another_name", "trainable": False}
@@ -272,6 +275,7 @@ NOT_ALONE = {
     "PerSample",
     "PointwiseFunction",
     "Rows",
+    "XnorPlusPlusScale",
     "XnorScale",
     "TwiceRoundedGrid",
 }

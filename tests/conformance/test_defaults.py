@@ -12,6 +12,8 @@ import keras_compress  # noqa: F401, it registers its classes
 import keras_compress.structured.channel_mask  # noqa: F401
 
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "ABCNet": {"bases": 3, "per_channel": False},
+    "ABCNetActivation": {"bases": 3},
     "AlternatingSparsity": {"frequency": 100},
     "APoT": {"bits": 4, "per_channel": False},
     "AsymmetricQuantizer": {"bits": 8, "per_channel": True},
@@ -71,6 +73,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Pact": {"bits": 4, "alpha": None, "regularization": 0.0002},
     "PdpPruner": {"temperature": 1e-4},
     "PolynomialDecay": {"power": 3.0, "frequency": 100},
+    "RPReLU": {"slope": 0.25},
+    "RSign": {"channels": None},
     "Random": {"seed": 0},
     "RegularizedPruner": {
         "strength": 100.0,
@@ -93,7 +97,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "TermQuantizer": {"terms": 16, "group_size": 8, "per_channel": True},
     "UniformQuantizer": {"bits": 8, "per_channel": True},
     "VariationalDropoutPruner": {"strength": 2e-5, "warm_up_steps": 0, "initial_log_sigma2": -10.0, "seed": 0},
+    "WRPN": {"bits": 4},
+    "WRPNActivation": {"bits": 4},
     "WeightClip": {"clip_value": 1.0},
+    "XnorPlusPlus": {"per_channel": True},
+    "XnorPlusPlusScale": {"case": 4},
     "XnorScale": {"strides": 1, "padding": "valid", "constant": False, "momentum": 0.99},
 }
 

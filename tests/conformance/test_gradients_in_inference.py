@@ -69,6 +69,13 @@ DOCUMENTED = {
     "LSQActivation": (lambda q: q.set_learned(2.0 / q.highest), lambda x: ((x > 0) & (x < 2.0)).astype(np.float32)),
     "DoReFaActivation": (lambda q: None, inside(0.0, 1.0)),
     "HalfWaveGaussian": (lambda q: None, lambda x: ((x > 0) & (x <= 3 * 0.538837)).astype(np.float32)),
+    "WRPNActivation": (lambda q: None, inside(0.0, 1.0)),
+    "ABCNetActivation": (
+        # Thresholds -2/3, 0 and 2/3: each third passes half a unit around its own.
+        lambda q: None,
+        lambda x: sum((np.abs(x - t) <= 0.5) / 3 for t in (-2 / 3, 0.0, 2 / 3)).astype(np.float32),
+    ),
+    "RSign": (lambda q: None, lambda x: np.maximum(2 - 2 * np.abs(x), 0)),
     "SteSignActivation": (lambda q: None, inside(-1.0, 1.0)),
     "ApproxSignActivation": (lambda q: None, lambda x: np.maximum(2 - 2 * np.abs(x), 0)),
     "SwishSignActivation": (

@@ -55,6 +55,15 @@ def test_select_refuses(selector, message: str, candidates) -> None:
         select(selector, candidates)
 
 
+def test_an_optional_rule_may_match_nothing(candidates) -> None:
+    none, some = ({"layers": layers, "bits": 2, "optional": True} for layers in ("re:nowhere", ["nowhere", "conv1"]))
+    found = settings_by_path(candidates, {"bits": 8}, None, [none, some])
+    assert [found[name]["bits"] for name in NAMES] == [8, 2, 8, 8]
+    for rule in ({**none, "optional": False}, {"layers": "re:nowhere", "bits": 2}):
+        with pytest.raises(ValueError, match="Expected a rule that matches.*Received: 're:nowhere'"):
+            settings_by_path(candidates, {"bits": 8}, None, [rule])
+
+
 def test_rules_override_in_order(candidates) -> None:
     rules = [
         {"layers": "re:conv", "bits": 4},

@@ -19,13 +19,14 @@ from keras_compress.pipelines.mixed_precision import mixed_precision
 from keras_compress.post_training.fold_batch_norms import fold_batch_norms
 from keras_compress.post_training.record import record_of
 from keras_compress.pruning.pruner import Pruner
+from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.recipes.recipe import Recipe, Stage, compress
 
 RECIPES = [
     "block_sparse", "bwn", "channels_pcqat", "cluster", "cluster_per_channel", "cqat", "deep_compression",
     "dorefa_w2a2", "low_rank", "pact_w4a4", "pcqat", "pqat", "prune", "prune_2_4", "prune_block", "prune_channels",
     "prune_global", "prune_one_shot", "ptq", "ptq_data_free", "ptq_fine_tuned", "ptq_mixed", "qat", "qat_taught",
-    "qat_w4a8", "rigl", "soft_channels", "str", "ttq", "twn", "xnor",
+    "qat_w4a8", "react_net", "rigl", "soft_channels", "str", "ttq", "twn", "wrpn", "xnor",
 ]  # fmt: skip
 
 
@@ -120,6 +121,29 @@ def test_first_and_last_layer_keep_8_bits() -> None:
     model = compress(small_model(), "qat_w4a8")
     bits = {path: wrapper.transform_list[0].bits for path, wrapper in compressed_layers(model)}
     assert bits == {"conv": 8, "hidden": 4, "logits": 8}
+
+
+def test_react_net_gives_shortcuts_two_bits() -> None:
+    """Where there are any: signs in the place of ReLUs, binary weights, 8 bits at both ends."""
+    x = inputs = keras.Input((6, 6, 1), name="image")
+    for name in ("stem", "conv", "more"):
+        y = keras.layers.Conv2D(4, 3, padding="same", name=name)(x)
+        x = keras.layers.Add()([y, keras.layers.Conv2D(4, 1, name="shortcut")(x)]) if name == "conv" else y
+        x = keras.layers.ReLU(name=f"{name}_relu")(x)
+    x = keras.layers.Dense(3, name="logits")(keras.layers.Flatten()(x))
+    model = compress(keras.Model(inputs, x), "react_net")
+    found = {
+        path: (type(w.transform_list[0]).__name__, w.transform_list[0].bits) for path, w in compressed_layers(model)
+    }
+    assert found == {
+        "stem": ("UniformQuantizer", 8),
+        "conv": ("XnorPlusPlus", 1),
+        "shortcut": ("LSQ", 2),
+        "more": ("XnorPlusPlus", 1),
+        "logits": ("UniformQuantizer", 8),
+    }
+    points = [type(p.quantizer).__name__ for p in model.layers if isinstance(p, QuantizeActivation)]
+    assert points.count("RSign") == 3
 
 
 def test_bits_are_chosen_layer_by_layer_from_data() -> None:
@@ -297,7 +321,7 @@ MISTAKES: list[tuple[list[str | int], Any, str, str]] = [
     (
         [*STAGE, "rules"],
         [{"layers": "hidden", "number_of_cluster": 8}],
-        "keys out of ['layers', 'number_of_clusters', 'skip'] at `stages[1].rules[0]`",
+        "keys out of ['layers', 'number_of_clusters', 'optional', 'skip'] at `stages[1].rules[0]`",
         "['number_of_cluster'] (did you mean 'number_of_clusters'?)",
     ),
     ([*STAGE, "rules"], [{"layers": "hidden", "pruner": 8}], "at `stages[1].rules[0]`", "['pruner']"),
@@ -333,7 +357,7 @@ def test_mistakes_are_named_with_their_place(path: list[str | int], value: Any, 
 @pytest.mark.parametrize("name", entries("entry_point"))
 def test_what_recipes_let_rules_set_is_what_the_method_lets_them_set(name: str) -> None:
     method = lookup("entry_point", name)
-    listed = str(sorted({"skip", *method.of_rules}))
+    listed = str(sorted({"optional", "skip", *method.of_rules}))
     with pytest.raises(ValueError, match=f"any of {re.escape(listed)}"):
         method(small_model(), rules=[{"layers": "first", "no_setting": 1}])
 

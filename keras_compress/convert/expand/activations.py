@@ -18,6 +18,7 @@ from keras_compress.core.registry import PACKAGE
 from keras_compress.core.slots import slots_of
 from keras_compress.graph.model import copy_layer
 from keras_compress.graph.remade import first_line
+from keras_compress.quantizers.activation_grid import Staircase
 from keras_compress.quantizers.kinds import Kind, activation_name, kind_of, known_activation, splits, unmoved
 
 Tensor = Any
@@ -62,6 +63,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "softsign": ops.softsign,
     "sparse_plus": ops.sparse_plus,
     "sparse_sigmoid": ops.sparse_sigmoid,
+    "staircase": lambda x, thresholds, levels, step: Staircase(thresholds, levels, step)(x),
     "sqrt": lambda x: ops.sqrt(ops.maximum(x, 0.0)),
     "squareplus": ops.squareplus,
     "tanh_shrink": ops.tanh_shrink,

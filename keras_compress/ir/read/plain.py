@@ -54,6 +54,27 @@ def parametric_relu(reader: Reader, layer: keras.layers.PReLU, inputs: Tensor) -
     return NotImplemented if inputs.dtype != "float32" else reader.add("PRELU", inputs, np.asarray(layer.alpha))
 
 
+@reads("RPReLU")
+def shifted_relu(reader: Reader, layer: Any, inputs: Tensor) -> Any:
+    """PRELU between two additions."""
+    if inputs.dtype != "float32":
+        return NotImplemented
+    gamma, beta, zeta = (np.asarray(each, np.float32) for each in (layer.gamma, layer.beta, layer.zeta))
+    # A slope for each channel alone: PRELU takes it in the shape of a sample.
+    slopes = beta.reshape([1] * (len(inputs.shape) - 2) + [-1])
+    return reader.add("ADD", reader.add("PRELU", reader.add("ADD", inputs, -gamma), slopes), zeta)
+
+
+@reads("XnorPlusPlusScale")
+def trained_scale(reader: Reader, layer: Any, inputs: Tensor) -> Any:
+    """A product for each factor."""
+    if inputs.dtype != "float32":
+        return NotImplemented
+    for factor in layer.factors:
+        inputs = reader.add("MUL", inputs, np.asarray(factor, np.float32))
+    return inputs
+
+
 @reads("Embedding")
 def embedding(reader: Reader, layer: keras.layers.Embedding, inputs: Tensor) -> Any:
     """GATHER, without a mask."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 from keras_compress.core.registry import register
+from keras_compress.quantizers.rprelu import RPReLU
 from keras_compress.structured.channel_ids import Axes
 from keras_compress.structured.rules.merges import merged_axes
 from keras_compress.structured.rules.probe import freeze_mixed
@@ -89,6 +90,19 @@ class PReLURule(Rule):
         for axis, ids in visit.inputs[0].items():
             if layer.alpha.shape[axis - 1] != 1:
                 visit.weight(layer.alpha, axis - 1, ids, "through")
+        return [dict(visit.inputs[0])]
+
+
+@register("channel_rule")
+class RPReLURule(Rule):
+    """ReActNet's shifts and slopes of each channel."""
+
+    handles = (RPReLU,)
+
+    def outputs(self, visit: Visit) -> list[Axes]:
+        layer = visit.operation
+        for variable in (layer.gamma, layer.beta, layer.zeta):
+            visit.weight(variable, 0, visit.last, "through")
         return [dict(visit.inputs[0])]
 
 

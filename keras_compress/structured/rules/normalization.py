@@ -11,7 +11,9 @@ from keras_compress.core.registry import register
 from keras_compress.structured.channel_ids import Axes
 from keras_compress.structured.rules.rule import Rule, Visit
 
-INEXACT = "normalizes over it; allow_inexact=True removes it nevertheless"
+# What ends the reason where channels are to be removed.
+REMOVES = "; allow_inexact=True removes it nevertheless"
+INEXACT = f"normalizes over it{REMOVES}"
 
 
 def _gamma_and_beta(visit: Visit, axes: Sequence[int]) -> None:

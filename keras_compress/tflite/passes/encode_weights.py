@@ -15,9 +15,11 @@ from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.lowering.rule import rule_of
 from keras_compress.tflite.lowering.weighted import Weighted
 
+# Why a weight that operators make is left alone.
+COMPUTED = "it is computed, not constant"
 # What the file grows by for one encoded tensor beside its payload, as measured on files with one to five of them (204
 # bytes for the first, 764 for five): two tensors and buffers, an operator, and padding to 16 bytes.
-_TABLE_BYTES = 152
+TABLE_BYTES = 152
 
 
 def form_of(graph: Graph, tensor: int) -> Form:
@@ -50,7 +52,7 @@ class Choice:
     @property
     def pays(self) -> bool:
         """Whether that codec makes the file smaller."""
-        return self.smallest is not None and self.sizes[self.smallest] + _TABLE_BYTES < self.raw_bytes
+        return self.smallest is not None and self.sizes[self.smallest] + TABLE_BYTES < self.raw_bytes
 
 
 def choices(values: NDArray[Any], form: Form, offered: Mapping[str, Codec]) -> Choice:
@@ -141,7 +143,7 @@ class _Encoder:
 
     def _why_not(self, tensor: int) -> str | None:
         if not self.graph.is_constant(tensor):
-            return "it is computed, not constant"
+            return COMPUTED
         if self.graph.dtype(tensor) in ("int4", "int2"):
             return f"it is packed as {self.graph.dtype(tensor)}"
         return "other operators read it, or the model gives it out" if tensor in self._elsewhere else None
@@ -180,4 +182,4 @@ def _why_raw(choice: Choice) -> str:
     codec = choice.smallest
     if codec is None:
         return "; ".join(f"{refusing}: {reason}" for refusing, reason in choice.refusals.items())
-    return f"{choice.raw_bytes:,} bytes as it is, {choice.sizes[codec] + _TABLE_BYTES:,} with {codec} and its tables"
+    return f"{choice.raw_bytes:,} bytes as it is, {choice.sizes[codec] + TABLE_BYTES:,} with {codec} and its tables"
