@@ -12,6 +12,7 @@ using lite::Tensor;
 // Newest version of each operator whose meaning is known here.
 constexpr int kNewestConv2d = 8, kNewestDepthwise = 7, kNewestFullyConnected = 12;
 constexpr int kNewestMaxPool2d = 3, kNewestReshape = 1, kNewestTranspose = 7, kNewestSqueeze = 2, kNewestExpandDims = 1;
+constexpr int kNewestAdd = 5, kNewestRelu = 3;
 // Factors between sums and outputs that XNNPACK takes; others go to kernels that round otherwise.
 constexpr float kSmallestScale = 1.0f / 4294967296.0f, kLargestScale = 256.0f;
 // Weights are looked at value by value.
@@ -19,6 +20,8 @@ constexpr int64_t kMostWeights = int64_t{1} << 30;
 // Bytes of sums that depend on where the padding is, beyond which a layer is left alone.
 constexpr int64_t kMostBaseBytes = int64_t{64} << 20;
 constexpr int kMostRank = 6;
+// Words that all taps of an output reach over, holes of dilation included, and with them zeros around an image.
+constexpr int64_t kMostReach = int64_t{1} << 22;
 // Of kernels, strides and dilations: places that are reckoned with them stay below 2^31.
 constexpr int kLargestStep = 4096;
 
@@ -107,8 +110,12 @@ bool Graph::read(const lite::Node* node, const lite::Registration* registration,
   for (const int each : *node->inputs)
     if (each >= 0 && !plausible(context_->tensors[each])) return false;
   operators_.push_back({index, registration->builtin_code, registration->version, node});
-  for (const int each : *node->outputs) producers_[each] = static_cast<int>(operators_.size()) - 1;
-  return true;
+  const int place = static_cast<int>(operators_.size()) - 1;
+  read_.insert(node->inputs->begin(), node->inputs->end());
+  // Made once, before anyone reads it: else proofs would follow from what is not so yet, or go round in a circle.
+  return std::all_of(node->outputs->begin(), node->outputs->end(), [&](int each) {
+    return each < 0 || (read_.count(each) == 0 && producers_.emplace(each, place).second);
+  });
 }
 
 // A sign that tensors are laid out as this library thinks: constants of bytes are as long as their shape says.
@@ -179,7 +186,7 @@ bool Graph::read_kernel(const Operator& op, Weighted& found) const {
     if (op.version > kNewestFullyConnected || shape.size != 2 || params->weights_format != 0) return false;
     kernel.outputs = shape[0], kernel.inputs = shape[1];
     found.dense = true;
-    found.keeps_dimensions = params->keep_num_dims;
+    found.keeps_dimensions = params->keep_num_dims != 0;
     return given.size > 0 && read_scales(op, params->activation, found);
   }
   if (shape.size != 4 || given.size != 4) return false;
@@ -235,12 +242,21 @@ bool Graph::read_scales(const Operator& op, int activation, Weighted& found) con
 
 std::unique_ptr<Weighted> Graph::binary(const Operator& op) const {
   if (op.kind != lite::kConv2d && op.kind != lite::kFullyConnected) return nullptr;
-  if (op.node->inputs->size < 1 || proof((*op.node->inputs)[0]) == SignProof::kNone) return nullptr;
+  if (op.node->inputs->size < 1) return nullptr;
+  const int input = (*op.node->inputs)[0];
+  const bool signs = proof(input) != SignProof::kNone;
+  const Levels levels = signs ? Levels() : this->levels(input);
+  if (!signs && levels.planes == 0) return nullptr;
   auto found = weighted(op);
-  if (found == nullptr || found->input_zero_point != 0) return nullptr;
+  if (found == nullptr || (signs && found->input_zero_point != 0)) return nullptr;
   const Kernel& kernel = found->kernel;
+  found->levels = levels;
   if (int64_t{kernel.taps()} * kernel.groups * kernel.outputs * 16 > kMostBaseBytes) return nullptr;
-  return Layer::fits(kernel, found->weights.data()) ? std::move(found) : nullptr;
+  const int64_t reach = (int64_t{kernel.height - 1} * kernel.dilation_height + 1) *
+                        (int64_t{kernel.width - 1} * kernel.dilation_width + 1);
+  if (reach > kMostReach / kernel.groups / (kernel.inputs / kBits + 1)) return nullptr;
+  found->values = Layer::values_of(kernel, found->weights.data());
+  return found->values != Values::kOther ? std::move(found) : nullptr;
 }
 
 std::unique_ptr<Weighted> Graph::sign(const Operator& op) const {
@@ -291,7 +307,46 @@ SignProof Graph::proof(int index) const {
     }
     if (!passes_signs(*made)) return is_sign_operator(*made) ? SignProof::kProven : SignProof::kNone;
     if (made->node->inputs->size < 1) return SignProof::kNone;
-    index = (*made->node->inputs)[0];  // never around in a circle: plans are in order
+    index = (*made->node->inputs)[0];  // never round in a circle: see `read`
+  }
+}
+
+// Integers that the operator's activation leaves.
+bool Graph::range_of(const Operator& op, Range& range) const {
+  const void* given = op.node->builtin_data;
+  const Tensor* made = op.node->outputs->size == 1 ? tensor((*op.node->outputs)[0]) : nullptr;
+  if (made == nullptr || (given == nullptr && op.kind != lite::kReluOperator)) return false;
+  int activation = lite::kNone;
+  if (op.kind == lite::kConv2d && op.version <= kNewestConv2d) {
+    activation = static_cast<const lite::ConvParams*>(given)->activation;
+  } else if (op.kind == lite::kDepthwiseConv2d && op.version <= kNewestDepthwise) {
+    activation = static_cast<const lite::DepthwiseConvParams*>(given)->activation;
+  } else if (op.kind == lite::kFullyConnected && op.version <= kNewestFullyConnected) {
+    activation = static_cast<const lite::FullyConnectedParams*>(given)->activation;
+  } else if (op.kind == lite::kAdd && op.version <= kNewestAdd) {
+    activation = static_cast<const lite::AddParams*>(given)->activation;
+  } else if (op.kind == lite::kReluOperator && op.version <= kNewestRelu) {
+    activation = lite::kRelu;
+  }
+  return activation != lite::kNone && clamp_of(activation, made->params.scale, made->params.zero_point, range);
+}
+
+Levels Graph::levels(int index) const {
+  if (!int8_activation(index)) return {};
+  const lite::QuantizationParams& wanted = context_->tensors[index].params;
+  for (;;) {
+    if (!int8_activation(index)) return {};
+    const lite::QuantizationParams& params = context_->tensors[index].params;
+    const Operator* made = producer(index);
+    if (made == nullptr || params.scale != wanted.scale || params.zero_point != wanted.zero_point) return {};
+    if (passes_signs(*made)) {
+      if (made->node->inputs->size < 1) return {};
+      index = (*made->node->inputs)[0];
+      continue;
+    }
+    Range range{};
+    if (!range_of(*made, range) || range.lowest != params.zero_point || range.highest > params.zero_point + 3) return {};
+    return {range.highest > params.zero_point + 1 ? 2 : 1, params.zero_point};
   }
 }
 

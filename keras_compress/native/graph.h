@@ -1,9 +1,11 @@
-// What a delegate can know of a graph: which operators make which tensors, and which tensors hold nothing but -1 and 1.
+// What a delegate can know of a graph: which operators make which tensors, and which tensors hold nothing but -1 and 1, or
+// at most four integers from the zero point on.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "layer.h"
@@ -26,6 +28,8 @@ struct Weighted {
   std::vector<int32_t> bias;
   std::vector<float> scale;  // of each output, from sums to the output's integers
   Range range{};
+  Levels levels;  // of the input; none where it holds signs
+  Values values = Values::kOther;
   int input = -1, output = -1;
   int32_t input_zero_point = 0;
   bool keeps_dimensions = false;  // of a dense layer
@@ -44,12 +48,14 @@ class Graph {
   bool valid() const { return valid_; }
   const std::vector<Operator>& operators() const { return operators_; }
 
-  // The binary layer that the operator is, with signs for inputs; nullptr where it is none.
+  // The layer of few bits that the operator is, with signs or levels for inputs; nullptr where it is none.
   std::unique_ptr<Weighted> binary(const Operator& op) const;
   // The operator as a 1x1 depthwise convolution that takes signs, one threshold a channel; nullptr where it is none.
   std::unique_ptr<Weighted> sign(const Operator& op) const;
 
   SignProof proof(int tensor) const;
+  // What a tensor can hold, where operators prove that it is no more than levels of two bits; else no planes.
+  Levels levels(int tensor) const;
   const Operator* producer(int tensor) const;
   // Operators that read a tensor.
   std::vector<const Operator*> consumers(int tensor) const;
@@ -61,6 +67,7 @@ class Graph {
   bool int8_activation(int index) const;
   bool is_sign_operator(const Operator& op) const;
   bool passes_signs(const Operator& op) const;
+  bool range_of(const Operator& op, Range& range) const;
   std::unique_ptr<Weighted> weighted(const Operator& op) const;
   bool read_kernel(const Operator& op, Weighted& found) const;
   bool read_constants(const Operator& op, Weighted& found) const;
@@ -70,6 +77,7 @@ class Graph {
   bool valid_ = false;
   std::vector<Operator> operators_;
   std::unordered_map<int, int> producers_;
+  std::unordered_set<int> read_;
 };
 
 // The thresholds of a sign operator, for a layer with `groups` groups of `inputs` channels.

@@ -19,10 +19,12 @@ enum Padding : int { kSame = 1, kValid = 2 };
 enum Activation : int { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
 
 enum Operator : int {
+  kAdd = 0,
   kConv2d = 3,
   kDepthwiseConv2d = 4,
   kFullyConnected = 9,
   kMaxPool2d = 17,
+  kReluOperator = 19,
   kReshape = 22,
   kTranspose = 39,
   kSqueeze = 43,
@@ -166,8 +168,12 @@ struct DepthwiseConvParams {
 struct FullyConnectedParams {
   Activation activation;
   int weights_format;
-  bool keep_num_dims;
-  bool asymmetric_quantize_inputs;
+  uint8_t keep_num_dims;  // a bool there
+  uint8_t asymmetric_quantize_inputs;
+};
+
+struct AddParams {
+  Activation activation;
 };
 
 struct PoolParams {
