@@ -45,7 +45,7 @@ struct Step {
   std::unique_ptr<Weighted> op;
   std::unique_ptr<Layer> layer;
   int source = -1;     // the tensor that is read: the layer's input, or what its signs are taken of
-  bool given = false;  // that the inputs are signs is what their scale says, and no operator
+  bool given = false;  // what the inputs are is what their scale or the file says, and no operator
   Signs signs;         // of a sign operator
 };
 
@@ -77,8 +77,13 @@ int64_t product(const std::vector<int>& shape) {
   return count;
 }
 
-bool all_signs(const int8_t* values, int64_t count) {
+// Whether the inputs are what the layer takes them for.
+bool as_said(const Levels& levels, const int8_t* values, int64_t count) {
   uint8_t other = 0;
+  const int highest = (1 << levels.planes) - 1;
+  for (int64_t i = 0; i < count && levels.planes > 0; ++i)
+    other |= static_cast<uint8_t>(static_cast<unsigned>(values[i] - levels.zero_point) > static_cast<unsigned>(highest));
+  if (levels.planes > 0) return other == 0;
   for (int64_t i = 0; i < count; ++i) other |= static_cast<uint8_t>(values[i] != 1) & static_cast<uint8_t>(values[i] != -1);
   return other == 0;
 }
@@ -95,7 +100,7 @@ void Partition::add(const Graph& graph, const Operator& op, const Path& path, co
   if ((step.op = graph.binary(op)) != nullptr) {
     const Weighted& found = *step.op;
     step.source = found.input;
-    step.given = found.levels.planes == 0 && graph.proof(found.input) == SignProof::kGiven;
+    step.given = found.unproven;
     Signs signs = Signs::plain(found.kernel.groups, found.kernel.inputs);
     const Operator* made = graph.producer(found.input);
     const bool own = found.levels.planes == 0 && made != nullptr && nodes.count(made->index) != 0;
@@ -203,7 +208,7 @@ lite::Status Partition::invoke(lite::Context* context) {
     if (in == nullptr || out == nullptr) return lite::kError;
     if (step.layer == nullptr) {
       run_sign(step, in, out);
-    } else if (step.given && !all_signs(in, product(shape_of(context, step.source)))) {
+    } else if (step.given && !as_said(step.op->levels, in, product(shape_of(context, step.source)))) {
       step.layer->run_any(in, out);
     } else {
       step.layer->run(in, out, &pool_);
@@ -257,7 +262,7 @@ std::vector<int> chosen(const Graph& graph, const Plugin& plugin) {
   std::unordered_set<int> layers;
   for (const Operator& op : graph.operators()) {
     const auto found = graph.binary(op);
-    if (found != nullptr && (plugin.takes_all || pays(*plugin.path, *found))) layers.insert(op.index);
+    if (found != nullptr && (op.of_bits || plugin.takes_all || pays(*plugin.path, *found))) layers.insert(op.index);
   }
   std::vector<int> nodes;
   for (const Operator& op : graph.operators()) {
@@ -278,6 +283,9 @@ lite::Status delegate_prepare(lite::Context* context, lite::Delegate* delegate) 
     auto* plugin = static_cast<Plugin*>(delegate->data);
     const Graph graph(context);
     const std::vector<int> nodes = graph.valid() ? chosen(graph, *plugin) : std::vector<int>();
+    for (const Operator& op : graph.operators())
+      if (op.of_bits && std::find(nodes.begin(), nodes.end(), op.index) == nodes.end())
+        context->ReportError(context, "kc_binary: operator %d has %s", op.index, graph.refusal(op).c_str());
     if (nodes.empty()) return lite::kOk;
     std::vector<int> list{static_cast<int>(nodes.size())};
     list.insert(list.end(), nodes.begin(), nodes.end());

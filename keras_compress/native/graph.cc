@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 
 namespace keras_compress {
 namespace {
@@ -109,7 +110,10 @@ bool Graph::read(const lite::Node* node, const lite::Registration* registration,
       if (each < -1 || each >= static_cast<int64_t>(context_->tensors_size)) return false;
   for (const int each : *node->inputs)
     if (each >= 0 && !plausible(context_->tensors[each])) return false;
-  operators_.push_back({index, registration->builtin_code, registration->version, node});
+  const char* name = registration->builtin_code == lite::kCustom ? registration->custom_name : nullptr;
+  const bool of_bits = name != nullptr && (std::strcmp(name, bits::kConv) == 0 || std::strcmp(name, bits::kDense) == 0);
+  const bool dense = of_bits && std::strcmp(name, bits::kDense) == 0;
+  operators_.push_back({index, registration->builtin_code, registration->version, node, of_bits, dense});
   const int place = static_cast<int>(operators_.size()) - 1;
   read_.insert(node->inputs->begin(), node->inputs->end());
   // Made once, before anyone reads it: else proofs would follow from what is not so yet, or go round in a circle.
@@ -155,18 +159,66 @@ bool Graph::int8_activation(int index) const {
 
 std::unique_ptr<Weighted> Graph::weighted(const Operator& op) const {
   if (op.node->inputs->size < 2 || op.node->inputs->size > 3 || op.node->outputs->size != 1) return nullptr;
-  if (op.node->builtin_data == nullptr) return nullptr;
+  if (op.node->builtin_data == nullptr && !op.of_bits) return nullptr;
   auto found = std::make_unique<Weighted>();
   found->input = (*op.node->inputs)[0], found->output = (*op.node->outputs)[0];
   if (!int8_activation(found->input) || !int8_activation(found->output)) return nullptr;
   found->input_zero_point = context_->tensors[found->input].params.zero_point;
-  if (!read_constants(op, *found) || !read_kernel(op, *found)) return nullptr;
+  if (op.of_bits) return read_bits(op, *found) && read_bias(op, *found) ? std::move(found) : nullptr;
+  if (!read_constants(op, *found) || !read_bias(op, *found) || !read_kernel(op, *found)) return nullptr;
   return found;
+}
+
+bits::Options Graph::options_of(const Operator& op, bool& good) const {
+  bits::Options options{};
+  const auto* custom = static_cast<const uint8_t*>(op.node->custom_initial_data);
+  good = op.of_bits && op.node->custom_initial_data_size > 0 &&
+         bits::read(custom, static_cast<size_t>(op.node->custom_initial_data_size), options);
+  return options;
+}
+
+// Bits become integers of bytes, which `Layer` packs anew.
+bool Graph::read_bits(const Operator& op, Weighted& found) const {
+  bool good = false;
+  const bits::Options options = options_of(op, good);
+  const Tensor* weights = tensor((*op.node->inputs)[1]);
+  if (!good || weights == nullptr || weights->type != lite::kUInt8 || !constant(*weights) || weights->sparsity != nullptr)
+    return false;
+  const lite::IntArray &shape = *weights->dims, &given = *context_->tensors[found.input].dims;
+  const int64_t row = options.row();
+  if (shape.size != 2 || shape[0] < 1 || shape[1] != options.row_bytes() || row > kMostWeights / shape[0]) return false;
+  if (static_cast<int64_t>(weights->bytes) != int64_t{shape[0]} * shape[1]) return false;
+  if (options.magnitude_count != 1 && options.magnitude_count != static_cast<size_t>(shape[0])) return false;
+  Kernel& kernel = found.kernel;
+  kernel.inputs = static_cast<int>(options.inputs), kernel.outputs = shape[0];
+  if (op.dense) {
+    if (given.size < 1 || row != options.inputs) return false;
+    found.dense = true, found.keeps_dimensions = options.keeps_dimensions;
+  } else {
+    kernel.height = options.height, kernel.width = options.width, kernel.same = options.same;
+    kernel.stride_height = options.stride_height, kernel.stride_width = options.stride_width;
+    kernel.dilation_height = options.dilation_height, kernel.dilation_width = options.dilation_width;
+    const auto sizes = {kernel.height,       kernel.width,           kernel.stride_height,
+                        kernel.stride_width, kernel.dilation_height, kernel.dilation_width};
+    if (std::max(sizes) > kLargestStep || given.size != 4 || given[3] < 1 || given[3] % kernel.inputs != 0) return false;
+    kernel.groups = given[3] / kernel.inputs;
+    if (shape[0] % kernel.groups != 0) return false;
+    kernel.outputs = shape[0] / kernel.groups;
+  }
+  found.weights.reserve(static_cast<size_t>(shape[0]) * row);
+  const auto* bytes = static_cast<const uint8_t*>(weights->data);
+  for (int output = 0; output < shape[0]; ++output, bytes += shape[1])
+    for (int64_t i = 0; i < row; ++i)
+      found.weights.push_back(static_cast<int8_t>(options.magnitude(output) * bits::weight(options, bytes, i)));
+  return read_scales(op, options.activation, found);
 }
 
 bool Graph::read_constants(const Operator& op, Weighted& found) const {
   const Tensor* weights = tensor((*op.node->inputs)[1]);
-  if (weights == nullptr || weights->sparsity != nullptr || !read_integers(*weights, found.weights)) return false;
+  return weights != nullptr && weights->sparsity == nullptr && read_integers(*weights, found.weights);
+}
+
+bool Graph::read_bias(const Operator& op, Weighted& found) const {
   const Tensor* bias = op.node->inputs->size == 3 ? tensor((*op.node->inputs)[2]) : nullptr;
   if (bias == nullptr) return true;
   const int64_t count = elements(*bias);
@@ -241,16 +293,25 @@ bool Graph::read_scales(const Operator& op, int activation, Weighted& found) con
 }
 
 std::unique_ptr<Weighted> Graph::binary(const Operator& op) const {
-  if (op.kind != lite::kConv2d && op.kind != lite::kFullyConnected) return nullptr;
+  if (op.kind != lite::kConv2d && op.kind != lite::kFullyConnected && !op.of_bits) return nullptr;
   if (op.node->inputs->size < 1) return nullptr;
   const int input = (*op.node->inputs)[0];
-  const bool signs = proof(input) != SignProof::kNone;
-  const Levels levels = signs ? Levels() : this->levels(input);
-  if (!signs && levels.planes == 0) return nullptr;
+  const SignProof proof = this->proof(input);
+  Levels levels = proof != SignProof::kNone ? Levels() : this->levels(input);
+  bool unproven = proof == SignProof::kGiven;
+  if (proof == SignProof::kNone && levels.planes == 0) {
+    bool good = false;
+    const bits::Options options = options_of(op, good);
+    if (!good || !int8_activation(input)) return nullptr;
+    // No one else computes it: what the file says of its inputs is looked at. Signs have no zero point.
+    const int zero_point = context_->tensors[input].params.zero_point;
+    unproven = true;
+    if (options.input_bits > 0 || zero_point != 0) levels = {std::max(1, options.input_bits), zero_point};
+  }
   auto found = weighted(op);
-  if (found == nullptr || (signs && found->input_zero_point != 0)) return nullptr;
+  if (found == nullptr || (levels.planes == 0 && found->input_zero_point != 0)) return nullptr;
   const Kernel& kernel = found->kernel;
-  found->levels = levels;
+  found->levels = levels, found->unproven = unproven;
   if (int64_t{kernel.taps()} * kernel.groups * kernel.outputs * 16 > kMostBaseBytes) return nullptr;
   const int64_t reach = (int64_t{kernel.height - 1} * kernel.dilation_height + 1) *
                         (int64_t{kernel.width - 1} * kernel.dilation_width + 1);
@@ -268,7 +329,8 @@ std::unique_ptr<Weighted> Graph::sign(const Operator& op) const {
 
 // Sums of even products and an odd bias are never 0; what is at least half a step from 0 rounds to -1 or 1 or beyond.
 bool Graph::is_sign_operator(const Operator& op) const {
-  if (op.kind != lite::kConv2d && op.kind != lite::kDepthwiseConv2d && op.kind != lite::kFullyConnected) return false;
+  if (op.kind != lite::kConv2d && op.kind != lite::kDepthwiseConv2d && op.kind != lite::kFullyConnected && !op.of_bits)
+    return false;
   const auto found = weighted(op);
   if (found == nullptr || found->range.zero_point != 0 || found->range.lowest != -1 || found->range.highest != 1)
     return false;
@@ -297,6 +359,15 @@ bool Graph::passes_signs(const Operator& op) const {
   return made != nullptr && made->params.scale == 1.0f && made->params.zero_point == 0;
 }
 
+std::string Graph::refusal(const Operator& op) const {
+  const auto* custom = static_cast<const uint8_t*>(op.node->custom_initial_data);
+  const int version = bits::version_of(custom, static_cast<size_t>(std::max(0, op.node->custom_initial_data_size)));
+  if (version > bits::kVersion)
+    return "weights as bits in version " + std::to_string(version) + "; this library is older and reads version " +
+           std::to_string(bits::kVersion);
+  return version < 0 ? "damaged options" : "weights or settings that it cannot compute, or that are damaged";
+}
+
 SignProof Graph::proof(int index) const {
   for (;;) {
     if (!int8_activation(index)) return SignProof::kNone;
@@ -315,7 +386,7 @@ SignProof Graph::proof(int index) const {
 bool Graph::range_of(const Operator& op, Range& range) const {
   const void* given = op.node->builtin_data;
   const Tensor* made = op.node->outputs->size == 1 ? tensor((*op.node->outputs)[0]) : nullptr;
-  if (made == nullptr || (given == nullptr && op.kind != lite::kReluOperator)) return false;
+  if (made == nullptr || (given == nullptr && op.kind != lite::kReluOperator && !op.of_bits)) return false;
   int activation = lite::kNone;
   if (op.kind == lite::kConv2d && op.version <= kNewestConv2d) {
     activation = static_cast<const lite::ConvParams*>(given)->activation;
@@ -327,6 +398,10 @@ bool Graph::range_of(const Operator& op, Range& range) const {
     activation = static_cast<const lite::AddParams*>(given)->activation;
   } else if (op.kind == lite::kReluOperator && op.version <= kNewestRelu) {
     activation = lite::kRelu;
+  } else if (op.of_bits) {
+    bool good = false;
+    activation = options_of(op, good).activation;
+    if (!good) return false;
   }
   return activation != lite::kNone && clamp_of(activation, made->params.scale, made->params.zero_point, range);
 }

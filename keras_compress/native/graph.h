@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
+#include "bits.h"
 #include "layer.h"
 #include "lite_abi.h"
 
@@ -18,6 +20,8 @@ struct Operator {
   int kind = -1;
   int version = 0;
   const lite::Node* node = nullptr;
+  bool of_bits = false;  // a custom operator whose weights are bits
+  bool dense = false;    // of those
 };
 
 // An operator with weights, read from the file; `bias` is empty where there is none.
@@ -33,6 +37,7 @@ struct Weighted {
   int input = -1, output = -1;
   int32_t input_zero_point = 0;
   bool keeps_dimensions = false;  // of a dense layer
+  bool unproven = false;          // whether inputs are to be looked at in each run
 };
 
 enum class SignProof {
@@ -53,6 +58,9 @@ class Graph {
   // The operator as a 1x1 depthwise convolution that takes signs, one threshold a channel; nullptr where it is none.
   std::unique_ptr<Weighted> sign(const Operator& op) const;
 
+  // Why a custom operator with weights as bits cannot be computed.
+  std::string refusal(const Operator& op) const;
+
   SignProof proof(int tensor) const;
   // What a tensor can hold, where operators prove that it is no more than levels of two bits; else no planes.
   Levels levels(int tensor) const;
@@ -69,6 +77,9 @@ class Graph {
   bool passes_signs(const Operator& op) const;
   bool range_of(const Operator& op, Range& range) const;
   std::unique_ptr<Weighted> weighted(const Operator& op) const;
+  bits::Options options_of(const Operator& op, bool& good) const;
+  bool read_bits(const Operator& op, Weighted& found) const;
+  bool read_bias(const Operator& op, Weighted& found) const;
   bool read_kernel(const Operator& op, Weighted& found) const;
   bool read_constants(const Operator& op, Weighted& found) const;
   bool read_scales(const Operator& op, int activation, Weighted& found) const;

@@ -10,7 +10,7 @@ namespace keras_compress::lite {
 
 enum Status : int { kOk = 0, kError = 1 };
 
-enum Type : int { kInt32 = 2, kInt8 = 9, kInt4 = 18 };
+enum Type : int { kInt32 = 2, kUInt8 = 3, kInt8 = 9, kInt4 = 18 };
 
 enum Allocation : int { kMemoryMapped = 1 };
 
@@ -26,6 +26,7 @@ enum Operator : int {
   kMaxPool2d = 17,
   kReluOperator = 19,
   kReshape = 22,
+  kCustom = 32,
   kTranspose = 39,
   kSqueeze = 43,
   kExpandDims = 70,

@@ -1,4 +1,5 @@
 // Plain C++: runs anywhere, and is what the other paths are tested against.
+#include "bits.h"
 #include "paths.h"
 
 #include <cstdlib>
@@ -26,14 +27,6 @@ void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, const
     pack_rest(values, least, flip, 0, strip.channels, bits);
 }
 
-// Ones in each byte of the word, then their sum.
-inline uint32_t ones(uint32_t word) {
-  word -= (word >> 1) & 0x55555555u;
-  word = (word & 0x33333333u) + ((word >> 2) & 0x33333333u);
-  word = (word + (word >> 4)) & 0x0f0f0f0fu;
-  return (word * 0x01010101u) >> 24;
-}
-
 void pack_levels(const int8_t* values, int zero_point, const Strip& strip, int planes, size_t plane_stride,
                  uint32_t* bits) {
   for (int pixel = 0; pixel < strip.pixels; ++pixel, values += strip.value_stride, bits += strip.word_stride)
@@ -53,7 +46,7 @@ void count_parts(const Tile& tile, int32_t* counts) {
         const uint32_t* values = tile.pixels[pixel] + tile.segments[segment];
         for (int word = 0; word < tile.segment_words; ++word, weights += kOutputs * Parts)
           for (int i = 0; i < kOutputs; ++i)
-            sums[i] += ones((values[word] ^ weights[i]) & (Parts == 2 ? weights[i + kOutputs * (Parts - 1)] : ~0u));
+            sums[i] += bits::ones((values[word] ^ weights[i]) & (Parts == 2 ? weights[i + kOutputs * (Parts - 1)] : ~0u));
       }
       std::memcpy(counts + static_cast<size_t>(pixel) * outputs + block * kOutputs, sums, sizeof(sums));
     }

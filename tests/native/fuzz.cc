@@ -135,6 +135,37 @@ Style style_of(Choices& choose) {
   }
 }
 
+// The last operator as one whose weights are bits, put together anew from the format's description.
+void as_bits(Runtime& made, Choices& choose, const std::vector<int>& multiples, int magnitude) {
+  Op& op = made.ops.back();
+  const mock::Value kernel = made.values[op.inputs[1]];
+  const std::vector<int> shape = kernel.dims.values();
+  const bool dense = op.kind == lite::kFullyConnected, ternary = multiples.size() == 3, two_bits = multiples.size() == 4;
+  const int outputs = shape[0], row = static_cast<int>(kernel.bytes.size()) / outputs, plane = (row + 7) / 8;
+  const int row_bytes = plane * (ternary || two_bits ? 2 : 1);
+  std::vector<uint8_t> rows(static_cast<size_t>(outputs) * row_bytes, 0);
+  for (int output = 0; output < outputs; ++output)
+    for (int i = 0; i < row; ++i) {
+      const int weight = static_cast<int8_t>(kernel.bytes[output * row + i]) / magnitude;
+      const auto set = [&](int number) { rows[output * row_bytes + number * plane + i / 8] |= 1 << (i % 8); };
+      if (two_bits ? weight == 3 || weight == -1 : weight > 0) set(0);
+      if (two_bits ? weight > 0 : ternary && weight != 0) set(1);
+    }
+  const int tensor = made.add_constant(lite::kUInt8, {outputs, row_bytes}, rows, kernel.scale);
+  const auto& o = op.options;
+  const int inputs = shape.back();
+  std::vector<int> halves = {dense ? 1 : shape[1], dense ? 1 : shape[2], dense ? 1 : o[2], dense ? 1 : o[1],
+                             dense ? 1 : o[5], dense ? 1 : o[4], inputs, 0};
+  std::string bytes = {'K', 'C', 'B', 1, static_cast<char>(two_bits ? 3 : ternary ? 2 : 1),
+                       static_cast<char>(choose.from(0, 2)), static_cast<char>(dense ? 1 : o[0] - 1),
+                       static_cast<char>(dense ? o[0] : o[3])};
+  for (const int half : halves) bytes += {static_cast<char>(half), static_cast<char>(half >> 8)};
+  bytes += std::string{0, 3, 0, 0} + std::string(choose.from(0, 1) != 0 ? 1 : outputs, static_cast<char>(magnitude));
+  op.custom_name = dense ? "KC_BINARY_DENSE" : "KC_BINARY_CONV_2D", op.custom_options = bytes;
+  op.stands_for = op.kind, op.kind = lite::kCustom, op.weights = op.inputs[1], op.inputs[1] = tensor;
+  op.sealed = made.seal(op);
+}
+
 int weighted(Runtime& made, Choices& choose, Filler& fill, int input, lite::Operator kind) {
   const std::vector<int> shape = made.values[input].dims.values();
   const int channels = shape.back(), groups = kind == lite::kConv2d && channels % 2 == 0 ? choose.from(1, 2) : 1;
@@ -172,6 +203,9 @@ int weighted(Runtime& made, Choices& choose, Filler& fill, int input, lite::Oper
     op.options = {padding, 1, 1, 1, style.activation, 1, 1};
   }
   made.ops.push_back(op);
+  const bool fits = multiples.size() <= 3 || (multiples[0] == -3 && magnitude <= 40);
+  if (kind != lite::kDepthwiseConv2d && multiples.size() > 1 && fits && choose.from(0, 2) == 0)
+    as_bits(made, choose, multiples, magnitude);
   return output;
 }
 
@@ -188,18 +222,20 @@ int moved(Runtime& made, Choices& choose, int input) {
   return output;
 }
 
+int weights_of(const Op& op) { return op.stands_for >= 0 ? op.weights : op.inputs[1]; }
+
 // Shapes as far as they are known, so that the next operator fits.
 void give_shape(Runtime& made, int output, bool flat) {
   const Op& op = made.ops.back();
   const std::vector<int> in = made.values[op.inputs[0]].dims.values();
   std::vector<int> shape = in;
   if (op.inputs.size() > 1) {
-    const std::vector<int> weights = made.values[op.inputs[1]].dims.values();
+    const std::vector<int> weights = made.values[weights_of(op)].dims.values();
     shape.back() = op.kind == lite::kDepthwiseConv2d ? weights.back() : weights[0];
   }
-  if (op.kind == lite::kConv2d) {
+  if (op.kind == lite::kConv2d || op.stands_for == lite::kConv2d) {
     for (int i = 1; i < 3; ++i) {
-      const int taps = made.values[op.inputs[1]].dims.values()[i];
+      const int taps = made.values[weights_of(op)].dims.values()[i];
       shape[i] = reference::out_size(op.options[0] == lite::kSame, in[i], taps, op.options[3 - i], op.options[6 - i]);
     }
   }
@@ -221,7 +257,7 @@ void damage(Runtime& made, Choices& choose) {
   const int number = choose.of(std::vector<int>{0, 1, 2, 3, -1, 7, 127, 128, 255, 1 << 20, INT32_MAX, INT32_MIN});
   const float real = choose.of(std::vector<float>{0.0f, -1.0f, 1e-30f, 1e30f, 0.5f, 2.0f / 3.0f, INFINITY, NAN, 3.0f});
   const auto at = [&](auto& list) -> auto& { return list[choose.byte() % list.size()]; };
-  switch (choose.from(0, 17)) {
+  switch (choose.from(0, 19)) {
     case 0: value.type = static_cast<lite::Type>(choose.from(0, 20)); break;
     case 1: value.dims.set({number}); break;
     case 2: {
@@ -247,6 +283,8 @@ void damage(Runtime& made, Choices& choose) {
       if (!op.options.empty()) op.options.resize(8);  // a runtime's are as long as the operator wants them
       break;
     case 16: if (!op.inputs.empty()) at(op.inputs) = choose.from(-1, static_cast<int>(made.values.size()) + 1); break;
+    case 17: if (!op.custom_options.empty()) at(op.custom_options) = static_cast<char>(choose.byte()); break;
+    case 18: if (!op.custom_options.empty()) op.custom_options.resize(choose.from(0, 40)); break;
     default: if (choose.from(0, 1) != 0) op.options.clear(); else if (!op.inputs.empty()) op.inputs.pop_back(); break;
   }
 }
@@ -274,9 +312,9 @@ void build(Runtime& made, const uint8_t* data, size_t size) {
     }
     const Op& op = made.ops.back();
     give_shape(made, output, op.kind == lite::kReshape);
-    if (op.kind == lite::kFullyConnected && image) {
+    if ((op.kind == lite::kFullyConnected || op.stands_for == lite::kFullyConnected) && image) {
       const std::vector<int> in = made.values[last].dims.values();
-      made.values[output].dims.set({in[0] * in[1] * in[2], made.values[op.inputs[1]].dims.values()[0]});
+      made.values[output].dims.set({in[0] * in[1] * in[2], made.values[weights_of(op)].dims.values()[0]});
     }
     if (choose.from(0, 3) == 0) made.outputs.push_back(output);
     last = output;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -47,7 +48,11 @@ struct Op {
   int kind = 0, version = 1;
   std::vector<int> inputs, outputs;
   std::vector<int> options;  // as the runtime's structs have them, in order; empty: there are none
-  std::string custom_options;
+  // Of a custom operator that stands for another one: its name and options, the kind and the weights of the other one, and
+  // what the bits were when they still were those.
+  std::string custom_name, custom_options;
+  int stands_for = -1, weights = -1;
+  size_t sealed = 0;
   List input_list, output_list;
   lite::Node node{};
   lite::Registration registration{};
@@ -124,6 +129,18 @@ class Runtime {
       partition->registration.free(&context_, partition->node.user_data);
   }
 
+  // Changes where bits, or what tells how to read them, change.
+  size_t seal(const Op& op) const {
+    const Value& rows = values[op.inputs[1]];
+    std::string all = op.custom_options + std::string(rows.bytes.begin(), rows.bytes.end()) + op.custom_name;
+    for (const int number : rows.dims.values()) all += std::to_string(number) + ",";
+    for (const float scale : rows.scale) all += std::to_string(scale) + ",";
+    all += std::to_string(rows.type) + std::to_string(rows.dimension) + std::to_string(op.kind) + std::to_string(rows.quantized);
+    for (const int number : rows.zero_point.values()) all += std::to_string(number) + ",";
+    for (const int number : op.options) all += std::to_string(number) + ",";
+    return std::hash<std::string>()(all + (rows.constant ? "c" : "") + (rows.sparse ? "s" : ""));
+  }
+
   int64_t elements(const Value& value) const {
     int64_t count = 1;
     for (const int size : value.dims.values()) {
@@ -151,7 +168,8 @@ class Runtime {
     for (Op& op : ops) {
       op.input_list.set(op.inputs), op.output_list.set(op.outputs);
       op.node.inputs = op.input_list.get(), op.node.outputs = op.output_list.get();
-      op.node.builtin_data = op.options.empty() ? nullptr : op.options.data();
+      op.node.builtin_data = op.options.empty() || op.stands_for >= 0 ? nullptr : op.options.data();
+      op.registration.custom_name = op.custom_name.empty() ? nullptr : op.custom_name.c_str();
       op.node.custom_initial_data = op.custom_options.data();
       op.node.custom_initial_data_size = static_cast<int>(op.custom_options.size());
       op.registration.builtin_code = op.kind, op.registration.version = op.version;
@@ -306,7 +324,17 @@ class Runtime {
     return kind == lite::kConv2d || kind == lite::kDepthwiseConv2d || kind == lite::kFullyConnected;
   }
 
-  bool shape_of(const Op& op, std::vector<int>& shape) const {
+  // The operator that a custom one stands for, as long as nothing of it was changed.
+  Op stock(const Op& op) const {
+    if (op.stands_for < 0 || op.kind != lite::kCustom || op.inputs.size() < 2 || op.inputs[1] < 0) return op;
+    if (seal(op) != op.sealed) return op;
+    Op found = op;
+    found.kind = op.stands_for, found.inputs[1] = op.weights;
+    return found;
+  }
+
+  bool shape_of(const Op& given, std::vector<int>& shape) const {
+    const Op op = stock(given);
     const Value* in = input(op, 0);
     if (in == nullptr) return false;
     shape = in->dims.values();
@@ -359,7 +387,8 @@ class Runtime {
       for (size_t i = 0; i < made.bytes.size(); ++i) made.bytes[i] = static_cast<uint8_t>(i * 7);
   }
 
-  bool evaluated(const Op& op, const Value& in, Value& made) {
+  bool evaluated(const Op& given, const Value& in, Value& made) {
+    const Op op = stock(given);
     const auto* from = reinterpret_cast<const int8_t*>(in.bytes.data());
     const bool same = in.scale == made.scale && in.zero_point.values() == made.zero_point.values();
     if (op.kind == lite::kReshape || op.kind == lite::kReluOperator) {
