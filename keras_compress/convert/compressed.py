@@ -17,8 +17,8 @@ from keras_compress.tflite.passes.drop_dead_units import drop_dead_units
 from keras_compress.tflite.passes.encode_weights import encode_weights
 from keras_compress.tflite.passes.expand import expand_weights
 from keras_compress.tflite.passes.free_batch import free_batch
-from keras_compress.tflite.passes.store_bits import expand_bits, store_bits
 from keras_compress.tflite.passes.slim_scales import restore_scales, slim_scales
+from keras_compress.tflite.passes.store_bits import expand_bits, store_bits
 from keras_compress.tflite.storage import ENCODINGS, current_storage
 from keras_compress.tflite.unfit import unfit_for_tflm
 

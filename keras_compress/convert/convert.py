@@ -87,9 +87,10 @@ def convert(
             fit and whose operator takes it on the target, and notes the others with the reason. On TFLite-Micro
             `"lut"`, `"bitmap"` and `"huffman"` (16x8 too) store weights so where it makes the file smaller; the runtime
             decodes each right before it is used. `"auto"`: there the smallest of the three for each tensor; on LiteRT
-            INT4 where that costs neither time nor memory. `"bits"`: a bit or two for each weight of layers whose weights
-            have few values and whose inputs have two bits or less (binary and ternary nets), in operators of kc_binary
-            (docs/native.md); no stock runtime takes the file, `kc.expand` gives the stock one. Default: `"auto"` on LiteRT, `"int8"` on TFLite-Micro.
+            INT4 where that costs neither time nor memory. `"bits"`: a bit or two for each weight of layers whose
+            weights have few values and whose inputs have two bits or less (binary and ternary nets), in operators of
+            kc_binary (docs/native.md); no stock runtime takes the file, `kc.expand` gives the stock one. Default:
+            `"auto"` on LiteRT, `"int8"` on TFLite-Micro.
         max_arena_bytes: For `"tflm"`: largest arena, in bytes, as the host measures it; layers are split to fit it.
         recurrent: For int8: `"fused"` makes an LSTM one operator over all steps, `"unrolled"` one small graph for each
             step (what has no operator is). `"auto"` fuses LSTMs on TFLite-Micro, on LiteRT those over more than 64

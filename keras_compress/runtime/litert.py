@@ -95,8 +95,8 @@ class LiteRT(ProcessTarget):
             ) from None
         if error.kind == "model" and any(of_bits(content) for content in contents):
             raise ValueError(
-                f"Expected delegate='kc_binary', of the version of the file. Received: {label}, whose weights are stored "
-                "as bits (weights_storage='bits'), which no stock kernel reads; kc.expand gives the stock file. LiteRT "
+                f"Expected delegate='kc_binary', of the version of the file. Received: {label}, whose weights are "
+                "stored as bits (weights_storage='bits'), which no stock kernel reads; kc.expand gives the stock file. LiteRT "
                 f"says: {error}"
             ) from None
         super()._refuse(error, label, contents)

@@ -1,18 +1,19 @@
 """Weights of few values as bits, and the custom operators that hold them: the format, without a model.
 
-`KC_BINARY_CONV_2D` and `KC_BINARY_DENSE` are CONV_2D and FULLY_CONNECTED in int8 but for their weights: a uint8 constant
-of shape (outputs, bytes of a row), with the scales of the int8 weights along its first dimension. A row has one plane of
-bits, or two behind each other, each in whole bytes; value i of (height, width, inputs) is bit i & 7 of byte i >> 3:
+`KC_BINARY_CONV_2D` and `KC_BINARY_DENSE` are CONV_2D and FULLY_CONNECTED in int8 but for their weights: a uint8
+constant of shape (outputs, bytes of a row), with the scales of the int8 weights along its first dimension. A row has
+one plane of bits, or two behind each other, each in whole bytes; value i of (height, width, inputs) is bit i & 7 of
+byte i >> 3:
 
 - `"signs"`: c where the bit is 1, else -c;
 - `"ternary"`: likewise, and 0 where the bit of the second plane is 0;
 - `"two_bits"`: c times (1 or -1 by the first plane + 2 or -2 by the second).
 
 The custom options, 28 bytes and the magnitudes c, one for each output or one for all: `KCB` and the version; values
-(1 signs, 2 ternary, 3 two_bits); bits of the inputs (0: signs; 1 or 2: levels above the zero point), which a runtime has
-to look at where it cannot prove them; padding and activation as the schema numbers them; kernel, strides and dilation
-(height before width) as uint16; inputs of a group as uint32; whether a dense layer keeps its dimensions; the version of
-the operator that it stands for; two zeros. All little-endian.
+(1 signs, 2 ternary, 3 two_bits); bits of the inputs (0: signs; 1 or 2: levels above the zero point), which a runtime
+has to look at where it cannot prove them; padding and activation as the schema numbers them; kernel, strides and
+dilation (height before width) as uint16; inputs of a group as uint32; whether a dense layer keeps its dimensions; the
+version of the operator that it stands for; two zeros. All little-endian.
 """
 
 from __future__ import annotations
@@ -100,10 +101,8 @@ class BitOptions:
         known = 1 <= values <= len(VALUES) and bits <= 2 and padding <= 1 and activation <= 3
         if not known or min(*sizes, inputs) < 1 or magnitudes.min() < 0:
             raise ValueError(f"Expected undamaged options of {CONV}. Received: {content[: _HEAD.size].hex()}")
-        kernel, strides, dilation = (tuple(sizes[i : i + 2]) for i in (0, 2, 4))
-        return cls(
-            VALUES[values - 1], bits, padding, activation, kernel, strides, dilation, inputs, bool(keeps), of, magnitudes
-        )  # fmt: skip
+        pairs = [(sizes[i], sizes[i + 1]) for i in (0, 2, 4)]
+        return cls(VALUES[values - 1], bits, padding, activation, *pairs, inputs, bool(keeps), of, magnitudes)
 
 
 def magnitudes_of(weights: Array) -> tuple[str, Array] | None:
@@ -132,11 +131,11 @@ def pack_rows(weights: Array, values: str, magnitudes: Array) -> Array:
     """(outputs, bytes of a row), uint8, of weights as `magnitudes_of` takes them."""
     weights = weights.astype(np.int16)
     c = magnitudes.astype(np.int16)[:, None]
-    planes = {
-        "signs": lambda: [weights > 0],
-        "ternary": lambda: [weights > 0, weights != 0],
-        "two_bits": lambda: [(weights > c) | (weights == -c), weights > 0],
-    }[values]()
+    planes = [weights > 0]
+    if values == "ternary":
+        planes.append(weights != 0)
+    elif values == "two_bits":
+        planes.insert(0, (weights > c) | (weights == -c))
     return np.concatenate([np.packbits(plane, axis=1, bitorder="little") for plane in planes], axis=1)
 
 

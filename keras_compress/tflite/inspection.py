@@ -74,8 +74,8 @@ class TensorStats:
         entropy_bits: Order-0 entropy of the stored values, bits per weight. No code of one word for each value goes
             under it.
         storage: `"raw"`, or how the values are encoded for TFLite-Micro: `"lut"`, `"bitmap"` or `"huffman"`, or in
-            TFLite's own form of sparse tensors: `"sparse"`, `"sparse 1x4"` in blocks, or for kc_binary: `"bits"`. `bytes`
-            is then what stream, or stored values, and tables take.
+            TFLite's own form of sparse tensors: `"sparse"`, `"sparse 1x4"` in blocks, or for kc_binary: `"bits"`.
+            `bytes` is then what stream, or stored values, and tables take.
         alternatives: Storage -> bytes that it would take, for those that can hold the tensor; `None` where that was not
             asked for.
     """

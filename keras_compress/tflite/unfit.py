@@ -30,8 +30,8 @@ def _reasons(graph: Graph, op: Any) -> Iterator[str]:
     kind = graph.kind(op)
     if graph.custom_name(op) in OPERATORS.values():
         yield (
-            f"{graph.name(op.outputs[0])!r} has weights as bits, which TFLite-Micro's host build does not read; kc.expand "
-            "gives the stock file, kc.export_c the operator's source"
+            f"{graph.name(op.outputs[0])!r} has weights as bits, which TFLite-Micro's host build does not read; "
+            "kc.expand gives the stock file, kc.export_c the operator's source"
         )
         return
     if kind == "DEQUANTIZE" and graph.is_constant(op.inputs[0]) and graph.dtype(op.inputs[0]) == "float16":

@@ -114,28 +114,25 @@ def _planned(
 
 def _options(graph: Graph, op: Any, values: Array, found: tuple[str, Array], bits: int) -> BitOptions:
     given, version = op.builtinOptions, graph.model.operatorCodes[op.opcodeIndex].version
-    common = {"values": found[0], "magnitudes": found[1], "input_bits": bits, "operator_version": version}
-    activation = int(given.fusedActivationFunction)
-    if values.ndim == 2:
-        keeps = bool(given.keepNumDims)
-        one = {"kernel": (1, 1), "strides": (1, 1), "dilation": (1, 1)}
-        return BitOptions(
-            padding=1, activation=activation, inputs=values.shape[1], keeps_dimensions=keeps, **one, **common
-        )
+    kind, magnitudes = found
+    dense, activation = values.ndim == 2, int(given.fusedActivationFunction)
     return BitOptions(
-        padding=int(given.padding),
+        values=kind,
+        input_bits=bits,
+        padding=schema.Padding.VALID if dense else int(given.padding),
         activation=activation,
-        kernel=(values.shape[1], values.shape[2]),
-        strides=(int(given.strideH), int(given.strideW)),
-        dilation=(int(given.dilationHFactor), int(given.dilationWFactor)),
-        inputs=values.shape[3],
-        keeps_dimensions=False,
-        **common,
+        kernel=(1, 1) if dense else (values.shape[1], values.shape[2]),
+        strides=(1, 1) if dense else (int(given.strideH), int(given.strideW)),
+        dilation=(1, 1) if dense else (int(given.dilationHFactor), int(given.dilationWFactor)),
+        inputs=values.shape[-1],
+        keeps_dimensions=dense and bool(given.keepNumDims),
+        operator_version=version,
+        magnitudes=magnitudes,
     )
 
 
 def input_bits(graph: Graph, tensor: int, producers: dict[int, Any]) -> int | None:
-    """Bits of what a tensor can hold, by the activation of what makes it: 0 for signs, `None` for more than two bits."""
+    """Bits of what a tensor can hold, by the activation of what makes it: 0 for signs, `None` for more than two."""
     op = producers.get(tensor)
     while op is not None and graph.kind(op) in _MOVES:
         tensor = op.inputs[0]
