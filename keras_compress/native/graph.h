@@ -9,7 +9,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "bits.h"
+#include "kc_bits.h"
 #include "layer.h"
 #include "lite_abi.h"
 

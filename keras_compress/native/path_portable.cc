@@ -1,5 +1,5 @@
 // Plain C++: runs anywhere, and is what the other paths are tested against.
-#include "bits.h"
+#include "kc_bits.h"
 #include "paths.h"
 
 #include <cstdlib>

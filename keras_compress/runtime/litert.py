@@ -96,8 +96,8 @@ class LiteRT(ProcessTarget):
         if error.kind == "model" and any(of_bits(content) for content in contents):
             raise ValueError(
                 f"Expected delegate='kc_binary', of the version of the file. Received: {label}, whose weights are "
-                "stored as bits (weights_storage='bits'), which no stock kernel reads; kc.expand gives the stock file. LiteRT "
-                f"says: {error}"
+                "stored as bits (weights_storage='bits'), which no stock kernel reads; kc.expand gives the stock file. "
+                f"LiteRT says: {error}"
             ) from None
         super()._refuse(error, label, contents)
 

@@ -101,8 +101,20 @@ class BitOptions:
         known = 1 <= values <= len(VALUES) and bits <= 2 and padding <= 1 and activation <= 3
         if not known or min(*sizes, inputs) < 1 or magnitudes.min() < 0:
             raise ValueError(f"Expected undamaged options of {CONV}. Received: {content[: _HEAD.size].hex()}")
-        pairs = [(sizes[i], sizes[i + 1]) for i in (0, 2, 4)]
-        return cls(VALUES[values - 1], bits, padding, activation, *pairs, inputs, bool(keeps), of, magnitudes)
+        kernel, strides, dilation = ((sizes[i], sizes[i + 1]) for i in (0, 2, 4))
+        return cls(
+            values=VALUES[values - 1],
+            input_bits=bits,
+            padding=padding,
+            activation=activation,
+            kernel=kernel,
+            strides=strides,
+            dilation=dilation,
+            inputs=inputs,
+            keeps_dimensions=bool(keeps),
+            operator_version=of,
+            magnitudes=magnitudes,
+        )
 
 
 def magnitudes_of(weights: Array) -> tuple[str, Array] | None:

@@ -27,6 +27,8 @@ _ACTIVATIONS = {0: None, 1: (0.0, np.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 _RELU = 1
 # A second tensor's worth of tables is never won back by less.
 _LEAST_BYTES = 64
+# What an operator of TFLite-Micro keeps, on a 64-bit host.
+_OPERATOR_BYTES = 256
 # Rows are read once in a file of ours; many tensors may share their bytes in one that is not.
 _MOST_READINGS = 4
 
@@ -69,6 +71,13 @@ def expand_bits(graph: Graph) -> int:
         if left < 0:
             raise ValueError(f"Could not read the bits of {graph.name(op.inputs[1])!r}: too many others are the same")
     return len(found)
+
+
+def arena_of_bits(graph: Graph) -> int:
+    """Bytes that the operators of TFLite-Micro for bits take of the arena beside what the stock ones take."""
+    options = [options_of(graph, op) for op in graph.operators if graph.custom_name(op) in (CONV, DENSE)]
+    scratch = [4 * -(-each.row // 32) * (1 + max(1, each.input_bits)) for each in options]
+    return _OPERATOR_BYTES * len(options) + max(scratch, default=0)
 
 
 def has_bits(graph: Graph) -> bool:
