@@ -1,12 +1,15 @@
 """Layers of few bits by counting bits: time beside int8 and float32 kernels, and integers beside those of stock LiteRT.
 
-python benchmarks/binary_speed.py [--exact] [--quick]
+python benchmarks/binary_speed.py [--kinds | --exact] [--quick]
 
 Six 3x3 convolutions in a row, or six dense layers, signs between them: one file on LiteRT's kernels (XNNPACK, int8) and
-on each path of kc_binary, and a float32 file of the same shapes. The same for ternary weights, for activations of two
-bits, and for weights of two bits, on each path whether it is faster there or not. A net like ResNet-18 at 224x224 with
-binary 3x3 convolutions (first and last layer and shortcuts in 8 bits), and ResNet-18 itself in float32 and int8. All in
-one process and one thread, invocation by invocation in turns; times are CPU time.
+on each path of kc_binary, and a float32 file of the same shapes. A net like ResNet-18 at 224x224 with binary 3x3
+convolutions (first and last layer and shortcuts in 8 bits), and ResNet-18 itself in float32 and int8. All in one
+process and one thread, invocation by invocation in turns; times are CPU time.
+
+--kinds: the same layers with ternary weights, with activations of two bits, and with weights of two bits, on each path
+whether it is faster there or not; and the bytes of files as int8, as bits (which kc_binary alone runs) and with Huffman
+codes (which TFLite-Micro alone runs).
 
 --exact: layers of random settings (channels, kernels, strides, padding, dilation, groups, batch, activations, zero
 points, 4-bit weights) on each path beside stock LiteRT: the integers must be the same.
@@ -29,6 +32,7 @@ from common import Goal, at_least, at_most, print_goals, write_results
 from numpy.typing import NDArray
 
 import keras_compress as kc
+from keras_compress.convert.compressed import bit_file, compress_content
 from keras_compress.native import library_path
 from keras_compress.testing.binary_layers import VALUES, BinaryLayer
 from keras_compress.tflite.flatbuffer import Graph, write_model
@@ -48,6 +52,7 @@ KIND_SIZES = ((64, 56), (128, 28), (512, 7), (1024, 0))
 PATHS = ("avx512", "avx2", "neon", "portable")
 RUNS, NET_RUNS, DENSE_RUNS_TOGETHER = 200, 60, 20
 EXACT_LAYERS = 1000
+_KINDS = flags.DEFINE_bool("kinds", False, "Other weights and activations than signs, and bytes of files.")
 _EXACT = flags.DEFINE_bool("exact", False, "Compare integers in place of times.")
 _QUICK = flags.DEFINE_bool("quick", False, "A few runs; results are not written.")
 
@@ -184,9 +189,31 @@ def kind_rows(quick: bool) -> list[dict[str, Any]]:
             ms = in_turns(models, 5 if quick else RUNS, 1 if side else DENSE_RUNS_TOGETHER)
             size = f"3x3, {channels} channels at {side}x{side}" if side else f"dense {channels}"
             over = {f"int8_over_{path}": ms["int8"] / ms[path] for path in paths}
-            rows.append({"what": f"{name}: {size}", "kind": name, "ms": ms, **over})
+            rows.append({"what": f"{name}: {size}", "kind": name, "size": size, "ms": ms, **over})
+            rows[-1]["bytes"] = bytes_of(content)
             print(rows[-1], flush=True)
     return rows
+
+
+def bytes_of(content: bytes) -> dict[str, int]:
+    """What a file takes as it is, as bits, and with Huffman codes."""
+    huffman = compress_content(content, "huffman", encode=True).content
+    return {"int8": len(content), "bits": len(bit_file(content).content), "huffman": len(huffman)}
+
+
+def kinds(quick: bool) -> None:
+    """Times of layers of few bits, and bytes of nets."""
+    rows = kind_rows(quick)
+    best = next(iter(delegates()))
+    data = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    net = kc.convert(resnet18(True, 32), representative_dataset=data, weights_storage="int8").content
+    rows.append({"what": "ResNet-18, binary", "kind": "net", "bytes": bytes_of(net)})
+    print(rows[-1], flush=True)
+    pays = [row for row in rows[:-1] if row["kind"] != "W2A2"]
+    goals = [at_least(f"{row['what']}: int8 over kc_binary", row[f"int8_over_{best}"], 1) for row in pays]
+    if not quick:
+        write_results("binary_kinds", rows, goals, seeds=[0], settings={"layers": LAYERS, "runs": RUNS, "threads": 1})
+    print_goals(goals)
 
 
 def _unit(x: Any, channels: int, strides: int, binary: bool) -> Any:
@@ -307,7 +334,7 @@ def outputs_of(content: bytes, values: Array, delegate: Any = None) -> Array:
 
 def exact(quick: bool) -> None:
     """Integers of drawn layers on each path beside stock kernels."""
-    paths = delegates()
+    paths = delegates("all")
     rows: dict[str, dict[str, Any]] = {
         path: {"path": path, "layers": 0, "operators_taken": 0, "values": 0, "differing": 0} for path in paths
     }
@@ -336,7 +363,7 @@ def exact(quick: bool) -> None:
 
 
 def main(_: list[str]) -> None:
-    (exact if _EXACT.value else speed)(_QUICK.value)
+    (exact if _EXACT.value else kinds if _KINDS.value else speed)(_QUICK.value)
 
 
 if __name__ == "__main__":
