@@ -1,11 +1,15 @@
-"""Binary layers by counting bits: time beside int8 and float32 kernels, and integers beside those of stock LiteRT.
+"""Layers of few bits by counting bits: time beside int8 and float32 kernels, and integers beside those of stock LiteRT.
 
-python benchmarks/binary_speed.py [--exact] [--quick]
+python benchmarks/binary_speed.py [--kinds | --exact] [--quick]
 
 Six 3x3 convolutions in a row, or six dense layers, signs between them: one file on LiteRT's kernels (XNNPACK, int8) and
 on each path of kc_binary, and a float32 file of the same shapes. A net like ResNet-18 at 224x224 with binary 3x3
 convolutions (first and last layer and shortcuts in 8 bits), and ResNet-18 itself in float32 and int8. All in one
 process and one thread, invocation by invocation in turns; times are CPU time.
+
+--kinds: the same layers with ternary weights, with activations of two bits, and with weights of two bits, on each path
+whether it is faster there or not; and the bytes of files as int8, as bits (which kc_binary alone runs) and with Huffman
+codes (which TFLite-Micro alone runs).
 
 --exact: layers of random settings (channels, kernels, strides, padding, dilation, groups, batch, activations, zero
 points, 4-bit weights) on each path beside stock LiteRT: the integers must be the same.
@@ -28,27 +32,37 @@ from common import Goal, at_least, at_most, print_goals, write_results
 from numpy.typing import NDArray
 
 import keras_compress as kc
+from keras_compress.convert.compressed import bit_file, compress_content
 from keras_compress.native import library_path
-from keras_compress.testing.binary_layers import BinaryLayer
+from keras_compress.testing.binary_layers import VALUES, BinaryLayer
 from keras_compress.tflite.flatbuffer import Graph, write_model
 
 Array = NDArray[Any]
 LAYERS = 6
 # Channels and side of an image; a side of 0 stands for a dense layer.
 SIZES = ((64, 56), (128, 28), (256, 14), (512, 7), (1024, 0))
+# Name, weights, bits of activations (0: signs).
+KINDS = (
+    ("ternary weights, signs", "ternary", 0),
+    ("W1A2", "signs", 2),
+    ("ternary weights, A2", "ternary", 2),
+    ("W2A2", "two_bits", 2),
+)
+KIND_SIZES = ((64, 56), (128, 28), (512, 7), (1024, 0))
 PATHS = ("avx512", "avx2", "neon", "portable")
 RUNS, NET_RUNS, DENSE_RUNS_TOGETHER = 200, 60, 20
 EXACT_LAYERS = 1000
+_KINDS = flags.DEFINE_bool("kinds", False, "Other weights and activations than signs, and bytes of files.")
 _EXACT = flags.DEFINE_bool("exact", False, "Compare integers in place of times.")
 _QUICK = flags.DEFINE_bool("quick", False, "A few runs; results are not written.")
 
 
-def delegates() -> dict[str, Any]:
+def delegates(take: str = "faster") -> dict[str, Any]:
     """Each path of this processor, the best first."""
     found = {}
     for path in PATHS:
         try:
-            found[path] = litert.load_delegate(str(library_path()), {"path": path})
+            found[path] = litert.load_delegate(str(library_path()), {"path": path, "take": take})
         except ValueError:
             continue
     return found
@@ -70,8 +84,11 @@ def loaded(content: bytes, delegate: Any = None) -> litert.Interpreter:
     return made
 
 
-def chain(channels: int, side: int, dtype: str) -> bytes:
-    """Layers one behind the other, each clipping its sums to signs."""
+def chain(channels: int, side: int, dtype: str, weights_of: str = "signs", bits: int = 0) -> bytes:
+    """Layers one behind the other, each clipping its sums to signs, or to levels of so many bits.
+
+    The first one's inputs are given, which levels cannot be: of those there is one layer more, in front.
+    """
     model = schema.ModelT()
     model.version, model.operatorCodes, model.buffers = 3, [], [schema.BufferT()]
     model.subgraphs = [schema.SubGraphT()]
@@ -79,8 +96,12 @@ def chain(channels: int, side: int, dtype: str) -> bytes:
     graph, draw = Graph(model), np.random.default_rng(0)
     shape = (1, side, side, channels) if side else (1, channels)
     first = last = graph.add_tensor("given", shape, dtype)
+    zero_point = 128 - 2**bits if bits else 0
+    weight_scale = 1.0 / np.sqrt(9 * channels) if bits else 4.0
+    activation = schema.ActivationFunctionType.RELU if bits else schema.ActivationFunctionType.RELU_N1_TO_1
     for number in range(LAYERS):
-        weights = draw.choice(np.array([-2, 2], np.int8), (channels, 3, 3, channels) if side else (channels, channels))
+        values = 2 * np.array(VALUES[weights_of], np.int8)
+        weights = draw.choice(values, (channels, 3, 3, channels) if side else (channels, channels))
         bias = 2 * draw.integers(-20, 20, channels).astype(np.int32) + 1
         if dtype == "float32":
             weights, bias = weights.astype(np.float32), bias.astype(np.float32)
@@ -88,17 +109,32 @@ def chain(channels: int, side: int, dtype: str) -> bytes:
         options = schema.Conv2DOptionsT() if side else schema.FullyConnectedOptionsT()
         if side:
             options.strideH = options.strideW = options.dilationHFactor = options.dilationWFactor = 1
-        options.fusedActivationFunction = schema.ActivationFunctionType.RELU_N1_TO_1
+        options.fusedActivationFunction = activation
         made = graph.add_tensor(f"made{number}", shape, dtype)
         if dtype == "int8":
-            for tensor, scale in ((last, 1.0), (made, 1.0), (operands[0], 4.0), (operands[1], 4.0)):
-                graph.set_quantization(tensor, np.array([scale], np.float32))
+            graph.set_quantization(made, np.ones(1, np.float32), zero_point)
+            for tensor in operands:
+                graph.set_quantization(tensor, np.array([weight_scale], np.float32))
         op = graph.make_operator("CONV_2D" if side else "FULLY_CONNECTED", [last, *operands], [made], options)
         graph.raise_version(op, 1 if dtype == "float32" else 4)
         graph.operators.append(op)
         last = made
+    if dtype == "int8":
+        graph.set_quantization(first, np.ones(1, np.float32), zero_point)
+    if bits:
+        _clip(graph, first, zero_point)
     graph.set_interface([first], [last])
     return write_model(model)
+
+
+def _clip(graph: Graph, first: int, zero_point: int) -> None:
+    """Puts a RELU in front, which leaves levels alone."""
+    clipped = graph.add_tensor("clipped", graph.shape(first), "int8")
+    graph.set_quantization(clipped, np.ones(1, np.float32), zero_point)
+    graph.operators[0].inputs = [clipped, *graph.operators[0].inputs[1:]]
+    relu = graph.make_operator("RELU", [first], [clipped])
+    graph.raise_version(relu, 2)
+    graph.operators = [relu, *graph.operators]
 
 
 def in_turns(models: Mapping[str, litert.Interpreter], runs: int, together: int = 1) -> dict[str, float]:
@@ -136,6 +172,48 @@ def layer_rows(quick: bool) -> list[dict[str, Any]]:
         rows.append({"what": what, "macs": macs, "ms": ms, **ratios(ms, next(iter(paths)))})
         print(rows[-1], flush=True)
     return rows
+
+
+def kind_rows(quick: bool) -> list[dict[str, Any]]:
+    """Times of layers of other weights and activations than signs, on every path."""
+    rows, paths = [], delegates("all")
+    for name, weights_of, bits in KINDS:
+        for channels, side in KIND_SIZES:
+            content = chain(channels, side, "int8", weights_of, bits)
+            models = {"int8": loaded(content)}
+            for path, delegate in paths.items():
+                before = taken(delegate)
+                models[path] = loaded(content, delegate)
+                if taken(delegate) - before != LAYERS:
+                    raise RuntimeError(f"Expected {LAYERS} operators to be taken. Received: {taken(delegate) - before}")
+            ms = in_turns(models, 5 if quick else RUNS, 1 if side else DENSE_RUNS_TOGETHER)
+            size = f"3x3, {channels} channels at {side}x{side}" if side else f"dense {channels}"
+            over = {f"int8_over_{path}": ms["int8"] / ms[path] for path in paths}
+            rows.append({"what": f"{name}: {size}", "kind": name, "size": size, "ms": ms, **over})
+            rows[-1]["bytes"] = bytes_of(content)
+            print(rows[-1], flush=True)
+    return rows
+
+
+def bytes_of(content: bytes) -> dict[str, int]:
+    """What a file takes as it is, as bits, and with Huffman codes."""
+    huffman = compress_content(content, "huffman", encode=True).content
+    return {"int8": len(content), "bits": len(bit_file(content).content), "huffman": len(huffman)}
+
+
+def kinds(quick: bool) -> None:
+    """Times of layers of few bits, and bytes of nets."""
+    rows = kind_rows(quick)
+    best = next(iter(delegates()))
+    data = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    net = kc.convert(resnet18(True, 32), representative_dataset=data, weights_storage="int8").content
+    rows.append({"what": "ResNet-18, binary", "kind": "net", "bytes": bytes_of(net)})
+    print(rows[-1], flush=True)
+    pays = [row for row in rows[:-1] if row["kind"] != "W2A2"]
+    goals = [at_least(f"{row['what']}: int8 over kc_binary", row[f"int8_over_{best}"], 1) for row in pays]
+    if not quick:
+        write_results("binary_kinds", rows, goals, seeds=[0], settings={"layers": LAYERS, "runs": RUNS, "threads": 1})
+    print_goals(goals)
 
 
 def _unit(x: Any, channels: int, strides: int, binary: bool) -> Any:
@@ -256,7 +334,7 @@ def outputs_of(content: bytes, values: Array, delegate: Any = None) -> Array:
 
 def exact(quick: bool) -> None:
     """Integers of drawn layers on each path beside stock kernels."""
-    paths = delegates()
+    paths = delegates("all")
     rows: dict[str, dict[str, Any]] = {
         path: {"path": path, "layers": 0, "operators_taken": 0, "values": 0, "differing": 0} for path in paths
     }
@@ -285,7 +363,7 @@ def exact(quick: bool) -> None:
 
 
 def main(_: list[str]) -> None:
-    (exact if _EXACT.value else speed)(_QUICK.value)
+    (exact if _EXACT.value else kinds if _KINDS.value else speed)(_QUICK.value)
 
 
 if __name__ == "__main__":

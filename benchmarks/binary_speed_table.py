@@ -78,11 +78,37 @@ def exact(results: Path) -> str:
     )
 
 
+def kinds(results: Path) -> str:
+    """Layers of other weights and activations than signs."""
+    rows = [row for row in _results(results, "binary_kinds")["rows"] if row["kind"] != "net"]
+    paths = [path for path in reversed(PATHS) if path in rows[0]["ms"]]
+    columns = ["layers", "int8", *(PATHS[path] for path in paths), *(f"int8 / {PATHS[path]}" for path in paths)]
+    lines = [
+        [
+            row["what"],
+            *(f"{row['ms'][name]:.3g}" for name in ("int8", *paths)),
+            *(f"{row[f'int8_over_{path}']:.2f}" for path in paths),
+        ]
+        for row in rows
+    ]
+    return _table(columns, lines)
+
+
+def sizes(results: Path) -> str:
+    """Bytes of files."""
+    rows = [row for row in _results(results, "binary_kinds")["rows"] if row.get("size") in (None, "dense 1024")]
+    lines = [[row["what"], *(f"{row['bytes'][name]:,}" for name in ("int8", "bits", "huffman"))] for row in rows]
+    return _table(["file", "int8", "bits", "Huffman"], lines)
+
+
 TABLES = {
     "layers table": ("binary_speed", layers),
     "nets table": ("binary_speed", nets),
     "exact table": ("binary_exact", exact),
 }
+# Not measured on every machine that the others were.
+if (Path(__file__).resolve().parent / "results" / "binary_kinds.json").is_file():
+    TABLES |= {"kinds table": ("binary_kinds", kinds), "sizes table": ("binary_kinds", sizes)}
 
 if __name__ == "__main__":
     folder = Path(__file__).resolve().parent

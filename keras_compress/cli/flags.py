@@ -111,10 +111,10 @@ class _Definer:
         about = (
             "Weights of integer models: int4 and int2 pack wherever they fit and the runtime takes it; lut, bitmap and "
             "huffman are decoded by TFLite-Micro while it runs, vectors looked up in their codebook; auto takes the "
-            "smallest of lut, bitmap and huffman there, and on LiteRT packs where that is free. By default what costs "
-            "neither time nor memory."
+            "smallest of lut, bitmap and huffman there, and on LiteRT packs where that is free; bits: a bit or two a "
+            "weight of binary and ternary nets, for kc_binary alone. By default what costs neither time nor memory."
         )
-        storages = ["auto", "int8", "int4", "int2", "lut", "bitmap", "huffman", "vectors"]
+        storages = ["auto", "int8", "int4", "int2", "lut", "bitmap", "huffman", "vectors", "bits"]
         parser = _ChoiceWithEarlier(storages, {"prune": "bitmap"})
         flags.DEFINE(parser, "weights_storage", None, about, flag_values=self._values)
 

@@ -19,6 +19,7 @@ from keras_compress.tflite.passes.expand import expand_weights
 from keras_compress.tflite.passes.free_batch import free_batch
 from keras_compress.tflite.passes.gather_vectors import gather_vectors, restore_vectors
 from keras_compress.tflite.passes.slim_scales import restore_scales, slim_scales
+from keras_compress.tflite.passes.store_bits import expand_bits, store_bits
 from keras_compress.tflite.storage import ENCODINGS, current_storage
 from keras_compress.tflite.unfit import unfit_for_tflm
 
@@ -109,17 +110,46 @@ def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:
 
 
 def expand_content(content: bytes) -> bytes:
-    """The plain file; one without encoded weights as it is.
+    """The plain file; one without encoded weights, or weights as bits, as it is.
 
     Raises:
         ValueError: For a damaged file.
     """
     check_structure(content)
     graph = Graph(read_model(content))
-    if not expand_weights(graph) + restore_vectors(graph):
-        return content
-    restore_scales(graph)
-    return write_model(graph.model)
+    decoded, of_bits = expand_weights(graph) + restore_vectors(graph), expand_bits(graph)
+    if decoded:
+        restore_scales(graph)
+    return write_model(graph.model) if decoded or of_bits else content
+
+
+def bit_file(content: bytes, strict: bool = False) -> CompressedFile:
+    """The file with the weights of its layers of few bits as bits; other layers stay.
+
+    Args:
+        content: Integer `.tflite` file.
+        strict: Raise where there is no such layer.
+
+    Raises:
+        ValueError: With `strict`.
+    """
+    graph = Graph(read_model(content))
+    canonical = write_model(graph.model)
+    count, left = store_bits(graph)
+    notes = tuple(f"not stored as bits: {line}" for line in left)
+    if not count:
+        said = "no layer has weights of few values and inputs of two bits or less"
+        if strict:
+            raise ValueError(f"Expected a layer to store as bits (strict=True). Received: {'; '.join((said, *notes))}")
+        return CompressedFile(content, (f"weights_storage='bits' changed nothing: {said}", *notes))
+    made = write_model(graph.model)
+    if expand_content(made) != canonical:
+        raise ValueError("Expected the file of bits to expand to the plain one. Received: another file")
+    told = (
+        f"weights of {count} layers are bits: no stock runtime runs this file, only kc_binary (docs/native.md) and a "
+        "TFLite-Micro with its operators; kc.expand gives the stock file"
+    )
+    return CompressedFile(made, (told, *notes))
 
 
 def compress_tflite(
@@ -175,7 +205,7 @@ def _check_runs(content: bytes) -> None:
 
 
 def expand(model: Artifact | bytes | str | os.PathLike[str]) -> Artifact | bytes:
-    """The plain integer file of one whose weights are stored compressed, so that LiteRT can run it.
+    """The plain integer file of one whose weights are stored compressed, or as bits, so that LiteRT can run it.
 
     Outputs are the same integers. Units that were cut out, and layers that were split, stay so.
 

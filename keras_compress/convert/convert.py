@@ -10,7 +10,7 @@ import keras
 
 from keras_compress.convert.artifact import Artifact, runtime_of
 from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_batch_size, is_free, notes_of_fixed
-from keras_compress.convert.compressed import CompressedFile, compress_content
+from keras_compress.convert.compressed import CompressedFile, bit_file, compress_content
 from keras_compress.convert.costs import notes_of_cost
 from keras_compress.convert.distance import Distance, distance, notes_of_distance
 from keras_compress.convert.export import export
@@ -38,7 +38,7 @@ from keras_compress.tflite.flatbuffer import Graph
 from keras_compress.tflite.metadata import Metadata, as_metadata, with_metadata
 from keras_compress.tflite.plan import IO_TYPES, MODES, LoweringPlan
 from keras_compress.tflite.sparse_kernels import SPARSITIES
-from keras_compress.tflite.storage import ENCODINGS, STORAGES, Storage, as_notes, current_storage, default_storage
+from keras_compress.tflite.storage import BITS, ENCODINGS, STORAGES, Storage, as_notes, current_storage, default_storage
 
 TARGETS = ("litert", "tflm", "ethos_u")
 # What else they are called.
@@ -87,7 +87,10 @@ def convert(
             fit and whose operator takes it on the target, and notes the others with the reason. On TFLite-Micro
             `"lut"`, `"bitmap"` and `"huffman"` (16x8 too) store weights so where it makes the file smaller; the runtime
             decodes each right before it is used. `"auto"`: there the smallest of the three for each tensor; on LiteRT
-            INT4 where that costs neither time nor memory. Default: `"auto"` on LiteRT, `"int8"` on TFLite-Micro.
+            INT4 where that costs neither time nor memory. `"bits"`: a bit or two for each weight of layers whose
+            weights have few values and whose inputs have two bits or less (binary and ternary nets), in operators of
+            kc_binary (docs/native.md); no stock runtime takes the file, `kc.expand` gives the stock one. Default:
+            `"auto"` on LiteRT, `"int8"` on TFLite-Micro.
         max_arena_bytes: For `"tflm"`: largest arena, in bytes, as the host measures it; layers are split to fit it.
         recurrent: For int8: `"fused"` makes an LSTM one operator over all steps, `"unrolled"` one small graph for each
             step (what has no operator is). `"auto"` fuses LSTMs on TFLite-Micro, on LiteRT those over more than 64
@@ -146,7 +149,16 @@ def convert(
         None if final.content == lowered.content else lowered.content,
         distances,
     )
-    return _described(_without_zeros(artifact, sparsity, strict), described)
+    return _described(_as_bits(_without_zeros(artifact, sparsity, strict), strict), described)
+
+
+def _as_bits(artifact: Artifact, strict: bool) -> Artifact:
+    """The artifact with weights of few values as bits, if that was asked for; `lowered` is then the stock file."""
+    if artifact.storage.wanted != BITS:
+        return artifact
+    found = bit_file(artifact.content, strict)
+    lowered = artifact.lowered if found.content is artifact.content else artifact.plain
+    return replace(artifact, content=found.content, lowered=lowered, notes=(*artifact.notes, *found.notes))
 
 
 def _without_zeros(artifact: Artifact, sparsity: str, strict: bool) -> Artifact:
@@ -322,7 +334,9 @@ def check_arguments(
     if mode not in _MODES_OF[target]:
         raise ValueError(f"Expected a mode that target {target!r} runs: {_MODES_OF[target]}. Received: mode={mode!r}")
     check_sparsity(sparsity, target, mode)
-    if mode != "int8" and weights_storage in ("int4", "int2"):
+    if weights_storage == BITS and sparsity == "block":
+        raise ValueError("Expected weights_storage='bits' or sparsity='block'. Received: both")
+    if mode != "int8" and weights_storage in ("int4", "int2", BITS):
         raise ValueError(f"Expected mode='int8' for weights_storage={weights_storage!r}. Received: mode={mode!r}")
     if target == "ethos_u" and weights_storage != "int8":
         raise ValueError(

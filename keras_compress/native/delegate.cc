@@ -32,6 +32,7 @@ constexpr int kMostThreads = 16;
 struct Plugin {
   lite::Delegate delegate{};
   const Path* path = nullptr;
+  bool takes_all = false;  // layers that XNNPACK computes faster, too
   std::atomic<int> taken{0};
   std::unique_ptr<Pool> pool = std::make_unique<Pool>();
 };
@@ -44,7 +45,7 @@ struct Step {
   std::unique_ptr<Weighted> op;
   std::unique_ptr<Layer> layer;
   int source = -1;     // the tensor that is read: the layer's input, or what its signs are taken of
-  bool given = false;  // that the inputs are signs is what their scale says, and no operator
+  bool given = false;  // what the inputs are is what their scale or the file says, and no operator
   Signs signs;         // of a sign operator
 };
 
@@ -76,8 +77,13 @@ int64_t product(const std::vector<int>& shape) {
   return count;
 }
 
-bool all_signs(const int8_t* values, int64_t count) {
+// Whether the inputs are what the layer takes them for.
+bool as_said(const Levels& levels, const int8_t* values, int64_t count) {
   uint8_t other = 0;
+  const int highest = (1 << levels.planes) - 1;
+  for (int64_t i = 0; i < count && levels.planes > 0; ++i)
+    other |= static_cast<uint8_t>(static_cast<unsigned>(values[i] - levels.zero_point) > static_cast<unsigned>(highest));
+  if (levels.planes > 0) return other == 0;
   for (int64_t i = 0; i < count; ++i) other |= static_cast<uint8_t>(values[i] != 1) & static_cast<uint8_t>(values[i] != -1);
   return other == 0;
 }
@@ -94,10 +100,11 @@ void Partition::add(const Graph& graph, const Operator& op, const Path& path, co
   if ((step.op = graph.binary(op)) != nullptr) {
     const Weighted& found = *step.op;
     step.source = found.input;
-    step.given = graph.proof(found.input) == SignProof::kGiven;
+    step.given = found.unproven;
     Signs signs = Signs::plain(found.kernel.groups, found.kernel.inputs);
     const Operator* made = graph.producer(found.input);
-    const auto sign = made != nullptr && nodes.count(made->index) != 0 ? graph.sign(*made) : nullptr;
+    const bool own = found.levels.planes == 0 && made != nullptr && nodes.count(made->index) != 0;
+    const auto sign = own ? graph.sign(*made) : nullptr;
     // A dense layer may read a whole image, whose channels come again and again.
     if (sign != nullptr && sign->kernel.groups == found.kernel.groups * found.kernel.inputs) {
       step.source = sign->input;
@@ -105,7 +112,7 @@ void Partition::add(const Graph& graph, const Operator& op, const Path& path, co
     }
     const int32_t* bias = found.bias.empty() ? nullptr : found.bias.data();
     step.layer = std::make_unique<Layer>(path, found.kernel, found.weights.data(), bias, found.scale.data(), found.range,
-                                         signs);
+                                         signs, found.levels);
     step.op->weights = {};
   } else if ((step.op = graph.sign(op)) != nullptr) {
     step.source = step.op->input;
@@ -201,7 +208,7 @@ lite::Status Partition::invoke(lite::Context* context) {
     if (in == nullptr || out == nullptr) return lite::kError;
     if (step.layer == nullptr) {
       run_sign(step, in, out);
-    } else if (step.given && !all_signs(in, product(shape_of(context, step.source)))) {
+    } else if (step.given && !as_said(step.op->levels, in, product(shape_of(context, step.source)))) {
       step.layer->run_any(in, out);
     } else {
       step.layer->run(in, out, &pool_);
@@ -245,11 +252,18 @@ lite::Status invoke(lite::Context* context, lite::Node* node) {
   return partition == nullptr ? lite::kError : guarded(context, [&] { return partition->invoke(context); });
 }
 
+bool pays(const Path& path, const Weighted& found) {
+  const int planes = std::max(1, found.levels.planes) * (found.values == Values::kTwoBits ? 2 : 1);
+  return path.pays({planes, found.values == Values::kTernary, found.dense});
+}
+
 // Binary layers, and the signs that nothing else reads.
-std::vector<int> chosen(const Graph& graph) {
+std::vector<int> chosen(const Graph& graph, const Plugin& plugin) {
   std::unordered_set<int> layers;
-  for (const Operator& op : graph.operators())
-    if (graph.binary(op) != nullptr) layers.insert(op.index);
+  for (const Operator& op : graph.operators()) {
+    const auto found = graph.binary(op);
+    if (found != nullptr && (op.of_bits || plugin.takes_all || pays(*plugin.path, *found))) layers.insert(op.index);
+  }
   std::vector<int> nodes;
   for (const Operator& op : graph.operators()) {
     bool taken = layers.count(op.index) != 0;
@@ -268,7 +282,10 @@ lite::Status delegate_prepare(lite::Context* context, lite::Delegate* delegate) 
   return guarded(context, [&] {
     auto* plugin = static_cast<Plugin*>(delegate->data);
     const Graph graph(context);
-    const std::vector<int> nodes = graph.valid() ? chosen(graph) : std::vector<int>();
+    const std::vector<int> nodes = graph.valid() ? chosen(graph, *plugin) : std::vector<int>();
+    for (const Operator& op : graph.operators())
+      if (op.of_bits && std::find(nodes.begin(), nodes.end(), op.index) == nodes.end())
+        context->ReportError(context, "kc_binary: operator %d has %s", op.index, graph.refusal(op).c_str());
     if (nodes.empty()) return lite::kOk;
     std::vector<int> list{static_cast<int>(nodes.size())};
     list.insert(list.end(), nodes.begin(), nodes.end());
@@ -292,6 +309,7 @@ lite::Status delegate_prepare(lite::Context* context, lite::Delegate* delegate) 
 using keras_compress::Plugin;
 
 // Options: "path", one of `path_names()` instead of this processor's best; the environment's KC_BINARY_PATH does the same.
+// "take": "faster", what is faster here than on XNNPACK, or "all".
 KC_EXPORT void* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report)(const char*)) {
   const auto refuse = [report](const std::string& reason) {
     if (report != nullptr) report(reason.c_str());
@@ -299,10 +317,17 @@ KC_EXPORT void* tflite_plugin_create_delegate(char** keys, char** values, size_t
   };
   try {
     const char* wanted = std::getenv("KC_BINARY_PATH");
+    bool takes_all = false;
     for (size_t i = 0; i < count; ++i) {
-      if (std::strcmp(keys[i], "path") != 0)
-        return refuse(std::string("Expected the option path. Received: ") + keys[i]);
-      wanted = values[i];
+      if (std::strcmp(keys[i], "path") == 0) {
+        wanted = values[i];
+      } else if (std::strcmp(keys[i], "take") == 0) {
+        takes_all = std::strcmp(values[i], "all") == 0;
+        if (!takes_all && std::strcmp(values[i], "faster") != 0)
+          return refuse(std::string("Expected take as faster or all. Received: ") + values[i]);
+      } else {
+        return refuse(std::string("Expected the options path and take. Received: ") + keys[i]);
+      }
     }
     const keras_compress::Path* path = keras_compress::find_path(wanted);
     if (path == nullptr)
@@ -310,6 +335,7 @@ KC_EXPORT void* tflite_plugin_create_delegate(char** keys, char** values, size_t
                     ". Received: " + wanted);
     auto plugin = std::make_unique<Plugin>();
     plugin->path = path;
+    plugin->takes_all = takes_all;
     plugin->delegate.data = plugin.get();
     plugin->delegate.Prepare = keras_compress::delegate_prepare;
     plugin->delegate.flags = keras_compress::lite::kAllowDynamicTensors;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 
 namespace keras_compress {
 namespace {
@@ -12,6 +13,7 @@ using lite::Tensor;
 // Newest version of each operator whose meaning is known here.
 constexpr int kNewestConv2d = 8, kNewestDepthwise = 7, kNewestFullyConnected = 12;
 constexpr int kNewestMaxPool2d = 3, kNewestReshape = 1, kNewestTranspose = 7, kNewestSqueeze = 2, kNewestExpandDims = 1;
+constexpr int kNewestAdd = 5, kNewestRelu = 3;
 // Factors between sums and outputs that XNNPACK takes; others go to kernels that round otherwise.
 constexpr float kSmallestScale = 1.0f / 4294967296.0f, kLargestScale = 256.0f;
 // Weights are looked at value by value.
@@ -19,6 +21,8 @@ constexpr int64_t kMostWeights = int64_t{1} << 30;
 // Bytes of sums that depend on where the padding is, beyond which a layer is left alone.
 constexpr int64_t kMostBaseBytes = int64_t{64} << 20;
 constexpr int kMostRank = 6;
+// Words that all taps of an output reach over, holes of dilation included, and with them zeros around an image.
+constexpr int64_t kMostReach = int64_t{1} << 22;
 // Of kernels, strides and dilations: places that are reckoned with them stay below 2^31.
 constexpr int kLargestStep = 4096;
 
@@ -106,9 +110,16 @@ bool Graph::read(const lite::Node* node, const lite::Registration* registration,
       if (each < -1 || each >= static_cast<int64_t>(context_->tensors_size)) return false;
   for (const int each : *node->inputs)
     if (each >= 0 && !plausible(context_->tensors[each])) return false;
-  operators_.push_back({index, registration->builtin_code, registration->version, node});
-  for (const int each : *node->outputs) producers_[each] = static_cast<int>(operators_.size()) - 1;
-  return true;
+  const char* name = registration->builtin_code == lite::kCustom ? registration->custom_name : nullptr;
+  const bool of_bits = name != nullptr && (std::strcmp(name, bits::kConv) == 0 || std::strcmp(name, bits::kDense) == 0);
+  const bool dense = of_bits && std::strcmp(name, bits::kDense) == 0;
+  operators_.push_back({index, registration->builtin_code, registration->version, node, of_bits, dense});
+  const int place = static_cast<int>(operators_.size()) - 1;
+  read_.insert(node->inputs->begin(), node->inputs->end());
+  // Made once, before anyone reads it: else proofs would follow from what is not so yet, or go round in a circle.
+  return std::all_of(node->outputs->begin(), node->outputs->end(), [&](int each) {
+    return each < 0 || (read_.count(each) == 0 && producers_.emplace(each, place).second);
+  });
 }
 
 // A sign that tensors are laid out as this library thinks: constants of bytes are as long as their shape says.
@@ -148,18 +159,66 @@ bool Graph::int8_activation(int index) const {
 
 std::unique_ptr<Weighted> Graph::weighted(const Operator& op) const {
   if (op.node->inputs->size < 2 || op.node->inputs->size > 3 || op.node->outputs->size != 1) return nullptr;
-  if (op.node->builtin_data == nullptr) return nullptr;
+  if (op.node->builtin_data == nullptr && !op.of_bits) return nullptr;
   auto found = std::make_unique<Weighted>();
   found->input = (*op.node->inputs)[0], found->output = (*op.node->outputs)[0];
   if (!int8_activation(found->input) || !int8_activation(found->output)) return nullptr;
   found->input_zero_point = context_->tensors[found->input].params.zero_point;
-  if (!read_constants(op, *found) || !read_kernel(op, *found)) return nullptr;
+  if (op.of_bits) return read_bits(op, *found) && read_bias(op, *found) ? std::move(found) : nullptr;
+  if (!read_constants(op, *found) || !read_bias(op, *found) || !read_kernel(op, *found)) return nullptr;
   return found;
+}
+
+bits::Options Graph::options_of(const Operator& op, bool& good) const {
+  bits::Options options{};
+  const auto* custom = static_cast<const uint8_t*>(op.node->custom_initial_data);
+  good = op.of_bits && op.node->custom_initial_data_size > 0 &&
+         bits::read(custom, static_cast<size_t>(op.node->custom_initial_data_size), options);
+  return options;
+}
+
+// Bits become integers of bytes, which `Layer` packs anew.
+bool Graph::read_bits(const Operator& op, Weighted& found) const {
+  bool good = false;
+  const bits::Options options = options_of(op, good);
+  const Tensor* weights = tensor((*op.node->inputs)[1]);
+  if (!good || weights == nullptr || weights->type != lite::kUInt8 || !constant(*weights) || weights->sparsity != nullptr)
+    return false;
+  const lite::IntArray &shape = *weights->dims, &given = *context_->tensors[found.input].dims;
+  const int64_t row = options.row();
+  if (shape.size != 2 || shape[0] < 1 || shape[1] != options.row_bytes() || row > kMostWeights / shape[0]) return false;
+  if (static_cast<int64_t>(weights->bytes) != int64_t{shape[0]} * shape[1]) return false;
+  if (options.magnitude_count != 1 && options.magnitude_count != static_cast<size_t>(shape[0])) return false;
+  Kernel& kernel = found.kernel;
+  kernel.inputs = static_cast<int>(options.inputs), kernel.outputs = shape[0];
+  if (op.dense) {
+    if (given.size < 1 || row != options.inputs) return false;
+    found.dense = true, found.keeps_dimensions = options.keeps_dimensions;
+  } else {
+    kernel.height = options.height, kernel.width = options.width, kernel.same = options.same;
+    kernel.stride_height = options.stride_height, kernel.stride_width = options.stride_width;
+    kernel.dilation_height = options.dilation_height, kernel.dilation_width = options.dilation_width;
+    const auto sizes = {kernel.height,       kernel.width,           kernel.stride_height,
+                        kernel.stride_width, kernel.dilation_height, kernel.dilation_width};
+    if (std::max(sizes) > kLargestStep || given.size != 4 || given[3] < 1 || given[3] % kernel.inputs != 0) return false;
+    kernel.groups = given[3] / kernel.inputs;
+    if (shape[0] % kernel.groups != 0) return false;
+    kernel.outputs = shape[0] / kernel.groups;
+  }
+  found.weights.reserve(static_cast<size_t>(shape[0]) * row);
+  const auto* bytes = static_cast<const uint8_t*>(weights->data);
+  for (int output = 0; output < shape[0]; ++output, bytes += shape[1])
+    for (int64_t i = 0; i < row; ++i)
+      found.weights.push_back(static_cast<int8_t>(options.magnitude(output) * bits::weight(options, bytes, i)));
+  return read_scales(op, options.activation, found);
 }
 
 bool Graph::read_constants(const Operator& op, Weighted& found) const {
   const Tensor* weights = tensor((*op.node->inputs)[1]);
-  if (weights == nullptr || weights->sparsity != nullptr || !read_integers(*weights, found.weights)) return false;
+  return weights != nullptr && weights->sparsity == nullptr && read_integers(*weights, found.weights);
+}
+
+bool Graph::read_bias(const Operator& op, Weighted& found) const {
   const Tensor* bias = op.node->inputs->size == 3 ? tensor((*op.node->inputs)[2]) : nullptr;
   if (bias == nullptr) return true;
   const int64_t count = elements(*bias);
@@ -179,7 +238,7 @@ bool Graph::read_kernel(const Operator& op, Weighted& found) const {
     if (op.version > kNewestFullyConnected || shape.size != 2 || params->weights_format != 0) return false;
     kernel.outputs = shape[0], kernel.inputs = shape[1];
     found.dense = true;
-    found.keeps_dimensions = params->keep_num_dims;
+    found.keeps_dimensions = params->keep_num_dims != 0;
     return given.size > 0 && read_scales(op, params->activation, found);
   }
   if (shape.size != 4 || given.size != 4) return false;
@@ -234,13 +293,31 @@ bool Graph::read_scales(const Operator& op, int activation, Weighted& found) con
 }
 
 std::unique_ptr<Weighted> Graph::binary(const Operator& op) const {
-  if (op.kind != lite::kConv2d && op.kind != lite::kFullyConnected) return nullptr;
-  if (op.node->inputs->size < 1 || proof((*op.node->inputs)[0]) == SignProof::kNone) return nullptr;
+  if (op.kind != lite::kConv2d && op.kind != lite::kFullyConnected && !op.of_bits) return nullptr;
+  if (op.node->inputs->size < 1) return nullptr;
+  const int input = (*op.node->inputs)[0];
+  const SignProof proof = this->proof(input);
+  Levels levels = proof != SignProof::kNone ? Levels() : this->levels(input);
+  bool unproven = proof == SignProof::kGiven;
+  if (proof == SignProof::kNone && levels.planes == 0) {
+    bool good = false;
+    const bits::Options options = options_of(op, good);
+    if (!good || !int8_activation(input)) return nullptr;
+    // No one else computes it: what the file says of its inputs is looked at. Signs have no zero point.
+    const int zero_point = context_->tensors[input].params.zero_point;
+    unproven = true;
+    if (options.input_bits > 0 || zero_point != 0) levels = {std::max(1, options.input_bits), zero_point};
+  }
   auto found = weighted(op);
-  if (found == nullptr || found->input_zero_point != 0) return nullptr;
+  if (found == nullptr || (levels.planes == 0 && found->input_zero_point != 0)) return nullptr;
   const Kernel& kernel = found->kernel;
+  found->levels = levels, found->unproven = unproven;
   if (int64_t{kernel.taps()} * kernel.groups * kernel.outputs * 16 > kMostBaseBytes) return nullptr;
-  return Layer::fits(kernel, found->weights.data()) ? std::move(found) : nullptr;
+  const int64_t reach = (int64_t{kernel.height - 1} * kernel.dilation_height + 1) *
+                        (int64_t{kernel.width - 1} * kernel.dilation_width + 1);
+  if (reach > kMostReach / kernel.groups / (kernel.inputs / kBits + 1)) return nullptr;
+  found->values = Layer::values_of(kernel, found->weights.data());
+  return found->values != Values::kOther ? std::move(found) : nullptr;
 }
 
 std::unique_ptr<Weighted> Graph::sign(const Operator& op) const {
@@ -252,7 +329,8 @@ std::unique_ptr<Weighted> Graph::sign(const Operator& op) const {
 
 // Sums of even products and an odd bias are never 0; what is at least half a step from 0 rounds to -1 or 1 or beyond.
 bool Graph::is_sign_operator(const Operator& op) const {
-  if (op.kind != lite::kConv2d && op.kind != lite::kDepthwiseConv2d && op.kind != lite::kFullyConnected) return false;
+  if (op.kind != lite::kConv2d && op.kind != lite::kDepthwiseConv2d && op.kind != lite::kFullyConnected && !op.of_bits)
+    return false;
   const auto found = weighted(op);
   if (found == nullptr || found->range.zero_point != 0 || found->range.lowest != -1 || found->range.highest != 1)
     return false;
@@ -281,6 +359,15 @@ bool Graph::passes_signs(const Operator& op) const {
   return made != nullptr && made->params.scale == 1.0f && made->params.zero_point == 0;
 }
 
+std::string Graph::refusal(const Operator& op) const {
+  const auto* custom = static_cast<const uint8_t*>(op.node->custom_initial_data);
+  const int version = bits::version_of(custom, static_cast<size_t>(std::max(0, op.node->custom_initial_data_size)));
+  if (version > bits::kVersion)
+    return "weights as bits in version " + std::to_string(version) + "; this library is older and reads version " +
+           std::to_string(bits::kVersion);
+  return version < 0 ? "damaged options" : "weights or settings that it cannot compute, or that are damaged";
+}
+
 SignProof Graph::proof(int index) const {
   for (;;) {
     if (!int8_activation(index)) return SignProof::kNone;
@@ -291,7 +378,50 @@ SignProof Graph::proof(int index) const {
     }
     if (!passes_signs(*made)) return is_sign_operator(*made) ? SignProof::kProven : SignProof::kNone;
     if (made->node->inputs->size < 1) return SignProof::kNone;
-    index = (*made->node->inputs)[0];  // never around in a circle: plans are in order
+    index = (*made->node->inputs)[0];  // never round in a circle: see `read`
+  }
+}
+
+// Integers that the operator's activation leaves.
+bool Graph::range_of(const Operator& op, Range& range) const {
+  const void* given = op.node->builtin_data;
+  const Tensor* made = op.node->outputs->size == 1 ? tensor((*op.node->outputs)[0]) : nullptr;
+  if (made == nullptr || (given == nullptr && op.kind != lite::kReluOperator && !op.of_bits)) return false;
+  int activation = lite::kNone;
+  if (op.kind == lite::kConv2d && op.version <= kNewestConv2d) {
+    activation = static_cast<const lite::ConvParams*>(given)->activation;
+  } else if (op.kind == lite::kDepthwiseConv2d && op.version <= kNewestDepthwise) {
+    activation = static_cast<const lite::DepthwiseConvParams*>(given)->activation;
+  } else if (op.kind == lite::kFullyConnected && op.version <= kNewestFullyConnected) {
+    activation = static_cast<const lite::FullyConnectedParams*>(given)->activation;
+  } else if (op.kind == lite::kAdd && op.version <= kNewestAdd) {
+    activation = static_cast<const lite::AddParams*>(given)->activation;
+  } else if (op.kind == lite::kReluOperator && op.version <= kNewestRelu) {
+    activation = lite::kRelu;
+  } else if (op.of_bits) {
+    bool good = false;
+    activation = options_of(op, good).activation;
+    if (!good) return false;
+  }
+  return activation != lite::kNone && clamp_of(activation, made->params.scale, made->params.zero_point, range);
+}
+
+Levels Graph::levels(int index) const {
+  if (!int8_activation(index)) return {};
+  const lite::QuantizationParams& wanted = context_->tensors[index].params;
+  for (;;) {
+    if (!int8_activation(index)) return {};
+    const lite::QuantizationParams& params = context_->tensors[index].params;
+    const Operator* made = producer(index);
+    if (made == nullptr || params.scale != wanted.scale || params.zero_point != wanted.zero_point) return {};
+    if (passes_signs(*made)) {
+      if (made->node->inputs->size < 1) return {};
+      index = (*made->node->inputs)[0];
+      continue;
+    }
+    Range range{};
+    if (!range_of(*made, range) || range.lowest != params.zero_point || range.highest > params.zero_point + 3) return {};
+    return {range.highest > params.zero_point + 1 ? 2 : 1, params.zero_point};
   }
 }
 

@@ -12,8 +12,9 @@
 extern "C" {
 #endif
 
-// A `TfLiteDelegate*`, or NULL after `report` was called with the reason. The only option is "path": "avx512", "avx2", "neon" or
-// "portable" in place of the processor's best, which the environment's KC_BINARY_PATH chooses as well.
+// A `TfLiteDelegate*`, or NULL after `report` was called with the reason. Options: "path": "avx512", "avx2", "neon" or
+// "portable" in place of the processor's best, which the environment's KC_BINARY_PATH chooses as well; "take": "faster" (layers
+// that are faster here than on XNNPACK) or "all".
 void* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report)(const char*));
 
 void tflite_plugin_destroy_delegate(void* delegate);

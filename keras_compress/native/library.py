@@ -34,6 +34,12 @@ def sources() -> list[Path]:
     return sorted(_FOLDER.glob("*.cc"))
 
 
+def micro_sources() -> dict[str, bytes]:
+    """Name -> content of the files that TFLite-Micro needs for weights stored as bits."""
+    paths = (_FOLDER / "kc_bits.h", *sorted((_FOLDER / "micro").glob("kc_*")))
+    return {path.name: path.read_bytes() for path in paths}
+
+
 def library_path() -> Path:
     """The library for this computer, compiled now if it never was.
 

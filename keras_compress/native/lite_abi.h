@@ -10,7 +10,7 @@ namespace keras_compress::lite {
 
 enum Status : int { kOk = 0, kError = 1 };
 
-enum Type : int { kInt32 = 2, kInt8 = 9, kInt4 = 18 };
+enum Type : int { kInt32 = 2, kUInt8 = 3, kInt8 = 9, kInt4 = 18 };
 
 enum Allocation : int { kMemoryMapped = 1 };
 
@@ -19,11 +19,14 @@ enum Padding : int { kSame = 1, kValid = 2 };
 enum Activation : int { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
 
 enum Operator : int {
+  kAdd = 0,
   kConv2d = 3,
   kDepthwiseConv2d = 4,
   kFullyConnected = 9,
   kMaxPool2d = 17,
+  kReluOperator = 19,
   kReshape = 22,
+  kCustom = 32,
   kTranspose = 39,
   kSqueeze = 43,
   kExpandDims = 70,
@@ -166,8 +169,12 @@ struct DepthwiseConvParams {
 struct FullyConnectedParams {
   Activation activation;
   int weights_format;
-  bool keep_num_dims;
-  bool asymmetric_quantize_inputs;
+  uint8_t keep_num_dims;  // a bool there
+  uint8_t asymmetric_quantize_inputs;
+};
+
+struct AddParams {
+  Activation activation;
 };
 
 struct PoolParams {

@@ -4,6 +4,7 @@
 #include "paths.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -35,6 +36,18 @@ const Tables kTables;
 
 bool supported() { return __builtin_cpu_supports("avx2"); }
 
+// Instructions that multiply bytes make int8 some four times faster.
+bool multiplies_bytes() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 11 & 1) != 0) return true;  // AVX512-VNNI
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1) != 0;            // AVX-VNNI
+}
+
+bool pays(const Meeting& meeting) {
+  static const bool fast_int8 = multiplies_bytes();
+  return meeting.plain() || meeting.dense || !fast_int8;
+}
+
 // For each pair of pixels and each nibble, where the table begins.
 size_t scratch_bytes(int words) { return static_cast<size_t>(words) * kNibbles * kPairs * sizeof(uint16_t); }
 
@@ -64,6 +77,27 @@ KC_INLINE void pack_pixel(const int8_t* values, const int8_t* least, const uint3
 KC_TARGET void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, const Strip& strip, uint32_t* bits) {
   for (int pixel = 0; pixel < strip.pixels; ++pixel, values += strip.value_stride, bits += strip.word_stride)
     pack_pixel(values, least, flip, strip.channels, bits);
+}
+
+KC_INLINE void pack_levels_pixel(const int8_t* values, int zero_point, int channels, int planes, size_t plane_stride,
+                                 uint32_t* bits) {
+  const __m256i lowest = _mm256_set1_epi8(static_cast<char>(zero_point));
+  int first = 0;
+  for (; first + kBits <= channels; first += kBits) {
+    const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + first));
+    // The bit of the plane goes to the top of its byte.
+    const __m256i level = _mm256_sub_epi8(value, lowest);
+    bits[first / kBits] = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_slli_epi16(level, 7)));
+    if (planes == 2)
+      bits[plane_stride + first / kBits] = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_slli_epi16(level, 6)));
+  }
+  pack_levels_rest(values, zero_point, first, channels, planes, plane_stride, bits);
+}
+
+KC_TARGET void pack_levels(const int8_t* values, int zero_point, const Strip& strip, int planes, size_t plane_stride,
+                           uint32_t* bits) {
+  for (int pixel = 0; pixel < strip.pixels; ++pixel, values += strip.value_stride, bits += strip.word_stride)
+    pack_levels_pixel(values, zero_point, strip.channels, planes, plane_stride, bits);
 }
 
 // Tables of two pixels, nibble by nibble: the lower nibbles of the four bytes of a word, then the upper ones.
@@ -167,20 +201,68 @@ KC_TARGET void count_block(const uint8_t* weights, const uint16_t* places, int w
   }
 }
 
-void count(const Tile& tile, int32_t* counts) {
-  const int words = tile.segment_count * tile.segment_words, stride = tile.blocks * kOutputs;
-  const int pairs = (tile.count + 1) / 2;
+int tables_of(const Tile& tile) {
+  const int words = tile.segment_count * tile.segment_words, pairs = (tile.count + 1) / 2;
   uint16_t* places = reinterpret_cast<uint16_t*>(tile.scratch);
   for (int pair = 0; pair < pairs; ++pair) index_pair(tile, pair, places + static_cast<size_t>(pair) * words * kNibbles);
-  std::memset(counts, 0, static_cast<size_t>(2 * pairs) * stride * sizeof(int32_t));
-  for (int block = 0; block < tile.blocks; ++block) {
-    const uint8_t* weights = tile.weights + static_cast<size_t>(block) * words * 4 * kOutputs;
+  return pairs;
+}
+
+// Adds what differs in each block, by the tables of so many pairs.
+void count_plane(const Tile& tile, int pairs, const uint8_t* weights, int32_t* counts) {
+  const int words = tile.segment_count * tile.segment_words, stride = tile.blocks * kOutputs;
+  const uint16_t* places = reinterpret_cast<const uint16_t*>(tile.scratch);
+  for (int block = 0; block < tile.blocks; ++block, weights += static_cast<size_t>(words) * 4 * kOutputs) {
     if (pairs == 1) {
       count_block<1>(weights, places, words, counts + block * kOutputs, stride);
     } else {
       count_block<2>(weights, places, words, counts + block * kOutputs, stride);
     }
   }
+}
+
+void count(const Tile& tile, int32_t* counts) {
+  const int pairs = tables_of(tile);
+  std::memset(counts, 0, static_cast<size_t>(2 * pairs) * tile.blocks * kOutputs * sizeof(int32_t));
+  count_plane(tile, pairs, tile.weights, counts);
+}
+
+// Of all outputs how many weights are none, the plane of weights 1, the plane of weights -1. (A table has no room for masks.)
+void arrange_masked(const uint32_t* rows, const uint32_t* masks, int count, int words, std::vector<uint8_t>& weights) {
+  const int padded = (count + kOutputs - 1) / kOutputs * kOutputs;
+  const size_t values = static_cast<size_t>(count) * words;
+  std::vector<uint32_t> positive(values), negative(values);
+  std::vector<int32_t> nonzero(padded, 0);
+  for (size_t i = 0; i < values; ++i) {
+    positive[i] = rows[i] & masks[i], negative[i] = ~rows[i] & masks[i];
+    nonzero[i / words] += __builtin_popcount(masks[i]);
+  }
+  std::vector<uint8_t> plane;
+  const uint8_t* first = reinterpret_cast<const uint8_t*>(nonzero.data());
+  weights.assign(first, first + nonzero.size() * sizeof(int32_t));
+  for (const auto* each : {&positive, &negative}) {
+    arrange(each->data(), count, words, plane);
+    weights.insert(weights.end(), plane.begin(), plane.end());
+  }
+}
+
+// With x the input's bits, p and n those of weights 1 and -1: bits of p that x has not, and of n that it has, are
+// (p's number + n's number + |x ^ p| - |x ^ n|) / 2.
+KC_TARGET void count_masked(const Tile& tile, int32_t* counts) {
+  const int pairs = tables_of(tile), stride = tile.blocks * kOutputs, rows = 2 * pairs;
+  const size_t plane_bytes = static_cast<size_t>(tile.segment_count) * tile.segment_words * 4 * stride;
+  const int32_t* nonzero = reinterpret_cast<const int32_t*>(tile.weights);
+  const uint8_t* positive = tile.weights + stride * sizeof(int32_t);
+  std::memset(counts, 0, static_cast<size_t>(rows) * stride * sizeof(int32_t));
+  count_plane(tile, pairs, positive + plane_bytes, counts);
+  for (int row = 0; row < rows; ++row)
+    for (int i = 0; i < stride; ++i) counts[row * stride + i] = nonzero[i] - counts[row * stride + i];
+  count_plane(tile, pairs, positive, counts);
+  for (int i = 0; i < rows * stride; ++i) counts[i] >>= 1;
+}
+
+KC_TARGET void add_shifted(int32_t* counts, const int32_t* more, int shift, int count) {
+  add_shifted_lines(counts, more, shift, count);
 }
 
 KC_TARGET void finish(const int32_t* counts, const int32_t* base, const int32_t* step, const float* scale,
@@ -190,7 +272,8 @@ KC_TARGET void finish(const int32_t* counts, const int32_t* base, const int32_t*
 
 }  // namespace
 
-const Path kAvx2 = {"avx2", supported, kOutputs, kPixels, scratch_bytes, arrange, pack, count, finish};
+const Path kAvx2 = {"avx2",         supported, kOutputs,       kPixels,      pays, scratch_bytes, arrange, pack,
+                    pack_levels,    count,     arrange_masked, count_masked, add_shifted,   finish};
 
 }  // namespace keras_compress
 #endif

@@ -1,4 +1,5 @@
 // Plain C++: runs anywhere, and is what the other paths are tested against.
+#include "kc_bits.h"
 #include "paths.h"
 
 #include <cstdlib>
@@ -12,6 +13,9 @@ constexpr int kPixels = 4;
 
 bool supported() { return true; }
 
+// Stock kernels use more of a processor than this does.
+bool pays(const Meeting& meeting) { return meeting.plain(); }
+
 size_t scratch_bytes(int) { return 0; }
 
 void arrange(const uint32_t* rows, int count, int words, std::vector<uint8_t>& weights) {
@@ -23,29 +27,42 @@ void pack(const int8_t* values, const int8_t* least, const uint32_t* flip, const
     pack_rest(values, least, flip, 0, strip.channels, bits);
 }
 
-// Ones in each byte of the word, then their sum.
-inline uint32_t ones(uint32_t word) {
-  word -= (word >> 1) & 0x55555555u;
-  word = (word & 0x33333333u) + ((word >> 2) & 0x33333333u);
-  word = (word + (word >> 4)) & 0x0f0f0f0fu;
-  return (word * 0x01010101u) >> 24;
+void pack_levels(const int8_t* values, int zero_point, const Strip& strip, int planes, size_t plane_stride,
+                 uint32_t* bits) {
+  for (int pixel = 0; pixel < strip.pixels; ++pixel, values += strip.value_stride, bits += strip.word_stride)
+    pack_levels_rest(values, zero_point, 0, strip.channels, planes, plane_stride, bits);
 }
 
-void count(const Tile& tile, int32_t* counts) {
+// Parts: 1, signs alone; 2, masks behind them.
+template <int Parts>
+void count_parts(const Tile& tile, int32_t* counts) {
   const int outputs = tile.blocks * kOutputs, words = tile.segment_count * tile.segment_words;
   const uint32_t* all = reinterpret_cast<const uint32_t*>(tile.weights);
   for (int block = 0; block < tile.blocks; ++block) {
     for (int pixel = 0; pixel < tile.count; ++pixel) {
-      const uint32_t* weights = all + static_cast<size_t>(block) * words * kOutputs;
+      const uint32_t* weights = all + static_cast<size_t>(block) * words * kOutputs * Parts;
       uint32_t sums[kOutputs] = {};
       for (int segment = 0; segment < tile.segment_count; ++segment) {
         const uint32_t* values = tile.pixels[pixel] + tile.segments[segment];
-        for (int word = 0; word < tile.segment_words; ++word, weights += kOutputs)
-          for (int i = 0; i < kOutputs; ++i) sums[i] += ones(values[word] ^ weights[i]);
+        for (int word = 0; word < tile.segment_words; ++word, weights += kOutputs * Parts)
+          for (int i = 0; i < kOutputs; ++i)
+            sums[i] += bits::ones((values[word] ^ weights[i]) & (Parts == 2 ? weights[i + kOutputs * (Parts - 1)] : ~0u));
       }
       std::memcpy(counts + static_cast<size_t>(pixel) * outputs + block * kOutputs, sums, sizeof(sums));
     }
   }
+}
+
+void count(const Tile& tile, int32_t* counts) { count_parts<1>(tile, counts); }
+
+void arrange_masked(const uint32_t* rows, const uint32_t* masks, int count, int words, std::vector<uint8_t>& weights) {
+  arrange_masked_words(rows, masks, count, words, kOutputs, weights);
+}
+
+void count_masked(const Tile& tile, int32_t* counts) { count_parts<2>(tile, counts); }
+
+void add_shifted(int32_t* counts, const int32_t* more, int shift, int count) {
+  add_shifted_lines(counts, more, shift, count);
 }
 
 void finish(const int32_t* counts, const int32_t* base, const int32_t* step, const float* scale, const Range& range,
@@ -67,7 +84,8 @@ const Path* const kPaths[] = {
 
 }  // namespace
 
-const Path kPortable = {"portable", supported, kOutputs, kPixels, scratch_bytes, arrange, pack, count, finish};
+const Path kPortable = {"portable",     supported, kOutputs,       kPixels,      pays, scratch_bytes, arrange, pack,
+                        pack_levels,    count,     arrange_masked, count_masked, add_shifted,   finish};
 
 const Path* find_path(const char* name) {
   for (const Path* path : kPaths) {

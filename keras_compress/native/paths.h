@@ -12,12 +12,12 @@ constexpr int kMostPixels = 8;
 
 // Pixels of packed inputs to be met with all weights of a group.
 struct Tile {
-  const uint32_t* pixels[kMostPixels];  // the first tap of each pixel; those beyond `count` repeat the last
-  int count;                            // pixels
+  const uint32_t* pixels[kMostPixels];  // the first tap of each pixel; those beyond `count` repeat the first
+  int count;                            // pixels; those of several planes of one image are so many pixels
   const int32_t* segments;              // where runs of words that lie together begin, in words behind `pixels`
   int segment_count;
   int segment_words;
-  const uint8_t* weights;  // as `Path::arrange` laid them out
+  const uint8_t* weights;  // as `Path::arrange` or `Path::arrange_masked` laid them out
   int blocks;              // of `Path::outputs` outputs
   uint8_t* scratch;        // of `Path::scratch_bytes`
 };
@@ -38,11 +38,21 @@ struct Range {
   int32_t highest;
 };
 
+// How often bits meet bits in a layer.
+struct Meeting {
+  int planes;   // of inputs times those of weights
+  bool masked;  // weights may be 0
+  bool dense;   // one pixel: int8 is held up by reading the weights
+  bool plain() const { return planes == 1 && !masked; }
+};
+
 struct Path {
   const char* name;
   bool (*supported)();
   int outputs;  // weights are laid out in blocks of so many outputs
   int pixels;   // at most so many in a tile
+  // Whether this beats XNNPACK's int8 kernels, as measured (docs/native.md).
+  bool (*pays)(const Meeting& meeting);
 
   // Bytes of scratch for tiles of `words` words a pixel.
   size_t (*scratch_bytes)(int words);
@@ -50,8 +60,16 @@ struct Path {
   void (*arrange)(const uint32_t* rows, int count, int words, std::vector<uint8_t>& weights);
   // bits[i] = (values[i] >= least[i]) ^ flip[i] of each pixel; the bits above its channels are 0.
   void (*pack)(const int8_t* values, const int8_t* least, const uint32_t* flip, const Strip& strip, uint32_t* bits);
+  // Bits 0 and 1 of `values[i] - zero_point`, each in a plane of its own, `plane_stride` words apart.
+  void (*pack_levels)(const int8_t* values, int zero_point, const Strip& strip, int planes, size_t plane_stride,
+                      uint32_t* bits);
   // counts[pixel * blocks * outputs + output]: bits in which inputs and weights differ.
   void (*count)(const Tile& tile, int32_t* counts);
+  // The same for weights that may be 0: rows of signs, and rows of bits where a weight is none; bits count where it is.
+  void (*arrange_masked)(const uint32_t* rows, const uint32_t* masks, int count, int words, std::vector<uint8_t>& weights);
+  void (*count_masked)(const Tile& tile, int32_t* counts);
+  // counts[i] += more[i] << shift
+  void (*add_shifted)(int32_t* counts, const int32_t* more, int shift, int count);
   // out[i] of the sum `base[i] - step[i] * counts[i]`.
   void (*finish)(const int32_t* counts, const int32_t* base, const int32_t* step, const float* scale, const Range& range,
                  int count, int8_t* out);
@@ -104,6 +122,26 @@ inline __attribute__((always_inline)) void pack_rest(const int8_t* values, const
   }
 }
 
+// The lines of `Path::add_shifted`.
+inline __attribute__((always_inline)) void add_shifted_lines(int32_t* __restrict counts, const int32_t* __restrict more,
+                                                             int shift, int count) {
+  for (int i = 0; i < count; ++i) counts[i] += static_cast<int32_t>(static_cast<uint32_t>(more[i]) << shift);
+}
+
+// The last words of `Path::pack_levels`, value by value.
+inline __attribute__((always_inline)) void pack_levels_rest(const int8_t* values, int zero_point, int begin, int channels,
+                                                            int planes, size_t plane_stride, uint32_t* bits) {
+  for (int first = begin; first < channels; first += kBits) {
+    const int count = channels - first < kBits ? channels - first : kBits;
+    for (int plane = 0; plane < planes; ++plane) {
+      uint32_t word = 0;
+      for (int i = 0; i < count; ++i)
+        word |= (static_cast<uint32_t>(values[first + i] - zero_point) >> plane & 1u) << i;
+      bits[plane * plane_stride + first / kBits] = word;
+    }
+  }
+}
+
 // Weights in blocks: word k of all outputs of a block side by side.
 inline void arrange_words(const uint32_t* rows, int count, int words, int outputs, std::vector<uint8_t>& weights) {
   const int blocks = (count + outputs - 1) / outputs;
@@ -113,6 +151,21 @@ inline void arrange_words(const uint32_t* rows, int count, int words, int output
     for (int word = 0; word < words; ++word)
       to[(static_cast<size_t>(output / outputs) * words + word) * outputs + output % outputs] =
           rows[static_cast<size_t>(output) * words + word];
+}
+
+// The same with masks: of each word of a block the signs, then the masks.
+inline void arrange_masked_words(const uint32_t* rows, const uint32_t* masks, int count, int words, int outputs,
+                                 std::vector<uint8_t>& weights) {
+  const int blocks = (count + outputs - 1) / outputs;
+  weights.assign(static_cast<size_t>(blocks) * outputs * words * 2 * sizeof(uint32_t), 0);
+  uint32_t* to = reinterpret_cast<uint32_t*>(weights.data());
+  for (int output = 0; output < count; ++output) {
+    for (int word = 0; word < words; ++word) {
+      const size_t place = (static_cast<size_t>(output / outputs) * words + word) * 2 * outputs + output % outputs;
+      to[place] = rows[static_cast<size_t>(output) * words + word];
+      to[place + outputs] = masks[static_cast<size_t>(output) * words + word];
+    }
+  }
 }
 
 }  // namespace keras_compress

@@ -14,13 +14,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.compressed import expand_content
 from keras_compress.convert.files import make_folder, write_atomic
 from keras_compress.core.outputs import check_not_read
+from keras_compress.native import micro_sources
 from keras_compress.runtime import c_source
 from keras_compress.runtime.deployed import content_of
 from keras_compress.runtime.target import TensorSpec, target
+from keras_compress.tflite.bit_format import of_bits
 from keras_compress.tflite.flatbuffer import Graph, read_model
 from keras_compress.tflite.inspection import check_dense
+from keras_compress.tflite.passes.store_bits import arena_of_bits
 
 # TFLite-Micro keeps what it allocates on boundaries of this size.
 _ALIGNMENT_BYTES = 16
@@ -49,7 +53,8 @@ def export_c(
 
     `<name>_data.h`, for C too, has the array, its size, `<NAME>_ARENA_BYTES`, and number, elements, scale and zero
     point of inputs and outputs. `<name>_ops.h`, for those that have TFLite-Micro's headers, has a resolver for exactly
-    the operators used, and the function that adds them.
+    the operators used, and the function that adds them. Weights stored as bits (`weights_storage="bits"`) are read by
+    operators whose sources are written as well: `kc_binary_tflm.cc`, to be compiled with the others, and its headers.
 
     Args:
         model: What `convert` returned, the bytes of a `.tflite` file, or its path.
@@ -87,6 +92,8 @@ def export_c(
     header = c_source.data_header(name, content, arena, _specs(graph, "inputs"), _specs(graph, "outputs"))
     sources = (c_source.data_source(name, content), header, c_source.ops_header(name, methods))
     files = {f"{name}{ending}": source for ending, source in zip(_ENDINGS, sources, strict=True)}
+    if any(method.startswith("AddCustom:") for method in methods):
+        files |= micro_sources()
     if compile_with is not None:
         _compile(compile_with, files, f"{name}{_ENDINGS[0]}")
     return _write(make_folder(folder), files)
@@ -107,7 +114,9 @@ def _arena(content: bytes, label: str, given: int | None) -> tuple[int, str]:
     reason = runner.available()
     if reason is not None:
         raise RuntimeError(f"Expected tflite-micro, to measure the arena, or `arena_bytes`. Received: {reason}")
-    least = runner.memory(content, label)["arena_minimum_bytes"]
+    # No runtime here has the operators that read bits: the stock ones, and what those take beside them.
+    plain = expand_content(content) if of_bits(content) else content
+    least = runner.memory(plain, label)["arena_minimum_bytes"] + arena_of_bits(Graph(read_model(content)))
     return _rounded_up(least + ARENA_MARGIN_BYTES), _MEASURED.format(least=least, margin=ARENA_MARGIN_BYTES)
 
 

@@ -17,6 +17,7 @@ from keras_compress.runtime import deployed
 from keras_compress.runtime.operators import VerificationError
 from keras_compress.runtime.target import Target, target
 from keras_compress.tflite.inspection import has_sparse_weights
+from keras_compress.tflite.storage import BITS
 
 Array = NDArray[Any]
 KERNELS = {"litert": ("xnnpack", "reference"), "tflm": ("tflm",)}
@@ -66,8 +67,11 @@ class Kernels:
             RuntimeError: For a delegate that is not to be had here; of a runtime that is not there, `skipped` tells.
         """
         names = names or KERNELS[artifact.runtime]
-        plain = artifact.content if set(names) <= {"tflm"} else expand_content(artifact.content)
-        contents = {kernel: artifact.content if kernel == "tflm" else plain for kernel in names}
+        of_bits = artifact.storage.wanted == BITS
+        # Who decodes weights, or reads bits, gets the file as it is.
+        takes = NAMES if of_bits else ("tflm",)
+        plain = artifact.content if set(names) <= set(takes) else expand_content(artifact.content)
+        contents = {kernel: artifact.content if kernel in takes else plain for kernel in names}
         runners, skipped = {}, {}
         for kernel, content in contents.items():
             runner = runner_of(kernel, **limits)

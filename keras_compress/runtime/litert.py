@@ -9,6 +9,7 @@ from keras_compress.native import NAMES, library_path
 from keras_compress.runtime.child import RequestError
 from keras_compress.runtime.process_target import ProcessTarget
 from keras_compress.runtime.target import Array
+from keras_compress.tflite.bit_format import of_bits
 from keras_compress.tflite.encoding.known import DECODE
 
 _DELEGATES = {
@@ -91,6 +92,12 @@ class LiteRT(ProcessTarget):
             raise ValueError(
                 f"Expected a file that LiteRT can run. Received: {label}, whose weights are encoded for TFLite-Micro "
                 "(target tflm); kc.expand, or `keras-compress expand`, gives the plain file"
+            ) from None
+        if error.kind == "model" and any(of_bits(content) for content in contents):
+            raise ValueError(
+                f"Expected delegate='kc_binary', of the version of the file. Received: {label}, whose weights are "
+                "stored as bits (weights_storage='bits'), which no stock kernel reads; kc.expand gives the stock file. "
+                f"LiteRT says: {error}"
             ) from None
         super()._refuse(error, label, contents)
 

@@ -11,6 +11,7 @@ import keras
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.batch_size import AUTO, BatchSize
+from keras_compress.convert.compressed import expand_content
 from keras_compress.convert.convert import convert
 from keras_compress.convert.expand.small_rows import is_of_small_rows
 from keras_compress.convert.freeze import freeze, is_frozen, points_in
@@ -25,7 +26,9 @@ from keras_compress.tflite.lowering.rule import rule_of
 from keras_compress.tflite.lowering.weighted import Weighted
 from keras_compress.tflite.lstm.operator import CELL
 from keras_compress.tflite.lstm.operator import KIND as LSTM
+from keras_compress.tflite.passes.store_bits import has_bits
 from keras_compress.tflite.plan import MADE_FOR
+from keras_compress.tflite.storage import BITS
 
 # Samples that set ranges for a moment, until the file's take their place.
 _SAMPLES = 100
@@ -53,7 +56,12 @@ def shipped(
     if model is None:
         raise ValueError(f"Expected the Keras model that {label} was made from. Received: model=None")
     graph = Graph(read_model(content))
+    of_bits = has_bits(graph)
+    if of_bits:
+        graph = _plain(content)
     options = {**_options(graph, label, _is_mixed(model)), "batch_size": _batch_size(graph, model)}
+    if of_bits:
+        options["weights_storage"] = BITS
     target = "tflm" if kernels is not None and set(kernels) == {"tflm"} else _target(graph)
     few = _few(x, model)
     artifact = convert(model, target, representative_dataset=None if is_frozen(model) else few, **options)
@@ -71,6 +79,11 @@ def shipped(
     frozen = freeze(model, few, activation_bits=bits, storage=artifact.storage, **known)
     made = convert(frozen, target, **options)
     return _with_content(made, content, graph, _tensors(graph, made, label))
+
+
+def _plain(content: bytes) -> Graph:
+    """The stock file that one with weights as bits stands for."""
+    return Graph(read_model(expand_content(content)))
 
 
 def _with_content(made: Artifact, content: bytes, graph: Graph, tensors: Mapping[str, int]) -> Artifact:
@@ -148,7 +161,7 @@ def _few(x: Any, model: keras.Model) -> Any:
 
 def _tensors(graph: Graph, made: Artifact, label: str) -> dict[str, int]:
     """Activation point -> its tensor in the file: by its place, since some names are numbered anew in each session."""
-    again = Graph(read_model(made.content))
+    again = _plain(made.content) if made.storage.wanted == BITS else Graph(read_model(made.content))
     if _form(again) == _form(graph):
         numbers = {again.name(a): b for a, b in zip(_in_order(again), _in_order(graph), strict=True) if min(a, b) >= 0}
     else:
@@ -181,7 +194,7 @@ def _in_order(graph: Graph) -> list[int]:
 
 def _cells(made: Artifact, graph: Graph) -> tuple[dict[str, FixedGrid], bool]:
     """Point at the cell states of an LSTM -> their grid in the file, and whether all are those that were made here."""
-    again = Graph(read_model(made.content))
+    again = _plain(made.content) if made.storage.wanted == BITS else Graph(read_model(made.content))
     here, there = ([op.inputs[CELL] for op in each.operators if each.kind(op) == LSTM] for each in (again, graph))
     pairs = [(_grid(again, a), _grid(graph, b)) for a, b in zip(here, there, strict=False)]
     names = [again.name(tensor).removesuffix("/cell") + ".cells_quantized" for tensor in here]

@@ -1,8 +1,8 @@
-"""Files of one binary layer, with settings drawn at random: what kernels for binary nets are tried on."""
+"""Files of one layer of few bits, with settings drawn at random: what kernels for binary nets are tried on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,15 @@ from keras_compress.tflite.flatbuffer import Graph, write_model
 
 Array = NDArray[Any]
 _ACTIVATIONS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
+# Weights of an output, in magnitudes.
+VALUES = {"signs": (-1, 1), "ternary": (-1, 0, 1), "two_bits": (-3, -1, 1, 3)}
 # Upper ends of activations that have one.
 _ENDS = {"RELU6": 6.0, "RELU_N1_TO_1": 1.0}
 
 
 @dataclass(frozen=True)
 class BinaryLayer:
-    """Settings of a layer whose inputs are signs and whose weights are +-c.
+    """Settings of a layer whose inputs are signs or levels of one or two bits, and whose weights have few values.
 
     Attributes:
         kind: `"conv"` or `"dense"`.
@@ -28,7 +30,9 @@ class BinaryLayer:
         groups: Of a convolution.
         kernel, strides, dilation: `(rows, columns)`.
         same: Zeros around the input, as `padding="same"` has them.
-        magnitude: The integer c.
+        magnitude: The integer c that weights are multiples of.
+        weights: In magnitudes, a key of `VALUES`.
+        levels: Bits of the inputs, 1 or 2, made by an activation that leaves so many integers; 0 for signs.
         dead: Whether some outputs have weights of 0.
         bias: Whether there is a bias.
         per_channel: Scales for each output, or one.
@@ -36,7 +40,7 @@ class BinaryLayer:
         zero_point: Of the output.
         tie: Whether the upper end of `activation` lies halfway between two integers of the output.
         signs: Where the signs come from: `"given"`, the input itself; `"taken"`, a 1x1 depthwise convolution with
-            thresholds; `"layer"`, another binary layer behind a `"taken"` one.
+            thresholds; `"layer"`, another binary layer behind a `"taken"` one. Levels are never given.
         weight_bits: 8, or 4 for packed weights.
         seed: Of the values.
     """
@@ -53,6 +57,8 @@ class BinaryLayer:
     dilation: tuple[int, int] = (1, 1)
     same: bool = True
     magnitude: int = 64
+    weights: str = "signs"
+    levels: int = 0
     dead: bool = False
     bias: bool = True
     per_channel: bool = True
@@ -73,7 +79,7 @@ class BinaryLayer:
         kernel = (int(draw.integers(1, 5)), int(draw.integers(1, 5)))
         activation = str(draw.choice(_ACTIVATIONS))
         lowest = activation != "RELU_N1_TO_1"
-        return cls(
+        made = cls(
             kind="dense" if dense else "conv",
             batch=int(draw.choice([1, 1, 2, 3])),
             height=int(draw.integers(4, 12)),
@@ -96,6 +102,10 @@ class BinaryLayer:
             tie=activation in _ENDS and bool(draw.random() < 0.5),
             seed=seed,
         )
+        kind, levels = str(draw.choice(["signs", *VALUES])), int(draw.choice([0, 0, 1, 2]))
+        largest = made.magnitude if kind != "two_bits" else min(made.magnitude, 2 if packed else 42)
+        signs = "taken" if levels and made.signs == "given" else made.signs
+        return replace(made, weights=kind, levels=levels, magnitude=largest, signs=signs)
 
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the file's input."""
@@ -129,9 +139,9 @@ class _File:
         given = self._tensor("given", layer.input_shape(), scale, zero_point)
         tensor = given
         if layer.signs != "given":
-            tensor = self._sign(tensor)
+            tensor = self._levels(tensor) if layer.levels else self._sign(tensor)
         if layer.signs == "layer":
-            tensor = self._binary_sign(tensor)
+            tensor = self._binary_levels(tensor) if layer.levels else self._binary_sign(tensor)
         made = self._binary(tensor)
         graph.set_interface([given], [made])
         return write_model(graph.model)
@@ -186,6 +196,50 @@ class _File:
         self._operator("DEPTHWISE_CONV_2D", [tensor, *operands], made, options, "RELU_N1_TO_1")
         return self._image(made) if dense else made
 
+    def _few(self, name: str, shape: tuple[int, ...]) -> tuple[int, str]:
+        """A tensor that can hold no more integers than the layer's bits, and the activation that makes it so."""
+        highest = 2**self._layer.levels - 1
+        if self._layer.seed % 2:  # 6.0 is the highest level
+            return self._tensor(name, shape, 6.0 / highest, int(self._draw.integers(-128, 128 - highest))), "RELU6"
+        return self._tensor(name, shape, float(self._draw.uniform(0.5, 2.0)), 127 - highest), "RELU"
+
+    def _levels(self, tensor: int) -> int:
+        """Levels of a tensor: a 1x1 depthwise convolution, and what its activation and 8 bits leave."""
+        dense = self._layer.kind == "dense"
+        tensor = self._image(tensor) if dense else tensor
+        channels = self._graph.shape(tensor)[-1]
+        scale, _ = self._graph.quantization(tensor) or (np.ones(1), 0)
+        made, activation = self._few("levels", self._graph.shape(tensor))
+        weights = self._draw.integers(-127, 128, (1, 1, 1, channels)).astype(np.int8)
+        weight_scale = np.array([0.02], np.float32)
+        operands = [
+            self._constant("levels/kernel", weights, weight_scale, 3),
+            self._constant(
+                "levels/bias", self._draw.integers(-99, 99, channels).astype(np.int32), weight_scale * scale
+            ),
+        ]
+        options = schema.DepthwiseConv2DOptionsT()
+        options.padding, options.strideW, options.strideH, options.depthMultiplier = 1, 1, 1, 1
+        options.dilationWFactor = options.dilationHFactor = 1
+        self._operator("DEPTHWISE_CONV_2D", [tensor, *operands], made, options, activation)
+        return self._image(made) if dense else made
+
+    def _binary_levels(self, tensor: int) -> int:
+        """A 1x1 layer of few bits that makes levels of its sums."""
+        channels = self._graph.shape(tensor)[-1]
+        shape = (channels, channels) if self._layer.kind == "dense" else (channels, 1, 1, channels)
+        weights = self._draw.choice(np.array(VALUES[self._layer.weights], np.int8), shape)
+        scale, _ = self._graph.quantization(tensor) or (np.ones(1), 0)
+        weight_scale = np.array([1.0 / np.sqrt(channels)], np.float32)
+        bias = self._draw.integers(-channels, channels + 1, channels).astype(np.int32)
+        operands = [
+            self._constant("first/kernel", weights, weight_scale),
+            self._constant("first/bias", bias, weight_scale * scale),
+        ]
+        made, activation = self._few("first", self._graph.shape(tensor))
+        self._operator(*self._kind(), [tensor, *operands], made, self._options((1, 1), (1, 1), True), activation)
+        return made
+
     def _binary_sign(self, tensor: int) -> int:
         """A 1x1 binary layer that takes the sign of its doubled sums."""
         channels = self._graph.shape(tensor)[-1]
@@ -217,13 +271,15 @@ class _File:
         layer = self._layer
         inputs = layer.inputs // layer.groups
         shape = (layer.outputs, inputs) if layer.kind == "dense" else (layer.outputs, *layer.kernel, inputs)
-        weights = self._draw.choice(np.array([-1, 1], np.int8), shape) * np.int8(layer.magnitude)
+        weights = self._draw.choice(np.array(VALUES[layer.weights], np.int8), shape)
+        weights = weights * np.int8(layer.magnitude)
         if layer.dead:
             weights[self._draw.random(layer.outputs) < 0.3] = 0
-        sums = np.sqrt(weights[0].size) * layer.magnitude
+        sums = np.sqrt(weights[0].size) * layer.magnitude * max(1, layer.levels)
+        given, _ = self._graph.quantization(tensor) or (np.ones(1), 0)
         scale = self._draw.uniform(0.3, 3.0, layer.outputs if layer.per_channel else 1) / layer.magnitude
         # Outputs that use the range, and now and then leave it.
-        out_scale = float(sums * scale.mean() * self._draw.uniform(0.2, 3.0) / 60)
+        out_scale = float(sums * scale.mean() * given[0] * self._draw.uniform(0.2, 3.0) / 60)
         if layer.activation == "RELU_N1_TO_1":
             out_scale = min(out_scale, 1.0)
         if layer.tie:
@@ -235,7 +291,7 @@ class _File:
         operands = [kernel]
         if layer.bias:
             bias = self._draw.normal(0.0, sums, layer.outputs).astype(np.int32)
-            operands.append(self._constant("bias", bias, scale))
+            operands.append(self._constant("bias", bias, scale * given[0]))
         made = self._tensor("made", self._out_shape(), out_scale, layer.zero_point)
         options = self._options(layer.strides, layer.dilation, layer.same)
         self._operator(*self._kind(), [tensor, *operands], made, options, layer.activation)

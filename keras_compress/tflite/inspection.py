@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core.shown import Shown, names
+from keras_compress.tflite.bit_format import DENSE, OPERATORS, BitOptions, unpack_rows
 from keras_compress.tflite.encoding.codec import Form
 from keras_compress.tflite.encoding.known import DECODE, codec_of, decoded, sizes
 from keras_compress.tflite.gathered import gather_sources, gathered_values
@@ -73,8 +74,8 @@ class TensorStats:
         entropy_bits: Order-0 entropy of the stored values, bits per weight. No code of one word for each value goes
             under it.
         storage: `"raw"`, or how the values are encoded for TFLite-Micro: `"lut"`, `"bitmap"` or `"huffman"`, or in
-            TFLite's own form of sparse tensors: `"sparse"`, `"sparse 1x4"` in blocks. `bytes` is then what stream, or
-            stored values, and tables take.
+            TFLite's own form of sparse tensors: `"sparse"`, `"sparse 1x4"` in blocks, or for kc_binary: `"bits"`.
+            `bytes` is then what stream, or stored values, and tables take.
         alternatives: Storage -> bytes that it would take, for those that can hold the tensor; `None` where that was not
             asked for.
     """
@@ -218,6 +219,7 @@ class _Operator:
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    options: bytes = b""  # of a custom operator whose weights are bits
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,9 @@ class _File:
         # -1 stands for an input that is left out.
         if any(not -1 <= index < tensors for index in inputs + outputs):
             raise ValueError(f"an operator uses tensors {inputs} and {outputs} of {tensors}")
-        return _Operator(self._operator_names[operator.OpcodeIndex()], inputs, outputs)
+        name = self._operator_names[operator.OpcodeIndex()]
+        size = self._spend(operator.CustomOptionsLength(), 1) if name in OPERATORS.values() else 0
+        return _Operator(name, inputs, outputs, operator.CustomOptionsAsNumpy().tobytes() if size else b"")
 
     def is_weight(self, tensor: Any) -> bool:
         """Whether a tensor is a numeric constant with two dimensions or more."""
@@ -398,6 +402,29 @@ class _File:
         row = self._row(tensor, op, histogram_of(values), words.size + stored.size)
         return replace(row, storage="vectors", alternatives={"raw": values.size} if self._alternatives else None)
 
+    def bit_stats(self, tensor: Any, op: _Operator) -> TensorStats:
+        """Reads a weight that is stored as bits."""
+        options = BitOptions.read(op.options)
+        self._spend(self._buffers[tensor.Buffer()].size, 1)
+        (outputs, row_bytes), scales, _, _ = self._form(tensor)
+        data = self._buffers[tensor.Buffer()]
+        if data.size != outputs * row_bytes:
+            raise ValueError(f"rows of {row_bytes} bytes for {outputs} outputs have {data.size:,} bytes")
+        values = unpack_rows(data.reshape(outputs, row_bytes), options)
+        shape = (outputs, options.inputs) if op.name == DENSE else (outputs, *options.kernel, options.inputs)
+        histogram = histogram_of(values.reshape(-1))
+        stored = data.size + options.magnitudes.size
+        row = self._row(tensor, op.name, histogram, stored)
+        return replace(
+            row,
+            shape=shape,
+            dtype="INT8",
+            elements=values.size,
+            sparsity=histogram.share_of(0),
+            storage="bits",
+            alternatives={"raw": values.nbytes, "bits": stored} if self._alternatives else None,
+        )
+
     def _form(self, tensor: Any) -> tuple[tuple[int, ...], int, int, int]:
         """Shape, number of scales, their axis and the zero point."""
         shape = tuple(int(tensor.Shape(i)) for i in range(self._spend(tensor.ShapeLength(), 4)))
@@ -435,6 +462,11 @@ def _weight_rows(file: _File) -> Iterator[tuple[int, TensorStats]]:
         # A codebook is no weight by itself.
         seen = {book for book, _ in gathered.values()}
         for op in graph.operators:
+            if op.options and len(op.inputs) > 1 and op.inputs[1] >= 0 and op.inputs[1] not in seen:
+                tensor = graph.tensors[op.inputs[1]]
+                seen.add(op.inputs[1])
+                if file.may_be_weight(tensor) and tensor.ShapeLength() == 2:
+                    yield tensor.Buffer(), file.bit_stats(tensor, op)
             for position in WEIGHT_INPUTS.get(op.name, ()):
                 index = op.inputs[position] if position < len(op.inputs) else -1
                 for _ in _EXPANDING:

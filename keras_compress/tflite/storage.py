@@ -24,7 +24,9 @@ from keras_compress.tflite.packing import bits_needed, spare_bits
 
 # What TFLite-Micro decodes while it runs.
 ENCODINGS = ("lut", "bitmap", "huffman", "vectors")
-STORAGES = ("auto", "int8", "int4", "int2", *ENCODINGS)
+# For kc_binary, or TFLite-Micro with its operators: layers of few bits, a bit or two for each weight.
+BITS = "bits"
+STORAGES = ("auto", "int8", "int4", "int2", *ENCODINGS, BITS)
 # Old name -> name; old names work for one release.
 EARLIER = {"prune": "bitmap"}
 _DEFAULTS = {"litert": "auto"}

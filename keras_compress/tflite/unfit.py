@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from keras_compress.tflite.bit_format import OPERATORS
 from keras_compress.tflite.flatbuffer import PACKED_BITS, Graph, read_model
 from keras_compress.tflite.inspection import WEIGHT_INPUTS
 from keras_compress.tflite.storage import takes_packed
@@ -27,6 +28,12 @@ def unfit_for_tflm(content: bytes) -> str | None:
 
 def _reasons(graph: Graph, op: Any) -> Iterator[str]:
     kind = graph.kind(op)
+    if graph.custom_name(op) in OPERATORS.values():
+        yield (
+            f"{graph.name(op.outputs[0])!r} has weights as bits, which TFLite-Micro's host build does not read; "
+            "kc.expand gives the stock file, kc.export_c the operator's source"
+        )
+        return
     if kind == "DEQUANTIZE" and graph.is_constant(op.inputs[0]) and graph.dtype(op.inputs[0]) == "float16":
         yield f"{graph.name(op.inputs[0])!r} is stored in float16; convert with mode='int8' or 'float32'"
     sparse = [t for t in op.inputs if t >= 0 and graph.tensors[t].sparsity is not None]

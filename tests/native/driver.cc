@@ -5,10 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <random>
 #include <string>
 #include <thread>
@@ -17,21 +15,25 @@
 #include "layer.h"
 #include "paths.h"
 #include "pool.h"
+#include "reference.h"
 
 namespace {
 
 using keras_compress::Kernel;
 using keras_compress::Layer;
+using keras_compress::Levels;
 using keras_compress::Path;
 using keras_compress::Pool;
 using keras_compress::Range;
 using keras_compress::Signs;
+using keras_compress::Values;
 
 // The standard's distributions differ from library to library.
 struct Draw {
   std::mt19937 engine;
   int from(int low, int high) { return low + static_cast<int>(engine() % static_cast<uint32_t>(high - low + 1)); }
-  int of(const std::vector<int>& values) { return values[from(0, static_cast<int>(values.size()) - 1)]; }
+  template <typename T>
+  T of(const std::vector<T>& values) { return values[from(0, static_cast<int>(values.size()) - 1)]; }
 };
 
 struct Case {
@@ -42,6 +44,7 @@ struct Case {
   std::vector<float> scale;
   Range range;
   Signs signs;
+  Levels levels;
   std::vector<int8_t> input;
 };
 
@@ -52,21 +55,23 @@ Case drawn(uint32_t seed) {
   Case made{};
   Kernel& kernel = made.kernel;
   made.batch = draw.from(1, 3), made.height = draw.from(1, 9), made.width = draw.from(1, 9);
-  kernel.groups = draw.of({1, 1, 1, 2, 3});
-  kernel.inputs = draw.of({1, 3, 8, 31, 32, 33, 63, 64, 65, 70, 96, 130, 300});
-  kernel.outputs = draw.of({1, 2, 7, 15, 16, 17, 31, 32, 33, 50, 64, 80});
+  kernel.groups = draw.of(std::vector<int>{1, 1, 1, 2, 3});
+  kernel.inputs = draw.of(std::vector<int>{1, 3, 8, 31, 32, 33, 63, 64, 65, 70, 96, 130, 300});
+  kernel.outputs = draw.of(std::vector<int>{1, 2, 7, 15, 16, 17, 31, 32, 33, 50, 64, 80});
   kernel.height = draw.from(1, 4), kernel.width = draw.from(1, 4);
   kernel.stride_height = draw.from(1, 3), kernel.stride_width = draw.from(1, 3);
-  kernel.dilation_height = draw.of({1, 1, 2, 3}), kernel.dilation_width = draw.of({1, 1, 2, 3});
+  kernel.dilation_height = draw.of(std::vector<int>{1, 1, 2, 3}), kernel.dilation_width = draw.of(std::vector<int>{1, 1, 2, 3});
   kernel.same = draw.from(0, 2) > 0;
   // Some that threads share.
   if (seed % 20 == 3) kernel.inputs = 130, kernel.outputs = 80, made.height = 25, made.width = 25;
   // A few long rows, beyond what sums of bytes and of 16 bits hold.
   if (seed % 50 == 7) kernel = Kernel(), kernel.inputs = 70000, kernel.outputs = 17, made.height = 1, made.width = 5;
   const int outputs = kernel.groups * kernel.outputs, row = kernel.taps() * kernel.inputs;
+  const std::vector<int> multiples = draw.of(std::vector<std::vector<int>>{{-1, 1}, {-1, 0, 1}, {-3, -1, 1, 3}});
   for (int output = 0; output < outputs; ++output) {
-    const int magnitude = draw.of({1, 2, 64, 127, 127, 0});
-    for (int i = 0; i < row; ++i) made.weights.push_back(static_cast<int8_t>(draw.from(0, 1) ? magnitude : -magnitude));
+    const int largest = multiples.size() == 4 ? 42 : 127;
+    const int magnitude = draw.of(std::vector<int>{1, 2, 42, largest, largest, 0});
+    for (int i = 0; i < row; ++i) made.weights.push_back(static_cast<int8_t>(magnitude * draw.of(multiples)));
     made.bias.push_back(draw.from(-3000, 3000));
     made.scale.push_back(static_cast<float>(draw.from(1, 4096)) / 65536.0f);
   }
@@ -83,68 +88,51 @@ Case drawn(uint32_t seed) {
       made.signs.flip[channel / kernel.inputs * words_of(kernel.inputs) + place / 32] |= 1u << (place % 32);
   }
   const size_t values = static_cast<size_t>(made.batch) * made.height * made.width * channels;
-  for (size_t i = 0; i < values; ++i)
-    made.input.push_back(static_cast<int8_t>(plain ? 2 * draw.from(0, 1) - 1 : draw.from(-128, 127)));
+  made.levels.planes = draw.of(std::vector<int>{0, 0, 1, 2});
+  const int highest = (1 << made.levels.planes) - 1;
+  made.levels.zero_point = made.levels.planes == 0 ? 0 : draw.from(-128, 127 - highest);
+  for (size_t i = 0; i < values; ++i) {
+    const int sign = plain ? 2 * draw.from(0, 1) - 1 : draw.from(-128, 127);
+    made.input.push_back(static_cast<int8_t>(
+        made.levels.planes == 0 ? sign : made.levels.zero_point + draw.from(0, highest)));
+  }
   return made;
 }
 
-// The signs that the layer takes of its inputs.
-std::vector<int8_t> signs_of(const Case& given) {
-  std::vector<int8_t> found;
+// What the layer takes its inputs for: signs, or levels.
+std::vector<int> meant_by(const Case& given) {
+  std::vector<int> found;
   const int inputs = given.kernel.inputs, channels = given.kernel.groups * inputs;
   for (size_t i = 0; i < given.input.size(); ++i) {
     const int channel = static_cast<int>(i % channels), place = channel % inputs;
     const bool flip = given.signs.flip[channel / inputs * words_of(inputs) + place / 32] >> (place % 32) & 1;
-    found.push_back((given.input[i] >= given.signs.least[channel]) != flip ? 1 : -1);
+    const int sign = (given.input[i] >= given.signs.least[channel]) != flip ? 1 : -1;
+    found.push_back(given.levels.planes > 0 ? given.input[i] - given.levels.zero_point : sign);
   }
   return found;
 }
 
-// Loops over integers: nothing of them is the library's.
-std::vector<int8_t> expected(const Case& given, int out_height, int out_width) {
-  const Kernel& k = given.kernel;
-  const std::vector<int8_t> signs = signs_of(given);
-  const auto before = [&](int out, int size, int taps, int stride, int dilation) {
-    return k.same ? std::max(0, (out - 1) * stride + (taps - 1) * dilation + 1 - size) / 2 : 0;
-  };
-  const int top = before(out_height, given.height, k.height, k.stride_height, k.dilation_height);
-  const int left = before(out_width, given.width, k.width, k.stride_width, k.dilation_width);
-  const int channels = k.groups * k.inputs;
-  std::vector<int8_t> found;
-  for (int n = 0; n < given.batch; ++n)
-    for (int row = 0; row < out_height; ++row)
-      for (int column = 0; column < out_width; ++column)
-        for (int output = 0; output < k.groups * k.outputs; ++output) {
-          int32_t sum = given.bias[output];
-          for (int tap = 0; tap < k.taps(); ++tap) {
-            const int y = row * k.stride_height - top + tap / k.width * k.dilation_height;
-            const int x = column * k.stride_width - left + tap % k.width * k.dilation_width;
-            if (y < 0 || y >= given.height || x < 0 || x >= given.width) continue;
-            for (int i = 0; i < k.inputs; ++i)
-              sum += given.weights[(static_cast<size_t>(output) * k.taps() + tap) * k.inputs + i] *
-                     signs[((static_cast<size_t>(n) * given.height + y) * given.width + x) * channels +
-                           output / k.outputs * k.inputs + i];
-          }
-          const double rounded = std::nearbyint(static_cast<float>(sum) * given.scale[output]) + given.range.zero_point;
-          found.push_back(static_cast<int8_t>(
-              std::min<double>(std::max<double>(rounded, given.range.lowest), given.range.highest)));
-        }
-  return found;
+std::vector<int8_t> expected(const Case& given) {
+  const reference::Image image = {given.batch, given.height, given.width, given.kernel.groups * given.kernel.inputs};
+  return reference::convolved(given.kernel, image, meant_by(given), given.weights, given.bias, given.scale, given.range);
 }
 
 bool try_path(const Path& path, const Case& given, uint32_t seed, Pool& pool, uint32_t& sum) {
-  if (!Layer::fits(given.kernel, given.weights.data())) return std::printf("%u: refused\n", seed), false;
-  Layer layer(path, given.kernel, given.weights.data(), given.bias.data(), given.scale.data(), given.range, given.signs);
+  if (Layer::values_of(given.kernel, given.weights.data()) == Values::kOther) return std::printf("%u: refused\n", seed), false;
+  Layer layer(path, given.kernel, given.weights.data(), given.bias.data(), given.scale.data(), given.range, given.signs,
+              given.levels);
   // Sizes of before must leave nothing behind.
   layer.resize(2, given.height + 3, given.width + 1);
   if (!layer.resize(given.batch, given.height, given.width, 3)) return true;
-  const std::vector<int8_t> wanted = expected(given, layer.out_height(), layer.out_width());
+  const std::vector<int8_t> wanted = expected(given);
   std::vector<int8_t> got(wanted.size(), 99), any(wanted.size(), 99);
   layer.run(given.input.data(), got.data());
   if (got != wanted) return std::printf("%u: %s differs\n", seed, path.name), false;
   std::fill(got.begin(), got.end(), 99);
   layer.run(given.input.data(), got.data(), &pool);
-  layer.run_any(signs_of(given).data(), any.data());
+  const std::vector<int> meaning = meant_by(given);
+  const std::vector<int8_t> signs(meaning.begin(), meaning.end());
+  layer.run_any(given.levels.planes > 0 ? given.input.data() : signs.data(), any.data());
   for (const int8_t value : got) sum = (sum ^ static_cast<uint8_t>(value)) * 16777619u;
   if (got == wanted && any == wanted) return true;
   std::printf("%u: %s differs\n", seed, path.name);

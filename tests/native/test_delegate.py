@@ -32,8 +32,8 @@ DRAWN = 200
 class Delegate:
     """A loaded delegate that counts what it takes."""
 
-    def __init__(self, path: str) -> None:
-        self.loaded = litert.load_delegate(str(library_path()), {"path": path})
+    def __init__(self, path: str, take: str = "all") -> None:
+        self.loaded = litert.load_delegate(str(library_path()), {"path": path, "take": take})
 
     def taken(self) -> int:
         pointer = ctypes.c_void_p(self.loaded._get_native_delegate_pointer())
@@ -82,7 +82,7 @@ def same(content: bytes, values: Array, delegate: Delegate, taken: int) -> Array
 
 
 def test_drawn_layers_give_the_integers_of_stock_kernels(delegates: dict[str, Delegate]) -> None:
-    kinds, varied = set(), 0
+    kinds, bits, varied = set(), set(), 0
     for seed in range(DRAWN):
         layer = BinaryLayer.drawn(seed)
         # Rows of an odd length in 4 bits, and an activation that leaves one integer: kernels of another rounding.
@@ -97,8 +97,10 @@ def test_drawn_layers_give_the_integers_of_stock_kernels(delegates: dict[str, De
             took = delegate.taken() - before
             assert took > 0 or odd or layer.activation != "NONE", layer
         kinds.add((layer.kind, layer.groups > 1, layer.signs, layer.same, layer.batch > 1))
+        bits.add((layer.weights, layer.levels))
     assert varied > DRAWN / 2
     assert len(kinds) > 25
+    assert len(bits) == 9
 
 
 @pytest.fixture
@@ -290,6 +292,84 @@ def test_signs_go_through_pooling(activation: str, taken: int, delegate: Delegat
     same(edited(layer, pooled), layer.values(), delegate, taken=taken)
 
 
+@pytest.mark.parametrize(("weights", "levels"), [("signs", 0), ("ternary", 0), ("ternary", 2), ("two_bits", 2)])
+def test_what_is_taken_where_it_is_faster(weights: str, levels: int, delegates: dict[str, Delegate]) -> None:
+    layer = BinaryLayer(weights=weights, levels=levels, signs="taken", magnitude=40, inputs=64)
+    # Signs are taken with the layers that read them; levels are made by others.
+    operators = 1 if levels else 2
+    pays = {"portable": (weights, levels) == ("signs", 0), "avx512": weights != "two_bits"}
+    for path in pays.keys() & delegates.keys():
+        same(layer.content(), layer.values(), Delegate(path, "faster"), taken=operators * pays[path])
+
+
+def levels_of(graph: Graph, change: Any) -> None:
+    """Changes what is known of the levels that the last layer reads."""
+    change(graph, graph.operators[-2])
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        (lambda graph, op: None, 1),
+        # Five integers, a range that does not begin at the zero point, integers that no operator makes.
+        (lambda graph, op: graph.set_quantization(op.outputs[0], np.ones(1, np.float32), 123), 0),
+        (lambda graph, op: setattr(op.builtinOptions, "fusedActivationFunction", 0), 0),
+        (lambda graph, op: setattr(op.builtinOptions, "fusedActivationFunction", 2), 0),
+    ],
+)
+def test_levels_are_proven(change: Any, taken: int, delegate: Delegate) -> None:
+    layer = BinaryLayer(weights="ternary", levels=2, signs="taken", seed=2)
+    content = edited(layer, lambda graph: levels_of(graph, change))
+    assert len(np.unique(same(content, layer.values(), delegate, taken))) > 3
+
+
+def test_levels_that_are_given_are_none(delegate: Delegate) -> None:
+    layer = BinaryLayer(weights="ternary", levels=2, signs="taken", seed=2)
+
+    def given(graph: Graph) -> None:
+        graph.set_interface(graph.operators[0].outputs, graph.outputs)
+        graph.operators = graph.operators[1:]
+
+    same(edited(layer, given), layer.values(), delegate, taken=0)
+
+
+def few_bits(weights: Any, activations: Any) -> keras.Model:
+    """A net of few bits, with a shortcut, pooling and a dense layer."""
+    keras.utils.set_random_seed(2)
+    layers = keras.layers
+
+    def block(x: Any, filters: int) -> Any:
+        x = layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False)(x))
+        return layers.ReLU()(x)
+
+    inputs = keras.Input((8, 8, 3))
+    x = block(inputs, 16)
+    x = block(layers.MaxPooling2D()(x), 24)
+    x = layers.ReLU()(layers.Add()([block(x, 24), x]))
+    x = layers.Flatten()(block(x, 8))
+    return kc.quantize_model(keras.Model(inputs, layers.Dense(5)(x)), weights=weights, activations=activations)
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations"),
+    [(kc.TWN(), kc.Pact(2)), (kc.DoReFa(1), kc.DoReFaActivation(2)), (kc.DoReFa(2), kc.DoReFaActivation(2))],
+)
+def test_converted_nets_of_few_bits(weights: Any, activations: Any, delegate: Delegate) -> None:
+    model = few_bits(weights, activations)
+    data = np.random.default_rng(0).normal(size=(12, 8, 8, 3)).astype(np.float32)
+    model.compile("sgd", "mse")
+    model.fit(data, np.zeros((12, 5)), verbose=0)
+    content = kc.convert(model, representative_dataset=data).content
+    before = delegate.taken()
+    stock, own = loaded(content), loaded(content, delegate)
+    found = [run(stock, row[None])[0] for row in data]
+    for row, wanted in zip(data, found, strict=True):
+        np.testing.assert_array_equal(run(own, row[None])[0], wanted)
+    assert len(np.unique(found)) > 5
+    # All but the first, whose inputs have 8 bits.
+    assert delegate.taken() - before == 4
+
+
 def net() -> keras.Model:
     """Binary blocks between layers of 8 bits; the sums around them are no signs."""
     keras.utils.set_random_seed(1)
@@ -348,6 +428,9 @@ def test_the_target_takes_a_path(delegates: dict[str, Delegate]) -> None:
     runner = target("litert", delegate="kc_binary", delegate_options={"path": "portable"})
     (got,) = runner.run(layer.content(), [layer.values()])
     np.testing.assert_array_equal(got, run(loaded(layer.content()), layer.values())[0])
+    for options, said in (({"take": "some"}, "take as faster or all"), ({"pick": "all"}, "options path and take")):
+        with pytest.raises(RuntimeError, match=said):
+            target("litert", delegate="kc_binary", delegate_options=options).run(layer.content(), [layer.values()])
     wrong = target("litert", delegate="kc_binary", delegate_options={"path": "sse9"})
     with pytest.raises(RuntimeError, match=r"(?s)Expected a path that this processor can run.*Received: sse9"):
         wrong.run(layer.content(), [layer.values()])

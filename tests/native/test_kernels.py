@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,28 +11,30 @@ import pytest
 
 import keras_compress.native.library as library
 
-DRIVER = Path(__file__).with_name("driver.cc")
+DRIVER, FUZZ = (Path(__file__).with_name(name) for name in ("driver.cc", "fuzz.cc"))
 FOLDER = Path(library.__file__).parent
 FLAGS = ["-std=c++17", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra", "-Werror", f"-I{FOLDER}"]
-CASES = "80"
+SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+CASES, FUZZED = "80", "800"
 # What speaks with LiteRT; the driver needs none of it.
 DELEGATE = {"delegate.cc", "graph.cc"}
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[:2000] + done.stderr[:3000]
+    return done
 
 
 def compiled(compiler: str, target: Path, *flags: str) -> Path:
     """The driver with the kernels in it; a warning fails."""
     kernels = [str(path) for path in library.sources() if path.name not in DELEGATE]
-    done = subprocess.run(
-        [compiler, *FLAGS, *flags, *kernels, str(DRIVER), "-o", str(target)],
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[:3000]
+    run(compiler, *FLAGS, *flags, *kernels, str(DRIVER), "-o", str(target))
     return target
 
 
 def checksums(*command: str) -> tuple[list[str], str]:
-    done = subprocess.run([*command, CASES], capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout[:2000] + done.stderr[:3000]
+    done = run(*command, CASES)
     lines = done.stdout.split("\n")[:-1]
     assert len(lines) == int(CASES)
     return lines, done.stderr
@@ -45,21 +48,35 @@ def a_compiler() -> str:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    compiler = a_compiler()
-    made = tmp_path_factory.mktemp("driver") / "driver"
-    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    lines, said = checksums(str(compiled(compiler, made, *flags)))
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the whole library compiled under sanitizers; a warning fails."""
+    folder = tmp_path_factory.mktemp("objects")
+    for path in library.sources():
+        run(a_compiler(), *FLAGS, *SANITIZERS, "-c", str(path), "-o", str(folder / f"{path.stem}.o"))
+    return folder
+
+
+def linked(objects: Path, source: Path, *flags: str) -> str:
+    made = objects / source.stem
+    parts = [str(path) for path in sorted(objects.glob("*.o"))]
+    run(a_compiler(), *FLAGS, *SANITIZERS, *flags, *parts, str(source), "-o", str(made))
+    return str(made)
+
+
+@pytest.fixture(scope="module")
+def expected(objects: Path) -> list[str]:
+    lines, said = checksums(linked(objects, DRIVER))
     assert "portable" in said
     return lines
 
 
-def test_the_delegate_compiles_without_warnings() -> None:
-    sources = [str(FOLDER / name) for name in sorted(DELEGATE)]
-    done = subprocess.run(
-        [a_compiler(), *FLAGS, "-fsyntax-only", *sources], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr[:3000]
+def test_graphs_with_something_wrong_in_them(objects: Path) -> None:
+    """The fuzzer's target on random bytes: what is taken is right, and nothing is read that is not there."""
+    said = run(linked(objects, FUZZ, "-DKC_ALONE"), FUZZED).stdout
+    found = re.fullmatch(r"\d+ cases, (\d+) operators taken, (\d+) outputs compared\n", said)
+    assert found is not None, said
+    assert int(found[1]) > 100
+    assert int(found[2]) > 400
 
 
 def test_every_path_gives_the_integers_of_plain_loops(expected: list[str]) -> None:
