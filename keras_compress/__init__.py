@@ -53,7 +53,7 @@ for _kind, _modules in {
         "structured.cost",
         "pruning.nonzeros",
     ),
-    "entry_point": ("factorization.factorize", "post_training.quantize"),
+    "entry_point": ("factorization.compact", "factorization.factorize", "post_training.quantize"),
     "file_runner": ("runtime.deployed",),
     "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
     "probe": ("runtime.arena_probe",),

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from keras import layers
 
-from keras_compress.blocks.parts import Tensor, added, conv_norm, depthwise_norm, divided, image_channels, keeps_shape
-from keras_compress.blocks.parts import named, whole
+from keras_compress.blocks.parts import (
+    Tensor,
+    added,
+    conv_norm,
+    depthwise_norm,
+    divided,
+    image_channels,
+    keeps_shape,
+    named,
+    whole,
+)
 from keras_compress.blocks.squeeze_excitation import squeeze_excitation
 
 

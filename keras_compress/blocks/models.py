@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_compress.blocks.active_shift import ActiveShift
 from keras_compress.blocks.channel_split import channel_split_unit
 from keras_compress.blocks.dense_block import dense_block, transition
 from keras_compress.blocks.ghost import ghost_bottleneck
@@ -21,7 +22,6 @@ from keras_compress.blocks.parts import Tensor, conv_norm, normalized, whole
 from keras_compress.blocks.residual import basic_residual, bottleneck
 from keras_compress.blocks.separable import separable
 from keras_compress.blocks.shift import csc, shift_block
-from keras_compress.blocks.active_shift import ActiveShift
 from keras_compress.blocks.shuffle_unit import shuffle_unit
 from keras_compress.blocks.sspq import sspq_block
 
@@ -435,7 +435,7 @@ def sspq(
     expansion: float = 3.0,
     stem_strides: int = 1,
 ) -> keras.Model:
-    """SSPQ before its weights are quantized: inverted residuals with active shifts. Other arguments as in `efficientnet`.
+    """SSPQ before its weights are quantized: inverted residuals with active shifts. Arguments as in `efficientnet`.
 
     Args:
         input_shape: `(height, width, channels)`.

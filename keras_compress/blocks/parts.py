@@ -1,4 +1,4 @@
-"""What blocks are made of: convolutions with BatchNormalization and an activation, and checks of what they are given."""
+"""What blocks are made of: convolutions with BatchNormalization and an activation; checks of what they are given."""
 
 from __future__ import annotations
 

@@ -39,9 +39,7 @@ def basic_residual(x: Tensor, filters: int, *, strides: int = 1, name: str = "")
     return activated(added(y, _shortcut(x, filters, strides, name), name), "relu", name, "out_relu")
 
 
-def bottleneck(
-    x: Tensor, filters: int, *, inside: int, groups: int = 1, strides: int = 1, name: str = ""
-) -> Tensor:
+def bottleneck(x: Tensor, filters: int, *, inside: int, groups: int = 1, strides: int = 1, name: str = "") -> Tensor:
     """A 1x1 convolution to fewer channels, a 3x3 one, in groups or not, a 1x1 one back, and the input.
 
     With c channels, d inside and g groups `2 c d + 9 d^2 / g` multiplications a position.

@@ -115,7 +115,7 @@ def candidates(step: float = 0.1, tolerance: float = 0.1) -> list[Compound]:
     Raises:
         ValueError: For numbers out of range, or where no point of the grid is near enough.
 
-    >>> [(c.alpha, c.beta, c.gamma) for c in candidates(0.2, 0.05)]
+    >>> [(c.alpha, c.beta, c.gamma) for c in candidates(0.2, 0.1)]
     [(1.0, 1.0, 1.4), (1.0, 1.2, 1.2), (1.0, 1.4, 1.0), (1.4, 1.0, 1.2), (1.4, 1.2, 1.0), (2.0, 1.0, 1.0)]
     """
     if not step > 0 or not tolerance >= 0:

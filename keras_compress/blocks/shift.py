@@ -54,6 +54,10 @@ class Shift(keras.layers.Layer):
         """Pixels that a channel may be moved by."""
         return self.kernel_size // 2
 
+    def get_compressible_weights(self) -> dict[str, Any]:
+        """None: displacements are no weights that something is multiplied by."""
+        return {}
+
     def build(self, input_shape: Any) -> None:
         if len(input_shape) != 4 or input_shape[-1] is None:
             raise ValueError(f"Expected images, (batch, height, width, channels). Received: shape={tuple(input_shape)}")
@@ -66,9 +70,9 @@ class Shift(keras.layers.Layer):
 
     def _first(self, channels: int) -> Array:
         places = np.arange(self.kernel_size**2)
-        group = np.repeat(places, channels // len(places))
-        center = np.full(channels - len(group), len(places) // 2)
-        group = np.concatenate([group, center])
+        counts = np.full(len(places), channels // len(places))
+        counts[len(places) // 2] += channels % len(places)
+        group = np.repeat(places, counts)
         return np.stack([group // self.kernel_size, group % self.kernel_size], axis=1) - float(self.reach)
 
     def whole_pixels_moved(self) -> Array:
@@ -112,7 +116,7 @@ class ShiftRule(Rule):
 def shift_block(
     x: Tensor, filters: int, *, expansion: float = 1.0, kernel_size: int = 3, strides: int = 1, name: str = ""
 ) -> Tensor:
-    """A 1x1 convolution, a shift, a 1x1 convolution (the paper's CSC module), behind normalizations; the input is added.
+    """A 1x1 convolution, a shift, a 1x1 convolution (the paper's CSC), behind normalizations; the input is added.
 
     With d channels in, d' out and t the expansion, for each position at stride 1 `t d' (d + d')` multiplications.
 

@@ -129,11 +129,13 @@ def slots_of(layer: keras.layers.Layer, mapping: Mapping[str, Sequence[int]] | N
 def skip_reason(layer: keras.layers.Layer) -> str | None:
     """Why nothing of `layer` can be compressed, `None` where there is nothing to be said.
 
-    Layers without a matrix (activations, pooling, normalisation) are not worth a word. Of a layer that a user wrote
+    Layers without a matrix (activations, pooling, normalisation), and those that say so themselves, are not worth a
+    word. Of a layer that a user wrote
     only its own weights count: its sub-layers speak for themselves.
     """
     variables = keras_private.own_trainable(layer) if is_user_written(layer) else layer.trainable_variables
-    if slots_of(layer) or not any(len(v.shape) >= 2 for v in variables):
+    says = hasattr(layer, "get_compressible_weights")
+    if slots_of(layer) or says or not any(len(v.shape) >= 2 for v in variables):
         return None
     name = type(layer).__name__
     what = f"what {name} holds is" if name in SLOTS else f"{name} is"
