@@ -20,7 +20,7 @@ class ActiveShift(Shift):
 
         y[h, w, c] = sum over n, m of x[n, m, c] * max(0, 1 - |h + a_c - n|) * max(0, 1 - |w + b_c - m|)
 
-    which is bilinear between the four nearest pixels (equations 3 to 5). In inference, and so in files, displacements
+    which is bilinear between the four nearest pixels. In inference, and so in files, displacements
     are rounded to whole pixels, and channels are moved as in `Shift`: nothing is multiplied then. What validation sees
     is what is deployed. **Gradient** of the same formula; of displacements beyond the kernel 0. With
     `whole_pixels=True` training rounds too, and displacements get the gradients of the formula: the two agree then.
@@ -34,8 +34,8 @@ class ActiveShift(Shift):
     Raises:
         ValueError: For a size that is not odd.
 
-    **Reference**: Jeon and Kim, "Constructing fast network through deconstruction of convolution" (2018), section 3.2;
-    Chen et al., "All you need is a few shifts" (2019), section 3.2, for rounding in training.
+    **Reference**: Jeon and Kim, "Constructing fast network through deconstruction of convolution" (2018), active
+    shift layer; Chen et al., "All you need is a few shifts" (2019), for rounding in training.
     **Deviations**: displacements are rounded when deployed, where the paper interpolates; they have a bound; they are
     trained by the model's optimizer, without a normalization of their gradients.
     """

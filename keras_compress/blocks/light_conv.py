@@ -21,9 +21,9 @@ class LightweightConv1D(keras.layers.Layer):
 
     **Forward** with d channels, k taps and a weight `W` of `(k, H)`,
 
-        y[i, c] = sum over j = 0 .. k-1 of softmax(W[:, c H // d])[j] * x[i + j - (k - 1) // 2, c]
+        y[i, c] = sum over j = 0 .. k-1 of softmax(W[:, c H // d])[j] * x[i + j - k // 2, c]
 
-    (equations 1, 3 and 4); `causal` reads `x[i + j - (k - 1)]`. The paper writes `ceil(c H / d)` of heads counted from
+    `causal` reads `x[i + j - (k - 1)]`. The paper writes `ceil(c H / d)` of heads counted from
     1: consecutive channels share a head. **Gradient** of the same.
 
     It has `k H` weights, where a depthwise convolution has `k d` and a convolution `k d^2`. In int8 files it is a
@@ -58,7 +58,7 @@ class LightweightConv1D(keras.layers.Layer):
     @property
     def before(self) -> int:
         """Steps before the one at hand that are read."""
-        return self.kernel_size - 1 if self.causal else (self.kernel_size - 1) // 2
+        return self.kernel_size - 1 if self.causal else self.kernel_size // 2
 
     def shared(self, channels: int) -> Tensor:
         """The normalized kernels, `(taps, channels, 1)`."""
@@ -117,8 +117,8 @@ def light_conv(
     Raises:
         ValueError: For what are no sequences, or heads that do not divide the units.
 
-    **Reference**: Wu et al., "Pay less attention with lightweight and dynamic convolutions" (2019), section 5, figure 2
-    (b): a linear layer, a GLU, the convolution and a linear layer.
+    **Reference**: Wu et al., "Pay less attention with lightweight and dynamic convolutions" (2019), figure 2 (b):
+    a linear layer, a GLU, the convolution and a linear layer.
     """
     if len(getattr(x, "shape", ())) != 3:
         where = f" at {name!r}" if name else ""

@@ -36,8 +36,7 @@ class Shift(keras.layers.Layer):
     Raises:
         ValueError: For a size that is not odd.
 
-    **Reference**: Wu et al., "Shift: A zero FLOP, zero parameter alternative to spatial convolutions" (2018), section
-    3.1, equation 3.
+    **Reference**: Wu et al., "Shift: A zero FLOP, zero parameter alternative to spatial convolutions" (2018), section 3.
     """
 
     # Integers of the device pass as they are.
@@ -134,7 +133,8 @@ def shift_block(
     Raises:
         ValueError: For what are no images, or numbers out of range.
 
-    **Reference**: Wu et al., "Shift: A zero FLOP, zero parameter alternative to spatial convolutions" (2018), figure 3.
+    **Reference**: Wu et al., "Shift: A zero FLOP, zero parameter alternative to spatial convolutions" (2018), the CSC
+    module of section 3.
     """
     return csc(x, Shift(kernel_size, name=named(name, "shift")), filters, expansion, strides, name)
 

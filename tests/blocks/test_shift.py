@@ -38,7 +38,7 @@ def test_training_interpolates_as_the_paper_and_inference_reads_whole_pixels() -
     for channel, (a, b) in enumerate([(0.25, -0.5), (1.75, 0.0), (-2.0, 0.4)]):
         image = x[0, :, :, channel]
         for h, w in itertools.product(range(4), range(5)):
-            # Equations 3 to 5: the four neighbours of (h + a, w + b), each by how near it is.
+            # Bilinear: the four neighbours of (h + a, w + b), each by how near it is.
             top, left = int(np.floor(h + a)), int(np.floor(w + b))
             da, db = h + a - top, w + b - left
             near = (1 - da) * (1 - db) * read_at(image, top, left) + (1 - da) * db * read_at(image, top, left + 1)
