@@ -106,13 +106,9 @@ class Seed:
         found = [self._once("family", name, build) for name, build in networks(self._quick).items()]
         found += [self._once("study", name, build) for name, build in STUDY.items()]
         found.append(self._kept("study", "SSPQ", self._sspq))
-        found += [
-            self._kept("form", name, functools.partial(self._form, name))
-            for name in FORMS[: 1 if self._quick else None]
-        ]
-        times = once(
-            self._folder / "latency.json", lambda: self._latencies([r["name"] for r in found if "ms" not in r])
-        )
+        forms = FORMS[:1] if self._quick else FORMS
+        found += [self._kept("form", name, functools.partial(self._form, name)) for name in forms]
+        times = once(self._folder / "latency.json", lambda: self._latencies([row["name"] for row in found]))
         return [{**row, **times.get(row["name"], {})} for row in found]
 
     def _once(self, kind: str, name: str, build: Build) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def move_rows(quick: bool) -> list[dict[str, Any]]:
         for target, mode in (("litert", "float32"), ("litert", "int8"), ("tflm", "int8")):
             given: dict[str, Any] = {"mode": mode} if mode == "float32" else {"representative_dataset": data}
             files = {name: kc.convert(each, target, **given) for name, each in nets.items()}
-            found = kc.measure_all(files, target=target, runs=RUNS if target == "litert" else 50)
+            found = kc.measure_all(files, target=target, runs=RUNS)
             added = {name: each.latency.p10_ms - found["none"].latency.p10_ms for name, each in found.items()}
             about = {"side": side, "channels": channels, "target": target, "mode": mode}
             times = {"shuffle_ms": {n: added[n] for n in SHUFFLES}, "shift_ms": {n: added[n] for n in SHIFTS}}

@@ -62,8 +62,8 @@ def families(results: Path) -> str:
         lines.append(_cells(f"**{name}**" if front else name, rows))
     settings, seeds = found["settings"], len(found["seeds"])
     told = (
-        f"{found['machine']['cpu']}, one thread; means over {seeds} seed{'s' * (seeds > 1)}; {settings['epochs']} epochs "
-        f"on {settings['trained']:,} images. In bold: no other has fewer MACs and a higher accuracy.\n"
+        f"{found['machine']['cpu']}, one thread; means over {seeds} seed{'s' * (seeds > 1)}; "
+        f"{settings['epochs']} epochs on {settings['trained']:,} images. In bold: no other has fewer MACs and a higher accuracy.\n"
     )
     return "\n".join([_table(COLUMNS, lines), told, _goals(found)])
 
@@ -98,9 +98,7 @@ def moves(results: Path) -> str:
     """What shuffling and shifting add between two 1x1 convolutions."""
     found = _results(results, "blocks_moves")
     rows, lines = found["rows"], []
-    columns = [f"shuffle: {name}" for name in rows[0]["shuffle_ms"]] + [
-        f"shift: {name}" for name in rows[0]["shift_ms"]
-    ]
+    columns = [f"{kind}: {name}" for kind in ("shuffle", "shift") for name in rows[0][f"{kind}_ms"]]
     for row in rows:
         about = f"{row['target']}, {row['mode']}, {row['side']}x{row['side']}x{row['channels']}"
         added = [1e3 * each for each in (*row["shuffle_ms"].values(), *row["shift_ms"].values())]

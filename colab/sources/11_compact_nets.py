@@ -68,9 +68,6 @@ def network(name, block):
 BLOCKS = {
     "plain": lambda x, filters, strides, name: blocks.basic_residual(x, filters, strides=strides, name=name),
     "separable": lambda x, filters, strides, name: blocks.separable(x, filters, strides=strides, name=name),
-    "inverted": lambda x, filters, strides, name: blocks.inverted_residual(
-        x, filters, expansion=3, strides=strides, name=name
-    ),
     "ghost": lambda x, filters, strides, name: blocks.ghost_bottleneck(
         x, filters, expanded=2 * filters, strides=strides, name=name
     ),

@@ -36,7 +36,8 @@ class Shift(keras.layers.Layer):
     Raises:
         ValueError: For a size that is not odd.
 
-    **Reference**: Wu et al., "Shift: A zero FLOP, zero parameter alternative to spatial convolutions" (2018), section 3.
+    **Reference**: Wu et al., "Shift: A zero FLOP, zero parameter alternative to spatial convolutions" (2018), section
+    3.
     """
 
     # Integers of the device pass as they are.

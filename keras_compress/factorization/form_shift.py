@@ -22,7 +22,8 @@ class Shifted(Form):
     **Factors** Of input channel c the F weights of tap t where `sum_f K[t, c, f]^2` is the largest stay, which is the
     least error with one tap for each channel. For each position `C F` multiplications in place of `taps C F`.
 
-    **Reference**: Wu et al., "Shift: A zero FLOP, zero parameter alternative to spatial convolutions" (2018), section 3.
+    **Reference**: Wu et al., "Shift: A zero FLOP, zero parameter alternative to spatial convolutions" (2018), section
+    3.
     """
 
     name = "shift"
