@@ -63,7 +63,8 @@ def families(results: Path) -> str:
     settings, seeds = found["settings"], len(found["seeds"])
     told = (
         f"{found['machine']['cpu']}, one thread; means over {seeds} seed{'s' * (seeds > 1)}; "
-        f"{settings['epochs']} epochs on {settings['trained']:,} images. In bold: no other has fewer MACs and a higher accuracy.\n"
+        f"{settings['epochs']} epochs on {settings['trained']:,} images. "
+        "In bold: no other has fewer MACs and a higher accuracy.\n"
     )
     return "\n".join([_table(COLUMNS, lines), told, _goals(found)])
 
