@@ -11,8 +11,8 @@ def channel_shuffle(x: Tensor, groups: int, *, name: str = "") -> Tensor:
     """Channels `(groups, n)` as `(n, groups)`: what comes out at `i * groups + g` was channel `g * n + i`.
 
     Three layers that move values: a Reshape, a Permute and a Reshape. They keep the integers of an int8 file as they
-    are. Of the ways to write it this was the quickest on LiteRT, and no slower than others on TFLite-Micro; see
-    `docs/compact_blocks.md`.
+    are. Of the ways to write it without weights this was by far the quickest on LiteRT, and near the quickest on
+    TFLite-Micro; see `docs/compact_blocks.md`.
 
     Args:
         x: Images, `(batch, height, width, channels)`, of a known size.

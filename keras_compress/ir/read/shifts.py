@@ -13,7 +13,7 @@ from keras_compress.ir.read.shapes import sliced
 from keras_compress.ir.read.table import reads
 from keras_compress.tflite.grids import ConstantGrid
 
-# TFLite-Micro copies slices 8 to 9 times as fast as its reference kernel multiplies by 0 and 1; with many slices their
+# TFLite-Micro copies slices 6 to 10 times as fast as its reference kernel multiplies by 0 and 1; with many slices their
 # tensors take more memory than the time is worth.
 MOST_SLICES = 16
 Moves = NDArray[np.int64]
