@@ -222,7 +222,8 @@ def efficientnet_v2(
     x = conv_norm(image, round_channels(16, width), 3, activation, "stem", "conv", strides=stem_strides)
 
     def fused(x: Tensor, filters: int, strides: int, name: str) -> Tensor:
-        return fused_mb_conv(x, filters, expansion=4 if strides > 1 else 1, strides=strides, activation=activation, name=name)  # fmt: skip # noqa: E501
+        expansion = 4 if strides > 1 else 1
+        return fused_mb_conv(x, filters, expansion=expansion, strides=strides, activation=activation, name=name)
 
     def plain(x: Tensor, filters: int, strides: int, name: str) -> Tensor:
         return mb_conv(x, filters, expansion=4, strides=strides, activation=activation, name=name)

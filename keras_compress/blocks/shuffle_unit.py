@@ -46,9 +46,10 @@ def shuffle_unit(
     channels = image_channels(x, name)
     made = _made(filters, channels, strides, name)
     inside = divided(whole(filters, "filters", name), 4, "`filters`", name)
-    first = groups if grouped_input else 1
-    for count, what, parts in ((channels, "channels", first), (inside, "`filters` / 4", groups), (made, "`filters` that are made", groups)):  # fmt: skip # noqa: E501
-        divided(count, whole(parts, "groups", name), what, name)
+    first = whole(groups, "groups", name) if grouped_input else 1
+    divided(channels, first, "channels", name)
+    divided(inside, groups, "`filters` / 4", name)
+    divided(made, groups, "`filters` that are made", name)
     y = conv_norm(x, inside, 1, "relu", name, "reduce", groups=first)
     y = channel_shuffle(y, groups, name=f"{name}_shuffle" if name else "")
     y = depthwise_norm(y, 3, None, name, "depthwise", strides=strides)
