@@ -9,14 +9,17 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-NAMES = Path(__file__).resolve().parents[1] / "keras_compress" / "__init__.pyi"
+PACKAGE = Path(__file__).resolve().parents[1] / "keras_compress"
+# Where names are listed, and how those that are `keras_compress.NAME` only through a part of it are told.
+NAMES = (PACKAGE / "__init__.pyi", PACKAGE / "blocks" / "__init__.py")
 TITLES = {
     "pruning": "Pruning",
     "structured": "Channels",
     "clustering": "Clustering",
     "quantizers": "Quantizers",
     "post_training": "After training",
-    "factorization": "Low rank",
+    "factorization": "Low rank and compact forms",
+    "blocks": "Compact blocks",
     "distillation": "Distillation",
     "pipelines": "Pipelines",
     "migrate": "Coming from tfmot",
@@ -35,7 +38,8 @@ TITLES = {
 def public_names() -> dict[str, list[tuple[str, str]]]:
     """Part of the package -> `(name, module)` of what `keras_compress` exports from it."""
     parts = defaultdict(list)
-    for line in ast.parse(NAMES.read_text(encoding="utf-8")).body:
+    lines = [line for path in NAMES for line in ast.parse(path.read_text(encoding="utf-8")).body]
+    for line in lines:
         if isinstance(line, ast.ImportFrom):
             parts[str(line.module).split(".")[1]] += [(alias.name, str(line.module)) for alias in line.names]
     return parts
@@ -43,7 +47,8 @@ def public_names() -> dict[str, list[tuple[str, str]]]:
 
 def page(part: str, names: list[tuple[str, str]]) -> str:
     """Markdown of one page."""
-    lines = [f"# {TITLES.get(part, part)}", "", f"Names of `keras_compress` out of `keras_compress.{part}`."]
+    through = "`keras_compress.blocks`." if part == "blocks" else f"`keras_compress` out of `keras_compress.{part}`."
+    lines = [f"# {TITLES.get(part, part)}", "", f"Names of {through}"]
     for name, module in sorted(names, key=lambda entry: (entry[0][0].isupper(), entry[0])):
         lines += ["", f"::: {module}.{name}"]
     return "\n".join(lines) + "\n"

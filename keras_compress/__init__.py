@@ -53,7 +53,7 @@ for _kind, _modules in {
         "structured.cost",
         "pruning.nonzeros",
     ),
-    "entry_point": ("factorization.factorize", "post_training.quantize"),
+    "entry_point": ("factorization.compact", "factorization.factorize", "post_training.quantize"),
     "file_runner": ("runtime.deployed",),
     "estimator": ("runtime.cortex_m", "runtime.ethos_u"),
     "probe": ("runtime.arena_probe",),
@@ -64,7 +64,7 @@ for _kind, _modules in {
     provide(_kind, *(f"{__name__}.{module}" for module in _modules))
 
 # Registered classes are found here without being listed: those of others, and Keras's loader and recipes know ours.
-_METHODS = ("pruning", "clustering", "quantizers", "distillation", "structured")
+_METHODS = ("pruning", "clustering", "quantizers", "distillation", "structured", "blocks")
 _KINDS = (
     *("schedule", "weight_transform", "activation_quantizer", "gradient_quantizer", "constraint", "layer"),
     *("channel_criterion", "cost", "distillation", "weight_criterion"),

@@ -45,6 +45,8 @@ from keras_compress.distillation.teacher_outputs import teacher_outputs as teach
 from keras_compress.distillation.trainings import born_again as born_again
 from keras_compress.distillation.trainings import teach_down as teach_down
 from keras_compress.distillation.trainings import two_stages as two_stages
+from keras_compress.factorization.compact import compact as compact
+from keras_compress.factorization.compact import compact_of as compact_of
 from keras_compress.factorization.factorize import factorize as factorize
 from keras_compress.factorization.record import factorization_of as factorization_of
 from keras_compress.graph.model import strip as strip

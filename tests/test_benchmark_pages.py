@@ -27,6 +27,7 @@ def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPa
         ("post_training", "post_training_table", "TABLES"),
         ("mixed_precision", "post_training_table", "OF_BITS"),
         ("low_rank", "low_rank_table", "TABLES"),
+        ("compact_blocks", "blocks_table", "TABLES"),
         ("pruning", "sparsity_table", "TABLES"),
         ("lottery_ticket", "sparsity_table", "OF_TICKETS"),
         ("sparse_training", "sparsity_table", "OF_STEPS"),

@@ -159,6 +159,17 @@ def low_rank(notebook: Any, work: Path) -> None:
     assert smaller["accuracy"] >= found["before_training"]
 
 
+@claims("11_compact_nets")
+def compact_nets(notebook: Any, work: Path) -> None:
+    found = printed_by(notebook, "figures")
+    files, plain = found["files"], found["files"]["plain"]
+    assert all(each["verified"] for each in files.values())
+    assert all(each["macs"] <= 0.5 * plain["macs"] for name, each in files.items() if name != "plain")
+    assert all(each["accuracy"] > 0.85 for each in files.values())
+    assert files["compact"]["accuracy"] >= plain["accuracy"] - 0.03
+    assert files["compact"]["accuracy"] >= found["before_training"]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_and_its_claims_hold(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = read(path)

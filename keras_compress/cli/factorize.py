@@ -34,15 +34,25 @@ def run(values: flags.FlagValues) -> None:
 
 def _extent(values: flags.FlagValues) -> dict[str, Any]:
     """The rank or the target."""
-    costs = {name: getattr(values, name) for name in ("macs", "params", "bytes")}
-    target = {name: float(_number(f"--{name}", text)) for name, text in costs.items() if text is not None}
     rank = values.rank
     if rank is not None and rank != "evbmf":
-        rank = _number("--rank", rank)
-    return {"rank": rank, "target": target or None}
+        rank = number("--rank", rank)
+    return {"rank": rank, "target": target_of(values)}
 
 
-def _number(flag: str, text: str) -> int | float:
+def target_of(values: flags.FlagValues) -> dict[str, float] | None:
+    """The target that flags named by costs give; `None` for none."""
+    costs = {name: getattr(values, name) for name in ("macs", "params", "bytes")}
+    target = {name: float(number(f"--{name}", text)) for name, text in costs.items() if text is not None}
+    return target or None
+
+
+def number(flag: str, text: str) -> int | float:
+    """What a flag's text says.
+
+    Raises:
+        ValueError: For what is no number.
+    """
     try:
         return int(text) if text.isdecimal() else float(text)
     except ValueError:

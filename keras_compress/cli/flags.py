@@ -185,6 +185,18 @@ def _factorize_flags(define: _Definer) -> None:
     define.number("multiple", 8, 1, "Ranks are multiples of it.")
 
 
+def _compact_flags(define: _Definer) -> None:
+    define.text("model", None, "Plain, trained Keras model, a .keras file.")
+    define.text("out", None, "The .keras file to write.")
+    methods = ["auto", "separable", "grouped", "ghost", "shift"]
+    define.choice("method", "auto", methods, "Which form; auto: at each layer what loses the least.")
+    rank = "With a method: kernels a channel (separable), groups, channels of each (ghost), or a share of the energy."
+    define.text("rank", None, rank)
+    define.text("macs", None, "Target: share of the multiplications to keep, or a number; 0.5 where nothing is said.")
+    define.text("params", None, "Target: share of the weights to keep, or a number.")
+    define.text("bytes", None, "Target: share of the float32 file to keep, or bytes.")
+
+
 def _prune_one_shot_flags(define: _Definer) -> None:
     define.text("model", None, "Keras model, a .keras file.")
     define.text("out", None, "The .keras file to write.")
@@ -370,6 +382,15 @@ COMMANDS: dict[str, Command] = {
         f"{PROGRAM} factorize --model=m.keras --macs=0.5 --out=low_rank.keras",
         "keras_compress.cli.factorize:run",
         _factorize_flags,
+        ("model", "out"),
+    ),
+    "compact": Command(
+        "Replace convolutions of a .keras model by separable, grouped, ghost or shift forms.",
+        "Each layer gives up what costs it least until the target is kept. The model is to be trained on afterwards, "
+        "with the original as teacher, as with recipe compact.",
+        f"{PROGRAM} compact --model=m.keras --macs=0.5 --out=compact.keras",
+        "keras_compress.cli.compact:run",
+        _compact_flags,
         ("model", "out"),
     ),
     "prune_one_shot": Command(

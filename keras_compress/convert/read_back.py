@@ -92,7 +92,10 @@ def _biases(frozen: keras.Model) -> list[NDArray[np.float64]]:
     """The real biases that the frozen model adds."""
     wrappers = [layer for layer in frozen.layers if isinstance(layer, Compressed) and "bias" in layer.transforms]
     grids = [wrapper.transforms["bias"][-1].integer_weight(None) for wrapper in wrappers]
-    return [grid.floats().astype(np.float64) for grid in grids if grid is not None]
+    found = [grid.floats().astype(np.float64) for grid in grids if grid is not None]
+    # What only moves values adds nothing, though a convolution may do it.
+    moving = [layer for layer in frozen.layers if getattr(layer, "moves_values", False)]
+    return found + [np.zeros(layer.output.shape[-1]) for layer in moving]
 
 
 def _check_bias(

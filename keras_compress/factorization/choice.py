@@ -65,10 +65,11 @@ class Choice:
         budget: The limits.
         menus: What there is to choose from.
         build: Makes the model of a choice.
+        what: What the budget is to be kept by, for messages.
     """
 
-    def __init__(self, model: keras.Model, budget: Budget, menus: Menus, build: Build) -> None:
-        self._build = build
+    def __init__(self, model: keras.Model, budget: Budget, menus: Menus, build: Build, what: str = "low rank") -> None:
+        self._build, self._what = build, what
         self._goals = []
         for limit in budget:
             whole = float(limit.cost.of(model))
@@ -156,4 +157,4 @@ class Choice:
         over, cost = next(pair for pair in zip(self._goals, costs, strict=True) if pair[1] > pair[0].most)
         limit = over.limit
         reached = f"{cost / over.whole:.4g} of the {limit.cost.noun}" if limit.is_fraction else limit.figure(cost)
-        return f"Expected a budget that low rank can keep: {reached} at the least. Received: {limit}"
+        return f"Expected a budget that {self._what} can keep: {reached} at the least. Received: {limit}"

@@ -12,7 +12,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, rules_take, settings_by_path
 from keras_compress.factorization.choice import Choice
-from keras_compress.factorization.work import Work, places_of
+from keras_compress.factorization.work import LOW_RANK, Family, Work, places_of
 from keras_compress.graph.finite import check_finite
 from keras_compress.graph.model import check_model
 from keras_compress.structured.hashing import refuse_transforms
@@ -63,16 +63,35 @@ def factorize(
     """
     check_model(model)
     refuse_transforms(model)
+    return replaced(opened(model), LOW_RANK, method, rank, target, data, multiple, filters, rules)
+
+
+def replaced(
+    model: keras.Model,
+    family: Family,
+    method: str,
+    rank: Any,
+    target: Budget | Mapping[Any, float] | None,
+    data: Any,
+    multiple: int,
+    filters: Selector | None,
+    rules: Sequence[Mapping[str, Any]] | None,
+) -> keras.Model:
+    """The model of given ranks, or of those that keep a target; arguments as in `factorize`.
+
+    Args:
+        model: Model with a graph, without transforms.
+        family: The ways to choose from.
+    """
     check_finite(model)
     if rank is not None and target is not None:
         raise ValueError(f"Expected a `rank` or a `target`. Received: both, rank={rank}, target={target}")
     if not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1:
         raise ValueError(f"Expected `multiple` >= 1. Received: multiple={multiple!r}")
-    model = opened(model)
     places = places_of(model)
     listed = [(path, place.layer) for path, place in places.items()]
     settings = settings_by_path(listed, {"method": method, "rank": rank}, filters, rules)
-    work = Work.of(model, {path: places[path] for path in places if path in settings}, settings, data)
+    work = Work.of(model, {path: places[path] for path in places if path in settings}, settings, data, family)
     own = {path: each["rank"] for path, each in settings.items() if each["rank"] is not None}
     if rank is None and target is None and not own.keys() >= work.factors.keys():
         target = {"macs": 0.5}
@@ -80,4 +99,4 @@ def factorize(
         return work.built(work.at(own, multiple))
     fixed = work.at(own, multiple)
     menus = {path: [fixed[path]] if path in own else work.menu(path, multiple) for path in work.factors}
-    return work.built(Choice(model, Budget.of(target), menus, work.rebuilt).found())
+    return work.built(Choice(model, Budget.of(target), menus, work.rebuilt, family.what).found())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import keras
 
@@ -56,10 +57,21 @@ class FactorizationRecord(Record):
     layers: tuple[FactorizedLayer, ...]
     left: tuple[tuple[str, str], ...]
 
+    title: ClassVar[str] = "Low rank"
+
+    @staticmethod
+    def told(scheme: str, rank: Sequence[int]) -> str:
+        """How a layer was replaced, in words."""
+        return f"{scheme} of rank {shown(rank)}"
+
+    def line(self, layer: FactorizedLayer) -> str:
+        """What was done to a layer."""
+        return str(layer)
+
     def lines(self) -> list[str]:
         """A line for each layer."""
         left = (f"{path}: left as it is: {reason}" for path, reason in self.left)
-        return [f"Low rank: {line}" for line in (*map(str, self.layers), *left)]
+        return [f"{self.title}: {line}" for line in (*map(self.line, self.layers), *left)]
 
 
 def factorization_of(model: keras.Model) -> FactorizationRecord | None:

@@ -18,7 +18,7 @@ from keras_compress.core.slots import slots_of
 from keras_compress.data.input_products import input_products
 from keras_compress.factorization.cells import OF_STATES, cells_of
 from keras_compress.factorization.choice import Chosen
-from keras_compress.factorization.record import FactorizationRecord, FactorizedLayer, shown
+from keras_compress.factorization.record import FactorizationRecord, FactorizedLayer
 from keras_compress.factorization.scheme import Array, Factors, Option, Place, Rank, Scheme
 from keras_compress.graph import graph as keras_graph
 from keras_compress.graph.as_matrix import AsMatrix, as_matrix
@@ -49,13 +49,37 @@ def places_of(model: keras.Model) -> dict[str, Place]:
     }
 
 
-def _schemes(method: str) -> list[Scheme]:
-    if method == "auto":
-        return [scheme() for scheme in entries("factorization").values() if scheme.chosen_by_itself]
-    known = entries("factorization")
-    if not isinstance(method, str):
-        raise ValueError(f"Expected `method` out of {['auto', *sorted(known)]}. Received: method={method!r}")
-    return [lookup("factorization", method)()]
+@dataclass(frozen=True)
+class Family:
+    """Ways to replace layers that are chosen from together.
+
+    Attributes:
+        kind: Their kind in the registry.
+        record: What tells of them.
+        can: What a layer can be, for messages.
+        what: What a budget is kept by, for messages.
+    """
+
+    kind: str = "factorization"
+    record: type[FactorizationRecord] = FactorizationRecord
+    can: str = "factorized"
+    what: str = "low rank"
+
+    def ways(self, method: Any) -> list[Scheme]:
+        """Those that a user's method stands for.
+
+        Raises:
+            ValueError: For an unknown one.
+        """
+        known = entries(self.kind)
+        if method == "auto":
+            return [scheme() for scheme in known.values() if scheme.chosen_by_itself]
+        if not isinstance(method, str):
+            raise ValueError(f"Expected `method` out of {['auto', *sorted(known)]}. Received: method={method!r}")
+        return [lookup(self.kind, method)()]
+
+
+LOW_RANK = Family()
 
 
 @dataclass(frozen=True)
@@ -67,18 +91,25 @@ class Work:
         places: Path -> place, of the layers that were asked for.
         factors: Path -> name of a way -> its factors, of those that can be factorized.
         left: Path -> why not, of the others.
+        family: The ways that are chosen from.
     """
 
     model: keras.Model
     places: Mapping[str, Place]
     factors: Mapping[str, Mapping[str, Factors]]
     left: Mapping[str, str]
+    family: Family = LOW_RANK
 
     @classmethod
     def of(
-        cls, model: keras.Model, places: Mapping[str, Place], settings: Mapping[str, Mapping[str, Any]], data: Any
+        cls,
+        model: keras.Model,
+        places: Mapping[str, Place],
+        settings: Mapping[str, Mapping[str, Any]],
+        data: Any,
+        family: Family = LOW_RANK,
     ) -> Work:
-        ways = {path: _schemes(settings[path]["method"]) for path in places}
+        ways = {path: family.ways(settings[path]["method"]) for path in places}
         fitting = {
             path: [scheme for scheme in schemes if scheme.refusal_at(places[path]) is None]
             for path, schemes in ways.items()
@@ -88,7 +119,7 @@ class Work:
         if not chosen:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:5])
             raise ValueError(
-                f"Expected a model with a layer that can be factorized. Received: {model.name!r} ({reasons})"
+                f"Expected a model with a layer that can be {family.can}. Received: {model.name!r} ({reasons})"
             )
         aware = [path for path, schemes in chosen.items() if any(scheme.data_aware for scheme in schemes)]
         grams = {} if data is None else _grams(model, {path: places[path] for path in aware}, data)
@@ -97,7 +128,7 @@ class Work:
             for path, schemes in chosen.items():
                 factors[path] = {s.name: s.factors(places[path], grams.get(path)) for s in schemes}
                 line.advance()
-        return cls(model, places, factors, left)
+        return cls(model, places, factors, left, family)
 
     def as_is(self, path: str) -> Option:
         """The layer as it is."""
@@ -126,7 +157,7 @@ class Work:
         for path, option in chosen.items():
             whole = self.as_is(path)
             if option.scheme and option.macs >= whole.macs and option.params >= whole.params:
-                left[path] = f"{option.scheme} of rank {shown(option.rank)} would cost more than the layer"
+                left[path] = f"{self.family.record.told(option.scheme, option.rank)} would cost more than the layer"
             elif option.scheme:
                 factors, macs = self.factors[path][option.scheme], (whole.macs, option.macs)
                 error = factors.error(option.rank)
@@ -136,7 +167,7 @@ class Work:
             else:
                 left[path] = "the target is kept without it"
         kept = {each.path: chosen[each.path] for each in done}
-        return keep(self.rebuilt(kept), FactorizationRecord(tuple(done), tuple(left.items())))
+        return keep(self.rebuilt(kept), self.family.record(tuple(done), tuple(left.items())))
 
     def rebuilt(self, chosen: Chosen) -> keras.Model:
         """The model of a choice."""

@@ -142,7 +142,8 @@ def kind_of(operation: Any) -> Kind:
         return Kind.FIXED if activation in FIXED_GRIDS else Kind.FREE
     if name in ("UpSampling2D", "Resizing"):
         return Kind.SAME if body.interpolation == "nearest" else Kind.AVERAGE
-    return _KINDS.get(name, Kind.FREE)
+    # A layer of this library that only moves values says so itself.
+    return Kind.SAME if getattr(body, "moves_values", False) else _KINDS.get(name, Kind.FREE)
 
 
 def unmoved(tensor: Any) -> Any:

@@ -137,17 +137,27 @@ def _permute(graph: ChannelGraph, group: ChannelGroup, m_by_n: tuple[int, int]) 
     readers, sequence = _readers(graph, group, axes, m_by_n[1])
     if not readers:
         return PermutedGroup(group.name, note=f"nothing reads its channels in whole groups of {m_by_n[1]}")
-    if not all(_alike(graph.units[each.ids], group.units) for each in axes):
+    if not all(alike(graph.units[each.ids], group.units) for each in axes):
         return PermutedGroup(group.name, note="its channels do not all have the same number of weights")
     magnitudes = np.concatenate([_rows(graph, each, sequence) for each in readers], axis=1)
     order = best_order(magnitudes, m_by_n)
     total = float(magnitudes.sum(dtype=np.float64)) or 1.0
     shares = [kept_magnitude(rows, m_by_n) / total for rows in (magnitudes, magnitudes[order])]
-    taken = dict(zip(sequence.tolist(), sequence[order].tolist(), strict=True))
+    put_in_order(graph, axes, dict(zip(sequence.tolist(), sequence[order].tolist(), strict=True)))
+    return PermutedGroup(group.name, tuple(dict.fromkeys(each.path for each in readers)), shares[0], shares[1])
+
+
+def put_in_order(graph: ChannelGraph, axes: Sequence[WeightAxis], taken: Mapping[int, int]) -> None:
+    """Give units the weights of others, on all axes that they are on.
+
+    Args:
+        graph: Channel graph of a model, whose weights change.
+        axes: All weights with axes of these units.
+        taken: Unit -> the one whose weights it takes.
+    """
     for each in axes:
         source = _sources(graph.units[each.ids], taken)
         each.variable.assign(np.take(keras.ops.convert_to_numpy(each.variable), source, axis=each.axis))
-    return PermutedGroup(group.name, tuple(dict.fromkeys(each.path for each in readers)), shares[0], shares[1])
 
 
 def _readers(
@@ -184,7 +194,7 @@ def _is_innermost(each: WeightAxis) -> bool:
     return False
 
 
-def _alike(units: NDArray[Any], group: Units) -> bool:
+def alike(units: NDArray[Any], group: Units) -> bool:
     """Whether each unit of a group is on an axis equally often."""
     counts = np.bincount(units[np.isin(units, group)], minlength=int(group.max()) + 1)[group]
     return bool(np.all(counts == counts[0]))

@@ -23,7 +23,7 @@ from keras_compress.quantizers.activation import QuantizeActivation
 from keras_compress.recipes.recipe import Recipe, Stage, compress
 
 RECIPES = [
-    "block_sparse", "bwn", "channels_pcqat", "cluster", "cluster_per_channel", "cqat", "deep_compression",
+    "block_sparse", "bwn", "channels_pcqat", "cluster", "cluster_per_channel", "compact", "cqat", "deep_compression",
     "dorefa_w2a2", "low_rank", "pact_w4a4", "pcqat", "pqat", "prune", "prune_2_4", "prune_block", "prune_channels",
     "prune_global", "prune_one_shot", "ptq", "ptq_data_free", "ptq_fine_tuned", "ptq_mixed", "qat", "qat_taught",
     "qat_w4a8", "react_net", "rigl", "soft_channels", "str", "ttq", "twn", "wrpn", "xnor",

@@ -9,6 +9,7 @@ from keras_compress.ir.read import (
     recurrent,
     reductions,
     shapes,
+    shifts,
     weighted,
 )
 from keras_compress.ir.read.reader import Reader, UnknownOperationError, read
@@ -25,5 +26,6 @@ __all__ = [
     "recurrent",
     "reductions",
     "shapes",
+    "shifts",
     "weighted",
 ]
