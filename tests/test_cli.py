@@ -88,6 +88,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "sensitivity",
         "sparse_ready",
         "estimate",
+        "check",
         "export",
         "report",
         "recipes",
