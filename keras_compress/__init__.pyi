@@ -152,10 +152,16 @@ from keras_compress.report.page.report import Report as Report
 from keras_compress.report.page.report import report as report
 from keras_compress.report.summary import summary as summary
 from keras_compress.report.tensorboard import TensorBoardSummaries as TensorBoardSummaries
+from keras_compress.report.training_energy import EnergyMeter as EnergyMeter
+from keras_compress.report.training_energy import TrainingEnergy as TrainingEnergy
+from keras_compress.report.training_energy import training_energy as training_energy
 from keras_compress.runtime.adb import OnDevice as OnDevice
 from keras_compress.runtime.adb import measure_on_device as measure_on_device
 from keras_compress.runtime.arena import Arena as Arena
 from keras_compress.runtime.c_export import export_c as export_c
+from keras_compress.runtime.check import Fit as Fit
+from keras_compress.runtime.check import check as check
+from keras_compress.runtime.energy_cost import Energy as Energy
 from keras_compress.runtime.estimate import Estimate as Estimate
 from keras_compress.runtime.estimate import estimate as estimate
 from keras_compress.runtime.latency import Latency as Latency
