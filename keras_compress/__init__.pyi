@@ -46,6 +46,9 @@ from keras_compress.migrate.from_tfmot import from_tfmot as from_tfmot
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression
 from keras_compress.pipelines.deep_compression import deep_compression as deep_compression
+from keras_compress.pipelines.fit_result import Candidate as Candidate
+from keras_compress.pipelines.fit_result import Fitted as Fitted
+from keras_compress.pipelines.fit_to import fit_to as fit_to
 from keras_compress.pipelines.iterative_pruning import prune_iteratively as prune_iteratively
 from keras_compress.pipelines.lottery_ticket import Ticket as Ticket
 from keras_compress.pipelines.lottery_ticket import find_ticket as find_ticket

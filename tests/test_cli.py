@@ -89,6 +89,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "sparse_ready",
         "estimate",
         "check",
+        "fit",
         "export",
         "report",
         "recipes",

@@ -40,6 +40,29 @@ def _check_flags(define: Definer) -> None:
     define.text("code", None, "What the runtime takes beside the file; by default its core's 16kB.")
 
 
+def _fit_flags(define: Definer) -> None:
+    define.text("model", None, "Trained Keras model, a .keras file.")
+    define.data("Data to train with, a tenth of it held out for choices; x_test, y_test for the figures at the end.")
+    define.text("out", "fit", "Folder for files and trials: the same command goes on there.")
+    define.choice("target", "tflm", ["tflm", "litert"], "Runtime: of microcontrollers, or of phones.")
+    _limits(define)
+    define.text("code", None, "tflm: what of --flash the runtime takes; by default its core's 16kB.")
+    define.text("bytes", None, "Largest file, such as 48kB, in place of --flash.")
+    define.real("latency_ms", "litert: longest time of an inference, measured here.")
+    define.real("energy_uj", "Most microjoules of an inference, by published energies of operations.")
+    define.text("max_drop", "1%", "Tolerated loss of the metric, such as 1% or 0.01.")
+    methods = "What may be done, such as channels,training: channels, low_rank, sparsity, clusters, bits, training."
+    define.numbers("methods", f"{methods} By default all that help on the target.")
+    define.number("trials", 20, 1, "Settings that are tried, by all processes together.")
+    define.choice("sampler", "tpe", ["tpe", "nsga2", "random"], "How settings are drawn.")
+    shared = "Where trials are kept: a journal file, an .db file of SQLite, or a database's URL. Every process that is"
+    define.text("study", None, f"{shared} given the same command works on one search; by default a journal in --out.")
+    define.numbers("epochs", "Of the steps channels (low rank too), prune, cluster, quantize; 4,3,3,2; one for all.")
+    define.real("learning_rate", "Of the first batch of each step; by default 0.001, cluster 0.0005, quantize 0.0002.")
+    define.number("batch_size", 64, 1, "Samples in a training batch.")
+    define.number("seed", 0, 0, "Seed of the search and of shuffling.")
+
+
 DEVICE_COMMANDS: dict[str, Command] = {
     "estimate": Command(
         "Estimate what a .tflite file would need on a device: flash, RAM, cycles, time, energy.",
@@ -59,6 +82,18 @@ DEVICE_COMMANDS: dict[str, Command] = {
         "keras_compress.cli.check:run",
         _check_flags,
         ("model",),
+        figures=True,
+    ),
+    "fit": Command(
+        "Make a .keras model fit a budget: flash and arena of a microcontroller, or a phone's latency.",
+        "Searches what to cut, prune, cluster, quantize and train, by Optuna (the extra search); sizes are known "
+        "before anything is trained. Writes best.tflite, best.keras and report.html. Start the same command several "
+        "times, on one computer or more with a shared --out: they share the trials, and one that is killed loses none. "
+        "Exit code 1 where nothing is within the budget: what comes nearest is named.",
+        f"{PROGRAM} fit --model=m.keras --data=data.npz --flash=256kB --arena=64kB --max_drop=1% --out=fit",
+        "keras_compress.cli.fit:run",
+        _fit_flags,
+        ("model", "data"),
         figures=True,
     ),
 }
