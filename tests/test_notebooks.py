@@ -159,6 +159,18 @@ def low_rank(notebook: Any, work: Path) -> None:
     assert smaller["accuracy"] >= found["before_training"]
 
 
+@claims("12_make_it_fit")
+def make_it_fit(notebook: Any, work: Path) -> None:
+    found = printed_by(notebook, "figures")
+    assert any(reason.startswith("flash: ") for reason in found["too_large"])
+    assert any(reason.startswith("arena: ") for reason in found["too_large"])
+    assert found["met"]
+    assert found["fits"]
+    assert found["bytes"] <= 16_000
+    assert found["test"] > 0.6
+    assert found["trials"] in (3, 8)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_and_its_claims_hold(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = read(path)

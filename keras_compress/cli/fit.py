@@ -62,8 +62,8 @@ def run(values: flags.FlagValues) -> int:
             seed=values.seed,
         )
         # The page tells accuracies.
-        shown = (None, None) if task.name == "regression" else (x_test, y_test)
-        said += _written(found, folder, *shown, metric)
+        shown = None if task.name == "regression" else (x_test, y_test)
+        said += _written(found, folder, shown, metric)
     notes = [note for note in notes if not note.startswith("Nothing is within")]
     lines = [*repr(found).splitlines(), "", *found.table().splitlines(), "", *found.notes, *said, *notes]
     cli_report.answer(values, found.to_dict(), [], lines)
@@ -107,7 +107,7 @@ def _budget(values: flags.FlagValues) -> Budget:
     return Budget(named)
 
 
-def _written(found: Fitted, folder: Path, x: Any, y: Any, metric: Metric) -> list[str]:
+def _written(found: Fitted, folder: Path, data: tuple[Any, Any] | None, metric: Metric) -> list[str]:
     """The best file under a name of its own, and the page."""
     lines = []
     if found.best is not None:
@@ -117,7 +117,7 @@ def _written(found: Fitted, folder: Path, x: Any, y: Any, metric: Metric) -> lis
     if found.pareto:
         page = folder / cli_report.PAGE_NAME
         try:
-            found.save_report(page, x, y, metric=metric)
+            found.save_report(page, *(data or ()), metric=metric)
             lines.append(f"{page} shows the files side by side.")
         except ImportError as error:
             lines.append(f"No {page}: {error}.")

@@ -55,6 +55,12 @@ class Setting:
         ]
         return ", ".join(part for part in parts if part)
 
+    def steps(self) -> list[str]:
+        """Kinds of the trainings that it takes, in order."""
+        wanted = {"channels": (self.channels, self.params < 1), "prune": (self.sparsity,), "cluster": (self.clusters,)}
+        kinds = [kind for kind, moved in wanted.items() for each in moved if each]
+        return [*kinds, *(["quantize"] if self.training == "qat" else [])]
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
         return asdict(self)

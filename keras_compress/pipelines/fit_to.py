@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
@@ -20,6 +23,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.progress import ProgressLine
 from keras_compress.core.quiet import ignored_warnings
 from keras_compress.core.warn import warn
+from keras_compress.data.samples import cut, filled, fixed_batch, input_specs, samples
 from keras_compress.data.training import Fitting, Training
 from keras_compress.graph.model import check_model, strip
 from keras_compress.pipelines.fingerprints import fingerprint
@@ -37,6 +41,8 @@ from keras_compress.runtime.target import target as runtime_of
 TARGETS = ("tflm", "litert")
 # Inputs that ranges are found with.
 _EXAMPLES = 256
+# Samples that a Keras model is given at a time.
+_BATCH = 256
 # An untrained file may be as much smaller or larger than the trained one: biases of zero are not stored, codes differ.
 _SLACK = 0.05
 
@@ -184,11 +190,16 @@ def _taught(training: Fitting, model: keras.Model) -> Fitting:
     return replace(training, training=how)
 
 
+def _epochs_of(training: Training, setting: Setting) -> int:
+    """Of all steps of a trial; of a `fit` of the user's own, which tells of steps alone, their number."""
+    if training.fit is not None:
+        return len(setting.steps())
+    return sum(training.epochs_of(kind, EPOCHS[kind]) for kind in setting.steps())
+
+
 def _most_epochs(training: Training) -> int:
-    """Of the longest trial: channels and low rank, zeros, clusters, quantizers."""
-    return sum(training.epochs_of(kind, default) for kind, default in EPOCHS.items()) + training.epochs_of(
-        "channels", EPOCHS["channels"]
-    )
+    """Of the longest trial."""
+    return _epochs_of(training, Setting(channels=0.5, params=0.5, sparsity=0.5, clusters=16, training="qat"))
 
 
 def _name(decisive: Mapping[str, Any]) -> str:
@@ -220,7 +231,7 @@ class _Search:
     folder: Path
 
     def result(self, test_data: tuple[Any, Any] | None, count: int, target: str) -> Fitted:
-        baseline = self.judge.of_model(self.model)
+        baseline = _of_model(self.judge, self.model)
         with ProgressLine("searching", count) as line:
             for trial, setting in self.trials:
                 line.step(f"trial {trial.number}: {setting}")
@@ -238,7 +249,7 @@ class _Search:
         except (ValueError, RuntimeCrash, RuntimeTimeout) as error:
             trial.set_user_attr("stopped", " ".join(str(error).split())[:500])
         except _Hopeless:
-            trial.set_user_attr("stopped", "others were better after as many epochs")
+            trial.set_user_attr("stopped", "others were better after as large a share of their training")
         return None
 
     def _deployed(self, trial: Any, setting: Setting) -> float | None:
@@ -249,7 +260,8 @@ class _Search:
             self._constrain(trial, figures)
             trial.set_user_attr("stopped", "; ".join(reasons))
             return None
-        rungs = _Rungs(trial, self.judge)
+        how = self.training.training
+        rungs = _Rungs(trial, self.judge, _epochs_of(how, setting), _most_epochs(how))
         rungs.report(self.judge.of_file(rough))
         model, artifact = self.maker.make(setting, self._trainer(rungs))
         figures = self._figures(artifact)
@@ -348,24 +360,42 @@ class _Search:
 
 @dataclass
 class _Rungs:
-    """The metrics of one trial after so many epochs.
+    """The metrics of one trial, told when so large a share of its training is done: trials differ in length.
 
     Attributes:
         trial: Optuna's.
         judge: Takes the metric.
-        step: How many were reported: the untrained file is the first.
+        epochs: Of this trial.
+        most: Of the longest one: rungs are numbered from 1, the untrained file, to one more than these.
+        done: Epochs that were told.
     """
 
     trial: Any
     judge: Judge
-    step: int = 0
+    epochs: int
+    most: int
+    done: int = -1
 
     def report(self, value: float) -> None:
         """Raises `_Hopeless` where Hyperband stops the trial."""
-        self.step += 1
-        self.trial.report(value, self.step)
+        self.done += 1
+        share = self.done / self.epochs if self.epochs else 0.0
+        self.trial.report(value, 1 + math.ceil(self.most * share))
         if self.trial.should_prune():
             raise _Hopeless
 
     def report_model(self, model: keras.Model) -> None:
-        self.report(self.judge.of_model(model))
+        self.report(_of_model(self.judge, model))
+
+
+def _of_model(judge: Judge, model: keras.Model) -> float:
+    """The metric of a Keras model, batch by batch as it is: ranges of a traced one would stay those of now."""
+    inputs = samples(judge.x, input_specs(model))
+    parts = []
+    size = fixed_batch(model)
+    for batch in cut(inputs, size or _BATCH):
+        pairs = zip(filled(batch, size or 1), model.inputs, strict=True)
+        whole = [tf.convert_to_tensor(each, tensor.dtype) for each, tensor in pairs]
+        outputs = keras.tree.flatten(model(whole[0] if len(whole) == 1 else whole, training=False))
+        parts.append([np.asarray(each)[: len(batch[0])] for each in outputs])
+    return float(judge.metric([np.concatenate(each) for each in zip(*parts, strict=True)], judge.y))

@@ -119,9 +119,10 @@ def test_a_loss_that_is_too_large_is_the_nearest_miss(
         found = kc.fit_to(model, training, {"bytes": 0.9}, trials=2, max_drop=0.0, folder=tmp_path, **options)
     assert found.best is None
     assert found.nearest == max(found.candidates, key=lambda each: each.validation)
-    # The untrained file and the one epoch of quantizers were reported; the first was not trained at all.
+    # The untrained file and the one epoch of quantizers were reported, the whole of this trial and so as far as the
+    # longest one's five epochs; the first was not trained at all.
     journal = optuna.load_study(study_name=None, storage=storage_of(tmp_path / "trials.journal"))
-    assert [list(each.intermediate_values) for each in journal.trials] == [[1], [1, 2]]
+    assert [list(each.intermediate_values) for each in journal.trials] == [[1], [1, 6]]
 
 
 def test_hyperband_stops_a_trial(
@@ -130,7 +131,9 @@ def test_hyperband_stops_a_trial(
     monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda trial: trial.number == 1)
     found = fitted(model, data, methods=("training",), trials=2, budget={"bytes": 0.9})
     assert [each.number for each in found.candidates] == [0]
-    assert [(each.number, each.reason) for each in found.stopped] == [(1, "others were better after as many epochs")]
+    assert [(each.number, each.reason) for each in found.stopped] == [
+        (1, "others were better after as large a share of their training")
+    ]
 
 
 def test_the_pareto_set() -> None:
