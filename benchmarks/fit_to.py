@@ -1,4 +1,4 @@
-"""Make it fit: networks and budgets of a small and a larger microcontroller and of a phone, beside float and plain int8.
+"""Make it fit: networks for a small and a larger microcontroller and for a phone, beside float and plain int8.
 
 python benchmarks/fit_to.py [--quick] [--only=digits]
 """
@@ -60,8 +60,8 @@ CASES = (
          board_limits(None, "32kB", "8kB"), 24),
     Case("Fashion-MNIST, LeNet-5, 256 kB flash, 64 kB arena", models.lenet5, "fashion_mnist", 10_000,
          (8, _steps(4, 3, 2, 2)), "tflm", board_limits(None, "256kB", "64kB"), 16),
-    Case("Fashion-MNIST, ResNet-20, a sixth of the float file's time on LiteRT", models.resnet20, "fashion_mnist", 10_000,
-         (6, _steps(3, 3, 2, 1)), "litert", {"latency": 1 / 6}, 12),
+    Case("Fashion-MNIST, ResNet-20, a sixth of the float file's time on LiteRT", models.resnet20, "fashion_mnist",
+         10_000, (6, _steps(3, 3, 2, 1)), "litert", {"latency": 1 / 6}, 12),
 )  # fmt: skip
 _QUICK = flags.DEFINE_bool("quick", False, "Little data, three trials; results are not written.")
 _ONLY = flags.DEFINE_string("only", "", "Cases whose names begin so; results are not written.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -74,6 +74,10 @@ class FileLimits:
             found.append(FileLimit(name, figure, most))
         return cls(tuple(found))
 
+    def pinned(self, limits: Mapping[str, float]) -> FileLimits:
+        """The same with limits as they were resolved before: a fraction of a time is measured anew each time."""
+        return FileLimits(tuple(replace(limit, most=limits[limit.name]) for limit in self.limits))
+
     def figures(self, content: bytes) -> dict[str, float]:
         """What a file costs, by name."""
         return {limit.name: float(limit.figure(content)) for limit in self.limits}
@@ -95,6 +99,12 @@ class FileLimits:
     def to_dict(self) -> dict[str, float]:
         """Name -> limit."""
         return {limit.name: limit.most for limit in self.limits}
+
+
+def budget_key(budget: Budget | Mapping[Any, float]) -> list[Any]:
+    """What a budget says, before fractions are resolved."""
+    costs = [(type(each.cost).__name__, getattr(each.cost, "core", None), each) for each in Budget.of(budget)]
+    return [[name, core, each.most, each.is_fraction] for name, core, each in costs]
 
 
 def _figure(cost: Cost, target: str) -> tuple[str, Figure]:

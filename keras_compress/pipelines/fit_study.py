@@ -7,7 +7,6 @@ process fail it, and refuses the result of one that was taken for dead and was n
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import threading
@@ -32,7 +31,7 @@ def optuna() -> Any:
         ImportError: Without it.
     """
     try:
-        found = importlib.import_module("optuna")
+        import optuna as found
     except ImportError as error:
         raise ImportError("Expected optuna: `pip install 'keras-compress[search]'`. Received: none") from error
     found.logging.set_verbosity(found.logging.ERROR)
@@ -50,7 +49,7 @@ def storage_of(study: str | os.PathLike[str]) -> Any:
     try:
         if "://" in text or Path(text).suffix in (".db", ".sqlite", ".sqlite3"):
             return storages.RDBStorage(text if "://" in text else f"sqlite:///{Path(text).absolute()}")
-        journal = importlib.import_module("optuna.storages.journal")
+        journal = storages.journal
         lock = journal.JournalFileSymlinkLock(text, grace_period=_LOCK_SECONDS)
         return storages.JournalStorage(journal.JournalFileBackend(text, lock_obj=lock))
     except Exception as error:
@@ -109,6 +108,12 @@ class Trials:
     def _enqueue_starts(self) -> None:
         for setting in self._space.starts()[: self._count]:
             self.study.enqueue_trial(self._space.parameters(setting), skip_if_exists=True)
+
+    def shared(self, key: str, value: Any) -> Any:
+        """A value that all processes of a search take: that of the first one."""
+        if key not in self.study.user_attrs:
+            self.study.set_user_attr(key, value)
+        return self.study.user_attrs[key]
 
     def __iter__(self) -> Iterator[tuple[Any, Setting]]:
         """Trials of this process and their settings, until all are done; waits for those of others at the end."""

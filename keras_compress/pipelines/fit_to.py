@@ -28,7 +28,7 @@ from keras_compress.data.training import Fitting, Training
 from keras_compress.graph.model import check_model, strip
 from keras_compress.pipelines.fingerprints import fingerprint
 from keras_compress.pipelines.fit_candidate import Maker, Train, untrained
-from keras_compress.pipelines.fit_limits import FileLimits, board_limits
+from keras_compress.pipelines.fit_limits import FileLimits, board_limits, budget_key
 from keras_compress.pipelines.fit_result import Candidate, Fitted, Stopped, pareto
 from keras_compress.pipelines.fit_space import Setting, Space
 from keras_compress.pipelines.fit_study import Trials, storage_of
@@ -120,20 +120,20 @@ def fit_to(
     """
     check_model(model)
     _check(training, budget, board, target, trials, stale_after_s)
-    limits = FileLimits.of(budget if budget is not None else board_limits(board), model, target)
+    wanted = budget if budget is not None else board_limits(board)
+    limits = FileLimits.of(wanted, model, target)
     space = Space.of(methods, target)
     judge = Judge(*validation_data, metric, max_drop)
     plain = strip(model)
     examples = _examples(training, representative_dataset)
     taught = _taught(training, model)
-    maker = Maker(plain, examples, target, limits.most("arena"))
     decisive = {
         "model": model,
         "x": training.x,
         "y": training.y,
         "validation_data": list(validation_data),
         "metric": metric,
-        "limits": limits.to_dict(),
+        "budget": budget_key(wanted),
         "target": target,
         "methods": list(space.methods),
         "max_drop": max_drop,
@@ -151,6 +151,8 @@ def fit_to(
         epochs=_most_epochs(taught.training),
         stale_after_s=stale_after_s,
     )
+    limits = limits.pinned(kept.shared("limits", limits.to_dict()))
+    maker = Maker(plain, examples, target, limits.most("arena"))
     search = _Search(model, taught, judge, limits, maker, kept, make_folder(home / name))
     return search.result(test_data, trials, target)
 

@@ -160,6 +160,9 @@ def test_limits(model: keras.Model) -> None:
     assert limits.to_dict() == {"bytes": whole / 2, "energy_uj": 3.0}
     assert limits.reasons({"bytes": whole, "energy_uj": 2.0}) == [f"bytes: {whole:,.6g} B of {whole / 2:,.6g}"]
     assert limits.excess({"bytes": whole, "energy_uj": 1.5}) == {"bytes": 1.0, "energy_uj": -0.5}
+    # A time is measured anew when a search goes on: the first measurement counts.
+    pinned = limits.pinned({"bytes": 7.0, "energy_uj": 3.0})
+    assert pinned.to_dict() == {"bytes": 7.0, "energy_uj": 3.0}
     assert board_limits("rp2040", arena="64kB") == {"bytes": 2048 * 1024 - 16_000, "arena": 64_000}
     with pytest.raises(ValueError, match="`flash` above the runtime's 16,000 bytes of code. Received: 12,000"):
         board_limits(None, "12kB")
