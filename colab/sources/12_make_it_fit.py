@@ -28,7 +28,7 @@ try:
     import keras_compress as kc
 except ImportError:
     here = os.path.exists("../setup.cfg")
-    package = "..[report,search]" if here else f"keras-compress[report,search] @ git+https://github.com/{REPOSITORY}"
+    package = "..[report]" if here else f"keras-compress[report] @ git+https://github.com/{REPOSITORY}"
     # %pip install -q "{package}"
     import keras_compress as kc
 
@@ -43,6 +43,13 @@ import keras
 import numpy as np
 
 from keras_compress.demo import datasets, models
+
+try:
+    import optuna
+except ImportError:
+    # %pip install -q "optuna>=5.0"
+    import optuna
+print("optuna", optuna.__version__)
 
 keras.utils.set_random_seed(0)
 
