@@ -98,6 +98,7 @@ class Fitted(Shown):
         max_drop: Loss of the metric that is tolerated.
         target: What files are for.
         notes: What is to be said of the search.
+        float_path: The float32 file of the model given.
     """
 
     best: Candidate | None
@@ -111,6 +112,7 @@ class Fitted(Shown):
     max_drop: float | None
     target: str
     notes: tuple[str, ...] = ()
+    float_path: Path | None = None
 
     @property
     def met(self) -> bool:
@@ -168,7 +170,7 @@ class Fitted(Shown):
     def save_report(
         self, path: str | os.PathLike[str], x: Any = None, y: Any = None, *, metric: Metric | None = None
     ) -> None:
-        """Write the page: the Pareto set side by side, each file measured here, and the best one in detail.
+        """Write the page: float file and Pareto set side by side, each measured here, and the best one in detail.
 
         Args:
             path: Ends in `.html`.
@@ -186,7 +188,10 @@ class Fitted(Shown):
         if last is None:
             raise ValueError(f"Expected at least one file to show. Received: none: {self.missing}")
         ordered = [*(each for each in shown if each.number != last.number), last]
-        stages = {f"trial {each.number}": Deployed(each.content, None, self.target) for each in ordered}
+        given = (
+            {} if self.float_path is None else {"float32": Deployed(self.float_path.read_bytes(), None, self.target)}
+        )
+        stages = given | {f"trial {each.number}": Deployed(each.content, None, self.target) for each in ordered}
         rows, said = stage_rows(stages, x, y, metric)
         done = [f"trial {each.number}: {each.setting}." for each in ordered]
         figures = page_figures(rows, last.content, notes=[*repr(self).splitlines(), *done, *said])

@@ -20,7 +20,9 @@ from keras_compress.pipelines.fit_space import Setting, Space
 
 # How long a journal's lock may be held before others take its holder for dead.
 _LOCK_SECONDS = 10
+# Draws in a row that were done before, after which there is taken to be nothing new.
 _REPEATS = 50
+_ATTEMPTS = 3
 SAMPLERS = ("tpe", "nsga2", "random")
 
 
@@ -48,7 +50,7 @@ def storage_of(study: str | os.PathLike[str]) -> Any:
     text = os.fspath(study)
     try:
         if "://" in text or Path(text).suffix in (".db", ".sqlite", ".sqlite3"):
-            return storages.RDBStorage(text if "://" in text else f"sqlite:///{Path(text).absolute()}")
+            return _database(storages, text if "://" in text else f"sqlite:///{Path(text).absolute()}")
         journal = storages.journal
         lock = journal.JournalFileSymlinkLock(text, grace_period=_LOCK_SECONDS)
         return storages.JournalStorage(journal.JournalFileBackend(text, lock_obj=lock))
@@ -59,6 +61,18 @@ def storage_of(study: str | os.PathLike[str]) -> Any:
             "Expected `study` as a journal file, an .db file or the URL of a database, that can be reached. "
             f"Received: study={text!r} ({type(error).__name__}: {cause})"
         ) from error
+
+
+def _database(storages: Any, url: str) -> Any:
+    for attempt in range(_ATTEMPTS):
+        try:
+            return storages.RDBStorage(url)
+        except Exception:
+            # Another process may be making the tables of a new database.
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(0.3)
+    return None
 
 
 class Trials:
@@ -250,6 +264,8 @@ def _sampler(library: Any, name: str, seed: int) -> Any:
 
 
 def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True  # signal 0 would end it
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.convert import convert
 from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
 from keras_compress.core.budget import Budget
 from keras_compress.core.global_state import global_state_kept
@@ -136,7 +137,6 @@ def fit_to(
         "budget": budget_key(wanted),
         "target": target,
         "methods": list(space.methods),
-        "max_drop": max_drop,
         **Trainer(taught.training, training.x, training.y, model).decisive(),
     }
     name = _name(decisive)
@@ -318,7 +318,15 @@ class _Search:
             self.judge.max_drop,
             target,
             notes=self._notes(len(finished), count),
+            float_path=self._float_file(target),
         )
+
+    def _float_file(self, target: str) -> Path:
+        """The float32 file of the model given, for comparison."""
+        path = self.folder / "float32.tflite"
+        if not path.is_file():
+            write_atomic(path, convert(self.model, target, mode="float32").content)
+        return path
 
     def _notes(self, finished: int, count: int) -> tuple[str, ...]:
         few = f"Only {finished} of {count} trials: there are no other settings, or none was drawn"

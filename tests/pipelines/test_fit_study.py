@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from keras_compress.pipelines.fit_space import METHODS, Setting, Space
-from keras_compress.pipelines.fit_study import Trials, storage_of
+from keras_compress.pipelines.fit_study import SAMPLERS, Trials, storage_of
 
 optuna = pytest.importorskip("optuna")
 SPACE = Space.of(("channels", "training"), "tflm")
@@ -64,7 +64,6 @@ def test_two_processes_share_a_search_and_one_is_killed(tmp_path: Path, name: st
     log = tmp_path / "log"
     log.mkdir()
     study = tmp_path / name
-    opened(study, 6)  # tables of a new database are made once
     victim = forked(lambda: work(opened(study, 6), log, 30.0))
     while not (log / f"{victim}").exists() or "began" not in (log / f"{victim}").read_text():
         time.sleep(0.02)
@@ -116,10 +115,11 @@ def test_an_interrupted_trial_is_handed_on(tmp_path: Path) -> None:
     assert set(settings_done(trials).values()) == {1}
 
 
-def test_a_search_that_has_tried_all_there_is_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_search_that_has_tried_all_there_is_ends(tmp_path: Path, sampler: str) -> None:
     space = Space.of(("training",), "tflm")
     trials = Trials(
-        storage_of(tmp_path / "t.journal"), "toy", space, count=9, sampler="random", seed=0, epochs=1, stale_after_s=9.0
+        storage_of(tmp_path / "t.journal"), "toy", space, count=9, sampler=sampler, seed=0, epochs=1, stale_after_s=9.0
     )
     for trial, setting in trials:
         trials.tell(trial, value_of(setting))

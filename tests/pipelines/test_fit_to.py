@@ -209,7 +209,9 @@ def test_command(
     assert found["limits"] == {"bytes": 10000, "arena": 4000}
     assert found["max_drop"] == 0.05
     assert (tmp_path / "out" / "best.tflite").stat().st_size == found["best"]["figures"]["bytes"]
-    assert "trial 0" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "trial 0 takes" in page
+    assert "times less than float32" in page
     assert cli.main(["keras-compress", "check", f"--model={tmp_path}/out/best.tflite", "--flash=26kB"]) == 0
     for wrong, message in (
         (["--bytes=9kB", "--max_drop=some"], "Expected --max_drop as 0.01 or 1%"),
