@@ -90,6 +90,8 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "sparse_ready",
         "accumulator_bits",
         "estimate",
+        "check",
+        "fit",
         "export",
         "report",
         "recipes",

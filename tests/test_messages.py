@@ -35,7 +35,7 @@ def test_a_target_that_is_none(net: keras.Model, given: str, meant: str) -> None
 
 
 def test_costs_are_all_listed(net: keras.Model) -> None:
-    with pytest.raises(ValueError, match=r"a cost out of \[.*'bytes', 'latency', .*'macs', .*'params'.*\].*'joules'"):
+    with pytest.raises(ValueError, match=r"a cost out of \[.*'bytes', .*'latency', .*'macs', .*'params'.*\].*'joules'"):
         kc.prune_channels(net, target={"joules": 0.5})
     with pytest.raises(ValueError, match=r"Received: 'mac' \(did you mean 'macs'\?\)"):
         kc.prune_channels(net, target={"mac": 0.5})

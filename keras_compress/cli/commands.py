@@ -13,9 +13,9 @@ import keras
 from absl import flags
 
 from keras_compress.cli import report as cli_report
+from keras_compress.cli.command import command_line
 from keras_compress.cli.data import Array, Data, Task, as_input, content_check, load_model, on_training_data, task_of
 from keras_compress.cli.epochs import epochs_given
-from keras_compress.cli.flags import command_line
 from keras_compress.cli.progress import CommandLine
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.compressed import expand_content
@@ -433,6 +433,7 @@ def estimate(values: flags.FlagValues) -> None:
     names = (
         *("accelerator", "system_config", "memory_mode", "optimise", "save_to"),
         *("core", "clock_mhz"),
+        *("weights", "activations", "sram_bytes", "flash_pj"),
     )
     options = {name: getattr(values, name) for name in names if getattr(values, name) is not None}
     estimated = estimate_model(values.model, values.target, **options)
@@ -441,7 +442,8 @@ def estimate(values: flags.FlagValues) -> None:
     lines = [
         f"{values.model} on {estimated.target}: {estimated.kind}",
         device,
-        f"flash {estimated.flash_bytes:,} B, {ram}, {estimated.macs:,} MACs, {estimated.cycles:,} cycles",
+        f"flash {estimated.flash_bytes:,} B, {ram}, {estimated.macs:,} MACs"
+        + ("" if estimated.cycles is None else f", {estimated.cycles:,} cycles"),
     ]
     if estimated.time_ms is not None and estimated.inferences_per_second is not None:
         lines.append(

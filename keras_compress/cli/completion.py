@@ -6,7 +6,8 @@ import argparse
 
 from absl import flags
 
-from keras_compress.cli.flags import COMMANDS, PROGRAM
+from keras_compress.cli.command import PROGRAM
+from keras_compress.cli.flags import COMMANDS
 
 # Flags that name a file or a folder.
 _PATHS = ("model", "data", "out", "baseline", "file", "teacher", "recipe", "save_to", "metadata", "benchmark_model")

@@ -2,124 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-from absl import flags
-
-PROGRAM = "keras-compress"
+from keras_compress.cli.command import PROGRAM, Command, Definer
+from keras_compress.cli.device_flags import DEVICE_COMMANDS
 
 
-def command_line(name: str, values: flags.FlagValues) -> str:
-    """The command that these flags were read from, for a shell."""
-    given = sorted((key, values[key].value) for key in values if values[key].present)
-    pairs = [f"--{key}={','.join(map(str, value)) if isinstance(value, list) else value}" for key, value in given]
-    return shlex.join([PROGRAM, name, *pairs])
-
-
-@dataclass(frozen=True)
-class Command:
-    """One sub-command.
-
-    Attributes:
-        summary: What it does, in a line.
-        details: What to know before using it.
-        example: A command line that works.
-        runs: `"module:function"` that does it, given the parsed flags.
-        define: Defines its flags.
-        required: Flags that must be given.
-        figures: Whether it finds figures, which `--json` prints for programs.
-        light: Whether it needs neither Keras nor TensorFlow.
-    """
-
-    summary: str
-    details: str
-    example: str
-    runs: str
-    define: Callable[[_Definer], None]
-    required: tuple[str, ...] = ()
-    figures: bool = False
-    light: bool = False
-
-    def flags(self) -> flags.FlagValues:
-        """New, unparsed flags of this sub-command."""
-        values = flags.FlagValues()
-        self.define(_Definer(values))
-        if self.figures:
-            flags.DEFINE_boolean("json", False, "Print one JSON document, and no tables.", flag_values=values)
-        modules = "A Python module with methods of your own, which recipes and models may name; may be repeated."
-        flags.DEFINE_multi_string("import", [], modules, flag_values=values)
-        flags.DEFINE_boolean("debug", False, "Show where an error comes from.", flag_values=values)
-        return values
-
-
-class _ChoiceWithEarlier(flags.EnumParser):
-    """One of some names, which help shows; earlier ones work for one release, with a warning that is always shown."""
-
-    def __init__(self, options: list[str], earlier: Mapping[str, str]) -> None:
-        super().__init__(options)
-        self.earlier = earlier
-
-    def parse(self, argument: str) -> str:
-        """The name that the choice has now."""
-        if argument in self.earlier:
-            warnings.warn(f"{argument!r} is {self.earlier[argument]!r} now.", FutureWarning, stacklevel=2)
-        return str(super().parse(self.earlier.get(argument, argument)))
-
-
-class _Definer:
-    """Defines flags on one set of values, so that each sub-command has its own."""
-
-    def __init__(self, values: flags.FlagValues) -> None:
-        self._values = values
-
-    def text(self, name: str, default: str | None, about: str) -> None:
-        flags.DEFINE_string(name, default, about, flag_values=self._values)
-
-    def number(self, name: str, default: int | None, lowest: int, about: str) -> None:
-        flags.DEFINE_integer(name, default, about, lower_bound=lowest, flag_values=self._values)
-
-    def real(self, name: str, about: str) -> None:
-        flags.DEFINE_float(name, None, about, lower_bound=0.0, flag_values=self._values)
-
-    def choice(self, name: str, default: str | None, options: list[str], about: str) -> None:
-        flags.DEFINE_enum(name, default, options, about, flag_values=self._values)
-
-    def numbers(self, name: str, about: str) -> None:
-        flags.DEFINE_list(name, None, about, flag_values=self._values)
-
-    def data(self, use: str) -> None:
-        self.text("data", None, f"{use} An .npz file with x_train, y_train, x_test, y_test, or x, y.")
-
-    def target(self) -> None:
-        self.choice("target", "litert", ["litert", "tflm"], "Runtime: of phones, or of microcontrollers.")
-
-    def file_target(self) -> None:
-        about = "Runtime: of phones, or of microcontrollers; ethos_u: the plain integer file that Vela compiles."
-        self.choice("target", "litert", ["litert", "tflm", "ethos_u"], about)
-
-    def sparsity(self) -> None:
-        about = (
-            "litert: how weights with zeros are stored. auto: without them where that is faster (dense layers pruned "
-            "in blocks of 4 inputs, of 16 in int8); block: wherever a kernel takes it, 1x1 convolutions too."
-        )
-        self.choice("sparsity", "auto", ["auto", "none", "block"], about)
-
-    def weights_storage(self) -> None:
-        about = (
-            "Weights of integer models: int4 and int2 pack wherever they fit and the runtime takes it; lut, bitmap and "
-            "huffman are decoded by TFLite-Micro while it runs, vectors looked up in their codebook; auto takes the "
-            "smallest of lut, bitmap and huffman there, and on LiteRT packs where that is free; bits: a bit or two a "
-            "weight of binary and ternary nets, for kc_binary alone. By default what costs neither time nor memory."
-        )
-        storages = ["auto", "int8", "int4", "int2", "lut", "bitmap", "huffman", "vectors", "bits"]
-        parser = _ChoiceWithEarlier(storages, {"prune": "bitmap"})
-        flags.DEFINE(parser, "weights_storage", None, about, flag_values=self._values)
-
-
-def _demo_flags(define: _Definer) -> None:
+def _demo_flags(define: Definer) -> None:
     define.text("out", "out", "Folder for the models and report.json; made if it is not there.")
     define.choice("dataset", "digits", ["digits", "fashion_mnist"], "Images to train and test on.")
     define.choice(
@@ -137,7 +24,7 @@ def _demo_flags(define: _Definer) -> None:
     define.number("batch_size", None, 1, "Images in a training batch.")
 
 
-def _compress_flags(define: _Definer) -> None:
+def _compress_flags(define: Definer) -> None:
     define.text("model", None, "Trained Keras model, a .keras file.")
     define.data("Data to train with; x_test, y_test to measure with.")
     about = "A model to learn from beside the labels, a .keras file: by default --model where the recipe has a teacher."
@@ -155,7 +42,7 @@ def _compress_flags(define: _Definer) -> None:
     define.real("max_drop", drop)
 
 
-def _quantize_flags(define: _Definer) -> None:
+def _quantize_flags(define: Definer) -> None:
     define.text("model", None, "Plain, trained Keras model, a .keras file.")
     define.text("out", None, "The quantized .keras file to write.")
     define.data("Inputs as they are in use, without labels: for levels 2 and 3.")
@@ -172,7 +59,7 @@ def _quantize_flags(define: _Definer) -> None:
     define.number("refine", 0, 0, "With --budget: how many times losses are measured anew around the choice.")
 
 
-def _factorize_flags(define: _Definer) -> None:
+def _factorize_flags(define: Definer) -> None:
     define.text("model", None, "Plain, trained Keras model, a .keras file.")
     define.text("out", None, "The .keras file to write.")
     define.data("Inputs, so that errors are those of the layers' outputs.")
@@ -185,7 +72,7 @@ def _factorize_flags(define: _Definer) -> None:
     define.number("multiple", 8, 1, "Ranks are multiples of it.")
 
 
-def _compact_flags(define: _Definer) -> None:
+def _compact_flags(define: Definer) -> None:
     define.text("model", None, "Plain, trained Keras model, a .keras file.")
     define.text("out", None, "The .keras file to write.")
     methods = ["auto", "separable", "grouped", "ghost", "shift"]
@@ -197,7 +84,7 @@ def _compact_flags(define: _Definer) -> None:
     define.text("bytes", None, "Target: share of the float32 file to keep, or bytes.")
 
 
-def _prune_one_shot_flags(define: _Definer) -> None:
+def _prune_one_shot_flags(define: Definer) -> None:
     define.text("model", None, "Keras model, a .keras file.")
     define.text("out", None, "The .keras file to write.")
     define.real("sparsity", "Share of zeros, such as 0.8; 0.5 where nothing is said.")
@@ -210,7 +97,7 @@ def _prune_one_shot_flags(define: _Definer) -> None:
     define.numbers("block_size", "Inputs and outputs of blocks that are pruned as one, such as 4,1.")
 
 
-def _prune_iteratively_flags(define: _Definer) -> None:
+def _prune_iteratively_flags(define: Definer) -> None:
     define.text("model", None, "Trained Keras model, a .keras file.")
     define.data("Data to train with, a tenth of it held out for --max_drop; x_test, y_test to measure with.")
     define.text("out", None, "The .keras file to write.")
@@ -228,7 +115,7 @@ def _prune_iteratively_flags(define: _Definer) -> None:
     define.text("plot", None, "An image to write, such as rounds.png; needs the extra report.")
 
 
-def _sensitivity_flags(define: _Definer) -> None:
+def _sensitivity_flags(define: Definer) -> None:
     define.text("model", None, "Keras model, a .keras file; it is not changed.")
     define.data("Samples and labels for the accuracy; of bits and ranks samples alone do, for the signal to noise.")
     kinds = "What is taken away: channels, group by group, the smallest weights, bits, or ranks, layer by layer."
@@ -240,22 +127,22 @@ def _sensitivity_flags(define: _Definer) -> None:
     define.text("plot", None, "An image to write, such as ranks.png; needs the extra report.")
 
 
-def _sparse_ready_flags(define: _Definer) -> None:
+def _sparse_ready_flags(define: Definer) -> None:
     define.text("model", None, "A .keras file, or a .tflite file for LiteRT.")
 
 
-def _accumulator_flags(define: _Definer) -> None:
+def _accumulator_flags(define: Definer) -> None:
     define.text("model", None, "A .tflite file with integer layers.")
     define.data("Inputs to add up too: what their sums need.")
     define.number("bits", None, 2, "Count the sums on the data that do not fit so many bits.")
 
 
-def _from_tfmot_flags(define: _Definer) -> None:
+def _from_tfmot_flags(define: Definer) -> None:
     define.text("model", None, "An .h5 file; or a .keras file or SavedModel folder of tf_keras (extra tfmot).")
     define.text("out", None, "The .keras file to write.")
 
 
-def _convert_flags(define: _Definer) -> None:
+def _convert_flags(define: Definer) -> None:
     define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
     define.text("out", None, "The .tflite file to write.")
     define.data("Real data to find the ranges of activations with, for int8 and 16x8 of a plain model.")
@@ -274,7 +161,7 @@ def _convert_flags(define: _Definer) -> None:
     define.text("metadata", None, "litert: a .json file of what apps may read: name, labels, ... (docs/android.md).")
 
 
-def _measure_flags(define: _Definer) -> None:
+def _measure_flags(define: Definer) -> None:
     define.text("model", None, "The .tflite file.")
     define.text("baseline", None, "Another .tflite file, timed in turns with it.")
     define.data("Test data, for the accuracy.")
@@ -291,7 +178,7 @@ def _measure_flags(define: _Definer) -> None:
     define.text("serial", None, "adb: which device, where there are several.")
 
 
-def _verify_flags(define: _Definer) -> None:
+def _verify_flags(define: Definer) -> None:
     define.text("model", None, "Keras model, a .keras file, plain or compressed by this library.")
     define.text(
         "file", None, "The .tflite file that `convert` made of it, to be verified; by default a new one is made."
@@ -302,45 +189,33 @@ def _verify_flags(define: _Definer) -> None:
     define.weights_storage()
 
 
-def _report_flags(define: _Definer) -> None:
+def _report_flags(define: Definer) -> None:
     define.text("out", "out", "Folder with a report.json; or the page to write in it, such as out/report.html.")
 
 
-def _inspect_flags(define: _Definer) -> None:
+def _inspect_flags(define: Definer) -> None:
     define.text("model", None, "A .tflite or .keras file.")
 
 
-def _expand_flags(define: _Definer) -> None:
+def _expand_flags(define: Definer) -> None:
     define.text("model", None, "A .tflite file whose weights are encoded.")
     define.text("out", None, "The plain .tflite file to write.")
 
 
-def _recipes_flags(define: _Definer) -> None:
+def _recipes_flags(define: Definer) -> None:
     define.text("show", None, "Name of a recipe: its JSON is printed, to be changed and given to compress.")
 
 
-def _completion_flags(define: _Definer) -> None:
+def _completion_flags(define: Definer) -> None:
     define.choice("shell", "bash", ["bash", "zsh", "tcsh"], "Shell.")
 
 
-def _export_flags(define: _Definer) -> None:
+def _export_flags(define: Definer) -> None:
     define.text("model", None, "The .tflite file.")
     define.text("out", "out", "Folder for the sources; made if it is not there.")
     define.text("name", "model", "A C identifier: names the files, the array and the constants.")
     define.number("arena_bytes", None, 1, "Size of the arena; by default measured on this computer, with a margin.")
     define.text("compile_with", None, "A C++ compiler, with its options, that must take the sources.")
-
-
-def _estimate_flags(define: _Definer) -> None:
-    define.text("model", None, "The .tflite file.")
-    define.choice("target", None, ["ethos_u", "cortex_m"], "Arm's microNPU, by its compiler Vela; or a processor.")
-    define.text("accelerator", None, "ethos_u: ethos-u55-32 to -256, ethos-u65-256, -512, ethos-u85-128 to -2048.")
-    define.text("system_config", None, "ethos_u: a section of the vela.ini that comes with Vela.")
-    define.text("memory_mode", None, "ethos_u: the same, such as Sram_Only.")
-    define.choice("optimise", None, ["Performance", "Size"], "ethos_u: what Vela compiles for.")
-    define.text("save_to", None, "ethos_u: where the file that Vela compiled goes.")
-    define.choice("core", None, ["m0+", "m3", "m4", "m7", "m33", "m55"], "cortex_m: by default m4.")
-    define.number("clock_mhz", None, 1, "cortex_m: clock that times are given for.")
 
 
 COMMANDS: dict[str, Command] = {
@@ -496,16 +371,7 @@ COMMANDS: dict[str, Command] = {
         ("model",),
         figures=True,
     ),
-    "estimate": Command(
-        "Estimate what a .tflite file would need on an Ethos-U or a Cortex-M: flash, RAM, cycles, time.",
-        "Models of the devices, not measurements: Vela's (the extra ethos-u), or published cycles per multiplication. "
-        "docs/estimates.md tells how far to trust them.",
-        f"{PROGRAM} estimate --model=m.tflite --target=ethos_u --accelerator=ethos-u55-128",
-        "keras_compress.cli.commands:estimate",
-        _estimate_flags,
-        ("model", "target"),
-        figures=True,
-    ),
+    **DEVICE_COMMANDS,
     "export": Command(
         "Write a .tflite file as C++ sources for TFLite-Micro.",
         "The file as an aligned array, the size of its arena, its inputs and outputs as constants, and a resolver for "

@@ -14,7 +14,8 @@ from typing import Any
 
 from absl import flags
 
-from keras_compress.cli.flags import COMMANDS, PROGRAM, Command
+from keras_compress.cli.command import PROGRAM, Command
+from keras_compress.cli.flags import COMMANDS
 from keras_compress.core.descriptors import turned
 from keras_compress.core.printable import printable
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from keras_compress.convert.files import write_atomic
 from keras_compress.core.printable import printable
-from keras_compress.report.page.render import html_of
+from keras_compress.report.page.render import energy_saved, html_of
 from keras_compress.report.sheet import Column, Sheet
 from keras_compress.report.stages import machine, versions
 from keras_compress.report.tables import measurement_table
@@ -137,7 +137,8 @@ def load(folder: Path) -> dict[str, Any]:
 def show(values: flags.FlagValues, report: Mapping[str, Any], *more: str) -> None:
     """Print the table of a report, and what is to be said of it; with --json the report."""
     table = measurement_table(report["stages"], report.get("title"))
-    said = (*report.get("verification", {}).get("lines", ()), *report.get("notes", ()), *more)
+    saved = energy_saved(report["stages"])
+    said = (*report.get("verification", {}).get("lines", ()), *report.get("notes", ()), *saved, *more)
     answer(values, report, [table], said)
 
 

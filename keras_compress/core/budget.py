@@ -32,6 +32,9 @@ _SYNONYMS = {
     "ram": "arena",
     "memory": "arena",
     "arena_bytes": "arena",
+    "joules": "energy_uj",
+    "microjoules": "energy_uj",
+    "uj": "energy_uj",
 }
 
 
@@ -104,7 +107,8 @@ class Budget(Shown):
         limits: Cost -> value: a name as below, or an object such as `kc.Latency("tflm")` or `kc.FileBytes("int8", x)`.
         **named: The same by name: `macs` (multiply-accumulates of a sample), `params` (number of weights), `bytes` (of
             the float32 file), `arena` (bytes of memory on TFLite-Micro), `latency` (of an invocation here),
-            `latency_ms` (the same in milliseconds, whatever the value), `bops` (bit operations of a sample),
+            `latency_ms` (the same in milliseconds, whatever the value), `energy` (of an inference by a model of the
+            hardware), `energy_uj` (the same in microjoules), `bops` (bit operations of a sample),
             `average_bits` (of a weight), `nonzeros` (weights that are not zero), and costs that were registered.
 
     Raises:

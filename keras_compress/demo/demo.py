@@ -13,8 +13,8 @@ import keras
 from absl import flags
 
 from keras_compress.cli import report as cli_report
+from keras_compress.cli.command import command_line
 from keras_compress.cli.epochs import epochs_given
-from keras_compress.cli.flags import command_line
 from keras_compress.cli.progress import CommandLine
 from keras_compress.convert.artifact import Artifact
 from keras_compress.convert.convert import convert

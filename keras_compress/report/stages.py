@@ -13,6 +13,7 @@ from keras_compress.convert.compressed import expand_content
 from keras_compress.report.causes import causes
 from keras_compress.runtime import deployed
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
+from keras_compress.runtime.energy_cost import energy_uj
 from keras_compress.runtime.measure import Measurement, Metric, accuracy, measure_all
 from keras_compress.runtime.target import cpu_name, machine_name, target
 from keras_compress.tflite.arithmetic import arithmetic
@@ -81,6 +82,7 @@ def stage_rows(
                 "litert_latency_ms": latency_entry(measurement),
                 "tflm_arena_bytes": arenas[name],
                 "litert_peak_memory_bytes": measurement.memory.get("peak_memory_bytes"),
+                "energy_uj": energy_uj(stage.content),
             }
         )
     return rows, [_conditions(measured), *notes, *causes(rows)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from keras_compress.core.registry import register
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
-from keras_compress.runtime.cortex_m_costs import CONVOLUTION, CORES, DENSE, DEPTHWISE, Core
+from keras_compress.runtime.cortex_m_costs import CORES, Core
+from keras_compress.runtime.energy_tables import BOARD_POWER
 from keras_compress.runtime.estimate import Estimate, checked_stats
+from keras_compress.runtime.multiplications import MULTIPLYING, multiplied, not_counted
 from keras_compress.runtime.target import target as runtime
 from keras_compress.tflite.encoding.known import DECODE
 from keras_compress.tflite.flatbuffer import Graph, read_model
@@ -21,38 +21,6 @@ _CODE = (
     "flash_bytes is the file; code comes on top: TFLite-Micro's documentation says 16 kB for the core on a Cortex-M3, "
     "and the kernels beside it"
 )
-# Operators that multiply by weights, but in a number that shapes alone do not tell, or without a published figure.
-_UNCOUNTED = (
-    *("SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "LSTM", "RNN"),
-    *("BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN", "CONV_3D", "CONV_3D_TRANSPOSE"),
-    *("WHILE", "IF", "CALL_ONCE"),
-)
-
-
-@dataclass(frozen=True)
-class _Multiplying:
-    """An operator that multiplies.
-
-    Attributes:
-        cost: Key of the core's table.
-        data, weights: Which inputs they are.
-        macs: `(input shape, weight shape, output shape) -> multiplications`.
-    """
-
-    cost: str
-    data: int
-    weights: int
-    macs: Callable[[Sequence[int], Sequence[int], Sequence[int]], int]
-
-
-# Weights as the file stores them: OHWI; 1HWO for depthwise; OI.
-_MULTIPLYING = {
-    "CONV_2D": _Multiplying(CONVOLUTION, 0, 1, lambda i, w, o: math.prod(o) * math.prod(w[1:])),
-    "DEPTHWISE_CONV_2D": _Multiplying(DEPTHWISE, 0, 1, lambda i, w, o: math.prod(o) * math.prod(w[1:3])),
-    "TRANSPOSE_CONV": _Multiplying(CONVOLUTION, 2, 1, lambda i, w, o: math.prod(i) * math.prod(w[:3])),
-    "FULLY_CONNECTED": _Multiplying(DENSE, 0, 1, lambda i, w, o: math.prod(o) * w[-1]),
-    "BATCH_MATMUL": _Multiplying(DENSE, 0, 1, lambda i, w, o: math.prod(o) * math.prod(i) // math.prod(o[:-1])),
-}
 
 
 @register("estimator", "cortex_m")
@@ -91,6 +59,7 @@ def estimate_cortex_m(
     except (IndexError, ZeroDivisionError) as error:
         raise ValueError(f"Expected operators with all their operands. Received: {label} ({error})") from error
     ram_bytes, ram_notes = _arena(content, label) if measure_ram else (None, [])
+    cycles = sum(row["cycles"] for row in rows)
     return Estimate(
         target="cortex_m",
         kind=KIND,
@@ -98,26 +67,17 @@ def estimate_cortex_m(
         flash_bytes=len(content),
         ram_bytes=ram_bytes,
         macs=sum(row["macs"] for row in rows),
-        cycles=sum(row["cycles"] for row in rows),
+        cycles=cycles,
         clock_mhz=clock_mhz,
-        figures={"basis": CORES[core].basis, "cycles_per_mac": dict(CORES[core].cycles)},
+        figures={"basis": CORES[core].basis, "cycles_per_mac": dict(CORES[core].cycles), **_energy(core, cycles)},
         layers=rows,
-        notes=(*_source(core), *_left_out(graph, operators), _CODE, *ram_notes),
+        notes=(*_source(core), *_power_source(core), *_left_out(graph, operators), _CODE, *ram_notes),
     )
-
-
-def _multiplied(graph: Graph, op: Any) -> tuple[_Multiplying, int] | None:
-    """How an operator multiplies, and how often; `None` where it does not."""
-    found = _MULTIPLYING.get(graph.kind(op))
-    if found is None:
-        return None
-    data, weights, output = (graph.shape(i) for i in (op.inputs[found.data], op.inputs[found.weights], op.outputs[0]))
-    return found, found.macs(data, weights, output)
 
 
 def _refuse_float(graph: Graph, label: str) -> None:
     for op in graph.operators:
-        found = _MULTIPLYING.get(graph.kind(op))
+        found = MULTIPLYING.get(graph.kind(op))
         if found is not None and graph.dtype(op.inputs[found.data]).startswith("float"):
             raise ValueError(
                 "Expected a model that computes in integers: the table holds int8 kernels only (convert with "
@@ -126,7 +86,7 @@ def _refuse_float(graph: Graph, label: str) -> None:
 
 
 def _row(graph: Graph, op: Any, core: Core) -> dict[str, Any]:
-    found = _multiplied(graph, op)
+    found = multiplied(graph, op)
     macs, cycles = (0, 0) if found is None else (found[1], round(found[1] * core.cycles[found[0].cost]))
     return {
         "operator": graph.custom_name(op) or graph.kind(op),
@@ -146,6 +106,22 @@ def _source(core: str) -> list[str]:
     ]
 
 
+def _energy(core: str, cycles: int) -> dict[str, float]:
+    """Energy of an inference, where a board's power was published."""
+    found = BOARD_POWER.get(core)
+    return {} if found is None else {"energy_uj": found.microjoules(cycles)}
+
+
+def _power_source(core: str) -> list[str]:
+    found = BOARD_POWER.get(core)
+    if found is None:
+        return [f"No energy: no published power of the {core} running int8 networks was found"]
+    return [
+        f"energy_uj is cycles times {found.picojoules_per_cycle:.0f} pJ of the {found.board} at {found.clock_mhz:g} "
+        f"MHz ({found.source}); it is the board's, whatever the clock given"
+    ]
+
+
 def _left_out(graph: Graph, operators: dict[str, int]) -> list[str]:
     """What the cycles do not cover, and where they are too low."""
     notes = []
@@ -155,14 +131,11 @@ def _left_out(graph: Graph, operators: dict[str, int]) -> list[str]:
         notes.append(
             f"Not included: {len(decoding)} {DECODE}, which decode {decoded:,} values at each run (no published figure)"
         )
-    uncounted = [f"{count} {name}" for name, count in operators.items() if name in _UNCOUNTED]
-    if uncounted:
-        notes.append(f"Not included: {', '.join(uncounted)}")
-    notes += _unknown_sizes(graph)
+    notes += not_counted(graph, operators)
     types = Counter(
         (graph.dtype(op.inputs[found.data]), graph.dtype(op.inputs[found.weights]))
         for op in graph.operators
-        if (found := _MULTIPLYING.get(graph.kind(op))) is not None
+        if (found := MULTIPLYING.get(graph.kind(op))) is not None
     )
     for what, count in (
         ("int16 activations", sum(n for (data, _), n in types.items() if data == "int16")),
@@ -170,22 +143,6 @@ def _left_out(graph: Graph, operators: dict[str, int]) -> list[str]:
     ):
         if count:
             notes.append(f"{count} operators with {what} are counted as int8: no published figure, likely more")
-    return notes
-
-
-def _unknown_sizes(graph: Graph) -> list[str]:
-    """What the file leaves open: how often its other graphs run, and how large its inputs are."""
-    notes = []
-    others = sum(len(subgraph.operators) for subgraph in graph.model.subgraphs[1:])
-    if others:
-        notes.append(
-            f"Not included: {others} operators of other subgraphs (what WHILE and IF run, other signatures): how often "
-            "they run is not in the file"
-        )
-    for tensor in graph.inputs:
-        signature = graph.tensors[tensor].shapeSignature
-        if signature is not None and any(size < 0 for size in list(signature)[1:]):
-            notes.append(f"Too low: input {graph.name(tensor)!r} has open sizes {list(signature)}, counted as 1")
     return notes
 
 

@@ -33,7 +33,7 @@ class Estimate(Shown):
         flash_bytes: Read-only memory that the model's constants take.
         ram_bytes: Memory for activations and scratch; `None` where it is not known.
         macs: Multiplications with an addition of one inference.
-        cycles: Of one inference.
+        cycles: Of one inference; `None` for a model without a clock.
         clock_mhz: Clock that times are given for; `None`: no times.
         figures: What only this target has, by name; the unit ends the name.
         layers: One row for each operator.
@@ -47,7 +47,7 @@ class Estimate(Shown):
     flash_bytes: int
     ram_bytes: int | None
     macs: int
-    cycles: int
+    cycles: int | None
     clock_mhz: float | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
     layers: tuple[Mapping[str, Any], ...] = ()
@@ -57,7 +57,7 @@ class Estimate(Shown):
     @property
     def time_ms(self) -> float | None:
         """Time of one inference in milliseconds; `None` without a clock."""
-        return None if self.clock_mhz is None else self.cycles / (1e3 * self.clock_mhz)
+        return None if self.clock_mhz is None or self.cycles is None else self.cycles / (1e3 * self.clock_mhz)
 
     @property
     def inferences_per_second(self) -> float | None:
@@ -67,12 +67,15 @@ class Estimate(Shown):
     def shown(self) -> tuple[str, list[tuple[str, str]]]:
         """A prompt's few lines."""
         device = ", ".join(f"{key} {value}" for key, value in self.options.items() if value is not None)
+        cycles = "" if self.cycles is None else f", {self.cycles:,} cycles"
         speed = "" if self.time_ms is None else f", {self.time_ms:.4g} ms at {self.clock_mhz:g} MHz"
+        energy = self.figures.get("energy_uj")
         return f"Estimate for {self.target}: {self.kind}", [
             ("device", device),
             ("flash", f"{self.flash_bytes:,} B"),
             ("RAM", "not known" if self.ram_bytes is None else f"{self.ram_bytes:,} B"),
-            ("work", f"{self.macs:,} MACs, {self.cycles:,} cycles{speed}"),
+            ("work", f"{self.macs:,} MACs{cycles}{speed}"),
+            ("energy", "" if energy is None else f"{energy:,.4g} uJ an inference"),
             ("on the CPU", names(self.cpu_operators, ".cpu_operators")),
             ("more", f".layers ({len(self.layers)}), .figures ({len(self.figures)}), .notes ({len(self.notes)})"),
         ]
@@ -96,9 +99,9 @@ def estimate(model: Model, target: str, **options: Any) -> Estimate:
 
     Args:
         model: What `convert` returned, the bytes of a `.tflite` file, or its path.
-        target: `"ethos_u"`, Arm's microNPU by its compiler Vela, or `"cortex_m"`, a processor by published cycles per
-            multiplication.
-        **options: See `ethos_u.estimate_ethos_u` and `cortex_m.estimate_cortex_m`.
+        target: `"ethos_u"`, Arm's microNPU by its compiler Vela; `"cortex_m"`, a processor by published cycles per
+            multiplication; `"energy"`, joules by published energies of operations and memory accesses in 45 nm.
+        **options: See `ethos_u.estimate_ethos_u`, `cortex_m.estimate_cortex_m` and `energy.estimate_energy`.
 
     Raises:
         ValueError: For an unknown target or option value, a damaged file, one that the target cannot run.
@@ -106,7 +109,7 @@ def estimate(model: Model, target: str, **options: Any) -> Estimate:
         OSError: If the file cannot be read.
 
     >>> estimator_names()
-    ('cortex_m', 'ethos_u')
+    ('cortex_m', 'energy', 'ethos_u')
     """
     estimators = entries("estimator")
     if target not in estimators:

@@ -17,8 +17,8 @@ from keras_compress.core.budget import Cost
         (0.5, "Expected costs and how much of each to keep"),
         (
             {"joules": 0.5},
-            r"Expected a cost out of \['arena', 'average_bits', 'bits', 'bops', 'bytes', 'latency', "
-            r"'latency_ms', 'macs', 'nonzeros', 'params'",
+            r"Expected a cost out of \['arena', 'average_bits', 'bits', 'bops', 'bytes', 'energy', 'energy_uj', "
+            r"'latency', 'latency_ms', 'macs', 'nonzeros', 'params'",
         ),
         ({"flops": 0.5}, r"'flops' \(did you mean 'macs'\?\)"),
         ({"parms": 0.5}, r"'parms' \(did you mean 'params'\?\)"),

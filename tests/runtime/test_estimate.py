@@ -20,7 +20,7 @@ def content() -> bytes:
 
 
 def test_the_registry_is_what_estimate_takes(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert estimates.estimator_names() == ("cortex_m", "ethos_u")
+    assert estimates.estimator_names() == ("cortex_m", "energy", "ethos_u")
     monkeypatch.setitem(registry._ENTRIES, "estimator", registry.entries("estimator"))
     given = kc.Estimate("mine", "a guess", {}, flash_bytes=1, ram_bytes=None, macs=2, cycles=4000, clock_mhz=2.0)
     registry.register("estimator", "mine")(lambda content, label, *, speed=1: given)
@@ -45,7 +45,7 @@ def test_as_json(content: bytes) -> None:
 
 
 def test_refusals(content: bytes, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="target out of cortex_m, ethos_u. Received: target='litert'"):
+    with pytest.raises(ValueError, match="target out of cortex_m, energy, ethos_u. Received: target='litert'"):
         kc.estimate(content, "litert")
     with pytest.raises(ValueError, match="Expected a valid .tflite file"):
         kc.estimate(b"", "cortex_m")

@@ -27,6 +27,7 @@ _STAGE_COLUMNS = (
     ("distinct values", "distinct_values", count),
     ("LiteRT, ms (p10-p90)", "litert_latency_ms", latency),
     ("TFLM arena, B", "tflm_arena_bytes", count),
+    ("energy, uJ (45 nm model)", "energy_uj", "{:.3g}".format),
 )
 
 
@@ -99,7 +100,7 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{_text(last['name'])} takes {count(last['raw_bytes'])} bytes, "
         f"{times} {_text(first['name'])} ({count(first['raw_bytes'])})."
     ]
-    return [*said, *_metric_changed(first, last), *_latency_changed(first, last)]
+    return [*said, *_metric_changed(first, last), *_latency_changed(first, last), *energy_saved(rows)]
 
 
 def _metric_changed(first: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
@@ -125,6 +126,22 @@ def _latency_changed(first: Mapping[str, Any], last: Mapping[str, Any]) -> list[
         f"One sample takes {now['median']:.3g} ms on this computer's CPU, where {_text(first['name'])} takes "
         f"{before['median']:.3g} ms: {verdict}."
     ]
+
+
+def energy_saved(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What an inference of each stage takes by the 45 nm table, and what the last one saves, in a sentence.
+
+    >>> print(*energy_saved([{"name": "float", "energy_uj": 8.0}, {"name": "int8", "energy_uj": 2.0}]))
+    By a model (published energies in 45 nm) an inference takes 8 uJ (float), 2 uJ (int8): 4.0 times less than
+    float.
+    """
+    known = [row for row in rows if row.get("energy_uj")]
+    if len(known) < 2:
+        return []
+    listed = ", ".join(f"{row['energy_uj']:.3g} uJ ({_text(row['name'])})" for row in known)
+    first, last = known[0], known[-1]
+    times = _times(last["energy_uj"], first["energy_uj"], "less than", "more than", "as much as")
+    return [f"By a model (published energies in 45 nm) an inference takes {listed}: {times} {_text(first['name'])}."]
 
 
 def _times(now: float, before: float, less: str, more: str, same: str) -> str:
