@@ -41,11 +41,21 @@ from keras_compress.distillation.trainings import teach_down as teach_down
 from keras_compress.distillation.trainings import two_stages as two_stages
 from keras_compress.factorization.factorize import factorize as factorize
 from keras_compress.factorization.record import factorization_of as factorization_of
+from keras_compress.gradients.codec import GradientCodec as GradientCodec
+from keras_compress.gradients.deep_gradient import DeepGradientCompression as DeepGradientCompression
+from keras_compress.gradients.dorefa_codec import DoReFaCodec as DoReFaCodec
+from keras_compress.gradients.float16 import Float16Codec as Float16Codec
+from keras_compress.gradients.one_bit_sgd import OneBitSGD as OneBitSGD
+from keras_compress.gradients.qsgd import QSGD as QSGD
+from keras_compress.gradients.sign_sgd import SignSGD as SignSGD
+from keras_compress.gradients.sketch_ml import SketchML as SketchML
+from keras_compress.gradients.tern_grad import TernGrad as TernGrad
 from keras_compress.graph.model import strip as strip
 from keras_compress.migrate.from_tfmot import from_tfmot as from_tfmot
 from keras_compress.pipelines.bit_sensitivity import BitSensitivity as BitSensitivity
 from keras_compress.pipelines.deep_compression import DeepCompression as DeepCompression
 from keras_compress.pipelines.deep_compression import deep_compression as deep_compression
+from keras_compress.pipelines.distributed_training import DistributedTrainer as DistributedTrainer
 from keras_compress.pipelines.iterative_pruning import prune_iteratively as prune_iteratively
 from keras_compress.pipelines.lottery_ticket import Ticket as Ticket
 from keras_compress.pipelines.lottery_ticket import find_ticket as find_ticket
@@ -195,6 +205,5 @@ from keras_compress.structured.soft_masks import cut_masked as cut_masked
 from keras_compress.structured.soft_masks import mask_channels as mask_channels
 from keras_compress.tflite.inspection import inspect_tflite as inspect_tflite
 from keras_compress.tflite.metadata import Metadata as Metadata
-
 __version__: str
 __all__: list[str]
