@@ -205,5 +205,6 @@ from keras_compress.structured.soft_masks import cut_masked as cut_masked
 from keras_compress.structured.soft_masks import mask_channels as mask_channels
 from keras_compress.tflite.inspection import inspect_tflite as inspect_tflite
 from keras_compress.tflite.metadata import Metadata as Metadata
+
 __version__: str
 __all__: list[str]

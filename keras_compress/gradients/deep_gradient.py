@@ -29,8 +29,8 @@ class DeepGradientCompression(GradientCodec):
     """The values of largest magnitude of each gradient; what is not sent is kept, with momentum, and sent later.
 
     **Clipped** by norm: all gradients of a worker together to at most `clip_norm / sqrt(workers)`.
-    **Kept** `u = momentum u + g`, `v = v + u`. **Sent** v where `|v|` is among the largest `(1 - sparsity) n`, 1 at least; there u
-    and v become 0 (momentum factor masking). **Decoded** what was sent, 0 elsewhere.
+    **Kept** `u = momentum u + g`, `v = v + u`. **Sent** v where `|v|` is among the largest `(1 - sparsity) n`, 1 at
+    least; there u and v become 0 (momentum factor masking). **Decoded** what was sent, 0 elsewhere.
 
     The momentum is the codec's: take SGD without momentum. With `momentum=0` it is top-k with error feedback.
 
@@ -38,15 +38,16 @@ class DeepGradientCompression(GradientCodec):
         sparsity: Share that is not sent, 0 to below 1.
         momentum: 0 to below 1.
         clip_norm: Largest norm of the whole gradient, > 0; `None` does not clip.
-        warm_up_steps: Steps, the paper's are of 4 epochs, in whose quarters 75, 93.75, 98.4 and 99.6 % are not sent, `sparsity` at the most.
+        warm_up_steps: Steps, the paper's are of 4 epochs, in whose quarters 75, 93.75, 98.4 and 99.6 % are not sent,
+            `sparsity` at the most.
 
     Raises:
         ValueError: For arguments out of range.
 
-    **Reference**: Lin et al., "Deep Gradient Compression: Reducing the Communication Bandwidth for Distributed Training" (2018),
-    algorithm 4, sections 3.1 to 3.3.
-    **Deviations**: the threshold of the largest is found among all values, not by samples; keys are written by differences
-    (`write_keys`) in place of run lengths of 16 bits.
+    **Reference**: Lin et al., "Deep Gradient Compression: Reducing the Communication Bandwidth for Distributed
+    Training" (2018), algorithm 4, sections 3.1 to 3.3.
+    **Deviations**: the threshold of the largest is found among all values, not by samples; keys are written by
+    differences (`write_keys`) in place of run lengths of 16 bits.
     """
 
     remembers = ("velocity", "momentum")

@@ -18,8 +18,8 @@ from keras_compress.quantizers.gradient_quantizer import from_levels, to_levels
 class DoReFaCodec(GradientCodec):
     """Each value in k bits between minus and plus the largest magnitude, rounded by chance: right in the mean.
 
-    **Decoded** `f(g) = 2 m (quantize_k(g / (2m) + 1/2 + N(k)) - 1/2)`, `m` the largest `|g|` of the gradient, as `kc.DoReFaGradient` has
-    it for what comes back through a layer. 0 is none of the levels.
+    **Decoded** `f(g) = 2 m (quantize_k(g / (2m) + 1/2 + N(k)) - 1/2)`, `m` the largest `|g|` of the gradient, as
+    `kc.DoReFaGradient` has it for what comes back through a layer. 0 is none of the levels.
 
     Args:
         bits: k, 1 to 8.

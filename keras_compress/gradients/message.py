@@ -54,7 +54,8 @@ class Reader:
         size = np.dtype(dtype).itemsize * count
         if count < 0 or self._at + size > len(self._payload):
             raise ValueError(
-                f"Expected {size} bytes more in a message. Received: {len(self._payload) - self._at}, at byte {self._at}"
+                f"Expected {size} bytes more in a message, at byte {self._at}. "
+                f"Received: {len(self._payload) - self._at}"
             )
         found = np.frombuffer(self._payload, dtype, count, self._at)
         self._at += size
@@ -116,8 +117,8 @@ def unseal(message: bytes, tag: int, whose: str = "a message") -> bytes:
     computed = zlib.crc32(body, zlib.crc32(message[: HEADER_BYTES - 4]))
     if computed != checksum:
         raise ValueError(
-            f"Expected {whose} with the checksum {checksum:08x} that its header tells. Received: {computed:08x}: it was "
-            "damaged on its way"
+            f"Expected {whose} with the checksum {checksum:08x} that its header tells. "
+            f"Received: {computed:08x}: it was damaged on its way"
         )
     if found != tag:
         raise ValueError(
@@ -142,7 +143,8 @@ def split(stream: NDArray[np.int32], workers: int) -> list[bytes]:
     Raises:
         ValueError: Where their headers do not tell where they end.
     """
-    content, found, at = stream.astype("<i4").tobytes(), [], 0
+    content, at = stream.astype("<i4").tobytes(), 0
+    found: list[bytes] = []
     while at + HEADER_BYTES <= len(content) and len(found) < workers:
         magic, _, length, _ = _HEADER.unpack_from(content, at)
         if magic != _MAGIC:
@@ -172,4 +174,5 @@ def mean(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     total = arrays[0].astype(np.float32, copy=True)
     for each in arrays[1:]:
         total += each
-    return total / np.float32(len(arrays))
+    averaged: NDArray[np.float32] = total / np.float32(len(arrays))
+    return averaged

@@ -13,8 +13,8 @@ Cells = NDArray[np.uint16]
 class MinMaxSketch:
     """Rows of cells; in each row, hashing gives a key a cell.
 
-    **Insert** each of the key's cells becomes the least of itself and the index. **Query** the largest of the key's cells: each is at
-    most the index that was inserted, so what comes back is never too large.
+    **Insert** each of the key's cells becomes the least of itself and the index. **Query** the largest of the key's
+    cells: each is at most the index that was inserted, so what comes back is never too large.
 
     Args:
         cells: Shape `(rows, bins)`, both 1 at least; see `empty`.
@@ -43,7 +43,7 @@ class MinMaxSketch:
 
     def query(self, keys: Integers) -> Cells:
         """The index of each key, or a smaller one."""
-        found = self.cells[0][self._places(keys, 0)]
+        found: Cells = self.cells[0][self._places(keys, 0)]
         for row in range(1, len(self.cells)):
             np.maximum(found, self.cells[row][self._places(keys, row)], out=found)
         return found
@@ -52,4 +52,5 @@ class MinMaxSketch:
         """Multiply-shift hashing: the upper 32 bits of `a key + b`, a odd, spread over the bins."""
         factor, offset = np.random.default_rng([self._seed, row]).integers(0, 2**63, 2, np.uint64)
         hashed = (keys.astype(np.uint64) * (factor | np.uint64(1)) + offset) >> np.uint64(32)
-        return ((hashed * np.uint64(self.cells.shape[1])) >> np.uint64(32)).astype(np.int64)
+        places: NDArray[np.int64] = ((hashed * np.uint64(self.cells.shape[1])) >> np.uint64(32)).astype(np.int64)
+        return places

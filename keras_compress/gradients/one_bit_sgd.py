@@ -19,9 +19,9 @@ class OneBitSGD(GradientCodec):
     **Sent** `g' = g + e`: whether `g' >= 0`, and for each output the mean of its values `>= 0` and of those `< 0`.
     **Decoded** that mean. **Kept** `e = g' - decoded`.
 
-    **Reference**: Seide et al., "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed Training of Speech
-    DNNs" (2014), section 3: the threshold 0, one pair of values for each column. The last axis of a Keras weight is its output; a
-    weight of one axis has one pair.
+    **Reference**: Seide et al., "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed
+    Training of Speech DNNs" (2014), section 3: the threshold 0, one pair of values for each column. The last axis of
+    a Keras weight is its output; a weight of one axis has one pair.
     """
 
     remembers = ("error",)
@@ -53,4 +53,5 @@ def _columns(values: Array) -> Array:
 def _mean(values: Array, where: np.ndarray) -> Array:
     """Of each column, over some of its values; 0 where there are none."""
     total = np.where(where, values, np.float32(0.0)).sum(axis=0)
-    return (total / np.maximum(where.sum(axis=0), 1)).astype(np.float32)
+    found: Array = (total / np.maximum(where.sum(axis=0), 1)).astype(np.float32)
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.gradients.message import Reader, Writer
 
-Integers = NDArray[np.integer]
+Integers = NDArray[Any]
 # Five digits of base 3 in a byte: 3^5 = 243.
 _POWERS_OF_3 = np.array([1, 3, 9, 27, 81], np.uint8)
 
@@ -34,7 +36,8 @@ def read_bits(reader: Reader, count: int, bits: int) -> NDArray[np.uint16]:
         return reader.array("u1", count).astype(np.uint16)
     stored = reader.array("u1", -(-count * bits // 8))
     digits = np.unpackbits(stored, count=count * bits, bitorder="little").reshape(count, bits)
-    return digits.astype(np.uint16) @ (np.uint16(1) << np.arange(bits, dtype=np.uint16))
+    values: NDArray[np.uint16] = digits.astype(np.uint16) @ (np.uint16(1) << np.arange(bits, dtype=np.uint16))
+    return values
 
 
 def write_trits(writer: Writer, values: Integers) -> None:
@@ -47,7 +50,8 @@ def write_trits(writer: Writer, values: Integers) -> None:
 def read_trits(reader: Reader, count: int) -> NDArray[np.uint8]:
     """What `write_trits` wrote."""
     stored = reader.array("u1", -(-count // 5))
-    return (stored[:, None] // _POWERS_OF_3 % np.uint8(3)).reshape(-1)[:count]
+    values: NDArray[np.uint8] = (stored[:, None] // _POWERS_OF_3 % np.uint8(3)).reshape(-1)[:count]
+    return values
 
 
 def write_keys(writer: Writer, keys: Integers) -> None:

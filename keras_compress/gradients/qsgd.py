@@ -29,7 +29,8 @@ class QSGD(GradientCodec):
     Raises:
         ValueError: For arguments out of range.
 
-    **Reference**: Alistarh et al., "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding" (2017), section 3.
+    **Reference**: Alistarh et al., "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding" (2017),
+    section 3.
     **Deviations**: plain bits in place of Elias coding: their number does not depend on the values.
     """
 
@@ -44,7 +45,8 @@ class QSGD(GradientCodec):
 
     @property
     def _levels(self) -> np.float32:
-        return np.float32(2 ** (self.bits - 1) - 1)
+        levels: np.float32 = np.float32(2 ** (self.bits - 1) - 1)
+        return levels
 
     def write(self, name: str, gradient: Array, state: WorkerState, writer: Writer) -> None:
         buckets = self._in_buckets(gradient.reshape(-1))
@@ -63,7 +65,7 @@ class QSGD(GradientCodec):
         stored = read_bits(reader, size, self.bits)
         highest = 2 ** (self.bits - 1)
         shares = (stored % highest).astype(np.float32) / self._levels
-        buckets = self._in_buckets(np.where(stored >= highest, -shares, shares)) * norms[:, None]
+        buckets: Array = self._in_buckets(np.where(stored >= highest, -shares, shares)) * norms[:, None]
         return buckets.reshape(-1)[:size].reshape(shape)
 
     def _in_buckets(self, values: Array) -> Array:

@@ -18,7 +18,8 @@ def exact(values: Array, buckets: int) -> Array:
     [1.0, 3.0, 5.0]
     """
     ranks = np.linspace(0, len(values) - 1, buckets + 1).round().astype(np.int64)
-    return np.sort(values)[ranks]
+    found: Array = np.sort(values)[ranks]
+    return found
 
 
 def kll(values: Array, buckets: int) -> Array:

@@ -19,8 +19,8 @@ class SignSGD(GradientCodec):
     """The sign of each value in one bit, and a vote among workers.
 
     **Sent** `sign(g)`; with `momentum` (Signum) `sign(m)`, `m = momentum m + (1 - momentum) g`.
-    **Applied** `sign(sum of signs)`: 1, -1, or 0 where votes are equal. Steps are as long as the learning rate: take a small one,
-    and SGD without momentum.
+    **Applied** `sign(sum of signs)`: 1, -1, or 0 where votes are equal. Steps are as long as the learning rate: take
+    a small one, and SGD without momentum.
 
     Args:
         momentum: 0 to below 1.
@@ -28,9 +28,10 @@ class SignSGD(GradientCodec):
     Raises:
         ValueError: For arguments out of range.
 
-    **Reference**: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems" (2018), algorithms 2 and 3.
-    **Deviations**: a value that is exactly 0 votes for nobody (a gradient that has such values, as an embedding's, takes a second
-    bit for each value), where one bit would have to move it.
+    **Reference**: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems" (2018), algorithms 2
+    and 3.
+    **Deviations**: a value that is exactly 0 votes for nobody (a gradient that has such values, as an embedding's,
+    takes a second bit for each value), where one bit would have to move it.
     """
 
     def __init__(self, momentum: float = 0.0) -> None:

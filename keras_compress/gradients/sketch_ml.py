@@ -28,14 +28,15 @@ from keras_compress.gradients.quantiles import SKETCHES
 
 @register("gradient_codec")
 class SketchML(GradientCodec):
-    """For sparse gradients: keys by their differences, values by the bucket that they are in, its index in a MinMaxSketch.
+    """For sparse gradients: keys by their differences, values by their bucket, whose index is in a MinMaxSketch.
 
-    All gradients are one list of keys (places) and values that are not 0; negative and positive values are written apart.
-    **Buckets** ends are quantiles of the magnitudes, so that all hold as many; a bucket stands for the middle of its ends, and 0 is the
-    smallest one.
+    All gradients are one list of keys (places) and values that are not 0; negative and positive values are written
+    apart.
+    **Buckets** ends are quantiles of the magnitudes, so that all hold as many; a bucket stands for the middle of its
+    ends, and 0 is the smallest one.
     **Groups** of neighbouring buckets have a `MinMaxSketch` each, of `ceil(bins n)` cells a row for its n keys.
-    **Decoded** the middle of the bucket that the sketch tells: that of the value, or of a smaller one of its group. No sign changes,
-    and no magnitude becomes larger than its bucket's middle.
+    **Decoded** the middle of the bucket that the sketch tells: that of the value, or of a smaller one of its group.
+    No sign changes, and no magnitude becomes larger than its bucket's middle.
 
     Gradients decay, which Adam and others of its kind make up for. Where most values are not 0, a key takes more than a
     byte, and little is gained; a message holds `8 buckets` bytes beside the values.
@@ -51,9 +52,10 @@ class SketchML(GradientCodec):
     Raises:
         ValueError: For arguments out of range.
 
-    **Reference**: Jiang et al., "SketchML: Accelerating Distributed Machine Learning with Data Sketches" (SIGMOD 2018), section 3.
-    **Deviations**: cells hold the index within the group, in as many bits as it needs, and not a byte; quantiles are exact unless a
-    sketch is asked for.
+    **Reference**: Jiang et al., "SketchML: Accelerating Distributed Machine Learning with Data Sketches" (SIGMOD
+    2018), section 3.
+    **Deviations**: cells hold the index within the group, in as many bits as it needs, and not a byte; quantiles are
+    exact unless a sketch is asked for.
     """
 
     def __init__(
@@ -105,7 +107,8 @@ class SketchML(GradientCodec):
         """The bucket of each magnitude, and what each bucket stands for."""
         ends = SKETCHES[self.sketch](magnitudes, self.buckets)
         # Halves first: the sum of two may leave float32.
-        return np.searchsorted(ends[1:-1], magnitudes, side="right"), ends[:-1] / 2 + ends[1:] / 2
+        middles = (ends[:-1] / 2 + ends[1:] / 2).astype(np.float32)
+        return np.searchsorted(ends[1:-1], magnitudes, side="right").astype(np.int64), middles
 
     @property
     def _bits(self) -> int:

@@ -26,7 +26,8 @@ class TernGrad(GradientCodec):
     """-1, 0 or 1 times the largest magnitude of a layer's gradient, by chance: right in the mean of what was clipped.
 
     **Clipped** `g = clip(g, -c sigma, c sigma)`, sigma the standard deviation of the layer's gradient.
-    **Sent** `s = max |g|` and `t = sign(g) b`, `P(b = 1) = |g| / s`, five t in a byte (1.6 bits each). **Decoded** `s t`.
+    **Sent** `s = max |g|` and `t = sign(g) b`, `P(b = 1) = |g| / s`, five t in a byte (1.6 bits each). **Decoded** `s
+    t`.
 
     Args:
         clip_factor: c, > 0; `None` does not clip.
@@ -35,8 +36,8 @@ class TernGrad(GradientCodec):
     Raises:
         ValueError: For arguments out of range.
 
-    **Reference**: Wen et al., "TernGrad: Ternary Gradients to Reduce Communication in Distributed Deep Learning" (2017), equations
-    1 to 3, and 18 for clipping with c = 2.5.
+    **Reference**: Wen et al., "TernGrad: Ternary Gradients to Reduce Communication in Distributed Deep Learning"
+    (2017), equations 1 to 3, and 18 for clipping with c = 2.5.
     **Deviations**: each worker sends its own s; nothing is exchanged beforehand to share one.
     """
 
@@ -65,9 +66,11 @@ class TernGrad(GradientCodec):
             return values
         # Squares leave float32.
         limit = np.float32(self.clip_factor * values.std(dtype=np.float64))
-        return np.clip(values, -limit, limit)
+        clipped: Array = np.clip(values, -limit, limit)
+        return clipped
 
     def read(self, reader: Reader, shape: tuple[int, ...]) -> Array:
         scale = reader.array("<f4", 1)[0]
         trits = read_trits(reader, math.prod(shape)).astype(np.float32)
-        return (scale * (trits - np.float32(1.0))).reshape(shape)
+        values: Array = (scale * (trits - np.float32(1.0))).reshape(shape)
+        return values

@@ -1,4 +1,4 @@
-"""How workers reach each other: through a strategy's collectives, or as shards that one process goes through in turn."""
+"""How workers reach each other: through a strategy's collectives, or as shards that one process computes in turn."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ class Collectives(Workers):
     def mean(self, own: Sequence[Array]) -> Array:
         with self._all_there():
             total = self._sum(tf.constant(own[0])).numpy()
-        return total / np.float32(self.count)
+        averaged: Array = total / np.float32(self.count)
+        return averaged
 
     @contextmanager
     def _all_there(self) -> Iterator[None]:

@@ -89,12 +89,16 @@ class Shares:
             order = np.random.default_rng([self._seed, number]).permutation(self._samples)
         for step in range(self.steps or 0):
             chosen = order[step * self._batch_size : (step + 1) * self._batch_size]
-            yield keras.tree.map_structure(lambda values, at=chosen: tf.constant(np.asarray(values)[at]), (self._x, self._y))
+            yield keras.tree.map_structure(
+                lambda values, at=chosen: tf.constant(np.asarray(values)[at]), (self._x, self._y)
+            )
 
     def _share(self, batch: Any, worker: int) -> Share:
         rows = int(keras.tree.flatten(batch[0])[0].shape[0])
         if rows < self._count:
-            raise ValueError(f"Expected batches of {self._count} samples at least, one for each worker. Received: {rows}")
+            raise ValueError(
+                f"Expected batches of {self._count} samples at least, one for each worker. Received: {rows}"
+            )
         size, rest = divmod(rows, self._count)
         begin = worker * size + min(worker, rest)
         end = begin + size + (worker < rest)

@@ -26,11 +26,11 @@ _GOES_ON, _IS_THROUGH = 1, 0
 
 @dataclass
 class Traffic:
-    """What one worker sent, and what it took to write and read it.
+    """What a worker sent, in the mean of all, and what it took to write and read it.
 
     Attributes:
         steps: Steps counted.
-        sent_bytes: Bytes that a worker sent in them, each time to all others: lengths of its messages.
+        sent_bytes: Bytes that a worker sent in them, each time to all others: lengths of messages.
         float32_bytes: Bytes of its gradients in float32.
         codec_seconds: Time to write its messages and to read those of all.
     """
@@ -107,8 +107,15 @@ class Replica:
         model.compute_metrics(x, y, outputs, sample_weight)
         pairs = [(v, _dense(each, v)) for v, each in zip(variables, found, strict=True) if each is not None]
         self._trained = [v for v, _ in pairs]
-        self._names = _unique([v.path for v in self._trained])
+        # By their places: paths begin with names that Keras draws, and a training that goes on has others.
+        self._names = [f"{place:03}/{v.name}" for place, v in enumerate(self._trained)]
         return [each for _, each in pairs]
+
+    def with_paths(self, said: str) -> str:
+        """A text in which weights are called by their paths, which have their layers' names."""
+        for name, variable in zip(self._names, self._trained, strict=True):
+            said = said.replace(repr(name), repr(variable.path))
+        return said
 
     def apply(self, gradients: Iterable[Array]) -> None:
         """One step of the optimizer."""
@@ -151,12 +158,13 @@ class Exchange:
         if exchanged is None:
             return None
         gradients, statistics, traffic = exchanged
+        sent: Traffic = traffic
         self._assign_statistics(statistics)
         self.replica.apply(gradients)
         common = _values(self.replica.exchanged)
         for kept in self._kept.values():
             kept[: len(common)] = common
-        return traffic
+        return sent
 
     def settle(self) -> None:
         """Make equal what forward passes moved and no step exchanged: moving averages become the mean of all workers'.
@@ -204,7 +212,11 @@ class Exchange:
         own = []
         for worker, gradients in zip(self.workers.here, found, strict=True):
             statistics = self._statistics(worker)
-            parts = [np.zeros(sum(sizes), np.float32)] if gradients is None else [np.ones(1, np.float32), *gradients.values()]
+            parts = (
+                [np.zeros(sum(sizes), np.float32)]
+                if gradients is None
+                else [np.ones(1, np.float32), *gradients.values()]
+            )
             own.append(_flat([*parts, statistics]))
         averaged = self.workers.mean(own)
         if averaged[0] != 1.0:
@@ -231,7 +243,8 @@ class Exchange:
         gradients = codec.combine(decoded)
         # Of several workers here each one's writing is a part, and one of them would read once.
         seconds = written / len(own) + time.perf_counter() - begin
-        traffic = Traffic(1, max(map(len, own)) + HEADER_BYTES, float_bytes(shapes), seconds)
+        sent = HEADER_BYTES + round(sum(map(len, gathered)) / len(gathered))
+        traffic = Traffic(1, sent, float_bytes(shapes), seconds)
         return [gradients[name] for name in shapes], mean(statistics), traffic
 
     def _message(self, codec: GradientCodec, worker: int, gradients: Any) -> bytes:
@@ -242,7 +255,10 @@ class Exchange:
         statistics = self._statistics(worker)
         writer.numbers(_GOES_ON, len(statistics))
         writer.array(statistics, "<f4")
-        return writer.payload() + codec.encode(gradients, self.states[worker])
+        try:
+            return writer.payload() + codec.encode(gradients, self.states[worker])
+        except (TypeError, ValueError) as error:
+            raise type(error)(self.replica.with_paths(str(error))) from error
 
     def _assign_statistics(self, averaged: Array) -> None:
         variables = self.replica.exchanged
@@ -307,13 +323,3 @@ def _dense(gradient: Any, variable: Any) -> Any:
     if isinstance(gradient, tf.IndexedSlices):
         gradient = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
     return tf.ensure_shape(gradient, variable.shape)
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Names of which no two are the same."""
-    counts: dict[str, int] = {}
-    found = []
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-        found.append(name if counts[name] == 1 else f"{name}#{counts[name]}")
-    return found

@@ -32,8 +32,8 @@ class TrainedByWorkers(Record):
     def lines(self) -> Sequence[str]:
         sent = self.traffic
         return (
-            f"trained by {self.workers} workers, gradients by {self.codec}: {sent.bytes_per_step:,.0f} bytes a step from "
-            f"each, {sent.times_fewer:.1f} times fewer than float32",
+            f"trained by {self.workers} workers, gradients by {self.codec}: {sent.bytes_per_step:,.0f} bytes a step "
+            f"from each, {sent.times_fewer:.1f} times fewer than float32",
         )
 
 
@@ -48,28 +48,30 @@ class DistributedTrainer:
     history = trainer.fit(x, y, batch_size=256, epochs=3)
     ```
 
-    The model is an ordinary one in each process; the trainer holds them equal: all begin with the first worker's variables; each step
-    applies the same averaged gradients everywhere; trained ranges, and whatever else is a mean of what workers see, are averaged
-    in each step, BatchNormalization's moving averages at the end of an epoch. That weights and optimizers are equal is checked then.
+    The model is an ordinary one in each process; the trainer holds them equal: all begin with the first worker's
+    variables; each step applies the same averaged gradients everywhere; trained ranges, and whatever else is a mean
+    of what workers see, are averaged in each step, BatchNormalization's moving averages at the end of an epoch. That
+    weights and optimizers are equal is checked then.
 
-    With a codec a worker sends one message a step, all read those of all, and no all-reduce follows. Without, float32 gradients go
-    through the strategy's all-reduce.
+    With a codec a worker sends one message a step, all read those of all, and no all-reduce follows. Without, float32
+    gradients go through the strategy's all-reduce.
 
     Args:
         model: Built and compiled, with Keras's own `train_step`.
         codec: Object or name of the registry's `"gradient_codec"`; `None` for float32.
         strategy: `tf.distribute.MultiWorkerMirroredStrategy`, one device in each process; `None` for one process.
-        workers: Without a strategy: shards of a batch, whose gradients this process computes in turn, with messages as between
-            processes.
-        checkpoints: Folder that all workers reach, in which each finished epoch is kept: a training that is started again with the
-            same arguments goes on behind the last one.
+        workers: Without a strategy: shards of a batch, whose gradients this process computes in turn, with messages
+            as between processes.
+        checkpoints: Folder that all workers reach, in which each finished epoch is kept: a training that is started
+            again with the same arguments goes on behind the last one.
         timeout_seconds: How long a step waits for the slowest worker, > 0.
 
     Attributes:
         traffic: Bytes and seconds of all steps of the last `fit`.
 
     Raises:
-        ValueError: For a model that is not built or compiled, or that was made in the strategy's scope; for arguments out of range.
+        ValueError: For a model that is not built or compiled, or that was made in the strategy's scope; for arguments
+            out of range.
     """
 
     def __init__(
@@ -115,15 +117,17 @@ class DistributedTrainer:
         Args:
             x: Arrays, or a `tf.data.Dataset` of batches of all workers together, of which each takes its share.
             y: Targets of arrays.
-            batch_size: Samples in a step of all workers, for arrays. A rest smaller than the number of workers is left out.
+            batch_size: Samples in a step of all workers, for arrays. A rest smaller than the number of workers is
+                left out.
             epochs: Epochs.
             validation_data: Arrays `(x, y)` or a dataset; each worker evaluates all of it.
             shuffle: Draw an order of arrays for each epoch.
             seed: Of these orders.
-            callbacks: Keras's, on each worker. In the logs of an epoch, losses and metrics are those of all workers, and
-                `bytes_per_step` what one sent in a step; in those of a batch, the loss and metrics of this worker so far.
-            sharded: The dataset has the samples of this worker only (`dataset.shard(count, index)`): an epoch ends where one of
-                them does, and all count the same.
+            callbacks: Keras's, on each worker. In the logs of an epoch, losses and metrics are those of all workers,
+                and `bytes_per_step` what one sent in a step; in those of a batch, the loss and metrics of this worker
+                so far.
+            sharded: The dataset has the samples of this worker only (`dataset.shard(count, index)`): an epoch ends
+                where one of them does, and all count the same.
             verbose: As for Keras's `fit`.
 
         Returns:
@@ -241,7 +245,9 @@ def _workers(strategy: Any, workers: int, timeout_seconds: float) -> Workers:
                 f"Expected `strategy` as tf.distribute.MultiWorkerMirroredStrategy, or None. Received: {strategy!r}"
             )
         if workers != 1:
-            raise ValueError(f"Expected `strategy` or `workers`: a strategy knows how many. Received: workers={workers}")
+            raise ValueError(
+                f"Expected `strategy` or `workers`: a strategy knows how many. Received: workers={workers}"
+            )
         return Collectives(strategy, timeout_seconds)
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ValueError(f"Expected `workers` as an integer from 1. Received: workers={workers!r}")
@@ -257,18 +263,23 @@ def _check(model: Any, codec: Any) -> None:
         raise ValueError(f"Expected a compiled model. Received: {model.name!r}, which has no optimizer")
     if type(model).train_step is not keras.Model.train_step:
         raise ValueError(
-            f"Expected a model with Keras's own train_step. Received: {model.name!r}, whose class {type(model).__name__} "
-            "has another one"
+            f"Expected a model with Keras's own train_step. Received: {model.name!r}, whose class "
+            f"{type(model).__name__} has another one"
         )
     if isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise ValueError(
-            f"Expected a model made outside the strategy's scope: the trainer holds workers equal. Received: {model.name!r}, "
-            "made within it"
+            "Expected a model made outside the strategy's scope: the trainer holds workers equal. "
+            f"Received: {model.name!r}, made within it"
         )
     if codec is not None and isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
-            "Expected gradients that are not scaled: mixed_bfloat16 or float32 with a codec. Received: a LossScaleOptimizer"
+            "Expected gradients that are not scaled: mixed_bfloat16 or float32 with a codec. "
+            "Received: a LossScaleOptimizer"
         )
     momentum = getattr(model.optimizer, "momentum", None)
-    if codec is not None and codec.corrects_momentum and (momentum or not isinstance(model.optimizer, keras.optimizers.SGD)):
+    if (
+        codec is not None
+        and codec.corrects_momentum
+        and (momentum or not isinstance(model.optimizer, keras.optimizers.SGD))
+    ):
         warn(f"{codec!r} has a momentum of its own: SGD without momentum is what its paper trains with.")

@@ -222,7 +222,7 @@ def test_the_warm_up_is_the_paper_s() -> None:
 
 
 def test_sketch_ml_literal() -> None:
-    """Four buckets, as many cells as keys: magnitudes 1 to 9 by quantiles 1, 3, 5, 7, 9, whose middles are 2, 4, 6, 8."""
+    """Four buckets, as many cells as keys: quantiles 1, 3, 5, 7, 9, whose middles are 2, 4, 6, 8."""
     values = np.zeros(1000, np.float32)
     values[[7, 100, 300, 301, 999]] = [1.0, 3.0, 5.0, 7.0, 9.0]
     values[500] = -2.0
@@ -254,7 +254,7 @@ def test_sketch_ml_only_decays_and_no_sign_changes(sketch: str) -> None:
 
 
 def test_bytes_of_sketch_ml() -> None:
-    """One value of 20, 16 lists of keys: differences of 320 in the mean, of which exp(-256 / 320) = 0.45 take two bytes.
+    """One value of 20, 16 lists of keys: differences of 320 in the mean; exp(-256 / 320) = 0.45 take two bytes.
 
     So a key takes 1.45 bytes and 2 bits, its value 2 * 0.2 cells of 4 bits; beside them 128 middles for each sign.
     """
