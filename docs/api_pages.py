@@ -19,6 +19,7 @@ TITLES = {
     "factorization": "Low rank",
     "distillation": "Distillation",
     "pipelines": "Pipelines",
+    "gradients": "Codecs of gradients",
     "migrate": "Coming from tfmot",
     "recipes": "Recipes",
     "convert": "Converting",
