@@ -96,9 +96,9 @@ def optimizer(kind: str, steps: int) -> keras.optimizers.Optimizer:
 
 
 def row_of(net: str, name: str, workers: int, seed: int, data: Any) -> dict[str, Any]:
-    """A network trained with one codec."""
+    """A network trained with one codec; `codec_ms` is CPU time."""
     make, inputs = NETS[net]
-    count, epochs = (1280, 2) if _QUICK.value else (TRAINED, EPOCHS)
+    count, epochs = (512, 1) if _QUICK.value else (TRAINED, EPOCHS)
     x, y = inputs(data.x_train[:count]), data.y_train[:count]
     per_epoch = -(-count // BATCH)
     codec, kind = codecs(per_epoch)[name]

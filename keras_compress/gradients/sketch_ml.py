@@ -121,9 +121,11 @@ class SketchML(GradientCodec):
         indices, middles = self.bucketed(magnitudes)
         writer.array(middles, "<f4")
         width = self.buckets // self.groups
-        groups = indices // width
-        for group in range(self.groups):
-            chosen = groups == group
+        groups = (indices // width).astype(np.uint16)
+        # Stable: keys stay in order.
+        order = np.argsort(groups, kind="stable")
+        ends = np.bincount(groups, minlength=self.groups).cumsum()[:-1]
+        for group, chosen in enumerate(np.split(order, ends)):
             self._write_group(keys[chosen], indices[chosen] - group * width, writer)
 
     def _write_group(self, keys: NDArray[np.int64], indices: NDArray[np.int64], writer: Writer) -> None:

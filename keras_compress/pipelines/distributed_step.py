@@ -32,7 +32,7 @@ class Traffic:
         steps: Steps counted.
         sent_bytes: Bytes that a worker sent in them, each time to all others: lengths of messages.
         float32_bytes: Bytes of its gradients in float32.
-        codec_seconds: Time to write its messages and to read those of all.
+        codec_seconds: CPU time to write its messages and to read those of all: of one thread, as codecs use.
     """
 
     steps: int = 0
@@ -227,11 +227,11 @@ class Exchange:
 
     def _coded(self, codec: GradientCodec, found: Sequence[Any]) -> Any:
         """By messages of a codec, each with the statistics in front."""
-        begin = time.perf_counter()
+        begin = time.thread_time()
         own = [self._message(codec, worker, each) for worker, each in zip(self.workers.here, found, strict=True)]
-        written = time.perf_counter() - begin
+        written = time.thread_time() - begin
         gathered = self.workers.gather_plain(own)
-        begin = time.perf_counter()
+        begin = time.thread_time()
         shapes, decoded, statistics = self.replica.shapes, [], []
         for worker, payload in enumerate(gathered):
             reader = Reader(payload)
@@ -242,7 +242,7 @@ class Exchange:
             decoded.append(codec.decode(reader.rest(), shapes, f"worker {worker}'s message"))
         gradients = codec.combine(decoded)
         # Of several workers here each one's writing is a part, and one of them would read once.
-        seconds = written / len(own) + time.perf_counter() - begin
+        seconds = written / len(own) + time.thread_time() - begin
         sent = HEADER_BYTES + round(sum(map(len, gathered)) / len(gathered))
         traffic = Traffic(1, sent, float_bytes(shapes), seconds)
         return [gradients[name] for name in shapes], mean(statistics), traffic
