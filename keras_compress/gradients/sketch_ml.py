@@ -39,7 +39,7 @@ class SketchML(GradientCodec):
     No sign changes, and no magnitude becomes larger than its bucket's middle.
 
     Gradients decay, which Adam and others of its kind make up for. Where most values are not 0, a key takes more than a
-    byte, and little is gained; a message holds `8 buckets` bytes beside the values.
+    byte, and little is gained; a message holds `8 * buckets` bytes beside the values.
 
     Args:
         buckets: For each sign; a multiple of `groups`, 65,536 at the most.

@@ -15,13 +15,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_compress.gradients.codec import GradientCodec, Shapes, WorkerState, float_bytes
+from keras_compress.gradients.codec import GradientCodec, Shapes, WorkerState, float_bytes, sizes
 from keras_compress.gradients.message import HEADER_BYTES, Reader, Writer, mean
 from keras_compress.gradients.workers import Workers
+from keras_compress.pipelines.distributed_data import Share
 
 Array = NDArray[np.float32]
-# What a message has in front of statistics and gradients: whether its worker has data left.
-_GOES_ON, _IS_THROUGH = 1, 0
+# Averaged gradients in the order of their names, averaged statistics one behind the other, and what was sent.
+Exchanged = tuple[list[Array], Array, "Traffic"]
 
 
 @dataclass
@@ -143,11 +144,11 @@ class Exchange:
         several = len(workers.here) > 1
         self._kept = {worker: _values(self._moved) for worker in workers.here} if several else {}
 
-    def step(self, batches: Sequence[Any]) -> Traffic | None:
-        """One step of all workers; `None` where one of them has no data left.
+    def step(self, batches: Sequence[Share]) -> Traffic:
+        """One step of all workers.
 
         Args:
-            batches: For each worker here `(x, y, sample_weight, scale)`, or `None` where it has no more.
+            batches: For each worker here.
 
         Raises:
             ValueError: For a damaged message, or gradients that the codec does not take.
@@ -155,16 +156,13 @@ class Exchange:
         """
         found = [self._local(worker, batch) for worker, batch in zip(self.workers.here, batches, strict=True)]
         exchanged = self._reduced(found) if self.codec is None else self._coded(self.codec, found)
-        if exchanged is None:
-            return None
         gradients, statistics, traffic = exchanged
-        sent: Traffic = traffic
         self._assign_statistics(statistics)
         self.replica.apply(gradients)
         common = _values(self.replica.exchanged)
         for kept in self._kept.values():
             kept[: len(common)] = common
-        return sent
+        return traffic
 
     def settle(self) -> None:
         """Make equal what forward passes moved and no step exchanged: moving averages become the mean of all workers'.
@@ -189,9 +187,7 @@ class Exchange:
         _settle(self.workers, variables, [_values(variables)], averaged=False)
         self._kept = {worker: _values(self._moved) for worker in self._kept}
 
-    def _local(self, worker: int, batch: Any) -> dict[str, Array] | None:
-        if batch is None:
-            return None
+    def _local(self, worker: int, batch: Share) -> dict[str, Array]:
         if worker in self._kept:
             _assign(self._moved, self._kept[worker])
         gradients = self.replica.gradients(*batch)
@@ -206,26 +202,19 @@ class Exchange:
         count = len(self.replica.exchanged)
         return _flat(_values(self.replica.exchanged) if kept is None else kept[:count])
 
-    def _reduced(self, found: Sequence[Any]) -> Any:
-        """By an all-reduce of float32: whether all go on, gradients, statistics."""
-        sizes = [1, sum(math.prod(shape) for shape in self.replica.shapes.values())]
-        own = []
-        for worker, gradients in zip(self.workers.here, found, strict=True):
-            statistics = self._statistics(worker)
-            parts = (
-                [np.zeros(sum(sizes), np.float32)]
-                if gradients is None
-                else [np.ones(1, np.float32), *gradients.values()]
-            )
-            own.append(_flat([*parts, statistics]))
+    def _reduced(self, found: Sequence[dict[str, Array]]) -> Exchanged:
+        """By an all-reduce of float32."""
+        own = [
+            _flat([*gradients.values(), self._statistics(worker)])
+            for worker, gradients in zip(self.workers.here, found, strict=True)
+        ]
         averaged = self.workers.mean(own)
-        if averaged[0] != 1.0:
-            return None
-        flat, statistics = averaged[1 : sum(sizes)], averaged[sum(sizes) :]
-        traffic = Traffic(1, averaged.nbytes, float_bytes(self.replica.shapes), 0.0)
-        return _parts(flat, list(self.replica.shapes.values())), statistics, traffic
+        shapes = self.replica.shapes
+        size = sizes(shapes.values())
+        traffic = Traffic(1, averaged.nbytes, float_bytes(shapes), 0.0)
+        return _parts(averaged[:size], list(shapes.values())), averaged[size:], traffic
 
-    def _coded(self, codec: GradientCodec, found: Sequence[Any]) -> Any:
+    def _coded(self, codec: GradientCodec, found: Sequence[dict[str, Array]]) -> Exchanged:
         """By messages of a codec, each with the statistics in front."""
         begin = time.thread_time()
         own = [self._message(codec, worker, each) for worker, each in zip(self.workers.here, found, strict=True)]
@@ -235,9 +224,7 @@ class Exchange:
         shapes, decoded, statistics = self.replica.shapes, [], []
         for worker, payload in enumerate(gathered):
             reader = Reader(payload)
-            goes_on, count = reader.numbers(2)
-            if goes_on == _IS_THROUGH:
-                return None
+            (count,) = reader.numbers(1)
             statistics.append(reader.array("<f4", count))
             decoded.append(codec.decode(reader.rest(), shapes, f"worker {worker}'s message"))
         gradients = codec.combine(decoded)
@@ -247,13 +234,9 @@ class Exchange:
         traffic = Traffic(1, sent, float_bytes(shapes), seconds)
         return [gradients[name] for name in shapes], mean(statistics), traffic
 
-    def _message(self, codec: GradientCodec, worker: int, gradients: Any) -> bytes:
-        writer = Writer()
-        if gradients is None:
-            writer.numbers(_IS_THROUGH, 0)
-            return writer.payload()
-        statistics = self._statistics(worker)
-        writer.numbers(_GOES_ON, len(statistics))
+    def _message(self, codec: GradientCodec, worker: int, gradients: dict[str, Array]) -> bytes:
+        writer, statistics = Writer(), self._statistics(worker)
+        writer.numbers(len(statistics))
         writer.array(statistics, "<f4")
         try:
             return writer.payload() + codec.encode(gradients, self.states[worker])

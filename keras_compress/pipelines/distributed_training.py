@@ -151,15 +151,7 @@ class DistributedTrainer:
         first = kept.restore(exchange) if kept else 0
         exchange.begin_equal()
         self.traffic = Traffic()
-        told = keras.callbacks.CallbackList(
-            list(callbacks),
-            add_history=True,
-            add_progbar=verbose != 0,
-            model=self.model,
-            epochs=epochs,
-            steps=shares.steps,
-            verbose=verbose,
-        )
+        told = self._told(callbacks, epochs=epochs, steps=shares.steps, verbose=verbose)
         self.model.stop_training = False
         told.on_train_begin()
         logs: dict[str, Any] = {}
@@ -170,12 +162,19 @@ class DistributedTrainer:
             told.on_epoch_end(epoch, logs)
             if kept:
                 kept.save(exchange, epoch + 1)
-            if self._any_stops():
+            if self._one_says(self.model.stop_training):
                 break
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
         told.on_train_end(logs)
         keep(self.model, TrainedByWorkers(self._workers.count, self._codec_name(), self.traffic))
         return self.model.history
+
+    def _told(self, callbacks: Sequence[keras.callbacks.Callback], **params: Any) -> Any:
+        """The callbacks, the history among them."""
+        bar = params["verbose"] != 0
+        return keras.callbacks.CallbackList(
+            list(callbacks), add_history=True, add_progbar=bar, model=self.model, **params
+        )
 
     def _opened(self) -> EpochCheckpoints | None:
         if self._checkpoints is None:
@@ -189,19 +188,13 @@ class DistributedTrainer:
         self.model.reset_metrics()
         batches: Iterator[Any] = iter(shares.epoch(number))
         sum_of_epoch, step = Traffic(), 0
-        while True:
-            batch = next(batches, [None] * len(self._workers.here))
-            # Where all have the same data, all know where they end.
-            if batch[0] is None and shares.all_end_alike:
-                break
+        while (batch := self._next(batches, shares)) is not None:
             told.on_train_batch_begin(step)
-            traffic = exchange.step(batch)
-            if traffic is None:
-                break
-            sum_of_epoch = sum_of_epoch.added(traffic)
+            sum_of_epoch = sum_of_epoch.added(exchange.step(batch))
             told.on_train_batch_end(step, _numbers(self.model.get_metrics_result()))
             step += 1
-            if self.model.stop_training and self._workers.count == len(self._workers.here):
+            # Workers elsewhere would wait: they are asked at the end of the epoch.
+            if self.model.stop_training and self._all_here:
                 break
         if not step:
             raise ValueError("Expected a batch at least in an epoch, on each worker. Received: none")
@@ -209,9 +202,21 @@ class DistributedTrainer:
         self.traffic = self.traffic.added(sum_of_epoch)
         return {**self._metrics_of_all(), "bytes_per_step": sum_of_epoch.bytes_per_step}
 
+    @property
+    def _all_here(self) -> bool:
+        return self._workers.count == len(self._workers.here)
+
+    def _next(self, batches: Iterator[Any], shares: Shares) -> Any:
+        """The shares of the next step; `None` where one of the workers has no data left."""
+        batch = next(batches, None)
+        # Where all have the same data, all know where they end.
+        if shares.all_end_alike or self._all_here:
+            return batch
+        return None if self._one_says(batch is None) else batch
+
     def _metrics_of_all(self) -> dict[str, float]:
         """Losses and metrics over the samples of all workers: what Keras's metrics add up is added once more."""
-        if self._workers.count > len(self._workers.here):
+        if not self._all_here:
             variables = [v for metric in self.model.metrics for v in metric.variables]
             own = b"".join(np.asarray(v.value, "<f8").tobytes() for v in variables)
             total = np.sum([np.frombuffer(each, "<f8") for each in self._workers.gather_plain([own])], axis=0)
@@ -229,9 +234,9 @@ class DistributedTrainer:
         found = self.model.evaluate(*given, verbose=0, return_dict=True)
         return {f"val_{name}": float(value) for name, value in found.items()}
 
-    def _any_stops(self) -> bool:
-        own = b"\x01" if self.model.stop_training else b"\x00"
-        return b"\x01" in self._workers.gather_plain([own] * len(self._workers.here))
+    def _one_says(self, own: bool) -> bool:
+        """Whether something is so on one of the workers at least."""
+        return b"\x01" in self._workers.gather_plain([b"\x01" if own else b"\x00"] * len(self._workers.here))
 
 
 def _numbers(logs: dict[str, Any]) -> dict[str, float]:
