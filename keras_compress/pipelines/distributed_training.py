@@ -276,15 +276,12 @@ def _check(model: Any, codec: Any) -> None:
             "Expected a model made outside the strategy's scope: the trainer holds workers equal. "
             f"Received: {model.name!r}, made within it"
         )
-    if codec is not None and isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+    # A LossScaleOptimizer has another one in it.
+    if codec is not None and hasattr(model.optimizer, "inner_optimizer"):
         raise ValueError(
             "Expected gradients that are not scaled: mixed_bfloat16 or float32 with a codec. "
             "Received: a LossScaleOptimizer"
         )
-    momentum = getattr(model.optimizer, "momentum", None)
-    if (
-        codec is not None
-        and codec.corrects_momentum
-        and (momentum or not isinstance(model.optimizer, keras.optimizers.SGD))
-    ):
+    # Only SGD has a momentum by this name.
+    if codec is not None and codec.corrects_momentum and getattr(model.optimizer, "momentum", None) != 0:
         warn(f"{codec!r} has a momentum of its own: SGD without momentum is what its paper trains with.")
