@@ -22,6 +22,7 @@ TITLES = {
     "blocks": "Compact blocks",
     "distillation": "Distillation",
     "pipelines": "Pipelines",
+    "gradients": "Codecs of gradients",
     "migrate": "Coming from tfmot",
     "recipes": "Recipes",
     "convert": "Converting",

@@ -65,10 +65,10 @@ for _kind, _modules in {
     provide(_kind, *(f"{__name__}.{module}" for module in _modules))
 
 # Registered classes are found here without being listed: those of others, and Keras's loader and recipes know ours.
-_METHODS = ("pruning", "clustering", "quantizers", "distillation", "structured", "blocks")
+_METHODS = ("pruning", "clustering", "quantizers", "distillation", "structured", "blocks", "gradients")
 _KINDS = (
     *("schedule", "weight_transform", "activation_quantizer", "gradient_quantizer", "constraint", "layer"),
-    *("channel_criterion", "cost", "distillation", "weight_criterion"),
+    *("channel_criterion", "cost", "distillation", "gradient_codec", "weight_criterion"),
 )
 # Old name -> where it is; old names work for one release.
 _MOVED = {"datasets": "demo.datasets", "models": "demo.models"}

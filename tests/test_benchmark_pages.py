@@ -34,6 +34,7 @@ def test_the_page_is_made_of_the_results(name: str, monkeypatch: pytest.MonkeyPa
         ("sparsity", "sparse_table", "TABLES"),
         ("native", "binary_speed_table", "TABLES"),
         ("binary_ternary", "binary_accuracy_table", "TABLES"),
+        ("gradient_compression", "gradients_table", "TABLES"),
     ],
 )
 def test_tables_within_a_page_are_made_of_the_results(

@@ -16,7 +16,7 @@ PACKAGE = "keras_compress"
 _Registered = TypeVar("_Registered", bound=Callable[..., Any])
 _ENTRIES: dict[str, dict[str, Any]] = {}
 # How names of a kind may end, and users need not write it.
-_ENDINGS = {"activation_quantizer": "activation", "weight_criterion": "saliency"}
+_ENDINGS = {"activation_quantizer": "activation", "gradient_codec": "codec", "weight_criterion": "saliency"}
 
 
 def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Registered]:
@@ -28,8 +28,8 @@ def register(kind: str, name: str | None = None) -> Callable[[_Registered], _Reg
     Args:
         kind: `"schedule"`, `"weight_transform"`, `"activation_quantizer"`, `"gradient_quantizer"`, `"constraint"`,
             `"observer"`, `"layer"`, `"channel_rule"`, `"channel_criterion"`, `"weight_criterion"`, `"distillation"`,
-            `"cost"`, `"codec"`, `"sensitivity"`, `"bit_choice"`, `"entry_point"`, or, of what runs and shows files,
-            `"target"`, `"estimator"`, `"probe"` or `"report"`.
+            `"cost"`, `"codec"`, `"gradient_codec"`, `"sensitivity"`, `"bit_choice"`, `"entry_point"`, or, of what runs
+            and shows files, `"target"`, `"estimator"`, `"probe"` or `"report"`.
         name: Name in recipes; the object's own name by default.
 
     Raises:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -19,18 +20,37 @@ from keras_compress.core.ste import compiled, value_of
 Tensor = Any
 
 
+def to_levels(gradient: Tensor, largest: Tensor, noise: Tensor, bits: int) -> Tensor:
+    """The integers, 0 to 2^bits - 1, of equation 12; tensors or NumPy arrays.
+
+    Args:
+        gradient: float32.
+        largest: Largest magnitudes, >= 0, which broadcast with it.
+        noise: From -1/2 to 1/2, of its shape.
+        bits: k.
+    """
+    spec = _spec(bits)
+    where: Any = np.where if isinstance(gradient, np.ndarray) else tf.where
+    divisor = where(largest == 0.0, np.float32(1.0), 2.0 * largest)
+    # quantize_k(r + noise / top) is round(top * r + noise) / top.
+    return affine.quantize_to_int(float(spec.maximum) * (gradient / divisor + 0.5) + noise, 1.0, 0.0, spec)
+
+
+def from_levels(levels: Tensor, largest: Tensor, bits: int) -> Tensor:
+    """The values of integers that `to_levels` gave."""
+    return 2.0 * largest * (levels / float(_spec(bits).maximum) - 0.5)
+
+
+def _spec(bits: int) -> affine.QuantSpec:
+    return affine.QuantSpec(bits=bits, signed=False, symmetric=False, narrow_range=False)
+
+
 @functools.cache
 def _rounding(bits: int) -> Callable[[Tensor, Tensor], Tensor]:
-    spec = affine.QuantSpec(bits=bits, signed=False, symmetric=False, narrow_range=False)
-    top = float(spec.maximum)
-
     def quantized(upstream: Tensor, noise: Tensor) -> Tensor:
         gradient = tf.cast(upstream, "float32")
         largest = tf.reduce_max(tf.abs(gradient), axis=list(range(1, gradient.shape.rank)), keepdims=True)
-        divisor = tf.where(largest == 0.0, tf.ones_like(largest), 2.0 * largest)
-        # quantize_k(r + noise / top) is round(top * r + noise) / top.
-        integers = affine.quantize_to_int(top * (gradient / divisor + 0.5) + noise, 1.0, 0.0, spec)
-        return tf.cast(2.0 * largest * (integers / top - 0.5), upstream.dtype)
+        return tf.cast(from_levels(to_levels(gradient, largest, noise, bits), largest, bits), upstream.dtype)
 
     return compiled(quantized)
 

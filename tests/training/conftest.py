@@ -1,4 +1,4 @@
 """What pytest must not import."""
 
-# A program of its own, which sets up two devices before TensorFlow starts.
-collect_ignore = ["two_devices.py"]
+# Programs of their own, which set up devices or workers before TensorFlow starts.
+collect_ignore = ["two_devices.py", "two_workers.py"]
