@@ -77,6 +77,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "compress",
         "quantize",
         "factorize",
+        "widen",
         "prune_one_shot",
         "from_tfmot",
         "convert",
@@ -124,7 +125,7 @@ def test_examples_are_accepted(name: str) -> None:
         ([], ""),
         (
             ["train"],
-            "Expected a command out of demo, compress, quantize, factorize, prune_one_shot, from_tfmot, ",
+            "Expected a command out of demo, compress, quantize, factorize, widen, prune_one_shot, from_tfmot, ",
         ),
         (["demo", "--dataset=mnist"], "flag --dataset=mnist: value should be one of <digits|fashion_mnist>"),
         (["demo", "--sede=3"], "Unknown command line flag 'sede'"),
@@ -329,7 +330,7 @@ def test_json_of_every_command_that_measures(files: Path, tmp_path: Path, capsys
     assert document(capsys, "estimate", file, "--target=cortex_m")["macs"] == 64 * 24 + 24 * 10
     out = f"--out={tmp_path}/m.tflite"
     assert document(capsys, "convert", f"--model={files}/model.keras", "--mode=float32", out)["mode"] == "float32"
-    assert len(document(capsys, "recipes")) == 31
+    assert len(document(capsys, "recipes")) == 33
 
 
 def test_max_drop_is_an_exit_code(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,9 +23,9 @@ from keras_compress.recipes.recipe import Recipe, Stage, compress
 
 RECIPES = [
     "block_sparse", "bwn", "channels_pcqat", "cluster", "cluster_per_channel", "cqat", "deep_compression",
-    "dorefa_w2a2", "low_rank", "pact_w4a4", "pcqat", "pqat", "prune", "prune_2_4", "prune_block", "prune_channels",
-    "prune_global", "prune_one_shot", "ptq", "ptq_data_free", "ptq_fine_tuned", "ptq_mixed", "qat", "qat_taught",
-    "qat_w4a8", "rigl", "soft_channels", "str", "ttq", "twn", "xnor",
+    "dorefa_w2a2", "ecsq", "low_rank", "pact_w4a4", "pcqat", "pqat", "product_quantization", "prune", "prune_2_4",
+    "prune_block", "prune_channels", "prune_global", "prune_one_shot", "ptq", "ptq_data_free", "ptq_fine_tuned",
+    "ptq_mixed", "qat", "qat_taught", "qat_w4a8", "rigl", "soft_channels", "str", "ttq", "twn", "xnor",
 ]  # fmt: skip
 
 
