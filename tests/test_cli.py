@@ -109,7 +109,7 @@ def test_help_of_a_command_has_its_own_flags_only(name: str, capsys: pytest.Capt
     assert COMMANDS[name].example in text
     assert ("--dataset" in text) == (name == "demo")
     if name == "compress":
-        assert "pcqat, pqat, prune" in " ".join(text.split())
+        assert "pcqat, pqat, product_quantization, prune" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
