@@ -87,6 +87,11 @@ def plain(method: Callable[..., keras.Model], **settings: Any) -> tuple[Make, bo
     return (lambda run: method(run.float_model(), **settings)), True
 
 
+def softly(run: Run) -> keras.Model:
+    """Four values, hard after two of the three epochs."""
+    return kc.cluster_softly(run.float_model(), 4, steps=run.epochs(2) * -(-len(run.x) // BATCH))
+
+
 # Name -> what makes the model that is trained, whether the float model teaches it, and how its weights are stored.
 METHODS: dict[str, tuple[tuple[Make, bool], str]] = {
     "float": ((lambda run: run.float_model(), True), "none"),
@@ -98,7 +103,7 @@ METHODS: dict[str, tuple[tuple[Make, bool], str]] = {
     "two codebooks added, 1.5 bits": (pq(bits=1.5, number_of_codebooks=2), "vectors"),
     "16 values": (plain(kc.cluster_weights, number_of_clusters=16), "auto"),
     "4 values": (plain(kc.cluster_weights, number_of_clusters=4), "auto"),
-    "4 values, soft at first": (plain(kc.cluster_softly, number_of_clusters=4, steps=300), "auto"),
+    "4 values, soft at first": ((softly, True), "auto"),
     "by entropy, 2 bits": (plain(kc.cluster_by_entropy, bits=2.0), "huffman"),
     "by entropy, 1.5 bits": (plain(kc.cluster_by_entropy, bits=1.5), "huffman"),
 }
