@@ -26,7 +26,11 @@ from keras_compress.report.stages import Deployed, stage_rows
 TRAINED, EPOCHS, BATCH, CALIBRATED = 10_000, 12, 64, 500
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # Recipes whose file is meant for a runtime other than LiteRT.
-_OPTIONS: Mapping[str, Mapping[str, str]] = {"deep_compression": {"target": "tflm", "weights_storage": "auto"}}
+_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "deep_compression": {"target": "tflm", "weights_storage": "auto"},
+    "ecsq": {"target": "tflm", "weights_storage": "huffman"},
+    "product_quantization": {"target": "tflm", "weights_storage": "vectors"},
+}
 _QUICK = flags.DEFINE_bool("quick", False, "Little data; results are not written.")
 GOALS = (("qat", -0.5), ("pcqat", -1.0))
 _WORK = flags.DEFINE_string("work", f"{tempfile.gettempdir()}/keras_compress_recipes", "Rows that are done.")

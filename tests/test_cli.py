@@ -78,6 +78,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
         "quantize",
         "factorize",
         "compact",
+        "widen",
         "prune_one_shot",
         "from_tfmot",
         "convert",
@@ -112,7 +113,7 @@ def test_help_of_a_command_has_its_own_flags_only(name: str, capsys: pytest.Capt
     assert COMMANDS[name].example in text
     assert ("--dataset" in text) == (name == "demo")
     if name == "compress":
-        assert "pcqat, pqat, prune" in " ".join(text.split())
+        assert "pcqat, pqat, product_quantization, prune" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -128,7 +129,7 @@ def test_examples_are_accepted(name: str) -> None:
         ([], ""),
         (
             ["train"],
-            "Expected a command out of demo, compress, quantize, factorize, compact, prune_one_shot, from_tfmot, ",
+            "Expected a command out of demo, compress, quantize, factorize, compact, widen, prune_one_shot, ",
         ),
         (["demo", "--dataset=mnist"], "flag --dataset=mnist: value should be one of <digits|fashion_mnist>"),
         (["demo", "--sede=3"], "Unknown command line flag 'sede'"),
@@ -333,7 +334,7 @@ def test_json_of_every_command_that_measures(files: Path, tmp_path: Path, capsys
     assert document(capsys, "estimate", file, "--target=cortex_m")["macs"] == 64 * 24 + 24 * 10
     out = f"--out={tmp_path}/m.tflite"
     assert document(capsys, "convert", f"--model={files}/model.keras", "--mode=float32", out)["mode"] == "float32"
-    assert len(document(capsys, "recipes")) == 34
+    assert len(document(capsys, "recipes")) == 36
 
 
 def test_max_drop_is_an_exit_code(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

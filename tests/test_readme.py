@@ -33,7 +33,7 @@ PAGES = {
     name: (FOLDER / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in (
         *("index", "recipes", "command_line", "troubleshooting", "pruning", "clustering", "quantization"),
-        *("binary_ternary", "models", "converting"),
+        *("binary_ternary", "models", "converting", "growing", "vector_quantization"),
     )
 }
 # Of these one snippet, which begins so.

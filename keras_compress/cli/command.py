@@ -87,6 +87,9 @@ class Definer:
     def choice(self, name: str, default: str | None, options: list[str], about: str) -> None:
         flags.DEFINE_enum(name, default, options, about, flag_values=self._values)
 
+    def switch(self, name: str, about: str) -> None:
+        flags.DEFINE_boolean(name, False, about, flag_values=self._values)
+
     def numbers(self, name: str, about: str) -> None:
         flags.DEFINE_list(name, None, about, flag_values=self._values)
 

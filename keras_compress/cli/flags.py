@@ -84,6 +84,17 @@ def _compact_flags(define: Definer) -> None:
     define.text("bytes", None, "Target: share of the float32 file to keep, or bytes.")
 
 
+def _widen_flags(define: Definer) -> None:
+    define.text("model", None, "Plain Keras model, a .keras file.")
+    define.text("out", None, "The .keras file to write.")
+    define.real("factor", "How many times as many channels, above 1; 2 where nothing is said.")
+    define.real("macs", "Instead: how many times the multiplications, such as 2, or a number of them.")
+    define.real("params", "Instead: how many times the weights, or a number of them.")
+    define.switch("function_preserving", "Compute what the model does (Net2WiderNet), in place of new weights.")
+    define.number("round_to", 1, 1, "Numbers of channels are multiples of it.")
+    define.number("seed", 0, 0, "Of new weights, and of the channels that are there again.")
+
+
 def _prune_one_shot_flags(define: Definer) -> None:
     define.text("model", None, "Keras model, a .keras file.")
     define.text("out", None, "The .keras file to write.")
@@ -266,6 +277,14 @@ COMMANDS: dict[str, Command] = {
         f"{PROGRAM} compact --model=m.keras --macs=0.5 --out=compact.keras",
         "keras_compress.cli.compact:run",
         _compact_flags,
+        ("model", "out"),
+    ),
+    "widen": Command(
+        "Make the layers of a .keras model wider, to be trained from scratch or from where it was.",
+        "Channels that belong together grow together; inputs and outputs stay. Nets of few bits may need more of them.",
+        f"{PROGRAM} widen --model=m.keras --factor=2 --out=wide.keras",
+        "keras_compress.cli.widen:run",
+        _widen_flags,
         ("model", "out"),
     ),
     "prune_one_shot": Command(

@@ -31,7 +31,7 @@ from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.data.input_products import input_products
 from keras_compress.graph.as_matrix import AsMatrix, as_matrix
-from keras_compress.graph.model import add_transforms, by_message, candidates, inner
+from keras_compress.graph.model import add_transforms, by_message, candidates, compressed_layers, inner
 
 Tensor = Any
 MOST_CODEWORDS = 65_536
@@ -219,10 +219,10 @@ def product_quantize(
         strict: Raise where a layer has to be skipped.
 
     Returns:
-        A new model to compile and train.
+        A new model to compile and train. Layers too small for the bits are left, and a warning says which.
 
     Raises:
-        ValueError: Naming the layer, for a size of vectors that does not fit its weight, bits that are too few for it,
+        ValueError: Naming the layer, for a size of vectors that does not fit its weight, bits that are too few for all,
             or transforms before it that this would undo.
 
     **Reference**: see `VectorClusterer`; errors weighed by inputs: Stock et al. (2020), section 3.2.
@@ -242,7 +242,12 @@ def product_quantize(
         codebooks = settings["number_of_codebooks"]
         number = settings["number_of_codewords"]
         if settings["bits"] is not None:
-            number = _within(path, settings["bits"], vectors, codebooks)
+            _check_bits(settings["bits"], path)
+            number = codewords_for(settings["bits"], size, vectors.count, codebooks)
+            if number == 0:
+                least = stored_bits(2, size, vectors.count, codebooks)
+                left.append((path, f"two codewords of {size} weights take {least:.3g} bits for each of its weights"))
+                return []
         made = VectorClusterer(number, vector_size=size, number_of_codebooks=codebooks, seed=seed)
         if slot.name.rpartition(".")[2] == "kernel" and path in grams:
             made.gram = gram_of_vectors(vectors, *grams[path])
@@ -251,6 +256,8 @@ def product_quantize(
     defaults: dict[str, Any] = {"number_of_codewords": number_of_codewords, "vector_size": vector_size}
     defaults |= {"number_of_codebooks": number_of_codebooks, "bits": bits}
     quantized = add_transforms(model, make, defaults, filters=filters, rules=rules, strict=strict)
+    if left and (strict or not any(True for _ in compressed_layers(quantized))):
+        raise ValueError(f"Expected weights that can be made of vectors. Received: {'; '.join(by_message(left))}")
     if left:
         warn(f"Weights left as they are: {'; '.join(by_message(left))}")
     return quantized
@@ -272,18 +279,6 @@ def _size(path: str, shape: tuple[int, ...], channel_axes: Sequence[int], wanted
             f"has to divide the inputs of an output. Received: vector_size={wanted!r}"
         )
     return int(wanted)
-
-
-def _within(path: str, bits: float, vectors: Vectors, codebooks: int) -> int:
-    _check_bits(bits, path)
-    number = codewords_for(bits, vectors.size, vectors.count, codebooks)
-    if number == 0:
-        least = stored_bits(2, vectors.size, vectors.count, codebooks)
-        raise ValueError(
-            f"Expected `bits` >= {least:.3g} for layer {path!r}: two codewords of {vectors.size} weights take as much. "
-            f"Received: bits={bits}"
-        )
-    return number
 
 
 def _grams(model: keras.Model, data: Any, strict: bool) -> dict[str, tuple[AsMatrix, Array]]:

@@ -65,7 +65,8 @@ def test_the_entropy_of_the_weight(bits: float) -> None:
     model = kc.cluster_by_entropy(net(), bits=bits)
     weight = np.array(dict(compressed_layers(model))["hidden"].weight("kernel"))
     shares = np.unique(weight, return_counts=True)[1] / weight.size
-    assert bits - 0.25 < -(shares * np.log2(shares)).sum() <= bits + 0.02
+    # Glorot's weights are spread evenly: five values have 2.32 bits, six 2.58.
+    assert bits - 0.2 < -(shares * np.log2(shares)).sum() <= bits + 0.02
     assert clusterer(model).entropy() == pytest.approx(-(shares * np.log2(shares)).sum(), abs=1e-6)
 
 

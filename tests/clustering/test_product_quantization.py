@@ -69,6 +69,13 @@ def test_bits_decide_on_the_number_of_codewords() -> None:
     assert found["conv"].codewords.shape[1] == 16
 
 
+def test_a_layer_too_small_for_the_bits_is_left_and_said() -> None:
+    # 6 vectors of 6 weights: (6 codes of a bit + 2 * 6 bytes) / 36.
+    with pytest.warns(UserWarning, match="logits: two codewords of 6 weights take 2.83 bits for each of its weights"):
+        made = kc.product_quantize(net(), bits=2.5)
+    assert set(clusterers(made)) == {"conv", "dense"}
+
+
 def test_training_moves_codewords_alone() -> None:
     model = kc.product_quantize(net(), 8)
     before = {path: (np.array(each.codes), np.array(each.codewords)) for path, each in clusterers(model).items()}
@@ -116,7 +123,10 @@ def test_the_file_holds_as_many_vectors() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a size that does not divide": ({"vector_size": 7}, r"out of \[1, 3, 9, 18, 36\] for layer 'conv'.*vector_size=7"),
     "of a rule": ({"rules": [{"layers": "dense", "vector_size": 5}]}, "for layer 'dense'.*vector_size=5"),
-    "too few bits": ({"bits": 0.2}, r"Expected `bits` >= [0-9.]+ for layer 'conv'.*Received: bits=0.2"),
+    "too few bits": (
+        {"bits": 0.2},
+        "made of vectors. Received: conv: two codewords of 9 weights take 0.361 bits.*logits:",
+    ),
     "no bits": ({"bits": 0}, r"Expected `bits` in \(0, 8\]"),
     "one codeword": ({"number_of_codewords": 1}, "Expected `number_of_codewords` as an integer from 2"),
     "nine codebooks": ({"number_of_codebooks": 9}, "Expected `number_of_codebooks` as an integer from 1 to 8"),

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 LONGEST = 64
 # From so many different vectors on, codes have two bytes; beyond the second number there is no type for them.
 BYTE_CODES, MOST_CODES = 256, 32_768
-# Vectors among which it is seen first whether they are few.
-TRIED = 4096
+# Vectors among which it is seen first whether they are few, and the share of different ones from which they are not:
+# of the largest codebook there is, 94 % are.
+TRIED, MANY = 4096, 0.99
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def _of_size(
     """Vectors of a size, where they take fewer than `most` bytes."""
     rows = flat.reshape(-1, size).view(f"V{size}").reshape(-1)
     # Codewords of a part alone may be too many.
-    if len(np.unique(rows[:TRIED])) * size + len(rows) >= most:
+    different = len(np.unique(rows[:TRIED]))
+    if different * size + len(rows) >= most or (len(rows) >= TRIED and different >= MANY * TRIED):
         return None
     codewords, codes = np.unique(rows, return_inverse=True)
     if len(codewords) > MOST_CODES:
