@@ -139,6 +139,13 @@ def test_filters_that_nothing_reads_go_and_a_killed_run_goes_on(tmp_path: Path) 
     assert len(artifact.content) < len(kc.convert(model, representative_dataset=X[:16]).content)
 
 
+def test_channels_with_thresholds_of_their_own_stay() -> None:
+    net = [keras.Input((6, 6, 2)), layers.Conv2D(8, 3, name="conv"), layers.ReLU(), layers.Flatten(), layers.Dense(3)]
+    graph = channel_graph(kc.quantize_model(keras.Sequential(net), "bwn", "rsign"))
+    assert not graph.prunable
+    assert "has numbers for each channel" in graph.frozen[0].reason
+
+
 def test_what_cannot_be_cut_is_an_error() -> None:
     fit = kc.Training("mse").on(X, X[:, 0, 0])
     with pytest.raises(ValueError, match="Expected `strength` >= 0, `max_ratio`"):
