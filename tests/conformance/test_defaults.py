@@ -14,6 +14,17 @@ import keras_compress.structured.channel_mask  # noqa: F401
 DEFAULTS: dict[str, dict[str, Any]] = {
     "AlternatingSparsity": {"frequency": 100},
     "APoT": {"bits": 4, "per_channel": False},
+    "AnnealedClusterer": {
+        "number_of_clusters": 16,
+        "steps": 1000,
+        "soft": 1.0,
+        "hard": 1000.0,
+        "cluster_centroids_init": "optimal",
+        "preserve_sparsity": False,
+        "seed": 0,
+    },
+    "EntropyClusterer": {"number_of_clusters": 64, "bits": 2.0, "preserve_sparsity": False},
+    "VectorClusterer": {"number_of_codewords": 256, "vector_size": None, "number_of_codebooks": 1, "seed": 0},
     "AsymmetricQuantizer": {"bits": 8, "per_channel": True},
     "BWN": {"per_channel": True},
     "BinaryConnect": {"stochastic": True, "seed": 0},
