@@ -388,6 +388,20 @@ PASSED_ON: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             },
         )
     ],
+    "cluster_by_entropy": [({"bits": 1.5, "number_of_clusters": 8}, {"bits": 1.5, "number_of_clusters": 8})],
+    "cluster_softly": [
+        (
+            {
+                "number_of_clusters": 5,
+                "steps": 7,
+                "soft": 0.5,
+                "hard": 50.0,
+                "cluster_centroids_init": "linear",
+                "seed": 7,
+            },
+            {"number_of_clusters": 5, "steps": 7, "soft": 0.5, "hard": 50.0, "seed": 7},
+        )
+    ],
     "prune_low_magnitude": [
         (
             {"pruning_schedule": SCHEDULE, "block_size": (1, 2), "block_pooling_type": "MAX", "regrow": True},
