@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_compress.core import keras_private, progress
-from keras_compress.core.batch_norm import channel_shape, foldable
+from keras_compress.core.batch_norm import channel_shape
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.core.selection import Selector, settings_by_path
@@ -20,6 +20,7 @@ from keras_compress.core.transform import WeightTransform
 from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph, parts, remade
+from keras_compress.graph.batch_norms import batch_norm_after, graphs_in
 from keras_compress.graph.configuration import configuration
 from keras_compress.graph.finite import check_finite
 from keras_compress.graph.initial_values import made_with_values
@@ -360,26 +361,6 @@ def _warn_of_training(model: keras.Model, added: Sequence[WeightTransform]) -> N
             f"argument `training`: {', '.join(counting)} will not begin. Write `def call(self, inputs, "
             "training=False)`, or call the model with `training=True` in a loop of your own."
         )
-
-
-def batch_norm_after(model: keras.Model) -> dict[int, keras.layers.Layer]:
-    """`id(layer)` -> the BatchNormalization that can be folded into it, for every layer that has one."""
-    found: dict[int, keras.layers.Layer] = {}
-    for each in graphs_in(model):
-        table = graph.consumers(each)
-        for node in graph.nodes(each):
-            reader = graph.sole_consumer(node, each, table)
-            if reader is not None and foldable(node.operation, reader.operation):
-                found[id(node.operation)] = reader.operation
-    return found
-
-
-def graphs_in(model: keras.layers.Layer) -> list[keras.Model]:
-    """The graphs in a model, itself among them where it is one, each once."""
-    found = {id(model): model} if graph.is_graph(model) else {}
-    for _, layer in graph.children(model):
-        found.update((id(each), each) for each in graphs_in(layer))
-    return list(found.values())
 
 
 def positive_gammas(model: keras.Model) -> keras.Model:

@@ -15,7 +15,8 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.signal_to_noise import sqnr_db
 from keras_compress.core.warn import warn
 from keras_compress.core.wrapper import Compressed
-from keras_compress.graph.model import batch_norm_after, compressed_layers, rebuild
+from keras_compress.graph.batch_norms import batch_norm_after
+from keras_compress.graph.model import compressed_layers, rebuild
 from keras_compress.post_training.effect import LayerEffect
 from keras_compress.post_training.lockstep import Lockstep
 from keras_compress.post_training.record import NotApplicable, carry, record_of

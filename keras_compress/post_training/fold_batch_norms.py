@@ -13,7 +13,8 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.slots import slots_of
 from keras_compress.core.wrapper import Compressed
 from keras_compress.graph import graph as keras_graph
-from keras_compress.graph.model import LayerCopies, check_model, compressed_layers, copied, copy_layer, graphs_in
+from keras_compress.graph.batch_norms import graphs_in
+from keras_compress.graph.model import LayerCopies, check_model, compressed_layers, copied, copy_layer
 from keras_compress.graph.with_bias import copy_with_bias
 from keras_compress.post_training.halves import has_halves, with_halves
 from keras_compress.post_training.record import ChannelStatistics, carry, record_of

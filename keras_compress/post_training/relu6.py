@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.graph import graph as keras_graph
-from keras_compress.graph.model import LayerCopies, copied, copy_layer, graphs_in
+from keras_compress.graph.batch_norms import graphs_in
+from keras_compress.graph.model import LayerCopies, copied, copy_layer
 from keras_compress.post_training.channel_walk import ceiling_of
 from keras_compress.post_training.moments import Moments, moments_of
 from keras_compress.post_training.record import ChannelStatistics, carry, record_of

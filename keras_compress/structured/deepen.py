@@ -15,8 +15,9 @@ from keras_compress.core.selection import Selector, select
 from keras_compress.data.batches import first_samples
 from keras_compress.data.samples import cut
 from keras_compress.graph import graph as keras_graph
+from keras_compress.graph.batch_norms import graphs_in
 from keras_compress.graph.configuration import configuration
-from keras_compress.graph.model import LayerCopies, by_message, check_model, copied, graphs_in
+from keras_compress.graph.model import LayerCopies, by_message, check_model, copied
 from keras_compress.graph.watch import Watch
 from keras_compress.structured.opened import opened
 from keras_compress.structured.rules.elementwise import ActivationRule, ElementwiseRule, PReLURule

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.graph import graph as keras_graph
-from keras_compress.graph.model import batch_norm_after
+from keras_compress.graph.batch_norms import batch_norm_after
 from keras_compress.structured.channel_graph import ChannelGraph, ChannelGroup, Removed, WeightAxis
 
 # For each unit of a group, the positions of its channels on an axis, in an order that is the same for all units.

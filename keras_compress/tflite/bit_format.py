@@ -172,3 +172,15 @@ def unpack_rows(rows: Array, options: BitOptions) -> Array:
     elif options.values == "two_bits":
         signs = signs + 2 * (2 * second[0] - 1)
     return (signs * options.magnitudes.astype(np.int16)[:, None]).astype(np.int8)
+
+
+def stored_weight(data: Array, outputs: int, name: str, options: BitOptions) -> Array:
+    """The int8 weight that a constant holds, in the shape that the stock operator has.
+
+    Raises:
+        ValueError: If constant and options do not fit together.
+    """
+    if data.size != outputs * options.row_bytes:
+        raise ValueError(f"rows of {options.row_bytes} bytes for {outputs} outputs have {data.size:,} bytes")
+    values = unpack_rows(data.reshape(outputs, options.row_bytes), options)
+    return values.reshape((outputs, options.inputs) if name == DENSE else (outputs, *options.kernel, options.inputs))

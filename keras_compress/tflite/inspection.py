@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core.shown import Shown, names
-from keras_compress.tflite.bit_format import DENSE, OPERATORS, BitOptions, unpack_rows
+from keras_compress.tflite.bit_format import OPERATORS, BitOptions, stored_weight
 from keras_compress.tflite.encoding.codec import Form
 from keras_compress.tflite.encoding.known import DECODE, codec_of, decoded, sizes
 from keras_compress.tflite.gathered import gather_sources, gathered_values
@@ -404,23 +404,16 @@ class _File:
 
     def bit_stats(self, tensor: Any, op: _Operator) -> TensorStats:
         """Reads a weight that is stored as bits."""
-        options = BitOptions.read(op.options)
-        self._spend(self._buffers[tensor.Buffer()].size, 1)
-        (outputs, row_bytes), scales, _, _ = self._form(tensor)
-        data = self._buffers[tensor.Buffer()]
-        if data.size != outputs * row_bytes:
-            raise ValueError(f"rows of {row_bytes} bytes for {outputs} outputs have {data.size:,} bytes")
-        values = unpack_rows(data.reshape(outputs, row_bytes), options)
-        shape = (outputs, options.inputs) if op.name == DENSE else (outputs, *options.kernel, options.inputs)
-        histogram = histogram_of(values.reshape(-1))
+        options, data = BitOptions.read(op.options), self._buffers[tensor.Buffer()]
+        self._spend(data.size, 1)
+        values = stored_weight(data, self._form(tensor)[0][0], op.name, options)
         stored = data.size + options.magnitudes.size
-        row = self._row(tensor, op.name, histogram, stored)
         return replace(
-            row,
-            shape=shape,
+            self._row(tensor, op.name, histogram_of(values.reshape(-1)), stored),
+            shape=values.shape,
             dtype="INT8",
             elements=values.size,
-            sparsity=histogram.share_of(0),
+            sparsity=float((values == 0).mean()),
             storage="bits",
             alternatives={"raw": values.nbytes, "bits": stored} if self._alternatives else None,
         )
