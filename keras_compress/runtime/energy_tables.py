@@ -53,7 +53,7 @@ def sram_access(memory_bytes: int) -> float:
     Raises:
         ValueError: For more than 1 MB, which is not in the table.
 
-    >>> [sram_access(size) for size in (4096, 32768, 1048576)]
+    >>> [round(sram_access(size), 6) for size in (4096, 32768, 1048576)]
     [10.0, 20.0, 100.0]
     """
     sizes = sorted(CACHE)
