@@ -29,7 +29,7 @@ from keras_compress.data.training import Training
 from keras_compress.graph.model import check_model, strip
 from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.steps import Clustering, Conversion, Pruning
-from keras_compress.pipelines.training import Judge, Trainer
+from keras_compress.pipelines.training import Judge, Trainer, check_float_activations
 from keras_compress.pipelines.weight_sensitivity import WeightSensitivity, weight_sensitivity
 from keras_compress.pruning.magnitude import prune_low_magnitude
 from keras_compress.quantizers.model import quantize_model
@@ -164,6 +164,7 @@ def deep_compression(
         ValueError: For arguments out of range, or a folder that holds other work, or models of yours.
     """
     check_model(model)
+    check_float_activations(model)
     parts = {"pruning": pruning, "clustering": clustering, "training": training, "conversion": conversion}
     _check_kinds(parts)
     how = _Parts(**with_earlier("deep_compression", parts, earlier, _EARLIER))

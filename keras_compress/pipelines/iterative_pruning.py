@@ -24,7 +24,7 @@ from keras_compress.pipelines.pruning_rounds import (
     set_masks,
 )
 from keras_compress.pipelines.round_training import RoundCallback, RoundTrainer
-from keras_compress.pipelines.training import Judge
+from keras_compress.pipelines.training import Judge, check_float_activations
 from keras_compress.pruning.rounds import PrunedInRounds, PruningRound
 from keras_compress.runtime.measure import Metric, accuracy
 
@@ -82,6 +82,7 @@ def prune_iteratively(
     **Deviations**: the threshold is a rank, not a number of standard deviations; the rate of Dropout stays as it is.
     """
     check_model(model)
+    check_float_activations(model)
     check_scope(scope)
     check_score_every(score_every)
     if (sparsities is None) == (sparsity is None):

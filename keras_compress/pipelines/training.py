@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_compress.convert.artifact import Artifact
+from keras_compress.convert.freeze import points_in
 from keras_compress.data.samples import Batch, first_of, input_specs, samples
 from keras_compress.data.training import Training
 from keras_compress.graph.finite import finite_training
@@ -82,6 +83,20 @@ class Trainer:
             # A `fit` may count what it does, in a list of its own say.
             "fit": fingerprint(kept.fit, state=False),
         }
+
+
+def check_float_activations(model: keras.Model) -> None:
+    """Refuse a model with quantized activations where it is stripped and trained on: rounding has no gradient then.
+
+    Raises:
+        ValueError: Naming the first points.
+    """
+    points = [point.name for point in points_in(model)]
+    if points:
+        raise ValueError(
+            "Expected a model whose activations are not quantized yet: it is pruned first, and quantized then. "
+            f"Received: {model.name!r} with {points[:5]}"
+        )
 
 
 class Judge:

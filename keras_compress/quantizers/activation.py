@@ -423,7 +423,9 @@ class QuantizeActivation(TellsOfExport, keras_private.MadeWithoutBuild, keras.la
 
     def values(self, inputs: Tensor) -> Tensor:
         """What it makes of values, where no gradient is wanted."""
-        return self.quantizer.plain(inputs) if _is_as_plain(self.quantizer) else self(inputs)
+        # In a graph that is traced, what is trained is read when it runs.
+        known = tf.executing_eagerly() or not isinstance(self.quantizer, TrainedQuantizer)
+        return self.quantizer.plain(inputs) if known and _is_as_plain(self.quantizer) else self(inputs)
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         return keras.KerasTensor(inputs.shape, inputs.dtype)
