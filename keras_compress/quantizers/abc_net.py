@@ -108,8 +108,8 @@ class ABCNet(WeightQuantizer):
     Raises:
         ValueError: For `bases` out of range.
 
-    **Reference**: Lin, Zhao and Pan, "Towards Accurate Binary Convolutional Neural Network" (2017), section 3.1,
-    equations 1 to 4.
+    **Reference**: Lin, Zhao and Pan, "Towards Accurate Binary Convolutional Neural Network" (2017), the
+    approximation of weights by binary bases.
     **Deviations**: least squares are solved in closed form, by means over the regions between the thresholds: where
     two bases are equal the paper's equations leave their alphas open, which changes no weight. The u_i are not
     trained.
@@ -195,8 +195,8 @@ class ABCNetActivation(ActivationQuantizer):
     Raises:
         ValueError: For `bases` out of range.
 
-    **Reference**: Lin, Zhao and Pan, "Towards Accurate Binary Convolutional Neural Network" (2017), section 3.2,
-    equations 5 to 9.
+    **Reference**: Lin, Zhao and Pan, "Towards Accurate Binary Convolutional Neural Network" (2017), multiple
+    binary activations.
     **Deviations**: it begins as the N + 1 evenly spaced levels from -1 to 1 nearest to x: `beta_n = 1 / N`, thresholds
     `0.5 - v_n = (2 n - N - 1) / N`. The sum is rounded, so that what trains is what is deployed.
     """

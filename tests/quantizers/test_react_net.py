@@ -60,7 +60,7 @@ def test_rprelu_literal() -> None:
 
 
 def test_the_distributional_loss_is_soft_targets_at_temperature_1() -> None:
-    """Equations 6 and 7: -1/n sum p_R log(p_B / p_R), written out."""
+    """Of the paper, written out: -1/n sum p_R log(p_B / p_R)."""
     teacher, student = np.array([[1.0, -0.5, 0.0], [0.2, 0.1, 2.0]]), np.array([[0.3, 0.4, -1.0], [1.0, 0.0, 0.5]])
     expected = 0.0
     for real, binary in zip(teacher, student, strict=True):
