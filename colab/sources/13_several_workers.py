@@ -45,7 +45,6 @@ import socket
 import subprocess
 
 import keras
-import numpy as np
 
 from keras_compress.demo import datasets
 
@@ -132,7 +131,6 @@ import tensorflow as tf
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
 import zlib
 import keras
-import numpy as np
 import keras_compress as kc
 from keras_compress.demo import datasets
 
