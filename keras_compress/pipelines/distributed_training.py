@@ -32,8 +32,8 @@ class TrainedByWorkers(Record):
     def lines(self) -> Sequence[str]:
         sent = self.traffic
         return (
-            f"trained by {self.workers} workers, gradients by {self.codec}: {sent.bytes_per_step:,.0f} bytes a step "
-            f"from each, {sent.times_fewer:.1f} times fewer than float32",
+            f"trained by {self.workers} worker{'s' * (self.workers > 1)}, gradients by {self.codec}: "
+            f"{sent.bytes_per_step:,.0f} bytes a step from each, {sent.times_fewer:.1f} times fewer than float32",
         )
 
 
