@@ -61,6 +61,7 @@ def compress_content(
     Raises:
         ValueError: Where the arena cannot be kept within the limit; by how much it misses is said.
     """
+    check_arena(max_arena_bytes, storage)
     graph = graph or Graph(read_model(plain))
     # What an ignored input costs decides whether taking it out pays.
     notes = drop_dead_units(graph, bits_per_weight=1.0 if encode else 8.0)
@@ -79,6 +80,19 @@ def compress_content(
         content, tiled = fit_arena(smaller, encoded, max_arena_bytes)
         notes += tiled
     return CompressedFile(content, (*notes, *left), graph if content is smaller else None)
+
+
+def check_arena(max_arena_bytes: int | None, storage: str) -> None:
+    """Refuse to split layers whose weights are looked up: each piece would have a codebook of its own.
+
+    Raises:
+        ValueError: For both.
+    """
+    if max_arena_bytes is not None and storage == "vectors":
+        raise ValueError(
+            "Expected another weights_storage, such as 'auto', for `max_arena_bytes`: layers with looked-up weights "
+            f"are not split. Received: weights_storage='vectors', max_arena_bytes={max_arena_bytes}"
+        )
 
 
 def _encoded(content: bytes, storage: str, notes: list[str]) -> bytes:

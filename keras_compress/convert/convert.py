@@ -10,7 +10,7 @@ import keras
 
 from keras_compress.convert.artifact import Artifact, runtime_of
 from keras_compress.convert.batch_size import AUTO, BatchSize, batch_of, check_batch_size, is_free, notes_of_fixed
-from keras_compress.convert.compressed import CompressedFile, bit_file, compress_content
+from keras_compress.convert.compressed import CompressedFile, bit_file, check_arena, compress_content
 from keras_compress.convert.costs import notes_of_cost
 from keras_compress.convert.distance import Distance, distance, notes_of_distance
 from keras_compress.convert.export import export
@@ -353,6 +353,7 @@ def check_arguments(
             "Expected `max_arena_bytes` >= 1, with target='tflm' and mode 'int8' or '16x8'. "
             f"Received: max_arena_bytes={max_arena_bytes}, target={target!r}, mode={mode!r}"
         )
+    check_arena(max_arena_bytes, weights_storage)
     fitting = {"int8": ("float32", "int8", "uint8"), "16x8": ("float32", "int16")}.get(mode, ("float32",))
     if io not in fitting:
         raise ValueError(f"Expected `io` out of {fitting} for mode={mode!r}. Received: io={io!r}")

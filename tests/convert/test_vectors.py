@@ -135,3 +135,13 @@ def test_damaged_codes_are_refused_by_name(files: dict[str, bytes]) -> None:
 def test_litert_is_not_given_such_a_file(model: keras.Model, x: np.ndarray) -> None:
     with pytest.raises(ValueError, match="Expected target='tflm'.*weights_storage='vectors'"):
         kc.convert(model, target="litert", weights_storage="vectors", representative_dataset=x)
+
+
+def test_layers_with_looked_up_weights_are_not_split(
+    model: keras.Model, files: dict[str, bytes], x: np.ndarray
+) -> None:
+    how = {"target": "tflm", "weights_storage": "vectors", "representative_dataset": x}
+    with pytest.raises(ValueError, match="are not split. Received: weights_storage='vectors', max_arena_bytes=9000"):
+        kc.convert(model, max_arena_bytes=9000, **how)
+    with pytest.raises(ValueError, match="are not split"):
+        kc.compress_tflite(files["int8"], "vectors", max_arena_bytes=9000)

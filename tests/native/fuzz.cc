@@ -353,7 +353,7 @@ bool sound(const Runtime& made) {
   return true;
 }
 
-// Two operators that read what the other one makes: found to hang.
+// Two operators that read what the other one makes: a proof that follows them would not end.
 void circle(void* delegate) {
   Runtime made;
   made.add({1, 2}, 1.0f, 0), made.add({1, 2}, 1.0f, 0);
