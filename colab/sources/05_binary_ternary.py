@@ -396,7 +396,8 @@ assert not voting.float_ops
 assert kc.verify(voting, found.model, data.x_test[:100]).ok
 hidden = next(row for row in sums.rows if row.terms == 1024)
 # 1,024 signs need 11 bits and a sign; the threshold is in the bias.
-assert hidden.input_high == 1 and hidden.observed_bits <= hidden.bits <= 14
+assert hidden.input_high == 1
+assert hidden.observed_bits <= hidden.bits <= 14
 
 # %% [markdown]
 # ## What next
