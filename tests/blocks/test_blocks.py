@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -153,13 +155,24 @@ def test_a_shuffle_is_the_papers() -> None:
     assert blocks.channel_shuffle(inputs, 6) is inputs
 
 
-def test_models_of_every_family_narrow_and_take_other_images() -> None:
+def test_models_of_every_family_have_the_weights_that_the_page_tells() -> None:
+    page = Path(__file__).parents[2] / "docs" / "compact_blocks.md"
+    if not page.is_file():
+        pytest.skip("no checkout around these tests")
+    told = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+) \| [\d.]+ \|$", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert told.keys() == models.MODELS.keys()
     for name, build in models.MODELS.items():
-        model = build((8, 8, 3), 4, width=0.5, stem_strides=2)
-        assert (model.name, model.output_shape) == (name, (None, 4))
-    assert models.mobilenet_v1().count_params() == 56_906
+        model = build()
+        assert (model.name, model.output_shape) == (name, (None, 10))
+        assert f"{model.count_params():,}" == told[name], name
+
+
+def test_models_narrow_and_take_other_images() -> None:
+    model = models.shufflenet_v1((8, 12, 3), 4, width=0.5, groups=2, stem_strides=2)
+    assert (model.input_shape, model.output_shape) == ((None, 8, 12, 3), (None, 4))
     # Widths of 0.5 halve both sides of a 1x1 convolution.
     whole, narrow = (channel_graph(models.mobilenet_v1(width=width)).macs() for width in (1.0, 0.5))
+    assert whole == 4_150_208
     assert 0.25 < narrow / whole < 0.4
 
 
