@@ -26,6 +26,7 @@ from keras_compress.quantizers.activation import ActivationQuantizer
 SCHEDULE = kc.ConstantSparsity(0.25, begin_step=3, end_step=9, frequency=2)
 # What `samples()` of a class leaves out: no part of a model of its own, or too slow or too special to train with.
 OFF_DEFAULT: dict[str, dict[str, Any]] = {
+    "ActiveShift": {"kernel_size": 5, "whole_pixels": True},
     "ContinuousSparsificationPruner": {
         "end_step": 7,
         "strength": 0.25,
@@ -88,6 +89,8 @@ OFF_DEFAULT: dict[str, dict[str, Any]] = {
         "output_grid": [0.0078125, -5],
         "cell_exponent": -12,
     },
+    "LightweightConv1D": {"kernel_size": 5, "heads": 2, "causal": True},
+    "Shift": {"kernel_size": 5},
     "LeGR": {
         "macs": 0.25,
         "population": 3,
@@ -266,15 +269,18 @@ def held(layer: layers.Layer, cls: type) -> Any:
 # Layers of a graph that is never saved by itself, and one with two inputs. Losses of distillation and criteria of
 # weights are in no model.
 NOT_ALONE = {
+    "ActiveShift",  # of images, as Shift, and LightweightConv1D of sequences: tests/blocks
     "BatchedMatmul",
     "Either",
     "Gate",
     "KernelPatternPruner",  # of 3x3 kernels: test_kernel_pattern.py
     "LaterSchedule",  # of an optimizer
+    "LightweightConv1D",
     "Operand",
     "PerSample",
     "PointwiseFunction",
     "Rows",
+    "Shift",
     "XnorPlusPlusScale",
     "XnorScale",
     "TwiceRoundedGrid",

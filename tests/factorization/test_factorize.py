@@ -224,10 +224,3 @@ def test_refusals(small: keras.Model, arguments: dict[str, Any], message: str) -
 def test_transforms_are_refused(small: keras.Model) -> None:
     with pytest.raises(ValueError, match="without transforms"):
         kc.factorize(kc.prune_low_magnitude(small))
-
-
-def test_weights_that_are_no_numbers_are_refused() -> None:
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, name="hidden")])
-    model.layers[0].kernel.assign(np.full((8, 8), np.nan))
-    with pytest.raises(ValueError, match="Expected finite weights.*'kernel' of layer 'hidden'"):
-        kc.factorize(model, rank=2)
