@@ -24,7 +24,7 @@ SHARE, SHARE_OF_TWO_BITS = 0.005, 0.0005
 Array = np.ndarray[Any, Any]
 
 
-def net() -> keras.Model:
+def net(initializer: Any = "glorot_uniform") -> keras.Model:
     """A convolution, a depthwise one and a Dense layer between two ends of 8 bits, for the 8x8 digits."""
     layers = keras.layers
     x = inputs = keras.Input((8, 8, 1), name="image")
@@ -34,11 +34,12 @@ def net() -> keras.Model:
         ("depthwise", lambda **k: layers.DepthwiseConv2D(3, **k)),
         ("pointwise", lambda **k: layers.Conv2D(32, 1, **k)),
     ):
-        x = make(padding="same", use_bias=False, name=name)(x)
+        slot = "depthwise" if name == "depthwise" else "kernel"
+        x = make(padding="same", use_bias=False, name=name, **{f"{slot}_initializer": initializer})(x)
         x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
         x = layers.ReLU(name=f"{name}_relu")(x)
     x = layers.Flatten(name="flatten")(layers.MaxPooling2D(name="pool")(x))
-    x = layers.ReLU(name="dense_relu")(layers.Dense(32, name="dense")(x))
+    x = layers.ReLU(name="dense_relu")(layers.Dense(32, name="dense", kernel_initializer=initializer)(x))
     return keras.Model(inputs, layers.Dense(10, name="last")(x), name="net")
 
 
@@ -67,7 +68,9 @@ def made(kind: str, name: str, bits: int | None) -> Any:
 def trained(weights: Any, activations: Any, data: datasets.Dataset, epochs: int) -> keras.Model:
     """The net with a quantizer, its scales and ranges set by real data."""
     keras.utils.set_random_seed(0)
-    model = kc.quantize_model(net(), weights, activations, rules=ENDS)
+    # Levels that follow no weight want weights that fill them: all others become 0 with 2 bits.
+    first = keras.initializers.RandomUniform(-1.0, 1.0, seed=0) if isinstance(weights, kc.WRPN) else "glorot_uniform"
+    model = kc.quantize_model(net(first), weights, activations, rules=ENDS)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(3e-3), loss, jit_compile=False)
     model.fit(data.x_train, data.y_train, batch_size=128, epochs=epochs, verbose=0)

@@ -205,9 +205,9 @@ class Freezer:
             self._of[outputs].fixed = written_grid(call, lambda t: self._of[t].grid, width)
 
     def _point(self, layer: QuantizeActivation, tensor: Any) -> Any:
+        layer.quantizer.check_range(layer.name)
         if layer.quantizer.replaces_relu:
             return self._stepped(layer, tensor)
-        layer.quantizer.check_range(layer.name)
         if not self.activations:
             return layer.quantizer.unrounded(tensor)
         known, width = self._of[tensor], self._widths.at_point(layer, tensor)

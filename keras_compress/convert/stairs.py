@@ -88,12 +88,11 @@ class Steps:
             last: Whether these channels are the last axis, along which thresholds differ.
 
         Raises:
-            ValueError: For thresholds that differ along another axis.
+            ValueError: For thresholds that differ along another axis, or are not finite.
         """
-        quantizer = point.quantizer
-        shift = (
-            -quantizer.thresholds() if quantizer.is_sign else np.full(1, around(quantizer.staircase().thresholds)[1])
-        )
+        of = point.quantizer
+        of.check_range(point.name)
+        shift = -of.thresholds() if of.is_sign else np.full(1, around(of.staircase().thresholds)[1])
         if shift.size > 1 and not last:
             raise ValueError(
                 "Expected thresholds along the axis that is normalized. Received: thresholds along the last axis at "

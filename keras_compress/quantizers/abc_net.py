@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_compress.core import affine
 from keras_compress.core.kernels import Bound, Kernel
@@ -107,8 +108,8 @@ class ABCNet(WeightQuantizer):
     Raises:
         ValueError: For `bases` out of range.
 
-    **Reference**: Lin, Zhao and Pan, "Towards Accurate Binary Convolutional Neural Network" (2017), section 3.1,
-    equations 1 to 4.
+    **Reference**: Lin, Zhao and Pan, "Towards Accurate Binary Convolutional Neural Network" (2017), the
+    approximation of weights by binary bases.
     **Deviations**: least squares are solved in closed form, by means over the regions between the thresholds: where
     two bases are equal the paper's equations leave their alphas open, which changes no weight. The u_i are not
     trained.
@@ -194,8 +195,8 @@ class ABCNetActivation(ActivationQuantizer):
     Raises:
         ValueError: For `bases` out of range.
 
-    **Reference**: Lin, Zhao and Pan, "Towards Accurate Binary Convolutional Neural Network" (2017), section 3.2,
-    equations 5 to 9.
+    **Reference**: Lin, Zhao and Pan, "Towards Accurate Binary Convolutional Neural Network" (2017), multiple
+    binary activations.
     **Deviations**: it begins as the N + 1 evenly spaced levels from -1 to 1 nearest to x: `beta_n = 1 / N`, thresholds
     `0.5 - v_n = (2 n - N - 1) / N`. The sum is rounded, so that what trains is what is deployed.
     """
@@ -241,10 +242,12 @@ class ABCNetActivation(ActivationQuantizer):
         shift, beta, step = value_of(self.shift), value_of(self.beta), self.parameters()[0]
         return self.inferred(lambda values: _forward(values, shift, beta, step), inputs)
 
+    def thresholds(self) -> NDArray[np.float64]:
+        return 0.5 - np.array(value_of(self.shift), np.float64)
+
     def staircase(self) -> Staircase:
-        shift, beta = np.array(value_of(self.shift)), np.array(value_of(self.beta))
-        step = np.float32(self.parameters()[0])
-        thresholds = np.float32(0.5) - shift
+        beta, step = np.array(value_of(self.beta)), np.float32(self.parameters()[0])
+        thresholds = self.thresholds().astype(np.float32)
         order = np.argsort(thresholds, kind="stable")
         # One value in each interval: minus infinity, and each threshold.
         found = _sum(np.concatenate([[-np.inf], thresholds[order]]).astype(np.float32), [*thresholds], [*beta], step)
@@ -258,7 +261,7 @@ class ABCNetActivation(ActivationQuantizer):
         return self.plain(inputs)
 
     def summary_values(self) -> dict[str, float]:
-        return {f"threshold_{n}": float(t) for n, t in enumerate(self.staircase().thresholds, 1)}
+        return {f"threshold_{n}": float(t) for n, t in enumerate(sorted(self.thresholds()), 1)}
 
     def get_config(self) -> dict[str, Any]:
         return {**{key: value for key, value in super().get_config().items() if key != "bits"}, "bases": self._bases}

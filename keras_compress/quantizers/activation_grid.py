@@ -108,7 +108,7 @@ class ActivationGrid:
         raise NotImplementedError(f"{type(self).__name__} must implement `staircase()`.")
 
     def thresholds(self) -> NDArray[np.float64]:
-        """From where on a sign is 1: one number, or one for each channel."""
+        """From where on a sign is 1: one number, or one for each channel. Of a staircase, where it changes."""
         return np.zeros(1)
 
     def stands_at(self, place: Place) -> bool:
@@ -144,12 +144,17 @@ class ActivationGrid:
         return in_float32(lambda values: with_gradient(forward, backward, values, *numbers), inputs)
 
     def check_range(self, where: str) -> None:
-        """Refuse a range that training has made NaN or infinite.
+        """Refuse a range or thresholds that training has made NaN or infinite.
 
         Raises:
             ValueError: Naming the place.
         """
         low, high = (float(end) for end in self.range())
+        if not np.isfinite(found := self.thresholds()).all():
+            raise ValueError(
+                f"Expected finite thresholds of activations. Received: {found[~np.isfinite(found)][0]} at {where!r}: "
+                "the training diverged"
+            )
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(
                 f"Expected a finite range of activations. Received: {low} to {high} at {where!r}: the training "

@@ -33,7 +33,7 @@ class RPReLU(keras.layers.Layer):
         ValueError: For a slope that is not finite, and where the number of channels is not known.
 
     **Reference**: Liu et al., "ReActNet: Towards Precise Binary Neural Network with Generalized Activation Functions"
-    (2020), equation 5.
+    (2020), RPReLU.
     """
 
     def __init__(self, slope: float = 0.25, **kwargs: Any) -> None:

@@ -173,7 +173,7 @@ class RSign(SignActivation):
         ValueError: For `channels` below 1, and for values with another number of channels.
 
     **Reference**: Liu et al., "ReActNet: Towards Precise Binary Neural Network with Generalized Activation Functions"
-    (2020), equation 4 (RSign); the gradient is that of Bi-Real Net (2018), section 3.3.
+    (2020), RSign; the gradient is that of Bi-Real Net (2018), section 3.3.
     **Deviations**: `x = alpha` counts as positive, as 0 does in the other signs here.
     """
 

@@ -48,8 +48,8 @@ class WRPN(WeightQuantizer):
     Raises:
         ValueError: For bits out of range.
 
-    **Reference**: Mishra et al., "WRPN: Wide Reduced-Precision Networks" (2017), section 4, the equations of the
-    quantized weights and activations.
+    **Reference**: Mishra et al., "WRPN: Wide Reduced-Precision Networks" (2017), its equations of quantized
+    weights and activations.
     **Deviations**: `round` takes ties to even. Binary weights, for which the paper takes those of BWN, are `BWN`.
     """
 
@@ -85,7 +85,8 @@ class WRPNActivation(DoReFaActivation):
     Raises:
         ValueError: For bits out of range.
 
-    **Reference**: Mishra et al., "WRPN: Wide Reduced-Precision Networks" (2017), section 4.
+    **Reference**: Mishra et al., "WRPN: Wide Reduced-Precision Networks" (2017), its equations of quantized
+    weights and activations.
     """
 
     def __init__(self, bits: int = 4, **kwargs: Any) -> None:

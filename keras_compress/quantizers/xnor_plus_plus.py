@@ -48,8 +48,8 @@ class XnorPlusPlus(TrainedScaleQuantizer):
     Args:
         per_channel: An alpha for each output channel, or one for the tensor.
 
-    **Reference**: Bulat and Tzimiropoulos, "XNOR-Net++: Improved Binary Neural Networks" (2019), section 4, case 1;
-    the gradient of the sign is that of Hubara et al. (2016), equation 4.
+    **Reference**: Bulat and Tzimiropoulos, "XNOR-Net++: Improved Binary Neural Networks" (2019), case 1 of the
+    scale factors; the gradient of the sign is that of Hubara et al. (2016), equation 4.
     **Deviations**: alpha begins as the mean of `|w|`, where XNOR-Net's is, the tensor's largest in a channel of zeros.
     """
 
@@ -103,8 +103,9 @@ class XnorPlusPlusScale(keras.layers.Layer):
     Raises:
         ValueError: For another case, and for images whose size is not known.
 
-    **Reference**: Bulat and Tzimiropoulos, "XNOR-Net++: Improved Binary Neural Networks" (2019), section 4, cases 1 to
-    4. **Deviations**: all factors begin as 1.
+    **Reference**: Bulat and Tzimiropoulos, "XNOR-Net++: Improved Binary Neural Networks" (2019), cases 1 to 4 of the
+    scale factors.
+    **Deviations**: all factors begin as 1.
     """
 
     def __init__(self, case: int = 4, **kwargs: Any) -> None:

@@ -60,7 +60,7 @@ def test_rprelu_literal() -> None:
 
 
 def test_the_distributional_loss_is_soft_targets_at_temperature_1() -> None:
-    """Equations 6 and 7: -1/n sum p_R log(p_B / p_R), written out."""
+    """Of the paper, written out: -1/n sum p_R log(p_B / p_R)."""
     teacher, student = np.array([[1.0, -0.5, 0.0], [0.2, 0.1, 2.0]]), np.array([[0.3, 0.4, -1.0], [1.0, 0.0, 0.5]])
     expected = 0.0
     for real, binary in zip(teacher, student, strict=True):
@@ -137,6 +137,31 @@ def test_the_file_has_the_signs_beyond_the_thresholds(model, artifact) -> None:
     alpha.assign(np.zeros(4))
     assert np.mean(values(model, "sign1") != values(artifact.frozen, "sign1")) > 0.05
     alpha.assign(before)
+
+
+def test_binary_sums_are_compared_with_the_threshold() -> None:
+    """Sums of signs are whole numbers, and what is in the file takes each to the side where training has it."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input(SHAPE)
+    for name in ("a", "b", "c"):
+        x = layers.BatchNormalization(name=f"{name}_norm")(layers.Conv2D(4, 3, padding="same", name=name)(x))
+        x = layers.ReLU(name=name * 2)(x)
+    net = randomised(keras.Model(inputs, layers.Dense(3, name="d")(layers.Flatten()(x))))
+    rules = [{"layers": ["first", "last"], "weights": "int8"}]
+    net = kc.quantize_model(net, "xnor_plus_plus", "rsign", rules=rules)
+    net(X, training=True)
+    net = randomised(net)
+    artifact = kc.convert(net)
+    for name in ("bb_quantized", "cc_quantized"):
+        trained, frozen = values(net, name), values(artifact.frozen, name)
+        assert 0.1 < np.mean(trained > 0) < 0.9
+        assert np.mean(trained != frozen) < 0.005  # behind signs of 8-bit sums, of which a few are others
+    kc.verify(artifact, net, X, kernels=["xnnpack"])
+    kinds = [graph.kind(op) for graph in [Graph(read_model(artifact.content))] for op in graph.operators]
+    assert kinds.count("DEPTHWISE_CONV_2D") == 1  # for the sums of 8-bit weights
+    net.get_layer("bb_quantized").quantizer.alpha.assign([0.0, float("nan"), 0.0, 0.0])
+    with pytest.raises(ValueError, match="Expected finite thresholds of activations. Received: nan at 'bb_quantized'"):
+        kc.convert(net)
 
 
 def test_a_threshold_costs_no_operator(artifact) -> None:

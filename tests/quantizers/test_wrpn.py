@@ -1,4 +1,4 @@
-"""WRPN against the equations of its section 4."""
+"""WRPN against its equations."""
 
 from __future__ import annotations
 

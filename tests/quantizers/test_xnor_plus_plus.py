@@ -1,4 +1,4 @@
-"""XNOR-Net++: the four cases of section 4."""
+"""XNOR-Net++: the paper's four cases of scale factors."""
 
 from __future__ import annotations
 
