@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_compress.core import keras_private
 from keras_compress.gradients.codec import GradientCodec, Shapes, WorkerState, float_bytes, sizes
 from keras_compress.gradients.message import HEADER_BYTES, Reader, Writer, mean
 from keras_compress.gradients.workers import Workers
@@ -83,6 +84,9 @@ class Replica:
         self.settled = [v for v in model.variables if id(v) not in known | trained]
         self._differentiate = tf.function(self._gradients, autograph=False, reduce_retracing=True)
         self._update = tf.function(self._apply, autograph=False)
+        # A program for each training is what is wanted; TensorFlow would warn of "retracing" at the fifth.
+        for function in (self._differentiate, self._update):
+            keras_private.without_tracing_warning(function)
         self._names: list[str] = []
 
     @property
