@@ -164,7 +164,7 @@ FINE_TUNE = {"fine_tune": lambda model: None}
         ({"filters": "d9"}, "matches none of"),
         ({"rules": [{"layers": "d0", "ratio": 1.0}]}, r"Expected `ratio` in \(0, 1\).*ratio=1.0"),
         ({"rules": [{"layers": "d0", "ratio": 0.5}], "scope": "global"}, "no ratios of layers in one ranking of all"),
-        ({"rules": [{"layers": "d0", "sparsity": 0.5}]}, r"any of \['max_ratio', 'ratio', 'skip'\]"),
+        ({"rules": [{"layers": "d0", "sparsity": 0.5}]}, r"any of \['max_ratio', 'optional', 'ratio', 'skip'\]"),
         ({"rules": [{"layers": "re:d", "skip": True}]}, "Expected filters and rules that leave something to prune"),
     ],
 )  # fmt: skip

@@ -272,7 +272,7 @@ def test_a_model_without_masked_channels_is_a_copy_with_a_warning() -> None:
         ({"max_ratio": 1.0}, r"Expected `max_ratio` in \(0, 1\)"),
         ({"round_to": 0}, "Expected `round_to` as an integer >= 1"),
         ({"scope": "all"}, "Expected `scope` as 'local' or 'global'"),
-        ({"rules": [{"layers": "d", "ratio": 0.5}]}, r"any of \['max_ratio', 'skip'\]"),
+        ({"rules": [{"layers": "d", "ratio": 0.5}]}, r"any of \['max_ratio', 'optional', 'skip'\]"),
         ({"rules": [{"layers": "d", "max_ratio": 1.5}]}, r"Expected `max_ratio` in \(0, 1\).*max_ratio=1.5"),
     ],
 )
