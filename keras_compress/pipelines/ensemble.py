@@ -20,13 +20,14 @@ from keras_compress.core.suggest import did_you_mean
 from keras_compress.core.warn import warn
 from keras_compress.data.training import Fitting
 from keras_compress.graph.finite import finite_training
+from keras_compress.graph.graph import functional
 from keras_compress.graph.model import check_model, rebuild
 from keras_compress.graph.remade import classes_in
 from keras_compress.pipelines.boosting import member_weight, next_weights, packed, unpacked, weighted_error
 from keras_compress.pipelines.checkpoints import Checkpoints
 from keras_compress.pipelines.lottery_ticket import built_by
 from keras_compress.pipelines.round_training import RoundTrainer
-from keras_compress.quantizers.vote import VOTES, join_models, shares_of
+from keras_compress.quantizers.vote import VOTES, check_members, join_models, shares_of
 from keras_compress.recipes.recipe import Stage
 from keras_compress.runtime.measure import Metric, accuracy
 
@@ -146,8 +147,9 @@ def train_ensemble(
         The members as one model, and what was measured.
 
     Raises:
-        ValueError: For arguments out of range, data that are not arrays, a first member of boosting that is no better
-            than chance, or a folder that holds other work.
+        ValueError: For arguments out of range, data that are not arrays, models that `kc.join_models` does not take or,
+            for boosting, that have no output for each class, a first member of boosting that is no better than chance,
+            or a folder that holds other work.
 
     **Reference**: Zhu, Dong and Su, "Binary ensemble neural network: more bits per network or more networks per bit?"
     (2019), algorithm 1; Zhu, Zou, Rosset and Hastie, "Multi-class AdaBoost" (2009), algorithm 2 (`"samme"`).
@@ -156,6 +158,8 @@ def train_ensemble(
     """
     _check(fit, members, method, vote)
     first = _first(model, seed)
+    check_members([first], vote)
+    _check_classes(first, method)
     work = {
         "model": model if isinstance(model, keras.Model) else first,
         "method": method,
@@ -241,11 +245,6 @@ class _Members:
 
     def _figures(self, model: keras.Model, labels: Array, weights: Array) -> dict[str, Any]:
         outputs = model.predict(self.fit.x, batch_size=PREDICTED_AT_ONCE, verbose=0)
-        if outputs.ndim != 2 or outputs.shape[1] < 2:
-            raise ValueError(
-                f"Expected outputs of shape (samples, classes) for method={self.method!r}. "
-                f"Received: {tuple(outputs.shape)}"
-            )
         wrong = outputs.argmax(-1) != labels
         error = weighted_error(wrong, weights)
         alpha = member_weight(error, outputs.shape[1], self.method, len(labels))
@@ -296,6 +295,16 @@ def _first(model: Any, seed: int) -> keras.Model:
         check_model(model)
         return model
     return built_by(model, seed)
+
+
+def _check_classes(model: keras.Model, method: str) -> None:
+    """Boosting asks which class a member gives."""
+    shape = tuple(functional(model).outputs[0].shape)
+    if method != "bagging" and (len(shape) != 2 or shape[1] < 2):
+        raise ValueError(
+            f"Expected outputs of shape (samples, classes), classes >= 2, for method={method!r}. "
+            f"Received: {shape} of {model.name!r}"
+        )
 
 
 def _measured(

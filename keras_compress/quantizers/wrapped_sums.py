@@ -60,8 +60,8 @@ def knee(bits: int, slope: float) -> float:
 class WrappedSums(Compressed):
     """A layer on integers that is trained for accumulators of `bits` bits with wrap-around.
 
-    **Forward** `y = s c(z)`, z the layer's sums as integers, s the scale of its weights times that of its inputs, c the
-    cyclic activation, see `cyclic`: an accumulator that overflows gives the same.
+    **Forward** `y = s c(z) + b`, z the layer's sums as integers, s the scale of its weights times that of its inputs, c
+    the cyclic activation, see `cyclic`: an accumulator that overflows gives the same. The bias b is added behind it.
     **Loss** `penalty * mean(max(|z| - k / (k + 1) 2^(bits - 1), 0))` while training.
 
     Args:
@@ -115,11 +115,17 @@ class WrappedSums(Compressed):
     def call(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         outputs = super().call(inputs, *args, training=training, **kwargs)
         step = self.step()
-        sums = tf.cast(outputs, "float32") / step
+        bias = self._bias(outputs.dtype)
+        sums = (tf.cast(outputs, "float32") - bias) / step
         if training and self.penalty and self.trainable and first_time_in_call((id(self), "penalty")):
             beyond = tf.nn.relu(tf.abs(sums) - knee(self.bits, self.slope))
             self.add_loss(self.penalty * tf.reduce_mean(beyond))
-        return tf.cast(cyclic(sums, self.bits, self.slope) * step, outputs.dtype)
+        return tf.cast(cyclic(sums, self.bits, self.slope) * step + bias, outputs.dtype)
+
+    def _bias(self, dtype: Any) -> Tensor:
+        """What the layer has added to its sums, by the output channel, which is the last axis."""
+        bias = getattr(self.layer, "bias", None)
+        return tf.zeros(()) if bias is None else tf.cast(tf.cast(value_of(bias), dtype), "float32")
 
     def values(self, inputs: Tensor, *args: Any) -> Tensor:
         return self.call(inputs, *args)

@@ -240,6 +240,66 @@ def test_an_ensemble_of_binary_nets_is_one_file_in_integers(vote: str, tmp_path:
     assert np.abs(outputs[0] - wanted).max() > 2 * step
 
 
+def two_inputs(*names: str, dtype: str = "float32", doubled: str = "left") -> keras.Model:
+    inputs = {name: keras.Input((2,), dtype=dtype, name=name) for name in names}
+    double = keras.layers.Rescaling(2.0)(inputs[doubled])
+    return keras.Model(list(inputs.values()), keras.layers.Add()([double, *(0 * t for t in inputs.values())]))
+
+
+def test_inputs_of_one_name_are_one_in_whatever_order() -> None:
+    left, right = np.array([[1.0, 2.0]], np.float32), np.array([[70.0, 80.0]], np.float32)
+    found = kc.join_models([two_inputs("left", "right"), two_inputs("right", "left")])
+    np.testing.assert_allclose(found.predict([left, right], verbose=0), [[2, 4]])
+    with pytest.raises(
+        ValueError, match=r"have the same names. Received: \['left', 'right'\] of .*\['left', 'other'\]"
+    ):
+        kc.join_models([two_inputs("left", "right"), two_inputs("left", "other")])
+    with pytest.raises(ValueError, match=r"have the same names"):
+        kc.join_models([two_inputs("left", "right"), two_inputs("left")])
+    # A single input needs no name, and may have that of a layer of the vote.
+    names = ("members", "vote", "member_1")
+    for vote in ("outputs", "softmax"):
+        found = kc.join_models([two_inputs(name, doubled=name) for name in names], vote=vote)
+        wanted = 2 * left if vote == "outputs" else [[1 / (1 + math.e**2), 1 / (1 + math.e**-2)]]
+        np.testing.assert_allclose(found.predict(left, verbose=0), wanted, rtol=1e-5)
+    found = kc.join_models([two_inputs(*names, doubled="vote"), two_inputs(*names[::-1], doubled="vote")])
+    np.testing.assert_allclose(found.predict([right, left, right], verbose=0), 2 * left)
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_input_that_models_have_in_other_places_has_one_range() -> None:
+    def quantized(*names: str, most: float) -> keras.Model:
+        inputs = {name: keras.Input((2,), name=name) for name in names}
+        held = {name: keras.layers.Dense(2, name=f"of_{name}")(inputs[name]) for name in names}
+        net = keras.Model(list(inputs.values()), keras.layers.Add()([held["left"], held["right"]]))
+        made = kc.quantize_model(net, "int8", "int8")
+        values = {"left": np.full((4, 2), most, np.float32), "right": np.full((4, 2), 100.0, np.float32)}
+        for _ in range(3):
+            made([values[name] for name in names], training=True)
+        return made
+
+    found = kc.join_models([quantized("left", "right", most=1.0), quantized("right", "left", most=2.0)])
+    for member in (layer for layer in found.layers if layer.name.startswith("member_")):
+        points = {
+            point.input.name: point.quantizer.range()
+            for point in member.layers
+            if isinstance(point, kc.QuantizeActivation) and point.input.name in ("left", "right")
+        }
+        assert float(points["left"][1]) == pytest.approx(2.0, rel=0.02)
+        assert float(points["right"][1]) == pytest.approx(100.0, rel=0.02)
+
+
+@pytest.mark.parametrize("method", ["boosting", "samme"])
+def test_boosting_without_an_output_for_each_class_is_refused_before_any_training(method: str) -> None:
+    def never(model: keras.Model, stage: MemberStage) -> None:
+        raise AssertionError("trained")
+
+    one = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1, activation="sigmoid")], name="one")
+    said = r"Expected outputs of shape \(samples, classes\), classes >= 2, .*Received: \(None, 1\) of 'one'"
+    with pytest.raises(ValueError, match=said):
+        trained(model=one, method=method, fit=kc.Training(fit=never).on(X, Y))
+
+
 def test_what_is_no_ensemble_is_an_error() -> None:
     fit = kc.Training(LOSS).on(X, Y)
     for given, said in (
@@ -258,7 +318,17 @@ def test_what_is_no_ensemble_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"Expected 2 `weights` > 0. Received: weights=\[1.0, 0.0\]"):
         kc.join_models([build(), build()], [1.0, 0.0])
     wide = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)])
-    with pytest.raises(ValueError, match="Expected models of the same inputs"):
+    with pytest.raises(ValueError, match="Expected models with one output of the same shape"):
         kc.join_models([build(), wide])
+    longer = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="Expected models of the same inputs, in shape and dtype"):
+        kc.join_models([build(), longer])
+    embedding = [keras.Input((5,), dtype="int32"), keras.layers.Embedding(4, 3), keras.layers.GlobalMaxPooling1D()]
+    with pytest.raises(ValueError, match="in shape and dtype. Received: .*float32.*int32"):
+        kc.join_models([build(), keras.Sequential(embedding)])
+    given = keras.Input((5,))
+    flat = keras.Model(given, keras.ops.sum(given, -1), name="flat")
+    with pytest.raises(ValueError, match=r"a last axis of known size, .* Received: \(None,\) of 'flat'"):
+        kc.join_models([flat, flat])
     with pytest.raises(ValueError, match="Expected at least one model"):
         kc.join_models([])

@@ -78,6 +78,30 @@ def test_a_layer_computes_what_wrapped_sums_in_integers_make(pool: bool) -> None
     assert float(sum(layer.losses)) > 0
 
 
+@pytest.mark.parametrize(
+    "made", [layers.Dense(4), layers.Conv2D(4, 2), layers.DepthwiseConv2D(2, depth_multiplier=2)], ids=lambda m: m.name
+)
+def test_the_bias_is_added_behind_the_sums(made: keras.layers.Layer) -> None:
+    keras.utils.set_random_seed(4)
+    tail = [layers.Flatten()] if isinstance(made, layers.Dense) else []
+    net = keras.Sequential([keras.Input((3, 3, 2)), layers.ReLU(), *tail, type(made).from_config(made.get_config())])
+    model = kc.quantize_model(net, "bwn", {"class_name": "Pact", "config": {"bits": 2}})
+    model(X[:, :3, :3], training=True)
+    layer = next(each for each in kc.wrap_sums(model, 4).layers if isinstance(each, kc.WrappedSums))
+    x = np.abs(RNG.normal(size=(4, *layer.input.shape[1:]))).astype(np.float32)
+    plain, losses = np.asarray(layer(x, training=True)), float(sum(layer.losses))
+    assert losses > 0
+    # Far beyond what 4 bits hold, another for each channel; its gradient is that of an addition.
+    bias = np.array([5.0, -50.0, 0.3, 20.0], np.float32)
+    layer.layer.bias.assign(bias)
+    with tf.GradientTape() as tape:
+        outputs = layer(x, training=True)
+    np.testing.assert_allclose(outputs, plain + bias, atol=1e-4)
+    assert float(sum(layer.losses)) == pytest.approx(losses, rel=1e-3)
+    gradient = tape.gradient(outputs, layer.layer.bias.value)
+    np.testing.assert_allclose(gradient, np.full(4, plain.size / 4), rtol=1e-5)
+
+
 def test_wide_accumulators_change_nothing_and_first_and_last_layer_are_left(tmp_path: Path) -> None:
     model = quantized()
     found = kc.wrap_sums(model, 12, filters="middle")
