@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_compress.clustering.centroids import CentroidClusterer
+from keras_compress.clustering.centroids import CentroidClusterer, PlainZeros
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, rules_take
@@ -23,6 +23,70 @@ from keras_compress.graph.model import add_transforms
 Tensor = Any
 # Of the first and the last hardness: at the first, centroids a spacing apart share a weight; at the last, none.
 SOFT, HARD = 1.0, 1000.0
+# Weights times centroids that are held at once: 16 MB for each of some five tensors.
+AT_ONCE = 1 << 22
+
+
+@tf.custom_gradient
+def mixture(weight: Tensor, table: Tensor, hardness: Tensor, spacing: Tensor) -> tuple[Tensor, Any]:
+    """Of each weight the centroids near it, mixed: `y_i = sum over j of p_ij c_j`, see `AnnealedClusterer`.
+
+    Weights are gone through piece by piece, in both directions: shares of all weights at once would take as many times
+    the memory of the weights as there are centroids. With a = h / s^2,
+
+        dy_i/dw_i = 2 a (sum over j of p_ij c_j^2 - y_i^2)
+        dy_i/dc_j = p_ij (1 + 2 a (w_i - c_j) (c_j - y_i))
+
+    Args:
+        weight: Of any shape that is known.
+        table: `(centroids,)`.
+        hardness: h, not trained.
+        spacing: s, not trained.
+    """
+
+    def forward(values: Tensor) -> Tensor:
+        return tf.linalg.matvec(_shares(values, table, hardness, spacing), table)
+
+    def backward(piece: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        values, upstream = piece
+        shares = _shares(values, table, hardness, spacing)
+        # From the mean on, so that close centroids far from 0 do not cancel.
+        off = table - tf.linalg.matvec(shares, table)[:, tf.newaxis]
+        slope = 2.0 * hardness / spacing
+        of_weights = slope * tf.reduce_sum(shares * tf.square(off), axis=-1) / spacing
+        away = (values[:, tf.newaxis] - table) / spacing
+        return upstream * of_weights, tf.linalg.matvec(shares * (1.0 + slope * away * off), upstream, transpose_a=True)
+
+    def gradient(upstream: Tensor) -> tuple[Tensor | None, ...]:
+        pieces = _pieces(weight, table), _pieces(upstream, table)
+        of_weights, of_table = _each(backward, pieces, (tf.float32, tf.float32))
+        return _whole(of_weights, weight), tf.reduce_sum(of_table, axis=0), None, None
+
+    return _whole(_each(forward, _pieces(weight, table), tf.float32), weight), gradient
+
+
+def _shares(values: Tensor, table: Tensor, hardness: Tensor, spacing: Tensor) -> Tensor:
+    return tf.nn.softmax(-hardness * tf.square((values[:, tf.newaxis] - table) / spacing))
+
+
+def _pieces(weight: Tensor, table: Tensor) -> Tensor:
+    """The weight as rows of one length, the last of them filled with zeros."""
+    count = weight.shape.num_elements()
+    rows = -(-count // max(1, AT_ONCE // int(table.shape[0])))
+    length = -(-count // rows)
+    return tf.reshape(tf.pad(tf.reshape(weight, [-1]), [[0, rows * length - count]]), [rows, length])
+
+
+def _each(function: Any, pieces: Any, dtypes: Any) -> Any:
+    if keras.tree.flatten(pieces)[0].shape[0] == 1:
+        alone = function(keras.tree.map_structure(lambda each: each[0], pieces))
+        return keras.tree.map_structure(lambda each: each[tf.newaxis], alone)
+    # One after the other: pieces at the same time would take the memory that they are to save.
+    return tf.map_fn(function, pieces, fn_output_signature=dtypes, parallel_iterations=1)
+
+
+def _whole(pieces: Tensor, weight: Tensor) -> Tensor:
+    return tf.reshape(tf.reshape(pieces, [-1])[: weight.shape.num_elements()], weight.shape)
 
 
 @register("weight_transform")
@@ -121,8 +185,7 @@ class AnnealedClusterer(CentroidClusterer):
         if not training:
             return super().call(weight)
         table = self._table(value_of(self.centroids))[0]
-        squares = tf.square((weight[..., tf.newaxis] - table) / value_of(self.spacing))
-        mixed = tf.reduce_sum(tf.nn.softmax(-self.hardness(value_of(self.step)) * squares) * table, axis=-1)
+        mixed = mixture(weight, table, self.hardness(value_of(self.step)), value_of(self.spacing))
         return tf.where(weight == 0.0, 0.0, mixed) if self.keeps_zeros else mixed
 
     def pending(self) -> str | None:
@@ -149,6 +212,7 @@ def cluster_softly(
     soft: float = SOFT,
     hard: float = HARD,
     cluster_centroids_init: str = "optimal",
+    preserve_sparsity: bool | None = None,
     seed: int = 0,
     filters: Selector | None = None,
     rules: Sequence[Mapping[str, Any]] | None = None,
@@ -163,6 +227,7 @@ def cluster_softly(
         soft: First hardness; see `AnnealedClusterer`.
         hard: Last hardness.
         cluster_centroids_init: See `CentroidClusterer`.
+        preserve_sparsity: See `kc.cluster_weights`.
         seed: Seed of the random initialisers.
         filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
         rules: Exceptions: `{"layers": selector, "skip": True}` or `{"layers": selector, "number_of_clusters": 32}`.
@@ -173,13 +238,22 @@ def cluster_softly(
 
     **Reference**: see `AnnealedClusterer`.
     """
+    zeros = PlainZeros(preserve_sparsity)
 
     def make(path: str, before: Compressed, slot: Slot, settings: dict[str, Any]) -> list[WeightTransform]:
-        how: dict[str, Any] = {"steps": steps, "soft": soft, "hard": hard, "seed": seed}
-        number = settings["number_of_clusters"]
-        return [AnnealedClusterer(number, cluster_centroids_init=cluster_centroids_init, **how)]
+        clusterer = AnnealedClusterer(
+            settings["number_of_clusters"],
+            steps=steps,
+            soft=soft,
+            hard=hard,
+            cluster_centroids_init=cluster_centroids_init,
+            preserve_sparsity=bool(preserve_sparsity),
+            seed=seed,
+        )
+        return [*zeros.keeping(path, before, slot), clusterer]
 
     made: keras.Model = add_transforms(
         model, make, {"number_of_clusters": number_of_clusters}, filters=filters, rules=rules, strict=strict
     )
+    zeros.say()
     return made

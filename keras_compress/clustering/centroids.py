@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -202,13 +202,9 @@ def cluster_weights(
     Returns:
         A new model to compile and train.
     """
-
-    kept: list[tuple[str, str]] = []
+    zeros = PlainZeros(preserve_sparsity)
 
     def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
-        zeros = _zeros_to_keep(before, slot, preserve_sparsity)
-        if zeros.sparsity:
-            kept.append((path, zeros.words()))
         clusterer = CentroidClusterer(
             settings["number_of_clusters"],
             cluster_centroids_init=cluster_centroids_init,
@@ -217,19 +213,42 @@ def cluster_weights(
             fixed_assignments=fixed_assignments,
             seed=seed,
         )
-        return [*keeping(zeros, ("sparsity",)), clusterer]
+        return [*zeros.keeping(path, before, slot), clusterer]
 
     clustered = add_transforms(
         model, make, {"number_of_clusters": number_of_clusters}, filters=filters, rules=rules, strict=strict
     )
-    if preserve_sparsity is None:
-        warn_of("Zeros of sparse weights stay zeros", kept, _SAY_SPARSITY)
+    zeros.say()
     return clustered
 
 
-def _zeros_to_keep(wrapper: Compressed, slot: Any, preserve_sparsity: bool | None) -> Existing:
-    if preserve_sparsity is False or wrapper.transforms.get(slot.name):
-        return Existing()
-    if preserve_sparsity:
-        return Existing(share_of_zeros(np.asarray(slot.variable(wrapper.layer))))
-    return replace(found_in(wrapper, slot), values=0)
+@dataclass(frozen=True)
+class PlainZeros:
+    """Zeros of weights that have no pruner, those of a stripped model for one, while it is clustered.
+
+    Attributes:
+        preserve_sparsity: Whether they stay: `None` for those of sparse weights, which is said.
+        kept: `(path, what stays)` of each weight so far.
+    """
+
+    preserve_sparsity: bool | None
+    kept: list[tuple[str, str]] = field(default_factory=list)
+
+    def keeping(self, path: str, wrapper: Compressed, slot: Any) -> list[WeightTransform]:
+        """What goes in front of a clusterer."""
+        zeros = self._of(wrapper, slot)
+        if zeros.sparsity:
+            self.kept.append((path, zeros.words()))
+        return keeping(zeros, ("sparsity",))
+
+    def say(self) -> None:
+        """Warn of what stays without having been asked for."""
+        if self.preserve_sparsity is None:
+            warn_of("Zeros of sparse weights stay zeros", self.kept, _SAY_SPARSITY)
+
+    def _of(self, wrapper: Compressed, slot: Any) -> Existing:
+        if self.preserve_sparsity is False or wrapper.transforms.get(slot.name):
+            return Existing()
+        if self.preserve_sparsity:
+            return Existing(share_of_zeros(np.asarray(slot.variable(wrapper.layer))))
+        return replace(found_in(wrapper, slot), values=0)

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_compress.clustering.centroids import CentroidClusterer
+from keras_compress.clustering.centroids import CentroidClusterer, PlainZeros
 from keras_compress.clustering.initialisers import linear, optimal
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
@@ -24,8 +24,9 @@ Tensor = Any
 # Values are taken together in so many groups of neighbours while codes are sought.
 GROUPS = 2048
 ITERATIONS, HALVINGS = 50, 14
-# Numbers of clusters that are begun with; up to so many where the squared error is the least, more evenly spaced.
-NUMBERS, FEW = (2, 3, 4, 6, 8, 16, 64, 256), 16
+# Numbers of clusters that are begun with, up to so many where the squared error is the least, more evenly spaced. One
+# cluster keeps to any bits.
+NUMBERS, FEW = (1, 2, 3, 4, 6, 8, 16, 64, 256), 16
 # Of the cost, by which the last iteration has to lower it.
 LEAST_GAIN = 1e-4
 # Values times clusters that are compared at once.
@@ -112,7 +113,8 @@ def within_bits(values: Array, number: int, bits: float, zero: bool) -> tuple[Ar
     """Centroids, shares and the multiplier of the least error whose entropy is no more than `bits`.
 
     Which clusters are left depends on where one begins, and their entropy falls in steps as bits get dearer: numbers of
-    clusters up to `number` are tried, each with the multiplier that just keeps to the bits.
+    clusters up to `number` are tried, each with the multiplier that just keeps to the bits. Clusters of equal shares
+    stay as they are however dear bits get: such a number is left out where it takes too many.
 
     Args:
         values: Weights.
@@ -129,18 +131,20 @@ def within_bits(values: Array, number: int, bits: float, zero: bool) -> tuple[Ar
         _for_number(means, counts, each, bits, zero, variance)
         for each in sorted({min(each, number) for each in NUMBERS})
     ]
-    return min(found, key=lambda each: _error(means, counts, *each))
+    return min((each for each in found if each), key=lambda each: _error(means, counts, *each))
 
 
 def _for_number(
     means: Array, counts: Array, number: int, bits: float, zero: bool, variance: float
-) -> tuple[Array, Array, float]:
+) -> tuple[Array, Array, float] | None:
     beginning = optimal if number <= FEW else linear
-    start = beginning(means, number - int(zero)).astype(np.float64)
+    trained = number - int(zero)
+    start = beginning(means, trained).astype(np.float64) if trained else np.empty(0)
     if zero:
         start = np.append(start, 0.0)
     pinned = number - 1 if zero else None
-    best = (*constrained(means, counts, start, MOST * variance, pinned), MOST * variance)
+    centroids, shares = constrained(means, counts, start, MOST * variance, pinned)
+    best = (centroids, shares, MOST * variance) if entropy_of(shares) <= bits else None
     low, high = np.log(LEAST), np.log(MOST)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -249,6 +253,7 @@ def cluster_by_entropy(
     bits: float = 2.0,
     number_of_clusters: int = 64,
     *,
+    preserve_sparsity: bool | None = None,
     filters: Selector | None = None,
     rules: Sequence[Mapping[str, Any]] | None = None,
     strict: bool = False,
@@ -262,6 +267,7 @@ def cluster_by_entropy(
         model: Built model, plain or made by this library.
         bits: Entropy of a weight's values, in bits a weight, in (0, 8].
         number_of_clusters: Most distinct values, zero counted, 2 to 256; fewer are used where bits are few.
+        preserve_sparsity: See `kc.cluster_weights`.
         filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
         rules: Exceptions: `{"layers": selector, "skip": True}`, or with `"bits"` or `"number_of_clusters"`.
         strict: Raise where a layer has to be skipped.
@@ -275,11 +281,15 @@ def cluster_by_entropy(
     **Reference**: see `EntropyClusterer`.
     """
     _check_bits(bits)
+    zeros = PlainZeros(preserve_sparsity)
 
     def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
         _check_bits(settings["bits"], path)
-        return [EntropyClusterer(settings["number_of_clusters"], bits=settings["bits"])]
+        kept = bool(preserve_sparsity)
+        clusterer = EntropyClusterer(settings["number_of_clusters"], bits=settings["bits"], preserve_sparsity=kept)
+        return [*zeros.keeping(path, before, slot), clusterer]
 
     defaults = {"bits": bits, "number_of_clusters": number_of_clusters}
     made: keras.Model = add_transforms(model, make, defaults, filters=filters, rules=rules, strict=strict)
+    zeros.say()
     return made

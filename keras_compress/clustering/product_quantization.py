@@ -211,7 +211,7 @@ def product_quantize(
         bits: Instead of `number_of_codewords`: most bits a weight, of codes and codebooks of int8 values, in (0, 8].
             Each layer gets the largest power of two of codewords that keeps to it.
         data: Inputs without labels, of which the first 256 weigh errors by what they change in the layers' outputs.
-            Without them, all weights count alike.
+            Of a model with a larger fixed batch one batch. Without them, all weights count alike.
         seed: Of the start of k-means.
         filters: Which layers: name, `"re:..."`, `"class:..."`, class or callable.
         rules: Exceptions: `{"layers": selector, "skip": True}`, or with `"number_of_codewords"`, `"vector_size"`,

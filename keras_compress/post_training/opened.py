@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core import keras_private
-from keras_compress.core.kinds_of_layers import is_user_written
 from keras_compress.core.wrapper import Compressed
 from keras_compress.data.batches import first_samples
 from keras_compress.data.samples import first_of
 from keras_compress.graph import graph
-from keras_compress.graph.trace import as_graph, trace
+from keras_compress.graph.flat import flat_graph
+from keras_compress.graph.trace import as_graph
 
 Array = NDArray[Any]
 # Values that are held at once of one tensor, and samples that are enough for all methods.
@@ -31,24 +31,7 @@ def opened(model: keras.Model, data: Any = None) -> keras.Model:
         model: Functional, Sequential or subclassed.
         data: Data, which tell the shapes of a subclassed model's inputs.
     """
-    outer = as_graph(model, first_of(data))
-
-    def run(*fresh: Any) -> Any:
-        return graph.Rebuild(_open, flat=True).run(outer, list(fresh), "", 0)
-
-    return trace(run, outer.inputs, model.name, [tensor.name for tensor in outer.inputs])
-
-
-def _open(call: graph.Call) -> Any:
-    layer = call.operation
-    if not is_user_written(layer) or keras_private.own_variables(layer):
-        return call.run()
-    kwargs = {**call.kwargs, "training": False} if keras_private.takes_training(layer) else call.kwargs
-    try:
-        return layer.call(*call.args, **kwargs)
-    except Exception:
-        # Its `call` needs values: it stays one layer.
-        return call.run()
+    return flat_graph(model, first_of(data))
 
 
 def samples_for(model: keras.Model, flat: keras.Model, data: Any, most: int = SAMPLES) -> list[Array]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
+from keras_compress.clustering import annealed
 
 
 def wrapped(**settings: object) -> tuple[kc.Compressed, kc.AnnealedClusterer]:
@@ -47,6 +50,45 @@ def test_weights_and_centroids_have_the_gradient_of_the_mixture() -> None:
     # y = 2 s(u) with u = 0.5625 - 0.0625 = (4 - 4 w) / 4 at w = 1/2: dy/dw = 2 s (1 - s) * 1, s = 0.37754.
     np.testing.assert_allclose(of_weight[0, 1], 2 * 0.377541 * 0.622459, rtol=1e-4)
     assert np.all(np.array(of_centroids) != 0.0)
+
+
+@pytest.mark.parametrize("at_once", [1 << 22, 40])
+@pytest.mark.parametrize("run", ["eager", "graph", "xla"])
+def test_pieces_give_the_values_and_gradients_of_the_whole(
+    at_once: int, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    weight, upstream = (tf.constant(random.normal(size=(7, 9)), tf.float32) for _ in range(2))
+    table, hardness, spacing = tf.constant([-1.0, -0.2, 0.5, 1.5]), tf.constant(3.0), tf.constant(0.8)
+    monkeypatch.setattr(annealed, "AT_ONCE", at_once)
+    held: list[int] = []
+    shares_of = annealed._shares
+
+    def seen(values: tf.Tensor, *rest: tf.Tensor) -> tf.Tensor:
+        shares = shares_of(values, *rest)
+        held.append(shares.shape.num_elements())
+        return shares
+
+    monkeypatch.setattr(annealed, "_shares", seen)
+
+    def gradients(mixed: Callable[[], tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        with tf.GradientTape() as tape:
+            tape.watch([weight, table])
+            made = mixed()
+        return (made, *tape.gradient(made, [weight, table], upstream))
+
+    def in_pieces() -> tuple[tf.Tensor, ...]:
+        return gradients(lambda: annealed.mixture(weight, table, hardness, spacing))
+
+    def whole() -> tf.Tensor:
+        squares = tf.square((weight[..., tf.newaxis] - table) / spacing)
+        return tf.reduce_sum(tf.nn.softmax(-hardness * squares) * table, axis=-1)
+
+    found = in_pieces() if run == "eager" else tf.function(in_pieces, jit_compile=run == "xla")()
+    for ours, theirs in zip(found, gradients(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+    # 63 weights and 4 centroids: all at once, or 9 weights in each of 7 pieces.
+    assert set(held) == {252 if at_once > 252 else 36}
 
 
 def test_what_trains_softly_ends_as_few_values() -> None:

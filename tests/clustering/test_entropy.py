@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
@@ -36,6 +37,18 @@ def test_the_algorithm_by_hand() -> None:
     np.testing.assert_array_equal(again[0], centroids)
     pinned, _ = constrained(VALUES, np.ones(8), np.array([0.0, 1.0, 1.4]), 1.0, pinned=0)
     assert pinned[0] == 0.0
+
+
+def test_equal_shares_do_not_go_over_the_bits() -> None:
+    # No multiplier tells clusters of equal shares apart: eight have 3 bits, two have 1, so one is left, the mean.
+    centroids, shares, multiplier = within_bits(np.tile(np.arange(8.0), 512), 64, 0.5, zero=False)
+    assert (centroids.tolist(), entropy_of(shares)) == ([3.5], 0.0)
+    # In one bit, two clusters of two values each.
+    centroids, shares, _ = within_bits(np.array([1.0, 2.0, 3.0, 4.0]), 64, 1.0, zero=False)
+    assert (sorted(centroids[shares > 0]), entropy_of(shares)) == ([1.5, 3.5], 1.0)
+    # Half of one value and half of another, 0 kept: nothing but 0 has fewer than a bit.
+    centroids, shares, _ = within_bits(np.array([0.0, 1.0]), 2, 0.5, zero=True)
+    assert (centroids[shares > 0].tolist(), entropy_of(shares)) == ([0.0], 0.0)
 
 
 def test_fewer_bits_for_the_same_error() -> None:
@@ -84,6 +97,25 @@ def test_zeros_of_a_pruned_weight_stay_and_more_may_come() -> None:
     transform = dict(compressed_layers(made))["hidden"].transform_list[1]
     assert transform.keeps_zeros
     assert transform.entropy() <= 1.22
+
+
+@pytest.mark.parametrize("cluster", [kc.cluster_by_entropy, kc.cluster_softly, kc.cluster_weights])
+def test_zeros_of_a_stripped_weight_stay(cluster: Any) -> None:
+    model = net()
+    kernel = np.array(model.layers[0].kernel)
+    zeros = np.abs(kernel) < np.quantile(np.abs(kernel), 0.6)
+    model.layers[0].kernel.assign(np.where(zeros, 0.0, kernel))
+    with pytest.warns(UserWarning, match=r"Zeros of sparse weights stay zeros \(hidden: 60.0 % zeros\)"):
+        made = cluster(model, filters="hidden")
+    made.compile("sgd", "mse", jit_compile=False)
+    made.fit(np.ones((8, 48), np.float32), np.ones((8, 4), np.float32), verbose=0)
+    assert np.all(np.array(dict(compressed_layers(made))["hidden"].weight("kernel"))[zeros] == 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        free = cluster(model, filters="hidden", preserve_sparsity=False)
+        asked = cluster(model, filters="hidden", preserve_sparsity=True)
+    assert [len(dict(compressed_layers(each))["hidden"].transform_list) for each in (free, asked)] == [1, 2]
+    assert np.all(np.array(dict(compressed_layers(asked))["hidden"].weight("kernel"))[zeros] == 0)
 
 
 def test_a_file_takes_fewer_bytes() -> None:

@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_compress as kc
+from keras_compress.data.input_products import input_products
+from keras_compress.graph.as_matrix import as_matrix
 from keras_compress.graph.model import compressed_layers
 from keras_compress.tflite.flatbuffer import Graph, read_model
 
@@ -107,6 +109,44 @@ def test_inputs_weigh_the_errors() -> None:
         for each in (plain, weighed)
     ]
     assert errors[1] < 0.7 * errors[0]
+
+
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+        self.head = layers.Dense(2)
+
+    def call(self, x: Any) -> Any:
+        return self.head(self.body(x))
+
+
+def test_inputs_weigh_the_errors_of_a_subclassed_model() -> None:
+    x = np.random.default_rng(0).normal(size=(16, 6, 6, 4)).astype("float32") ** 2
+    model = Subclassed()
+    model(x)
+    found = clusterers(kc.product_quantize(model, 8, data=x, filters="re:body/conv"))
+    expected = clusterers(kc.product_quantize(model.body, 8, data=x, filters="conv"))
+    plain = clusterers(kc.product_quantize(model.body, 8, filters="conv"))
+    np.testing.assert_allclose(found["body/conv"].codewords, expected["conv"].codewords, rtol=1e-5)
+    assert not np.allclose(plain["conv"].codewords, expected["conv"].codewords)
+
+
+def test_a_fixed_batch_above_the_samples_is_taken_whole() -> None:
+    inputs = keras.Input(batch_shape=(300, 2))
+    dense = layers.Dense(3, use_bias=False, name="dense")
+    model = keras.Model(inputs, dense(inputs))
+    x = np.random.default_rng(0).normal(size=(310, 2)).astype("float32")
+    form = as_matrix(dense)
+    assert form is not None
+    gram = input_products(model, {id(dense): ("dense", form)}, x, samples=256)["dense"]
+    np.testing.assert_allclose(gram[0], 2 * x[:300].T @ x[:300], rtol=1e-4)
+    # Of a smaller batch, whole batches within the samples.
+    gram = input_products(model, {id(dense): ("dense", form)}, np.concatenate([x, x]), samples=610)["dense"]
+    both = np.concatenate([x, x])[:600]
+    np.testing.assert_allclose(gram[0], 2 * both.T @ both, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"Expected data with at least 300 samples, a batch .* Received: 299"):
+        input_products(model, {id(dense): ("dense", form)}, x[:299], samples=256)
 
 
 def test_the_file_holds_as_many_vectors() -> None:

@@ -394,7 +394,9 @@ PASSED_ON: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             },
         )
     ],
-    "cluster_by_entropy": [({"bits": 1.5, "number_of_clusters": 8}, {"bits": 1.5, "number_of_clusters": 8})],
+    "cluster_by_entropy": [
+        (values, values) for values in ({"bits": 1.5, "number_of_clusters": 8, "preserve_sparsity": True},)
+    ],
     "cluster_softly": [
         (
             {
@@ -403,9 +405,10 @@ PASSED_ON: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
                 "soft": 0.5,
                 "hard": 50.0,
                 "cluster_centroids_init": "linear",
+                "preserve_sparsity": True,
                 "seed": 7,
             },
-            {"number_of_clusters": 5, "steps": 7, "soft": 0.5, "hard": 50.0, "seed": 7},
+            {"number_of_clusters": 5, "steps": 7, "soft": 0.5, "hard": 50.0, "preserve_sparsity": True, "seed": 7},
         )
     ],
     "prune_low_magnitude": [
