@@ -36,8 +36,11 @@ class Shifted(Form):
             return known
         if layer.padding != "same":
             return "a shift keeps the size of the image, and this convolution does not pad"
-        if max(layer.strides) > 1 and None in place.inputs[1:3]:
+        sizes = [shape[1:3] for shape in (place.inputs, *place.others)]
+        if max(layer.strides) > 1 and any(None in size for size in sizes):
             return "where strides begin depends on the size of the image, which is not known"
+        if len({_padding(layer, size) for size in sizes}) > 1:
+            return f"where strides begin differs between the images it is called on, of sizes {sorted(sizes)}"
         return None
 
     def factors(self, place: Place, gram: Array | None = None) -> Factors:
@@ -65,19 +68,8 @@ class _Moved(FormFactors):
         """`(channels, 2)`: how many rows and columns further on each channel is read."""
         layer = self._place.layer
         taps = np.stack(np.unravel_index(self._chosen, self._kernel.shape[:2]), axis=1)
-        moved: Array = taps * np.array(layer.dilation_rate) - self._padding(layer)
+        moved: Array = taps * np.array(layer.dilation_rate) - np.array(_padding(layer, self._place.inputs[1:3]))
         return moved
-
-    def _padding(self, layer: Any) -> Array:
-        """Rows and columns of zeros before the image, as "same" has them."""
-        before = []
-        sizes = zip(layer.kernel_size, layer.dilation_rate, layer.strides, self._place.inputs[1:3], strict=True)
-        for size, rate, stride, length in sizes:
-            reach = (size - 1) * rate
-            # Without strides the length does not matter.
-            last = 0 if stride == 1 else (-(-int(length or 0) // stride) - 1) * stride + 1 - int(length or 0)
-            before.append(max(last + reach, 0) // 2)
-        return np.array(before)
 
     def arrays(self, rank: Rank) -> list[Array]:
         return [self._weights[None, None]]
@@ -98,3 +90,14 @@ class _Moved(FormFactors):
     def fill(self, layers: Sequence[Any], rank: Rank) -> None:
         layers[0].displacement.assign(self.displacements())
         super().fill(layers, rank)
+
+
+def _padding(layer: Any, lengths: Sequence[int | None]) -> tuple[int, ...]:
+    """Rows and columns of zeros before an image of these lengths, as "same" has them."""
+    before = []
+    for size, rate, stride, length in zip(layer.kernel_size, layer.dilation_rate, layer.strides, lengths, strict=True):
+        reach = (size - 1) * rate
+        # Without strides the length does not matter.
+        last = 0 if stride == 1 else (-(-int(length or 0) // stride) - 1) * stride + 1 - int(length or 0)
+        before.append(max(last + reach, 0) // 2)
+    return tuple(before)

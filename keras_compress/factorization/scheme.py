@@ -28,12 +28,14 @@ class Place:
         inputs: Shape of what it reads, the batch included; `None` for sizes that are not known.
         outputs: Shape of what it makes.
         calls: How often a sample runs it.
+        others: Shapes of what it reads in other calls, where they differ from `inputs`.
     """
 
     layer: Any
     inputs: tuple[int | None, ...]
     outputs: tuple[int | None, ...]
     calls: int = 1
+    others: tuple[tuple[int | None, ...], ...] = ()
 
     @property
     def kernel(self) -> Array:

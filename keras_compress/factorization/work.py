@@ -36,14 +36,16 @@ def places_of(model: keras.Model) -> dict[str, Place]:
     """Path -> place, of all layers with weights that a sample runs."""
     found: dict[int, Place] = {}
     counts: Counter[int] = Counter()
+    shapes: dict[int, dict[tuple[int | None, ...], None]] = {}
     for node in all_nodes(model):
         layer = node.operation
         if isinstance(layer, keras.layers.Layer) and slots_of(layer) and node.input_tensors:
             counts[id(layer)] += 1
             shape = tuple(keras_graph.inputs_of(node)[0].shape)
             found.setdefault(id(layer), Place(layer, shape, tuple(node.outputs[0].shape)))
+            shapes.setdefault(id(layer), {})[shape] = None
     return {
-        path: replace(found[id(layer)], calls=counts[id(layer)])
+        path: replace(found[id(layer)], calls=counts[id(layer)], others=tuple(shapes[id(layer)])[1:])
         for path, layer in keras_graph.walk(model)
         if id(layer) in found
     }

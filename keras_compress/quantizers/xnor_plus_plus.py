@@ -131,6 +131,11 @@ class XnorPlusPlusScale(keras.layers.Layer):
             for name, axes in _CASES[self.case].items()
         ]
 
+    @property
+    def factor_axes(self) -> list[list[int]]:
+        """Of each factor the axes, 0 to 2 for height, width and channel, along which it differs."""
+        return [["hwc".index(axis) for axis in axes] for axes in _CASES[self.case].values()]
+
     def get_compressible_weights(self) -> dict[str, tuple[int, ...]]:
         """None: factors are no matrix."""
         return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,11 @@ from keras_compress.graph.configuration import configuration
 from keras_compress.graph.model import LayerCopies, by_message, check_model, copied
 from keras_compress.graph.watch import Watch
 from keras_compress.structured.opened import opened
-from keras_compress.structured.rules.elementwise import ActivationRule, ElementwiseRule, PReLURule
+from keras_compress.structured.rules.axes import AlongAxisRule
+from keras_compress.structured.rules.elementwise import ActivationRule, ElementwiseRule, PReLURule, RPReLURule
 from keras_compress.structured.rules.rule import rule_of
+from keras_compress.structured.rules.shapes import SpatialRule
+from keras_compress.structured.unit_places import all_nodes
 from keras_compress.structured.widen import refuse_transforms
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -30,7 +33,7 @@ SAMPLES = 1024
 BATCH = 128
 # Values that an activation is tried on: of each of these sizes, on both sides of 0.
 SIZES = (0.01, 1.0, 10.0, 100.0)
-_ACTIVATIONS = (ElementwiseRule, ActivationRule, PReLURule)
+_ACTIVATIONS = (ElementwiseRule, ActivationRule, PReLURule, RPReLURule)
 Function = Callable[[Any], Any]
 
 
@@ -40,8 +43,8 @@ def deepen(model: keras.Model, layers: Selector, *, data: Any = None) -> keras.M
 
     Net2DeeperNet: a layer `f(W x)` becomes two, `f(U f(W x))`, where U is the identity: a dense layer of the identity
     matrix, or a convolution whose kernels of the same size are 1 for their own channel in the middle and 0 elsewhere.
-    It stands behind the activation, and so does a BatchNormalization where there is one in front of it, with a gamma
-    and a beta that undo what it does:
+    It stands behind the activation, though dropout, noise, pooling or padding lies between, and so does a
+    BatchNormalization where there is one in front of it, with a gamma and a beta that undo what it does:
 
         gamma = sqrt(variance + epsilon),    beta = mean
 
@@ -60,8 +63,8 @@ def deepen(model: keras.Model, layers: Selector, *, data: Any = None) -> keras.M
         stays as it is.
 
     Raises:
-        ValueError: Naming the layer, for one that is none of these, for an activation that changes what it gave, or a
-            model with transforms in training.
+        ValueError: Naming the layer, for one that is none of these or that another layer calls, for an activation that
+            changes what it gave, or a model with transforms in training.
 
     **Reference**: Chen, Goodfellow and Shlens, "Net2Net: Accelerating learning via knowledge transfer" (2016), section
     2.3.
@@ -76,6 +79,15 @@ def deepen(model: keras.Model, layers: Selector, *, data: Any = None) -> keras.M
         raise ValueError(
             "Expected Dense, Conv1D, Conv2D or Conv3D layers to put others behind. "
             f"Received: {'; '.join(by_message(others))}"
+        )
+    called = {id(node.operation) for node in all_nodes(model)}
+    inside = [
+        (path, f"is a {type(layer).__name__}") for path, layer in listed if path in chosen and id(layer) not in called
+    ]
+    if inside:
+        raise ValueError(
+            "Expected layers that the model calls by itself, as nothing can be put into the `call` of another layer. "
+            f"Received: {'; '.join(by_message(inside))}, inside another layer"
         )
     names = _Names({layer.name for _, layer in listed})
     blocks = _blocks(model, {id(layer): path for path, layer in listed if path in chosen}, names)
@@ -112,14 +124,14 @@ class _Names:
 
 @dataclass(frozen=True)
 class _Chain:
-    """What stands behind a layer: up to its activation, the first that is not linear.
+    """What stands behind a layer: up to its activation.
 
     Attributes:
         path: Path of the layer.
         layer: The layer.
         norm: BatchNormalization, if there is one.
         activation: Layer or Keras operation, if there is one.
-        end: The tensor behind all of them.
+        end: The tensor behind the last of them.
     """
 
     path: str
@@ -149,14 +161,23 @@ def gives_the_same_again(function: Any) -> bool:
     >>> [gives_the_same_again(keras.activations.get(name)) for name in ("relu", "relu6", "linear", "tanh", "softmax")]
     [True, True, True, False, False]
     """
+    return _tried(function, lambda values, call: (call(values), call(call(values))))
+
+
+def _gives_what_it_reads(function: Any) -> bool:
+    """Whether f(x) = x in inference, as of dropout and noise."""
+    return _tried(function, lambda values, call: (values, call(values)))
+
+
+def _tried(function: Any, both: Callable[[Any, Function], tuple[Any, Any]]) -> bool:
+    """Whether two things computed of numbers are equal."""
     if getattr(function, "weights", None):
         return False
     steps = np.linspace(-1.0, 1.0, 64, dtype=np.float32)
     values = keras.ops.convert_to_tensor(np.outer(SIZES, steps).astype(np.float32))
-    call = function.call if isinstance(function, keras.Operation) else function
     try:
-        once = call(values)
-        return np.allclose(once, call(once), rtol=1e-6, atol=0.0)
+        one, other = both(values, function.call if isinstance(function, keras.Operation) else function)
+        return np.allclose(one, other, rtol=1e-6, atol=0.0)
     except Exception:
         # A user's function may raise anything where it cannot be called.
         return False
@@ -190,13 +211,15 @@ def _chain(path: str, node: Any, model: keras.Model, table: dict[int, list[Any]]
     layer = node.operation
     norm = activation = None
     last = node
-    if layer.activation is keras.activations.linear:
-        reader = keras_graph.sole_consumer(last, model, table)
-        if reader is not None and type(reader.operation) is keras.layers.BatchNormalization:
+    readers = _readers(node, model, table) if layer.activation is keras.activations.linear else iter(())
+    for reader in readers:
+        if norm is None and type(reader.operation) is keras.layers.BatchNormalization:
             norm, last = reader.operation, reader
-            reader = keras_graph.sole_consumer(last, model, table)
-        if reader is not None and len(reader.input_tensors) == 1 and _is_activation(reader.operation):
+        elif _is_activation(reader.operation):
             activation, last = reader.operation, reader
+            break
+        elif not _looked_through(reader):
+            break
     if norm is not None and not over_last_axis(norm):
         raise ValueError(
             f"Expected a BatchNormalization over the last axis. Received: {norm.name!r} behind layer {path!r}"
@@ -204,8 +227,26 @@ def _chain(path: str, node: Any, model: keras.Model, table: dict[int, list[Any]]
     return _Chain(path, layer, norm, activation, last.outputs[0])
 
 
+def _readers(node: Any, model: keras.Model, table: dict[int, list[Any]]) -> Iterator[Any]:
+    """One behind the other, as long as each alone reads what the one before it gives, and nothing else."""
+    reader = keras_graph.sole_consumer(node, model, table)
+    while reader is not None and len(reader.input_tensors) == 1:
+        yield reader
+        reader = keras_graph.sole_consumer(reader, model, table)
+
+
 def _is_activation(operation: Any) -> bool:
-    return isinstance(rule_of(operation), _ACTIVATIONS)
+    rule = rule_of(operation)
+    softmax = isinstance(rule, AlongAxisRule) and "max" in type(operation).__name__
+    return softmax or (isinstance(rule, _ACTIVATIONS) and not _gives_what_it_reads(operation))
+
+
+def _looked_through(node: Any) -> bool:
+    """Dropout, noise, pooling and the like: the same layer fits behind the activation as in front of them."""
+    before, after = (tuple(each.shape) for each in (node.input_tensors[0], node.outputs[0]))
+    if isinstance(rule_of(node.operation), SpatialRule):
+        return len(before) == len(after) and before[-1] == after[-1]
+    return before == after and _gives_what_it_reads(node.operation)
 
 
 class _Block:

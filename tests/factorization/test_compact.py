@@ -166,3 +166,29 @@ def test_a_compact_model_is_exact_in_a_file() -> None:
     artifact = kc.convert(made, representative_dataset=x)
     assert not artifact.float_ops
     assert kc.verify(artifact, made, x[:8]).ok
+
+
+def test_a_shift_of_images_whose_padding_differs_is_refused() -> None:
+    def called(*shapes: tuple[int | None, ...]) -> keras.Model:
+        keras.utils.set_random_seed(0)
+        inputs = [keras.Input(shape) for shape in shapes]
+        layer = layers.Conv2D(8, 3, strides=2, padding="same", name="conv")
+        return keras.Model(inputs, [layer(each) for each in inputs])
+
+    # Stride 2 puts a row of zeros in front of an odd length, and none in front of an even one.
+    with pytest.raises(ValueError, match=r"conv: where strides begin differs .* sizes \[\(8, 9\), \(11, 10\)\]"):
+        kc.compact(called((11, 10, 4), (8, 9, 4)), "shift")
+    with pytest.raises(ValueError, match="conv: where strides begin depends on the size of the image"):
+        kc.compact(called((11, 10, 4), (None, 9, 4)), "shift")
+    model = called((11, 10, 4), (9, 8, 4))
+    layer, made = model.get_layer("conv"), kc.compact(model, "shift", 1)
+    layer.kernel.assign(factors_by_tap(np.array(layer.kernel)))
+    x = [np.random.default_rng(7).normal(size=(2, *each.shape[1:])).astype("float32") for each in model.inputs]
+    for one, two in zip(model(x), made(x), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def factors_by_tap(kernel: Any) -> Any:
+    """The kernel with one tap for each input channel, that of the most energy."""
+    energy = np.square(kernel).sum(axis=3, keepdims=True)
+    return np.where(energy == energy.max(axis=(0, 1)), kernel, 0.0)

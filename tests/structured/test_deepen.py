@@ -119,3 +119,75 @@ def test_what_is_no_layer_with_a_kernel_is_refused() -> None:
         kc.deepen(convolutions(), "nothing")
     with pytest.raises(ValueError, match=r"grow it first.*`kc.strip\(model\)`"):
         kc.deepen(kc.cluster_weights(convolutions(), 4), "a")
+
+
+class Block(layers.Layer):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.d = layers.Dense(4, name="d")
+        self.inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="e")], name="inner")
+
+    def build(self, input_shape: Any) -> None:
+        self.d.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        return self.inner(self.d(inputs))
+
+
+@pytest.mark.parametrize("path", ["blk/d", "blk/inner/e"])
+def test_a_layer_that_another_layer_calls_is_refused(path: str) -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Block(name="blk")(layers.Dense(4, name="a")(inputs)))
+    with pytest.raises(ValueError, match=f"calls by itself.*Received: {path}: is a Dense, inside another layer"):
+        kc.deepen(model, path)
+
+
+BETWEEN: dict[str, list[Callable[[], Any]]] = {
+    "dropout": [lambda: layers.Dropout(0.5)],
+    "channels": [lambda: layers.SpatialDropout2D(0.5), lambda: layers.GaussianNoise(1.0)],
+    "pooling": [lambda: layers.MaxPooling2D(2), lambda: layers.ZeroPadding2D(1)],
+    "linear": [lambda: layers.Activation("linear"), lambda: layers.BatchNormalization(), layers.Identity],
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_the_block_stands_behind_the_activation_whatever_lies_between(name: str) -> None:
+    inputs = x = keras.Input((6, 6, 2))
+    for each in (lambda: layers.Conv2D(4, 3, name="c"), *BETWEEN[name], lambda: layers.ReLU(name="r")):
+        x = each()(x)
+    model = headed(inputs, x)
+    shake(model)
+    deep = kc.deepen(model, "c")
+    norms = [layer.name for layer in deep.layers if isinstance(layer, layers.BatchNormalization)]
+    names = [layer.name for layer in deep.layers]
+    assert names[names.index("r") :] == ["r", "c_deeper", *norms[1:], "r_deeper", "flat", "head"]
+    assert len(norms) == 2 * (name == "linear")
+    assert largest_difference(model, deep, random_inputs(model, 4, seed=2)) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("behind", "told"),
+    [
+        ([lambda: layers.Dropout(0.5), lambda: layers.Activation("sigmoid")], "sigmoid"),
+        ([lambda: layers.GaussianNoise(0.1), lambda: layers.LeakyReLU()], "LeakyReLU"),
+        ([lambda: kc.RPReLU()], "RPReLU"),
+        ([layers.Softmax], "Softmax"),
+    ],
+)
+def test_an_activation_behind_noise_is_the_activation(behind: list[Callable[[], Any]], told: str) -> None:
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, name="steep")(inputs)
+    for each in behind:
+        x = each()(x)
+    with pytest.raises(ValueError, match=f"Received: layer 'steep' with '{told}'"):
+        kc.deepen(keras.Model(inputs, layers.Dense(2)(x)), "steep")
+
+
+@pytest.mark.parametrize("between", [layers.Flatten, layers.GlobalMaxPooling1D])
+def test_nothing_is_looked_through_that_the_layer_does_not_fit_behind(between: Callable[..., Any]) -> None:
+    inputs = keras.Input((3, 4))
+    x = layers.Dropout(0.5, name="drop")(layers.Conv1D(4, 2, name="a")(inputs))
+    x = layers.ReLU(name="r")(between(name="other")(x))
+    deep = kc.deepen(keras.Model(inputs, layers.Dense(2, name="b")(x)), "a")
+    assert [layer.name for layer in deep.layers][1:] == ["a", "a_deeper", "drop", "other", "r", "b"]

@@ -10,6 +10,7 @@ import pytest
 from keras import Input, layers
 from tests_structured import Case, checked, half, headed
 
+import keras_compress as kc
 from keras_compress.core.registry import entries
 from keras_compress.structured.dependency import channel_graph
 from keras_compress.structured.prune import removed_channels
@@ -118,6 +119,14 @@ def activated() -> keras.Model:
     for name, function in zip("abcde", (swish, centred, numbered, divided, of_four), strict=True):
         y = layers.Dense(4, activation=function, name=name)(y)
     return headed(x, layers.SimpleRNN(4, activation=centred, name="f")(layers.RepeatVector(2)(y)))
+
+
+def scaled() -> keras.Model:
+    """XNOR-Net++'s factors of channels, places and both; in the last one channels are where rows are."""
+    x = Input((3, 4, 2))
+    y = kc.XnorPlusPlusScale(4, name="outer")(layers.Conv2D(4, 1, name="a")(x))
+    y = kc.XnorPlusPlusScale(2, name="all")(layers.Conv2D(6, 1, name="b")(kc.XnorPlusPlusScale(1, name="one")(y)))
+    return headed(x, kc.XnorPlusPlusScale(3, name="rows")(layers.Permute((3, 1, 2))(y)))
 
 
 def embedded() -> keras.Model:
@@ -273,6 +282,7 @@ CASES = [
         (24 + 4 * 16 + 64 + 12, 12 + 8 + 3 * 16 + 64 + 12),
         dict.fromkeys("bcdef", "which is not known to act on each of them alone"),
     ),
+    Case(scaled, {"a": 4, "b": 6}, (12 * 8 + 12 * 24 + 72 * 3, 12 * 4 + 12 * 6 + 36 * 3)),
     Case(embedded, {"embedding": 4, "lstm": 4, "steps": 4}, (5 * 128 + 48 + 36, 5 * 32 + 12 + 18)),
     Case(states, {"a": 8, "first": 6}, (240 + 1680 + 1440 + 18, 120 + 5 * (48 + 36) + 5 * 72 + 9)),
     Case(

@@ -94,7 +94,12 @@ def recurrent(x: Any) -> Any:
     return layers.GRU(4, name="gru")(x)
 
 
-GRAPHS = {each.__name__: each for each in (residual, depthwise, grouped, concatenated, narrow, recurrent)}
+def scaled(x: Any) -> Any:
+    y = kc.XnorPlusPlusScale(2)(kc.XnorPlusPlusScale(4)(layers.Conv2D(4, 3, name="a")(x)))
+    return layers.ReLU()(kc.XnorPlusPlusScale(3)(layers.Conv2D(1, 1, name="b")(y)))
+
+
+GRAPHS = {each.__name__: each for each in (residual, depthwise, grouped, concatenated, narrow, recurrent, scaled)}
 
 
 @pytest.mark.parametrize("name", GRAPHS)

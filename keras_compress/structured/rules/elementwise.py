@@ -6,6 +6,7 @@ import inspect
 
 from keras_compress.core.registry import register
 from keras_compress.quantizers.rprelu import RPReLU
+from keras_compress.quantizers.xnor_plus_plus import XnorPlusPlusScale
 from keras_compress.structured.channel_ids import Axes
 from keras_compress.structured.rules.merges import merged_axes
 from keras_compress.structured.rules.probe import freeze_mixed
@@ -103,6 +104,20 @@ class RPReLURule(Rule):
         layer = visit.operation
         for variable in (layer.gamma, layer.beta, layer.zeta):
             visit.weight(variable, 0, visit.last, "through")
+        return [dict(visit.inputs[0])]
+
+
+@register("channel_rule")
+class XnorPlusPlusScaleRule(Rule):
+    """XNOR-Net++'s factors of channels and places: each has the channels of the axes along which it differs."""
+
+    handles = (XnorPlusPlusScale,)
+
+    def outputs(self, visit: Visit) -> list[Axes]:
+        layer = visit.operation
+        for factor, axes in zip(layer.factors, layer.factor_axes, strict=True):
+            for axis in axes:
+                visit.weight(factor, axis, visit.inputs[0].get(axis + 1), "through")
         return [dict(visit.inputs[0])]
 
 
