@@ -36,7 +36,7 @@ def around(thresholds: Sequence[float]) -> tuple[FixedGrid, float]:
         thresholds: Ascending.
 
     >>> grid, offset = around([-0.5, 0.5])
-    >>> [(t + offset) / grid.scale % 1 for t in (-0.5, 0.5)]
+    >>> [round((t + offset) / grid.scale % 1, 4) for t in (-0.5, 0.5)]
     [0.5, 0.5]
     """
     at = np.asarray(thresholds, np.float64)
