@@ -38,7 +38,9 @@ class TernGrad(GradientCodec):
 
     **Reference**: Wen et al., "TernGrad: Ternary Gradients to Reduce Communication in Distributed Deep Learning"
     (2017), equations 1 to 3, and 18 for clipping with c = 2.5.
-    **Deviations**: each worker sends its own s; nothing is exchanged beforehand to share one.
+    **Deviations**: each worker sends its own s; nothing is exchanged beforehand to share one. Where `c sigma` is below
+    the mean of |g|, nothing is clipped: the paper's sigma is of values around 0, and that of almost equal ones, or of a
+    single one, would leave nothing of them.
     """
 
     def __init__(self, clip_factor: float | None = 2.5, seed: int = 0) -> None:
@@ -61,11 +63,13 @@ class TernGrad(GradientCodec):
         write_trits(writer, np.where(kept, np.where(values < 0, 0, 2), 1).astype(np.uint8))
 
     def clipped(self, values: Array) -> Array:
-        """A gradient without what is further from 0 than `clip_factor` standard deviations."""
+        """A gradient without what is further from 0 than `clip_factor` standard deviations, if they tell its size."""
         if self.clip_factor is None or not values.size:
             return values
         # Squares leave float32.
         limit = np.float32(self.clip_factor * values.std(dtype=np.float64))
+        if limit < np.abs(values).mean(dtype=np.float64):
+            return values
         clipped: Array = np.clip(values, -limit, limit)
         return clipped
 

@@ -32,12 +32,13 @@ class EpochCheckpoints:
         self.folder = make_folder(folder)
         self._said = dict(said)
 
-    def save(self, exchange: Exchange, epochs: int) -> None:
+    def save(self, exchange: Exchange, epochs: int, *, stopped: bool = False) -> None:
         """Keep a finished epoch: all workers write, then the first one says that it is whole.
 
         Args:
             exchange: What runs the steps.
             epochs: How many are finished.
+            stopped: Whether a callback ended the training with this one.
         """
         workers, place = exchange.workers, make_folder(self.folder / f"epoch-{epochs:05}")
         for worker in workers.here:
@@ -48,22 +49,26 @@ class EpochCheckpoints:
             write_atomic(place / "variables.npz", _packed(_numbered(_variables(exchange))))
         workers.gather_plain([b""] * len(workers.here))  # nobody is behind
         if 0 in workers.here:
-            write_atomic(self.folder / _LATEST, json.dumps({**self._said, "epochs": epochs}).encode())
+            kept = {**self._said, "epochs": epochs, "stopped": stopped}
+            write_atomic(self.folder / _LATEST, json.dumps(kept).encode())
             for other in self.folder.glob("epoch-*"):
                 if other != place:
                     shutil.rmtree(other, ignore_errors=True)
 
-    def restore(self, exchange: Exchange) -> int:
-        """Go back to the last epoch that was kept, and return how many are finished: 0 where none was.
+    def restore(self, exchange: Exchange) -> tuple[int, bool]:
+        """Go back to the last epoch that was kept.
+
+        Returns:
+            How many are finished, 0 where none was, and whether a callback ended the training with the last.
 
         Raises:
             ValueError: For the folder of another training.
         """
         path = self.folder / _LATEST
         if not path.is_file():
-            return 0
+            return 0, False
         kept = json.loads(path.read_text())
-        epochs = int(kept.pop("epochs"))
+        epochs, stopped = int(kept.pop("epochs")), bool(kept.pop("stopped", False))
         if kept != self._said:
             raise ValueError(f"Expected the checkpoints of {self._said} in {self.folder}. Received: those of {kept}")
         place = self.folder / f"epoch-{epochs:05}"
@@ -80,7 +85,7 @@ class EpochCheckpoints:
             if arrays:
                 step = int(arrays.pop("step"))
                 exchange.states[worker] = WorkerState(worker, exchange.workers.count, step, arrays)
-        return epochs
+        return epochs, stopped
 
 
 def _variables(exchange: Exchange) -> list[Any]:

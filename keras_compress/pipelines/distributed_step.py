@@ -22,6 +22,8 @@ from keras_compress.gradients.workers import Workers
 from keras_compress.pipelines.distributed_data import Share
 
 Array = NDArray[np.float32]
+# In place of the number of statistics: what follows is why a worker has no gradients.
+_FAILED = 2**32 - 1
 # Averaged gradients in the order of their names, averaged statistics one behind the other, and what was sent.
 Exchanged = tuple[list[Array], Array, "Traffic"]
 
@@ -229,6 +231,8 @@ class Exchange:
         for worker, payload in enumerate(gathered):
             reader = Reader(payload)
             (count,) = reader.numbers(1)
+            if count == _FAILED:
+                raise ValueError(f"Worker {worker}: {reader.rest().decode()}")
             statistics.append(reader.array("<f4", count))
             decoded.append(codec.decode(reader.rest(), shapes, f"worker {worker}'s message"))
         gradients = codec.combine(decoded)
@@ -244,8 +248,11 @@ class Exchange:
         writer.array(statistics, "<f4")
         try:
             return writer.payload() + codec.encode(gradients, self.states[worker])
-        except (TypeError, ValueError) as error:
-            raise type(error)(self.replica.with_paths(str(error))) from error
+        except ValueError as error:
+            # All are told, as the others would wait for a message.
+            writer = Writer()
+            writer.numbers(_FAILED)
+            return writer.payload() + self.replica.with_paths(str(error)).encode()
 
     def _assign_statistics(self, averaged: Array) -> None:
         variables = self.replica.exchanged

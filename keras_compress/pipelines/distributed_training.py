@@ -63,15 +63,15 @@ class DistributedTrainer:
         workers: Without a strategy: shards of a batch, whose gradients this process computes in turn, with messages
             as between processes.
         checkpoints: Folder that all workers reach, in which each finished epoch is kept: a training that is started
-            again with the same arguments goes on behind the last one.
+            again with the same arguments goes on behind the last one. One that a callback stopped stays stopped.
         timeout_seconds: How long a step waits for the slowest worker, > 0.
 
     Attributes:
         traffic: Bytes and seconds of all steps of the last `fit`.
 
     Raises:
-        ValueError: For a model that is not built or compiled, or that was made in the strategy's scope; for arguments
-            out of range.
+        ValueError: For a model that is not built or compiled, or that was made in the strategy's scope; for a loss that
+            is a sum over samples, on several workers; for arguments out of range.
     """
 
     def __init__(
@@ -90,6 +90,8 @@ class DistributedTrainer:
         if not timeout_seconds > 0:
             raise ValueError(f"Expected `timeout_seconds` > 0. Received: timeout_seconds={timeout_seconds}")
         self._workers = _workers(strategy, workers, timeout_seconds)
+        if self._workers.count > 1:
+            _check_losses(model)
         self._checkpoints = checkpoints
         self.traffic = Traffic()
 
@@ -148,21 +150,22 @@ class DistributedTrainer:
         )
         exchange = Exchange(Replica(self.model), self._workers, self.codec)
         kept = self._opened()
-        first = kept.restore(exchange) if kept else 0
+        first, stopped = kept.restore(exchange) if kept else (0, False)
         exchange.begin_equal()
         self.traffic = Traffic()
         told = self._told(callbacks, epochs=epochs, steps=shares.steps, verbose=verbose)
         self.model.stop_training = False
         told.on_train_begin()
         logs: dict[str, Any] = {}
-        for epoch in range(first, epochs):
+        for epoch in range(first, first if stopped else epochs):
             told.on_epoch_begin(epoch)
             logs = self._epoch(exchange, shares, epoch, told)
             logs |= self._validated(validation_data)
             told.on_epoch_end(epoch, logs)
+            stopped = self._one_says(self.model.stop_training)
             if kept:
-                kept.save(exchange, epoch + 1)
-            if self._one_says(self.model.stop_training):
+                kept.save(exchange, epoch + 1, stopped=stopped)
+            if stopped:
                 break
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
         told.on_train_end(logs)
@@ -285,3 +288,14 @@ def _check(model: Any, codec: Any) -> None:
     # Only SGD has a momentum by this name.
     if codec is not None and codec.corrects_momentum and getattr(model.optimizer, "momentum", None) != 0:
         warn(f"{codec!r} has a momentum of its own: SGD without momentum is what its paper trains with.")
+
+
+def _check_losses(model: keras.Model) -> None:
+    """The mean of the workers' gradients is that of the batch where losses are means; of sums it is a part."""
+    for loss in keras.tree.flatten(model.loss):
+        reduction = getattr(loss, "reduction", "sum_over_batch_size") if isinstance(loss, keras.losses.Loss) else ""
+        if reduction in ("sum", "none", None):
+            raise ValueError(
+                "Expected losses that are means over samples, as reduction='sum_over_batch_size' gives, on several "
+                f"workers: their gradients are averaged. Received: {loss.name!r} with reduction={reduction!r}"
+            )

@@ -42,7 +42,9 @@ class FileLimit:
     def said(self, value: float) -> str:
         """A value that is too large, in words."""
         unit = UNITS[self.name]
-        return f"{self.name}: {value:,.6g} {unit} of {self.most:,.6g}"
+        # Bytes are told to the last one: a file may be too large by one.
+        form = ",.0f" if unit == "B" else ",.6g"
+        return f"{self.name}: {value:{form}} {unit} of {self.most:{form}}"
 
 
 @dataclass(frozen=True)

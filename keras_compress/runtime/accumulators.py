@@ -154,8 +154,8 @@ def accumulator_bits(
         TypeError: For anything else.
         OSError: The file cannot be read.
     """
-    if bits is not None and (isinstance(bits, bool) or not 2 <= bits <= 63):
-        raise ValueError(f"Expected `bits` in [2, 63]. Received: bits={bits!r}")
+    if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 63):
+        raise ValueError(f"Expected `bits` as an integer in [2, 63]. Received: bits={bits!r}")
     if bits is not None and x is None:
         raise ValueError(f"Expected `x` to count overflows on. Received: bits={bits}, x=None")
     content, _ = deployed.content_of(model)

@@ -13,6 +13,7 @@ from keras_compress.runtime.boards import board as board_of
 from keras_compress.runtime.cortex_m import estimate_cortex_m
 from keras_compress.runtime.cortex_m_costs import CORES
 from keras_compress.runtime.deployed import content_of
+from keras_compress.runtime.energy_tables import BOARD_POWER
 from keras_compress.runtime.estimate import Model, checked_stats
 from keras_compress.tflite.arena_plan import bytes_alive
 from keras_compress.tflite.flatbuffer import Graph, read_model
@@ -36,7 +37,8 @@ class Fit(Shown):
         peak_operator: The operator at which most tensors are in use: kind and name of its output.
         peak_bytes: Bytes of these tensors.
         time_ms: Of an inference by `kc.estimate`'s model of the core; `None` where that has none.
-        energy_uj: The same for energy.
+        energy_uj: The same for energy, by the power of another board with this core where the board's own is not known.
+        energy_source: What that board is, and its clock; `None` without a figure.
         reasons: What does not fit, empty where all does.
         notes: What the figures leave out.
     """
@@ -52,6 +54,7 @@ class Fit(Shown):
     peak_bytes: int
     time_ms: float | None
     energy_uj: float | None
+    energy_source: str | None
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -64,7 +67,11 @@ class Fit(Shown):
         """A prompt's few lines."""
         where = self.board or "the sizes given"
         speed = "" if self.time_ms is None else f"about {self.time_ms:.4g} ms (a model, not measured)"
-        energy = "" if self.energy_uj is None else f"about {self.energy_uj:,.4g} uJ (a model, not measured)"
+        energy = (
+            ""
+            if self.energy_uj is None
+            else f"about {self.energy_uj:,.4g} uJ (a model by the {self.energy_source}, not measured)"
+        )
         flash = f"{self.file_bytes:,} B of file and {self.code_bytes:,} B of code"
         return f"{self.label} {'fits' if self.fits else 'DOES NOT FIT'} {where}", [
             ("flash", flash + _of(self.flash_limit)),
@@ -116,6 +123,7 @@ def check(
     needed = tflm_arena(content)
     operator, alive = _peak(content)
     time_ms, energy_uj = _speed(content, board)
+    power = None if board is None or energy_uj is None else BOARD_POWER[board_of(board).core]
     return Fit(
         label,
         board,
@@ -128,8 +136,9 @@ def check(
         alive,
         time_ms,
         energy_uj,
+        energy_source=None if power is None else f"{power.board} at {power.clock_mhz:g} MHz",
         reasons=_reasons(len(content) + code_bytes, needed, limits),
-        notes=_notes(board, code_bytes),
+        notes=(*_notes(board, code_bytes), *(() if power is None else (power.said(),))),
     )
 
 

@@ -116,10 +116,7 @@ def _power_source(core: str) -> list[str]:
     found = BOARD_POWER.get(core)
     if found is None:
         return [f"No energy: no published power of the {core} running int8 networks was found"]
-    return [
-        f"energy_uj is cycles times {found.picojoules_per_cycle:.0f} pJ of the {found.board} at {found.clock_mhz:g} "
-        f"MHz ({found.source}); it is the board's, whatever the clock given"
-    ]
+    return [found.said()]
 
 
 def _left_out(graph: Graph, operators: dict[str, int]) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ KIND = "published energies in 45 nm times this file's operations and memory traf
 MEMORIES = ("dram", "sram", "flash")
 # They give their input out under another shape.
 _FREE = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
+# Operators that read some of a table, as much as they write, and which input that is.
+_TABLES = {"GATHER": 0, "GATHER_ND": 0, "EMBEDDING_LOOKUP": 1}
 _LEAST = (
     "The least an accelerator could take: weights are read once, tensors written once and read once by each operator. "
     "Instructions, control, caches that miss and leakage are not in it; with them a Cortex-M takes ten to a thousand "
@@ -156,10 +160,22 @@ def _traffic(graph: Graph, op: Any) -> tuple[int, int]:
     """Bytes of constants, and of all other tensors, that an operator reads and writes."""
     if graph.kind(op) in _FREE:
         return 0, 0
-    inputs = [i for i in op.inputs if i >= 0]
-    constants = [i for i in inputs if graph.is_constant(i)]
-    others = [*(i for i in inputs if not graph.is_constant(i)), *op.outputs]
-    return sum(_stored(graph, i) for i in constants), sum(tensor_bytes(graph, i) for i in others)
+    weights, activations = 0, sum(tensor_bytes(graph, i) for i in op.outputs)
+    table = _TABLES.get(graph.kind(op))
+    for place, tensor in enumerate(op.inputs):
+        if tensor < 0:
+            continue
+        share = Fraction(1) if place != table else _share_read(graph, tensor, op.outputs[0])
+        if graph.is_constant(tensor):
+            weights += math.ceil(_stored(graph, tensor) * share)
+        else:
+            activations += math.ceil(tensor_bytes(graph, tensor) * share)
+    return weights, activations
+
+
+def _share_read(graph: Graph, table: int, output: int) -> Fraction:
+    """Rows that are read, repeated ones each time, over those there are."""
+    return Fraction(math.prod(graph.shape(output)), math.prod(graph.shape(table)))
 
 
 def _stored(graph: Graph, tensor: int) -> int:

@@ -89,6 +89,13 @@ class BoardPower:
         """The mean of the networks' powers over the clock."""
         return 1e3 * sum(self.milliwatts.values()) / len(self.milliwatts) / self.clock_mhz
 
+    def said(self) -> str:
+        """Where an energy comes from, as a note."""
+        return (
+            f"energy_uj is cycles times {self.picojoules_per_cycle:.0f} pJ of the {self.board} at {self.clock_mhz:g} "
+            f"MHz ({self.source}); it is that board's, whatever the clock given"
+        )
+
     def microjoules(self, cycles: int) -> float:
         """Energy of so many cycles."""
         return 1e-6 * cycles * self.picojoules_per_cycle

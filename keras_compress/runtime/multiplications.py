@@ -40,7 +40,8 @@ MULTIPLYING = {
     "DEPTHWISE_CONV_2D": Multiplying(DEPTHWISE, 0, 1, lambda i, w, o: math.prod(o) * math.prod(w[1:3])),
     "TRANSPOSE_CONV": Multiplying(CONVOLUTION, 2, 1, lambda i, w, o: math.prod(i) * math.prod(w[:3])),
     "FULLY_CONNECTED": Multiplying(DENSE, 0, 1, lambda i, w, o: math.prod(o) * w[-1]),
-    "BATCH_MATMUL": Multiplying(DENSE, 0, 1, lambda i, w, o: math.prod(o) * math.prod(i) // math.prod(o[:-1])),
+    # The rows of the first operand are the output's, also where it is transposed, or the same for all of the second.
+    "BATCH_MATMUL": Multiplying(DENSE, 0, 1, lambda i, w, o: math.prod(o) * math.prod(i[-2:]) // o[-2]),
 }
 
 

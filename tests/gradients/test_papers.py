@@ -120,6 +120,14 @@ def test_tern_grad_clips_at_so_many_standard_deviations() -> None:
     assert sent(kc.TernGrad(clip_factor=None), values)[3] == 16.0
 
 
+def test_tern_grad_does_not_clip_what_is_almost_equal() -> None:
+    """sigma is 0 of one value, and 0.05 of 3 and 3.1 about 3.05: 2.5 sigma is 0.125."""
+    assert sent(kc.TernGrad(), [-0.5]).tolist() == [-0.5]
+    assert sent(kc.TernGrad(), [0.0]).tolist() == [0.0]
+    found = mean_of(kc.TernGrad(), np.array([3.0, 3.1, 3.0, 3.1], np.float32))
+    np.testing.assert_allclose(found, [3.0, 3.1, 3.0, 3.1], atol=0.05)
+
+
 def test_tern_grad_is_right_in_the_mean() -> None:
     values = np.array([1.0, -0.7, 0.3, 0.05, 0.0, -1.0], np.float32)
     np.testing.assert_allclose(mean_of(kc.TernGrad(clip_factor=None), values), values, atol=5 * 0.5 / 4000**0.5)

@@ -166,6 +166,17 @@ def test_a_training_goes_on_behind_its_last_epoch(tmp_path: Path, dtype: str) ->
     np.testing.assert_array_equal(values(again)[0], values(whole)[0])
 
 
+def test_a_training_that_a_callback_stopped_stays_stopped(tmp_path: Path) -> None:
+    def epochs() -> list[int]:
+        # The loss cannot grow by so much: the second epoch is one too many.
+        stop = keras.callbacks.EarlyStopping("loss", min_delta=1e9, patience=1)
+        trainer = kc.DistributedTrainer(network(), workers=2, checkpoints=tmp_path)
+        return trainer.fit(*data(8), batch_size=8, epochs=6, callbacks=[stop]).epoch
+
+    assert [epochs(), epochs()] == [[0, 1], []]
+    assert json.loads((tmp_path / "latest.json").read_text())["stopped"] is True
+
+
 def test_checkpoints_of_another_training_are_refused(tmp_path: Path) -> None:
     kc.DistributedTrainer(network(), "qsgd", checkpoints=tmp_path).fit(*data(8), batch_size=8)
     with pytest.raises(ValueError, match="Expected the checkpoints of .*'workers': 2.* Received: those of .*QSGD"):
@@ -182,6 +193,22 @@ def test_gradients_that_are_not_finite_name_the_layer() -> None:
     x[3, 2] = np.nan
     with pytest.raises(ValueError, match=r"finite gradients.* for 'sequential\w*/hidden/kernel'"):
         kc.DistributedTrainer(network(), "qsgd").fit(x, y, batch_size=8)
+
+
+def test_a_worker_without_a_message_tells_all() -> None:
+    class Sent(Shards):
+        def gather(self, own):
+            last[:] = own
+            return super().gather(own)
+
+    last: list[bytes] = []
+    x, y = data(8)
+    x[7] = np.nan
+    trainer = kc.DistributedTrainer(network(), "qsgd", workers=2)
+    trainer._workers = Sent(2)
+    with pytest.raises(ValueError, match="Worker 1: Expected finite gradients"):
+        trainer.fit(x, y, batch_size=8, shuffle=False)
+    assert [b"Expected finite gradients" in each for each in last] == [False, True]
 
 
 def test_schedules_count_steps_and_not_shards() -> None:
@@ -214,9 +241,18 @@ def scaled() -> keras.Model:
     return network(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
 
 
+def summed(reduction: str | None) -> keras.Model:
+    model = network()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction, name="mine")
+    model.compile("sgd", [loss])
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (lambda: kc.DistributedTrainer(summed("sum"), workers=2), "means over samples.* 'mine' with reduction='sum'"),
+        (lambda: kc.DistributedTrainer(summed(None), workers=2), "means over samples.* 'mine' with reduction=None"),
         (lambda: kc.DistributedTrainer(own_step()), "Keras's own train_step. Received: .* OwnStep"),
         (lambda: kc.DistributedTrainer(not_compiled()), "a compiled model"),
         (lambda: kc.DistributedTrainer(keras.Sequential([layers.Dense(3)])), "a built Keras model"),
@@ -241,6 +277,10 @@ def scaled() -> keras.Model:
 def test_what_cannot_be_trained_is_refused(make, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_a_sum_is_fine_on_one_worker() -> None:
+    assert kc.DistributedTrainer(summed("sum")).is_first
 
 
 def test_a_loss_scale_is_fine_without_a_codec() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.cli import main as cli
-from keras_compress.pipelines.fit_limits import FileLimits, board_limits
+from keras_compress.pipelines.fit_limits import FileLimit, FileLimits, board_limits
 from keras_compress.pipelines.fit_result import Candidate, Fitted, pareto
 from keras_compress.pipelines.fit_space import Setting
 from keras_compress.pipelines.fit_study import storage_of
@@ -158,7 +158,8 @@ def test_limits(model: keras.Model) -> None:
     limits = FileLimits.of(kc.Budget(bytes=0.5, energy_uj=3), model, "tflm")
     whole = len(kc.convert(model, "tflm", mode="float32").content)
     assert limits.to_dict() == {"bytes": whole / 2, "energy_uj": 3.0}
-    assert limits.reasons({"bytes": whole, "energy_uj": 2.0}) == [f"bytes: {whole:,.6g} B of {whole / 2:,.6g}"]
+    assert limits.reasons({"bytes": whole, "energy_uj": 2.0}) == [f"bytes: {whole:,.0f} B of {whole / 2:,.0f}"]
+    assert FileLimit("bytes", len, 1_032_576).said(1_032_580) == "bytes: 1,032,580 B of 1,032,576"
     assert limits.excess({"bytes": whole, "energy_uj": 1.5}) == {"bytes": 1.0, "energy_uj": -0.5}
     # A time is measured anew when a search goes on: the first measurement counts.
     pinned = limits.pinned({"bytes": 7.0, "energy_uj": 3.0})

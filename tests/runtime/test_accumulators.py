@@ -157,8 +157,9 @@ def test_files_without_integer_sums_say_why(tmp_path: Path) -> None:
     assert not found.rows
     assert found.bits == 0
     assert "it reads float32" in found.skipped[0]
-    with pytest.raises(ValueError, match=r"Expected `bits` in \[2, 63\]. Received: bits=1"):
-        kc.accumulator_bits(b"", X, bits=1)
+    for bits in (1, 8.5, True):
+        with pytest.raises(ValueError, match=rf"Expected `bits` as an integer in \[2, 63\]. Received: bits={bits}"):
+            kc.accumulator_bits(b"", X, bits=bits)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Expected `x` to count overflows on"):
         kc.accumulator_bits(b"", bits=8)
     with pytest.raises(TypeError, match="Expected an Artifact"):

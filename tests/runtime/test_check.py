@@ -45,7 +45,11 @@ def test_fits_a_board(content: bytes) -> None:
     assert found.peak_operator == "CONV_2D 'conv_2d_2'"
     cycles = kc.estimate(content, "cortex_m", core="m4", measure_ram=False).cycles
     assert found.time_ms == pytest.approx(cycles / 64e3)
-    assert found.energy_uj > 0
+    # The only power of an M4 that was found is another board's.
+    assert found.energy_uj == pytest.approx(cycles * 432.7e-6, rel=1e-3)
+    assert "a model by the NUCLEO-L4R5ZI at 120 MHz, not measured" in repr(found)
+    assert "NUCLEO_L4R5ZI" in found.notes[-1]
+    assert kc.check(content, "rp2040").energy_source is None
 
 
 def test_what_is_too_large_is_said_in_bytes(content: bytes) -> None:

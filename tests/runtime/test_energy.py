@@ -13,6 +13,7 @@ from keras_compress.runtime.cortex_m import estimate_cortex_m
 from keras_compress.runtime.cortex_m_costs import CONVOLUTION, CORES, DENSE, DEPTHWISE, NETWORKS
 from keras_compress.runtime.energy import estimate_energy
 from keras_compress.runtime.energy_tables import BOARD_POWER, integer_add, integer_multiply, sram_access
+from keras_compress.runtime.multiplications import MULTIPLYING
 from keras_compress.tflite.flatbuffer import Graph, read_model, write_model
 
 # Median energy of an inference on the same NUCLEO-L4R5ZI with another engine: mlcommons/tiny_results_v1.1,
@@ -78,6 +79,30 @@ def test_arithmetic_follows_the_file() -> None:
     packed = estimate_energy(write_model(graph.model)).figures
     assert packed["macs_by_bits"] == {"8x8": macs - 1_179_648, "8x4": 1_179_648}
     assert packed["weights_uj"] < found["weights_uj"] - 64 * 3 * 3 * 32 / 2 / 8 * 1300e-6 * 0.99
+
+
+def test_an_embedding_reads_the_rows_of_its_indices() -> None:
+    tokens = keras.Input((5,), dtype="int32")
+    model = keras.Model(tokens, keras.layers.Embedding(1000, 12)(tokens))
+    rows = estimate_energy(kc.convert(model, mode="float32").content).layers
+    (row,) = [each for each in rows if each["operator"] == "GATHER"]
+    # Five rows of twelve floats; beside them five indices and the output.
+    assert row["weight_bytes"] == 5 * 12 * 4
+    assert row["activation_bytes"] == 5 * 4 + 5 * 12 * 4
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "output", "macs"),
+    [
+        ((3, 4), (7, 4, 5), (7, 3, 5), 7 * 3 * 4 * 5),  # the left one is the same for all seven
+        ((7, 3, 4), (7, 4, 5), (7, 3, 5), 7 * 3 * 4 * 5),
+        ((7, 4, 3), (7, 4, 5), (7, 3, 5), 7 * 3 * 4 * 5),  # transposed
+        ((7, 3, 4), (4, 5), (7, 3, 5), 7 * 3 * 4 * 5),
+        ((2, 1, 3, 4), (6, 4, 5), (2, 6, 3, 5), 12 * 3 * 4 * 5),
+    ],
+)
+def test_products_of_matrices(left, right, output, macs: int) -> None:
+    assert MULTIPLYING["BATCH_MATMUL"].macs(left, right, output) == macs
 
 
 def test_encoded_weights_are_read_as_stored_and_decoded_to_memory() -> None:
