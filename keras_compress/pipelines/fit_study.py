@@ -12,10 +12,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from keras_compress.core.warn import warn
 from keras_compress.pipelines.fit_space import Setting, Space
 
 # How long a journal's lock may be held before others take its holder for dead.
@@ -105,6 +106,7 @@ class Trials:
         self._storage = storage
         self._space, self._count, self._stale_after_s = space, count, stale_after_s
         self._states = self._optuna.trial.TrialState
+        self._finished_already = self._optuna.exceptions.UpdateFinishedTrialError
         self._me = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
         self._seen: dict[int, tuple[Any, float]] = {}
         # Workers that draw from one seed would draw the same.
@@ -137,8 +139,11 @@ class Trials:
             waiting = any(each.state == self._states.WAITING for each in self._counted())
             if self._left() and (waiting or repeats < _REPEATS):
                 trial = self.study.ask()
-                setting = self._space.suggest(trial)
-                if self._counts(trial):
+                try:
+                    setting, counts = self._space.suggest(trial), self._counts(trial)
+                except self._finished_already:
+                    continue  # another process took this one for dead while it drew
+                if counts:
                     repeats = 0
                     yield trial, setting
                 else:
@@ -150,20 +155,28 @@ class Trials:
 
     @contextmanager
     def alive(self, trial: Any) -> Iterator[None]:
-        """While it is open, others see that the trial is worked on; left by an error, its setting is handed on."""
-        trial.set_user_attr("worker", self._me)
+        """While it is open, others see that the trial is worked on; left by an error, its setting is handed on.
+
+        Where another process took this one for dead, what is written of the trial is refused: that is warned of, and
+        ends the block without an error.
+        """
+        with suppress(self._finished_already):
+            trial.set_user_attr("worker", self._me)
         ended = threading.Event()
 
         def beat() -> None:
             number = 0
-            while not ended.wait(self._stale_after_s / 4):
-                number += 1
-                trial.set_user_attr("beat", number)
+            with suppress(self._finished_already):
+                while not ended.wait(self._stale_after_s / 4):
+                    number += 1
+                    trial.set_user_attr("beat", number)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
         try:
             yield
+        except self._finished_already:
+            self._say_lost(trial)
         except BaseException:
             self._hand_on(self._frozen(trial))
             raise
@@ -175,7 +188,7 @@ class Trials:
         """Keep what a trial came to; `None`: it was stopped.
 
         Returns:
-            Whether it counts: not where another process took this one for dead.
+            Whether it counts: not where another process took this one for dead, which is warned of.
         """
         state = self._states.PRUNED if value is None else self._states.COMPLETE
         try:
@@ -183,8 +196,15 @@ class Trials:
         except (ValueError, RuntimeError, self._optuna.exceptions.OptunaError):
             if not self._frozen(trial).state.is_finished():
                 raise
+            self._say_lost(trial)
             return False
         return True
+
+    def _say_lost(self, trial: Any) -> None:
+        warn(
+            f"Trial {trial.number} is not counted: no sign of life of this process was seen for `stale_after_s`="
+            f"{self._stale_after_s:g} seconds, and its setting was handed to another"
+        )
 
     def finished(self) -> list[Any]:
         """Trials that are done and count, in order."""

@@ -98,9 +98,29 @@ def test_a_worker_taken_for_dead_does_not_count_twice(tmp_path: Path) -> None:
         with other.alive(each):
             assert other.tell(each, value_of(drawn))
     assert time.monotonic() - began > 0.2
-    assert not slow.tell(trial, value_of(setting))
+    with pytest.warns(UserWarning, match="Trial 0 is not counted: no sign of life"):
+        assert not slow.tell(trial, value_of(setting))
     assert len(slow.finished()) == 2
     assert set(settings_done(slow).values()) == {1}
+
+
+@pytest.mark.parametrize("write", ["report", "set_constraint", "set_user_attr"])
+def test_a_worker_taken_for_dead_goes_on_with_the_next(tmp_path: Path, write: str) -> None:
+    arguments: dict[str, tuple[Any, ...]] = {"report": (0.5, 1), "set_constraint": ("bytes", 0.1)}
+    slow = opened(tmp_path / "trials.journal", 1, stale_after_s=0.04)
+    trials = iter(slow)
+    trial, _ = next(trials)
+    said = f"Trial {trial.number} is not counted"
+    with pytest.warns(UserWarning, match=said), slow.alive(trial):
+        slow._hand_on(slow._frozen(trial))  # as another process does
+        time.sleep(0.05)  # the heart beats once more
+        getattr(trial, write)(*arguments.get(write, ("stopped", "some reason")))
+    again, setting = next(trials)
+    assert again.params == trial.params
+    with slow.alive(again):
+        assert slow.tell(again, value_of(setting))
+    assert list(trials) == []
+    assert [each.user_attrs["again"] for each in slow.finished()] == [0]
 
 
 def test_an_interrupted_trial_is_handed_on(tmp_path: Path) -> None:
