@@ -8,6 +8,7 @@ process fail it, and refuses the result of one that was taken for dead and was n
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -37,8 +38,23 @@ def optuna() -> Any:
         import optuna as found
     except ImportError as error:
         raise ImportError("Expected optuna: `pip install 'keras-compress[search]'`. Received: none") from error
-    found.logging.set_verbosity(found.logging.ERROR)
     return found
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Optuna says errors alone while it is open.
+
+    Raises:
+        ImportError: Without Optuna.
+    """
+    logging = optuna().logging
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def storage_of(study: str | os.PathLike[str]) -> Any:
@@ -57,11 +73,19 @@ def storage_of(study: str | os.PathLike[str]) -> Any:
         return storages.JournalStorage(journal.JournalFileBackend(text, lock_obj=lock))
     except Exception as error:
         # What drivers of databases raise is theirs.
-        cause = " ".join(str(error).split())[:300]
+        cause = " ".join(str(error).split())
+        secret = _password(text)
+        shown, said = ((each.replace(secret, "***") if secret else each) for each in (text, cause))
         raise ValueError(
             "Expected `study` as a journal file, an .db file or the URL of a database, that can be reached. "
-            f"Received: study={text!r} ({type(error).__name__}: {cause})"
-        ) from error
+            f"Received: study={shown!r} ({type(error).__name__}: {said[:300]})"
+        ) from (error if said == cause else None)
+
+
+def _password(url: str) -> str:
+    """The password in a database's URL, empty where there is none."""
+    found = re.search(r"://[^:@/]*:(.*)@", url)
+    return found[1] if found else ""
 
 
 def _database(storages: Any, url: str) -> Any:
@@ -248,8 +272,10 @@ class Trials:
             self._storage.set_trial_state_values(trial._trial_id, state=self._states.FAIL)
         except (RuntimeError, ValueError, self._optuna.exceptions.OptunaError):
             return
-        if trial.params:
-            self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+        # What was queued and not drawn yet is known from the queue alone.
+        setting = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if setting:
+            self.study.enqueue_trial(setting, user_attrs={"again": trial.number})
 
     def _is_dead(self, trial: Any) -> bool:
         worker = trial.user_attrs.get("worker", "")
