@@ -390,12 +390,17 @@ class _Search:
         if unfinished := [each for each in stopped if each.excess <= 0]:
             largest = max(unfinished, key=lambda each: each.excess)
             return largest, f"Trial {largest.number} keeps it, but was stopped: {largest.reason}: {largest.setting}"
-        above = [(max(self.limits.excess(each.figures).values()), each) for each in candidates]
-        above += [(each.excess, each) for each in stopped]  # type: ignore[misc]
+        above: list[tuple[float, Candidate | Stopped]] = [
+            (max(self.limits.excess(each.figures).values()), each) for each in candidates
+        ]
+        above += [(each.excess, each) for each in stopped]
         if not above:
             return None, "No trial was done"
         _, found = min(above, key=lambda each: each[0])
-        reasons = "; ".join(self.limits.reasons(found.figures)) if found.figures else found.reason  # type: ignore[union-attr]
+        # A trial above a limit may have been stopped by something else.
+        reasons = "; ".join(self.limits.reasons(found.figures)) if found.figures else ""
+        if isinstance(found, Stopped):
+            reasons = reasons or found.reason
         return found, f"Nearest is trial {found.number} ({found.setting}): {reasons}"
 
 
