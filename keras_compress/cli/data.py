@@ -21,7 +21,7 @@ from keras_compress.quantizers.kinds import activation_name
 from keras_compress.runtime.measure import accuracy
 
 Array = NDArray[Any]
-KEYS = ("x_train", "y_train", "x_test", "y_test", "x", "y")
+KEYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "x", "y")
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
@@ -83,7 +83,7 @@ class Data:
         """Samples and labels, of the first part that there is.
 
         Args:
-            names: Parts in the order of preference: `"train"`, `"test"`, or `""` for `x` and `y`.
+            names: Parts in the order of preference: `"train"`, `"val"`, `"test"`, or `""` for `x` and `y`.
 
         Raises:
             ValueError: If there is none, or samples and labels do not pair.

@@ -42,12 +42,12 @@ def _check_flags(define: Definer) -> None:
 
 def _fit_flags(define: Definer) -> None:
     define.text("model", None, "Trained Keras model, a .keras file.")
-    define.data("Data to train with, a tenth of it held out for choices; x_test, y_test for the figures at the end.")
+    define.data("Data to train with; x_val, y_val (or a tenth of it) for choices; x_test, y_test for the end.")
     define.text("out", "fit", "Folder for files and trials: the same command goes on there.")
     define.choice("target", "tflm", ["tflm", "litert"], "Runtime: of microcontrollers, or of phones.")
     _limits(define)
     define.text("code", None, "tflm: what of --flash the runtime takes; by default its core's 16kB.")
-    define.text("bytes", None, "Largest file, such as 48kB, in place of --flash.")
+    define.text("bytes", None, "Largest file, such as 48kB; beside --flash or --board the smaller limit counts.")
     define.real("latency_ms", "litert: longest time of an inference, measured here.")
     define.real("energy_uj", "Most microjoules of an inference, by published energies of operations.")
     define.text("max_drop", "1%", "Tolerated loss of the metric, such as 1% or 0.01.")

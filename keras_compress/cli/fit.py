@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from absl import flags
 
 from keras_compress.cli import report as cli_report
-from keras_compress.cli.data import Data, as_input, load_model, on_training_data, task_of
+from keras_compress.cli.data import Array, Data, as_input, load_model, on_training_data, task_of
 from keras_compress.convert.files import make_folder, save_keras_atomic, write_atomic
 from keras_compress.core.budget import Budget
 from keras_compress.core.sizes import size_bytes
@@ -21,7 +22,7 @@ from keras_compress.pipelines.fit_to import fit_to
 from keras_compress.runtime.check import RUNTIME_CODE_BYTES
 from keras_compress.runtime.measure import Metric
 
-# One of so many training samples is held out, for choices.
+# One of so many training samples is held out for choices, where the file has no validation data.
 HELD_OUT = 10
 
 
@@ -31,12 +32,14 @@ def run(values: flags.FlagValues) -> int:
     x, y = data.part("train", "")
     x_test, y_test = data.part("test", "train", "")
     said = on_training_data(x_test, x)
-    x, x_test = as_input(x, model, data.path), as_input(x_test, model, data.path)
+    x_test = as_input(x_test, model, data.path)
+    (x, y), (x_val, y_val), seen = _parts(data, x, y, values.seed)
+    said += seen
+    x, x_val = as_input(x, model, data.path), as_input(x_val, model, data.path)
     task = task_of(model, y)
     sign = -1.0 if task.name == "regression" else 1.0
     metric: Metric = lambda outputs, labels: sign * task.metric(outputs, labels)  # noqa: E731
     folder = make_folder(values.out)
-    held = np.arange(len(x)) % HELD_OUT == HELD_OUT - 1
     training = Training(
         task.new_loss(),
         _epochs(values.epochs),
@@ -47,9 +50,9 @@ def run(values: flags.FlagValues) -> int:
     with cli_report.collected_warnings() as notes:
         found = fit_to(
             model,
-            training.on(x[~held], y[~held]),
+            training.on(x, y),
             _budget(values),
-            validation_data=(x[held], y[held]),
+            validation_data=(x_val, y_val),
             test_data=(x_test, y_test),
             target=values.target,
             max_drop=_share(values.max_drop),
@@ -68,6 +71,20 @@ def run(values: flags.FlagValues) -> int:
     lines = [*repr(found).splitlines(), "", *found.table().splitlines(), "", *found.notes, *said, *notes]
     cli_report.answer(values, found.to_dict(), [], lines)
     return int(not found.met)
+
+
+def _parts(data: Data, x: Array, y: Array, seed: int) -> tuple[tuple[Array, Array], tuple[Array, Array], list[str]]:
+    """Samples to train with, samples to choose by, and what is to be said of these."""
+    if {"x_val", "y_val"} & set(data.arrays):
+        return (x, y), data.part("val"), []
+    # In no order of the file's: classes may stand one after another.
+    held = np.zeros(len(x), bool)
+    held[np.random.default_rng(seed).permutation(len(x))[: max(len(x) // HELD_OUT, 1)]] = True
+    note = (
+        "Choices were made by a tenth of the training data, which the model given was probably trained on: what it "
+        "reaches there, and so what is lost, is too high. x_val, y_val in the data file take their place."
+    )
+    return (x[~held], y[~held]), (x[held], y[held]), [note]
 
 
 def _epochs(given: list[str] | None) -> Any:
@@ -100,7 +117,8 @@ def _budget(values: flags.FlagValues) -> Budget:
         code = RUNTIME_CODE_BYTES if values.code is None else size_bytes(values.code, "code")
         named.update(board_limits(values.board, values.flash, values.arena, code))
     if values.bytes is not None:
-        named["bytes"] = size_bytes(values.bytes, "bytes")
+        # Where --flash or --board limits the file too, the smaller counts.
+        named["bytes"] = min(size_bytes(values.bytes, "bytes"), named.get("bytes", math.inf))
     named |= {name: getattr(values, name) for name in ("latency_ms", "energy_uj") if getattr(values, name) is not None}
     if not named:
         raise ValueError("Expected --board, --flash, --arena, --bytes, --latency_ms or --energy_uj. Received: none")

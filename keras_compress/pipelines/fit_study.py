@@ -8,14 +8,16 @@ process fail it, and refuses the result of one that was taken for dead and was n
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from keras_compress.core.warn import warn
 from keras_compress.pipelines.fit_space import Setting, Space
 
 # How long a journal's lock may be held before others take its holder for dead.
@@ -36,8 +38,23 @@ def optuna() -> Any:
         import optuna as found
     except ImportError as error:
         raise ImportError("Expected optuna: `pip install 'keras-compress[search]'`. Received: none") from error
-    found.logging.set_verbosity(found.logging.ERROR)
     return found
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Optuna says errors alone while it is open.
+
+    Raises:
+        ImportError: Without Optuna.
+    """
+    logging = optuna().logging
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def storage_of(study: str | os.PathLike[str]) -> Any:
@@ -56,11 +73,19 @@ def storage_of(study: str | os.PathLike[str]) -> Any:
         return storages.JournalStorage(journal.JournalFileBackend(text, lock_obj=lock))
     except Exception as error:
         # What drivers of databases raise is theirs.
-        cause = " ".join(str(error).split())[:300]
+        cause = " ".join(str(error).split())
+        secret = _password(text)
+        shown, said = ((each.replace(secret, "***") if secret else each) for each in (text, cause))
         raise ValueError(
             "Expected `study` as a journal file, an .db file or the URL of a database, that can be reached. "
-            f"Received: study={text!r} ({type(error).__name__}: {cause})"
-        ) from error
+            f"Received: study={shown!r} ({type(error).__name__}: {said[:300]})"
+        ) from (error if said == cause else None)
+
+
+def _password(url: str) -> str:
+    """The password in a database's URL, empty where there is none."""
+    found = re.search(r"://[^:@/]*:(.*)@", url)
+    return found[1] if found else ""
 
 
 def _database(storages: Any, url: str) -> Any:
@@ -105,6 +130,7 @@ class Trials:
         self._storage = storage
         self._space, self._count, self._stale_after_s = space, count, stale_after_s
         self._states = self._optuna.trial.TrialState
+        self._finished_already = self._optuna.exceptions.UpdateFinishedTrialError
         self._me = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
         self._seen: dict[int, tuple[Any, float]] = {}
         # Workers that draw from one seed would draw the same.
@@ -137,8 +163,11 @@ class Trials:
             waiting = any(each.state == self._states.WAITING for each in self._counted())
             if self._left() and (waiting or repeats < _REPEATS):
                 trial = self.study.ask()
-                setting = self._space.suggest(trial)
-                if self._counts(trial):
+                try:
+                    setting, counts = self._space.suggest(trial), self._counts(trial)
+                except self._finished_already:
+                    continue  # another process took this one for dead while it drew
+                if counts:
                     repeats = 0
                     yield trial, setting
                 else:
@@ -150,20 +179,28 @@ class Trials:
 
     @contextmanager
     def alive(self, trial: Any) -> Iterator[None]:
-        """While it is open, others see that the trial is worked on; left by an error, its setting is handed on."""
-        trial.set_user_attr("worker", self._me)
+        """While it is open, others see that the trial is worked on; left by an error, its setting is handed on.
+
+        Where another process took this one for dead, what is written of the trial is refused: that is warned of, and
+        ends the block without an error.
+        """
+        with suppress(self._finished_already):
+            trial.set_user_attr("worker", self._me)
         ended = threading.Event()
 
         def beat() -> None:
             number = 0
-            while not ended.wait(self._stale_after_s / 4):
-                number += 1
-                trial.set_user_attr("beat", number)
+            with suppress(self._finished_already):
+                while not ended.wait(self._stale_after_s / 4):
+                    number += 1
+                    trial.set_user_attr("beat", number)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
         try:
             yield
+        except self._finished_already:
+            self._say_lost(trial)
         except BaseException:
             self._hand_on(self._frozen(trial))
             raise
@@ -175,7 +212,7 @@ class Trials:
         """Keep what a trial came to; `None`: it was stopped.
 
         Returns:
-            Whether it counts: not where another process took this one for dead.
+            Whether it counts: not where another process took this one for dead, which is warned of.
         """
         state = self._states.PRUNED if value is None else self._states.COMPLETE
         try:
@@ -183,8 +220,15 @@ class Trials:
         except (ValueError, RuntimeError, self._optuna.exceptions.OptunaError):
             if not self._frozen(trial).state.is_finished():
                 raise
+            self._say_lost(trial)
             return False
         return True
+
+    def _say_lost(self, trial: Any) -> None:
+        warn(
+            f"Trial {trial.number} is not counted: no sign of life of this process was seen for `stale_after_s`="
+            f"{self._stale_after_s:g} seconds, and its setting was handed to another"
+        )
 
     def finished(self) -> list[Any]:
         """Trials that are done and count, in order."""
@@ -228,8 +272,10 @@ class Trials:
             self._storage.set_trial_state_values(trial._trial_id, state=self._states.FAIL)
         except (RuntimeError, ValueError, self._optuna.exceptions.OptunaError):
             return
-        if trial.params:
-            self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+        # What was queued and not drawn yet is known from the queue alone.
+        setting = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if setting:
+            self.study.enqueue_trial(setting, user_attrs={"again": trial.number})
 
     def _is_dead(self, trial: Any) -> bool:
         worker = trial.user_attrs.get("worker", "")

@@ -32,7 +32,7 @@ from keras_compress.pipelines.fit_candidate import Maker, Train, untrained
 from keras_compress.pipelines.fit_limits import FileLimits, board_limits, budget_key
 from keras_compress.pipelines.fit_result import Candidate, Fitted, Stopped, pareto
 from keras_compress.pipelines.fit_space import Setting, Space
-from keras_compress.pipelines.fit_study import Trials, storage_of
+from keras_compress.pipelines.fit_study import Trials, quiet_optuna, storage_of
 from keras_compress.pipelines.training import EPOCHS, Judge, Trainer
 from keras_compress.runtime import deployed
 from keras_compress.runtime.child import RuntimeCrash, RuntimeTimeout
@@ -137,24 +137,30 @@ def fit_to(
         "budget": budget_key(wanted),
         "target": target,
         "methods": list(space.methods),
+        "representative_dataset": representative_dataset,
+        "samples": training.samples,
+        "sample_weight": training.sample_weight,
+        "sampler": sampler,
+        "search_seed": seed,
         **Trainer(taught.training, training.x, training.y, model).decisive(),
     }
     name = _name(decisive)
     home = make_folder(tempfile.mkdtemp(prefix="keras_compress-") if folder is None else folder)
-    kept = Trials(
-        storage_of(study if study is not None else home / "trials.journal"),
-        name,
-        space,
-        count=trials,
-        sampler=sampler,
-        seed=seed,
-        epochs=_most_epochs(taught.training),
-        stale_after_s=stale_after_s,
-    )
-    limits = limits.pinned(kept.shared("limits", limits.to_dict()))
-    maker = Maker(plain, examples, target, limits.most("arena"))
-    search = _Search(model, taught, judge, limits, maker, kept, make_folder(home / name))
-    return search.result(test_data, trials, target)
+    with quiet_optuna():
+        kept = Trials(
+            storage_of(study if study is not None else home / "trials.journal"),
+            name,
+            space,
+            count=trials,
+            sampler=sampler,
+            seed=seed,
+            epochs=_most_epochs(taught.training),
+            stale_after_s=stale_after_s,
+        )
+        files = _files_of(kept, make_folder(home / name))
+        limits = limits.pinned(kept.shared("limits", limits.to_dict()))
+        maker = Maker(plain, examples, target, limits.most("arena"))
+        return _Search(model, taught, judge, limits, maker, kept, files).result(test_data, trials, target)
 
 
 def _check(training: Any, budget: Any, board: str | None, target: str, trials: int, stale_after_s: float) -> None:
@@ -202,6 +208,24 @@ def _epochs_of(training: Training, setting: Setting) -> int:
 def _most_epochs(training: Training) -> int:
     """Of the longest trial."""
     return _epochs_of(training, Setting(channels=0.5, params=0.5, sparsity=0.5, clusters=16, training="qat"))
+
+
+def _files_of(trials: Trials, folder: Path) -> Path:
+    """The folder of a search's files, checked to be that of its finished trials.
+
+    A folder is known by the first path that it had, which is kept in it: computers may see it at different places.
+    """
+    mark = folder / "folder.txt"
+    if not mark.is_file():
+        write_atomic(mark, os.fspath(folder.absolute()).encode())
+    mine = mark.read_text()
+    first = trials.shared("folder", mine)
+    if first != mine:
+        raise ValueError(
+            f"Expected the `folder` that holds the files of this study's trials, {Path(first).parent}. "
+            f"Received: folder={os.fspath(folder.parent)!r}"
+        )
+    return folder
 
 
 def _name(decisive: Mapping[str, Any]) -> str:
@@ -269,6 +293,8 @@ class _Search:
         figures = self._figures(artifact)
         self._constrain(trial, figures)
         value = self.judge.of_file(artifact)
+        if math.isnan(value):
+            raise ValueError("Expected a metric that is a number. Received: nan, of the trained file")
         save_keras_atomic(model, self.folder / f"{trial.number:04d}.keras")
         write_atomic(self.folder / f"{trial.number:04d}.tflite", artifact.content)
         trial.set_user_attr("figures", figures)
@@ -289,7 +315,8 @@ class _Search:
             how = fitting.training
             if how.fit is None:
                 how = replace(how, callbacks=[*how.callbacks, _Rung(rungs.report_model, model)])
-            trained = Trainer(how, fitting.x, fitting.y, self.model)(model, kind, name)
+            drawn = {"samples": fitting.samples, "sample_weight": fitting.sample_weight}
+            trained = Trainer(how, fitting.x, fitting.y, self.model, **drawn)(model, kind, name)
             if how.fit is not None:
                 rungs.report_model(trained)
             return trained
@@ -353,18 +380,27 @@ class _Search:
     def _nearest(
         self, candidates: Sequence[Candidate], stopped: Sequence[Stopped], baseline: float
     ) -> tuple[Candidate | Stopped | None, str]:
-        """The best within the budget that loses too much; else what is least above it."""
+        """The best within the budget that loses too much; else one that was stopped within it; else the least above."""
         within = [each for each in candidates if not each.reasons]
         if within:
             best = max(within, key=lambda each: each.validation)
             lost = baseline - best.validation
             return best, f"Trial {best.number} keeps it, but loses {lost:.4g} of {baseline:.4g}: {best.setting}"
-        above = [(max(self.limits.excess(each.figures).values()), each) for each in candidates]
-        above += [(each.excess, each) for each in stopped]  # type: ignore[misc]
+        # Of these the largest: what is cut least loses least, as a rule.
+        if unfinished := [each for each in stopped if each.excess <= 0]:
+            largest = max(unfinished, key=lambda each: each.excess)
+            return largest, f"Trial {largest.number} keeps it, but was stopped: {largest.reason}: {largest.setting}"
+        above: list[tuple[float, Candidate | Stopped]] = [
+            (max(self.limits.excess(each.figures).values()), each) for each in candidates
+        ]
+        above += [(each.excess, each) for each in stopped]
         if not above:
             return None, "No trial was done"
         _, found = min(above, key=lambda each: each[0])
-        reasons = "; ".join(found.reasons) if isinstance(found, Candidate) else found.reason
+        # A trial above a limit may have been stopped by something else.
+        reasons = "; ".join(self.limits.reasons(found.figures)) if found.figures else ""
+        if isinstance(found, Stopped):
+            reasons = reasons or found.reason
         return found, f"Nearest is trial {found.number} ({found.setting}): {reasons}"
 
 
@@ -389,6 +425,8 @@ class _Rungs:
     def report(self, value: float) -> None:
         """Raises `_Hopeless` where Hyperband stops the trial."""
         self.done += 1
+        if math.isnan(value):
+            return  # nothing to compare; what counts is the trained file
         share = self.done / self.epochs if self.epochs else 0.0
         self.trial.report(value, 1 + math.ceil(self.most * share))
         if self.trial.should_prune():

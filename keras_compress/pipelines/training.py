@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -33,19 +34,30 @@ class Trainer:
         x: Inputs.
         y: Targets.
         source: The model given, whose loss counts where `training` has none.
+        samples: Numbers of the samples of an epoch, see `kc.Fitting`; all by default.
+        sample_weight: What each sample counts in the loss; 1 by default.
 
     Raises:
         ValueError: Where there is nothing to train with, or for a kind of step that there is not.
     """
 
-    def __init__(self, training: Training, x: Any, y: Any, source: keras.Model) -> None:
+    def __init__(
+        self,
+        training: Training,
+        x: Any,
+        y: Any,
+        source: keras.Model,
+        *,
+        samples: Any = None,
+        sample_weight: Any = None,
+    ) -> None:
         for name, given in (("epochs", training.epochs), ("learning_rate", training.learning_rate)):
             if isinstance(given, Mapping) and set(given) - set(EPOCHS):
                 raise ValueError(f"Expected `{name}` > 0 for stages out of {sorted(EPOCHS)}. Received: {given}")
         self._training = training.with_loss_of(source)
         if training.fit is None and self._training.loss is None:
             raise ValueError("Expected `loss`, `fit`, or a compiled model. Received: none of them")
-        self._fit = self._training.on(x, y)
+        self._fit = replace(self._training.on(x, y), samples=samples, sample_weight=sample_weight)
 
     def __call__(self, model: keras.Model, kind: str, name: str) -> keras.Model:
         """The model, trained.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from keras_compress.pipelines.fit_space import METHODS, Setting, Space
-from keras_compress.pipelines.fit_study import SAMPLERS, Trials, storage_of
+from keras_compress.pipelines.fit_study import SAMPLERS, Trials, quiet_optuna, storage_of
 
 optuna = pytest.importorskip("optuna")
 SPACE = Space.of(("channels", "training"), "tflm")
@@ -98,9 +98,34 @@ def test_a_worker_taken_for_dead_does_not_count_twice(tmp_path: Path) -> None:
         with other.alive(each):
             assert other.tell(each, value_of(drawn))
     assert time.monotonic() - began > 0.2
-    assert not slow.tell(trial, value_of(setting))
+    with pytest.warns(UserWarning, match="Trial 0 is not counted: no sign of life"):
+        assert not slow.tell(trial, value_of(setting))
     assert len(slow.finished()) == 2
     assert set(settings_done(slow).values()) == {1}
+
+
+@pytest.mark.parametrize("write", ["report", "set_constraint", "set_user_attr"])
+def test_a_worker_taken_for_dead_goes_on_with_the_next(tmp_path: Path, write: str) -> None:
+    arguments: dict[str, tuple[Any, ...]] = {"report": (0.5, 1), "set_constraint": ("bytes", 0.1)}
+    slow = opened(tmp_path / "trials.journal", 1, stale_after_s=0.04)
+    trials = iter(slow)
+    trial, _ = next(trials)
+    said = f"Trial {trial.number} is not counted"
+
+    def lose() -> None:
+        with slow.alive(trial):
+            slow._hand_on(slow._frozen(trial))  # as another process does
+            time.sleep(0.05)  # the heart beats once more
+            getattr(trial, write)(*arguments.get(write, ("stopped", "some reason")))
+
+    with pytest.warns(UserWarning, match=said):
+        lose()
+    again, setting = next(trials)
+    assert again.params == trial.params
+    with slow.alive(again):
+        assert slow.tell(again, value_of(setting))
+    assert list(trials) == []
+    assert [each.user_attrs["again"] for each in slow.finished()] == [0]
 
 
 def test_an_interrupted_trial_is_handed_on(tmp_path: Path) -> None:
@@ -113,6 +138,41 @@ def test_an_interrupted_trial_is_handed_on(tmp_path: Path) -> None:
     work(opened(study, 3), tmp_path)
     assert len(trials.finished()) == 3
     assert set(settings_done(trials).values()) == {1}
+
+
+def test_a_start_that_was_not_drawn_yet_is_handed_on(tmp_path: Path) -> None:
+    trials = opened(tmp_path / "trials.journal", 1)
+    asked = trials.study.ask()  # the process ends here
+    assert trials._frozen(asked).params == {}
+    trials._hand_on(trials._frozen(asked))
+    _, setting = next(iter(trials))
+    assert setting == SPACE.starts()[0]
+
+
+def test_optuna_says_errors_alone_for_a_while(tmp_path: Path) -> None:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        opened(tmp_path / "trials.journal", 1)
+        assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+        with quiet_optuna():
+            assert optuna.logging.get_verbosity() == optuna.logging.ERROR
+        assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(url: str) -> None:
+        raise OSError(f"no connection to {url}")
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", refuse)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    shown = r"study='mysql://me:\*\*\*@host/name' \(OSError: no connection to mysql://me:\*\*\*@host/name\)"
+    with pytest.raises(ValueError, match=shown) as error:
+        storage_of("mysql://me:s3c@ret@host/name")
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -11,11 +13,14 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
+from keras_compress.cli import fit as cli_fit
 from keras_compress.cli import main as cli
+from keras_compress.cli.data import Data
 from keras_compress.pipelines.fit_limits import FileLimit, FileLimits, board_limits
-from keras_compress.pipelines.fit_result import Candidate, Fitted, pareto
+from keras_compress.pipelines.fit_result import Candidate, Fitted, Stopped, pareto
 from keras_compress.pipelines.fit_space import Setting
 from keras_compress.pipelines.fit_study import storage_of
+from keras_compress.pipelines.fit_to import _Search
 from keras_compress.runtime import deployed
 from keras_compress.runtime.target import target
 
@@ -134,6 +139,130 @@ def test_hyperband_stops_a_trial(
     assert [(each.number, each.reason) for each in found.stopped] == [
         (1, "others were better after as large a share of their training")
     ]
+
+
+def test_a_metric_that_is_no_number_stops_the_trial_alone(model: keras.Model, data: dict[str, np.ndarray]) -> None:
+    said = r"Trial 0 keeps it, but was stopped: Expected a metric that is a number. Received: nan"
+    with pytest.warns(UserWarning, match=said):
+        found = fitted(model, data, methods=("training",), trials=1, budget={"bytes": 0.9}, metric=lambda *_: np.nan)
+    assert [each.number for each in found.stopped] == [0]
+    assert found.nearest == found.stopped[0]
+
+
+def unsearched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `fit_to` give the search that it would do."""
+    monkeypatch.setattr(_Search, "result", lambda search, *_: search)
+
+
+def test_what_decides_results_is_in_the_name(
+    model: keras.Model, data: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsearched(monkeypatch)
+    training = kc.Training(epochs=1).on(data["x"], data["y"])
+    weight = np.ones(len(data["x"]))
+    cases: list[tuple[Any, dict[str, Any]]] = [
+        (training, {}),
+        (training, {"representative_dataset": data["x"][:9]}),
+        (training, {"representative_dataset": data["x"][:9] + 1}),
+        (replace(training, sample_weight=weight), {}),
+        (replace(training, samples=np.arange(9)), {}),
+        (training, {"seed": 1}),
+        (training, {"sampler": "random"}),
+    ]
+    names = []
+    for how, options in [*cases, *cases]:
+        found: Any = kc.fit_to(
+            model, how, {"bytes": 9000}, validation_data=(data["vx"], data["vy"]), methods=METHODS, folder=tmp_path,
+            **options,
+        )  # fmt: skip
+        names.append(found.folder.name)
+    assert len(set(names)) == len(cases)
+    assert names[: len(cases)] == names[len(cases) :]
+
+
+def test_samples_and_their_weights_are_trained_with(
+    model: keras.Model, data: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsearched(monkeypatch)
+    batches = []
+    counter = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: batches.append(batch))
+    training = kc.Training(epochs=1, callbacks=[counter]).on(data["x"], data["y"])
+    training = replace(training, samples=np.arange(5), sample_weight=np.zeros(len(data["x"])))
+    search: Any = kc.fit_to(model, training, {"bytes": 9000}, validation_data=(data["vx"], data["vy"]))
+    net = keras.models.clone_model(model)
+    before = net.get_weights()
+    search._trainer(SimpleNamespace(report_model=lambda candidate: None))(net, "quantize", "quantize")
+    assert batches == [0]  # five samples, not 320
+    for each, was in zip(net.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(each, was)  # no sample counts
+
+
+def test_a_folder_without_the_files_of_the_study_is_refused(
+    model: keras.Model, data: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsearched(monkeypatch)
+    options: dict[str, Any] = {"study": tmp_path / "shared.journal"}
+    first: Any = fitted(model, data, folder=tmp_path / "a", **options)
+    for other in (tmp_path / "b", None):
+        with pytest.raises(ValueError, match=r"files of this study's trials, .*a\. Received: folder="):
+            fitted(model, data, folder=other, **options)
+    # The same folder seen at another path is the same.
+    (tmp_path / "a").rename(tmp_path / "c")
+    moved: Any = fitted(model, data, folder=tmp_path / "c", **options)
+    assert moved.folder == tmp_path / "c" / first.folder.name
+
+
+def test_the_nearest() -> None:
+    limits = FileLimits((FileLimit("bytes", len, 100.0),))
+    search = _Search(None, None, None, limits, None, None, Path())  # type: ignore[arg-type]
+
+    def stopped(number: int, size: float | None, reason: str) -> Stopped:
+        figures = {} if size is None else {"bytes": size}
+        return Stopped(number, Setting(), figures, float("inf") if size is None else size / 100 - 1, reason)
+
+    large, larger = stopped(0, 110, "bytes: 110"), stopped(1, 150, "bytes: 150")
+    failed, small, smaller = stopped(2, None, "frozen"), stopped(3, 90, "slow"), stopped(4, 10, "slow")
+    poor = Candidate(5, Setting(), 0.5, {"bytes": 95.0}, (), Path("f"))
+    late = stopped(6, 104, "others were better")
+    assert search._nearest([poor], [small, large], 0.75) == (
+        poor, "Trial 5 keeps it, but loses 0.25 of 0.75: weights of 8 bits, PTQ"
+    )  # fmt: skip
+    assert search._nearest([], [larger, smaller, small, large], 0.75) == (
+        small, "Trial 3 keeps it, but was stopped: slow: weights of 8 bits, PTQ"
+    )  # fmt: skip
+    for trials, nearest, reason in (
+        ([failed, larger, large], large, "bytes: 110 B of 100"),
+        ([larger, late], late, "bytes: 104 B of 100"),
+        ([failed], failed, "frozen"),
+    ):
+        found, said = search._nearest([], trials, 0.75)
+        assert found == nearest
+        assert said == f"Nearest is trial {nearest.number} (weights of 8 bits, PTQ): {reason}"
+
+
+def test_choices_of_the_command_are_made_by_validation_data() -> None:
+    x, y = np.arange(100.0), np.repeat(np.arange(10), 10)
+    (trained, labels), (held, held_labels), said = cli_fit._parts(Data(Path("d"), {}), x, y, 0)
+    assert len(held) == 10
+    assert sorted([*trained, *held]) == list(x)
+    # Pairs stay pairs, and held samples are not at every tenth place.
+    np.testing.assert_array_equal(np.floor([*trained, *held]) // 10, [*labels, *held_labels])
+    assert len(set(held % 10)) > 3
+    assert "was probably trained on" in said[0]
+    assert list(held) != list(cli_fit._parts(Data(Path("d"), {}), x, y, 1)[1][0])
+    given = Data(Path("d"), {"x_val": x[:4], "y_val": y[:4]})
+    (trained, _), (held, _), said = cli_fit._parts(given, x, y, 0)
+    assert (len(trained), list(held), said) == (100, [0, 1, 2, 3], [])
+    with pytest.raises(ValueError, match="Expected x_val, y_val in d"):
+        cli_fit._parts(Data(Path("d"), {"x_val": x}), x, y, 0)
+
+
+@pytest.mark.parametrize(("given", "most"), [("9kB", 9_000), ("20kB", 10_000)])
+def test_of_two_limits_of_bytes_the_smaller_counts(given: str, most: int) -> None:
+    values: Any = SimpleNamespace(
+        board=None, flash="26kB", arena=None, code=None, target="tflm", bytes=given, latency_ms=None, energy_uj=None
+    )
+    assert [limit.most for limit in cli_fit._budget(values)] == [most]
 
 
 def test_the_pareto_set() -> None:
