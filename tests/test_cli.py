@@ -445,7 +445,10 @@ X, Y = np.zeros((4, 8, 8, 1), "float32"), np.array([0, 1, 2, 3])
     ("arrays", "message"),
     [
         ({"x": X}, "Expected x_train, y_train or x, y in"),
-        ({"inputs": X, "labels": Y}, r"Expected arrays out of ('x_train', 'y_train', 'x_test', 'y_test', 'x', 'y')"),
+        (
+            {"inputs": X, "labels": Y},
+            r"Expected arrays out of ('x_train', 'y_train', 'x_val', 'y_val', 'x_test', 'y_test', 'x', 'y')",
+        ),
         ({"x": X, "y": Y[:3]}, "Expected as many labels as samples in"),
         ({"x": X[:0], "y": Y[:0]}, "Expected at least one sample in `x`"),
         ({"x": X * np.nan, "y": Y}, "Expected finite numbers in `x`"),
