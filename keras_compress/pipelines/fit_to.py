@@ -130,16 +130,13 @@ def fit_to(
     taught = _taught(training, model)
     decisive = {
         "model": model,
-        "x": training.x,
-        "y": training.y,
+        **_data_of(training),
         "validation_data": list(validation_data),
         "metric": metric,
         "budget": budget_key(wanted),
         "target": target,
         "methods": list(space.methods),
         "representative_dataset": representative_dataset,
-        "samples": training.samples,
-        "sample_weight": training.sample_weight,
         "sampler": sampler,
         "search_seed": seed,
         **Trainer(taught.training, training.x, training.y, model).decisive(),
@@ -226,6 +223,11 @@ def _files_of(trials: Trials, folder: Path) -> Path:
             f"Received: folder={os.fspath(folder.parent)!r}"
         )
     return folder
+
+
+def _data_of(training: Fitting) -> dict[str, Any]:
+    """What a training is of, for the name of a search."""
+    return {"x": training.x, "y": training.y, "samples": training.samples, "sample_weight": training.sample_weight}
 
 
 def _name(decisive: Mapping[str, Any]) -> str:
