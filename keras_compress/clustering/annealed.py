@@ -10,15 +10,12 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_compress.clustering.centroids import CentroidClusterer, PlainZeros
+from keras_compress.clustering.centroids import CentroidClusterer, with_clusterers
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, rules_take
-from keras_compress.core.slots import Slot
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
-from keras_compress.core.wrapper import Compressed
-from keras_compress.graph.model import add_transforms
 
 Tensor = Any
 # Of the first and the last hardness: at the first, centroids a spacing apart share a weight; at the last, none.
@@ -238,10 +235,9 @@ def cluster_softly(
 
     **Reference**: see `AnnealedClusterer`.
     """
-    zeros = PlainZeros(preserve_sparsity)
 
-    def make(path: str, before: Compressed, slot: Slot, settings: dict[str, Any]) -> list[WeightTransform]:
-        clusterer = AnnealedClusterer(
+    def make(settings: dict[str, Any], path: str) -> WeightTransform:
+        return AnnealedClusterer(
             settings["number_of_clusters"],
             steps=steps,
             soft=soft,
@@ -250,10 +246,6 @@ def cluster_softly(
             preserve_sparsity=bool(preserve_sparsity),
             seed=seed,
         )
-        return [*zeros.keeping(path, before, slot), clusterer]
 
-    made: keras.Model = add_transforms(
-        model, make, {"number_of_clusters": number_of_clusters}, filters=filters, rules=rules, strict=strict
-    )
-    zeros.say()
-    return made
+    settings = {"number_of_clusters": number_of_clusters}
+    return with_clusterers(model, make, settings, preserve_sparsity, filters=filters, rules=rules, strict=strict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.kernels import Bound
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, rules_take
+from keras_compress.core.slots import Slot
 from keras_compress.core.ste import value_of
 from keras_compress.core.transform import WeightTransform
 from keras_compress.core.wrapper import Compressed
@@ -202,10 +203,9 @@ def cluster_weights(
     Returns:
         A new model to compile and train.
     """
-    zeros = PlainZeros(preserve_sparsity)
 
-    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
-        clusterer = CentroidClusterer(
+    def make(settings: dict[str, Any], path: str) -> WeightTransform:
+        return CentroidClusterer(
             settings["number_of_clusters"],
             cluster_centroids_init=cluster_centroids_init,
             preserve_sparsity=bool(preserve_sparsity),
@@ -213,11 +213,34 @@ def cluster_weights(
             fixed_assignments=fixed_assignments,
             seed=seed,
         )
+
+    settings = {"number_of_clusters": number_of_clusters}
+    return with_clusterers(model, make, settings, preserve_sparsity, filters=filters, rules=rules, strict=strict)
+
+
+def with_clusterers(
+    model: keras.Model,
+    make: Callable[[dict[str, Any], str], WeightTransform],
+    settings: Mapping[str, Any],
+    preserve_sparsity: bool | None,
+    **which: Any,
+) -> keras.Model:
+    """A copy of the model with a clusterer on each weight, behind what keeps the zeros of those that have no pruner.
+
+    Args:
+        model: See `cluster_weights`.
+        make: `(settings of a layer, its path) -> clusterer`.
+        settings: Those that rules may change.
+        preserve_sparsity: See `cluster_weights`.
+        **which: `filters`, `rules` and `strict`.
+    """
+    zeros = PlainZeros(preserve_sparsity)
+
+    def transforms(path: str, before: Compressed, slot: Slot, own: dict[str, Any]) -> list[WeightTransform]:
+        clusterer = make(own, path)
         return [*zeros.keeping(path, before, slot), clusterer]
 
-    clustered = add_transforms(
-        model, make, {"number_of_clusters": number_of_clusters}, filters=filters, rules=rules, strict=strict
-    )
+    clustered: keras.Model = add_transforms(model, transforms, settings, **which)
     zeros.say()
     return clustered
 

@@ -10,14 +10,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_compress.clustering.centroids import CentroidClusterer, PlainZeros
+from keras_compress.clustering.centroids import CentroidClusterer, with_clusterers
 from keras_compress.clustering.initialisers import linear, optimal
 from keras_compress.core.global_state import global_state_kept
 from keras_compress.core.registry import register
 from keras_compress.core.selection import Selector, rules_take
 from keras_compress.core.transform import WeightTransform
-from keras_compress.core.wrapper import Compressed
-from keras_compress.graph.model import add_transforms
 
 Array = NDArray[np.float64]
 Tensor = Any
@@ -281,15 +279,11 @@ def cluster_by_entropy(
     **Reference**: see `EntropyClusterer`.
     """
     _check_bits(bits)
-    zeros = PlainZeros(preserve_sparsity)
 
-    def make(path: str, before: Compressed, slot: Any, settings: dict[str, Any]) -> list[WeightTransform]:
+    def make(settings: dict[str, Any], path: str) -> WeightTransform:
         _check_bits(settings["bits"], path)
         kept = bool(preserve_sparsity)
-        clusterer = EntropyClusterer(settings["number_of_clusters"], bits=settings["bits"], preserve_sparsity=kept)
-        return [*zeros.keeping(path, before, slot), clusterer]
+        return EntropyClusterer(settings["number_of_clusters"], bits=settings["bits"], preserve_sparsity=kept)
 
-    defaults = {"bits": bits, "number_of_clusters": number_of_clusters}
-    made: keras.Model = add_transforms(model, make, defaults, filters=filters, rules=rules, strict=strict)
-    zeros.say()
-    return made
+    settings = {"bits": bits, "number_of_clusters": number_of_clusters}
+    return with_clusterers(model, make, settings, preserve_sparsity, filters=filters, rules=rules, strict=strict)

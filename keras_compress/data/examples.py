@@ -10,7 +10,7 @@ import keras
 
 from keras_compress.core.kinds_of_layers import is_graph
 from keras_compress.data.fit_loss import FitLoss, Loss
-from keras_compress.data.samples import fixed_batch
+from keras_compress.data.samples import fixed_batch, input_specs, is_list_of_inputs
 
 Batch = tuple[Any, Any]
 BATCH_SIZE = 64
@@ -47,12 +47,11 @@ class Examples:
             data: See `Examples`; or a list or tuple of one array for each input, without targets.
             loss: See `Examples`.
         """
-        graph = is_graph(model) and model.built
-        inputs = model.inputs if graph else ()
-        arrays = isinstance(data, (list, tuple)) and all(hasattr(each, "shape") for each in data)
-        if arrays and len(data) == len(inputs) > 1:
+        if not (is_graph(model) and model.built):
+            return cls(data, loss)
+        if len(model.inputs) > 1 and is_list_of_inputs(data, input_specs(model)):
             data = (list(data),)
-        return cls(data, loss, fixed_batch(model) if graph else None)
+        return cls(data, loss, fixed_batch(model))
 
     @classmethod
     def for_model(cls, model: keras.Model, data: Any, loss: Any, needs: Collection[str], who: str) -> Examples:

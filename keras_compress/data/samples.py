@@ -102,7 +102,7 @@ def batches_of(data: Any, inputs: Sequence[InputSpec]) -> Iterator[Batch]:
         ValueError: For another number of inputs, other names, or shapes that do not fit; for `(x, y)` instead of `x`.
     """
     _refuse_labels(data, inputs)
-    if _is_array(data) or isinstance(data, Mapping) or _is_list_of_inputs(data, inputs):
+    if _is_array(data) or isinstance(data, Mapping) or is_list_of_inputs(data, inputs):
         yield in_order(data, inputs)
         return
     targets = _has_targets(data)
@@ -166,7 +166,7 @@ def _is_array(data: Any) -> bool:
     return hasattr(data, "__array__") and hasattr(data, "shape")
 
 
-def _is_list_of_inputs(data: Any, inputs: Sequence[InputSpec]) -> bool:
+def is_list_of_inputs(data: Any, inputs: Sequence[InputSpec]) -> bool:
     """Whether `data` is one array for each input, and not a list of batches."""
     if not isinstance(data, (list, tuple)) or len(data) != len(inputs) or not all(map(_is_array, data)):
         return False

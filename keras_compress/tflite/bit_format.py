@@ -174,13 +174,24 @@ def unpack_rows(rows: Array, options: BitOptions) -> Array:
     return (signs * options.magnitudes.astype(np.int16)[:, None]).astype(np.int8)
 
 
-def stored_weight(data: Array, outputs: int, name: str, options: BitOptions) -> Array:
-    """The int8 weight that a constant holds, in the shape that the stock operator has.
+def rows_of(data: Array, outputs: int, options: BitOptions) -> Array:
+    """The bytes of a constant as the rows of its outputs.
 
     Raises:
-        ValueError: If constant and options do not fit together.
+        ValueError: If there are more or fewer.
     """
     if data.size != outputs * options.row_bytes:
         raise ValueError(f"rows of {options.row_bytes} bytes for {outputs} outputs have {data.size:,} bytes")
-    values = unpack_rows(data.reshape(outputs, options.row_bytes), options)
-    return values.reshape((outputs, options.inputs) if name == DENSE else (outputs, *options.kernel, options.inputs))
+    return data.reshape(outputs, options.row_bytes)
+
+
+def stored_weight(rows: Array, name: str, options: BitOptions) -> Array:
+    """The int8 weight that rows hold, in the shape that the stock operator has.
+
+    Raises:
+        ValueError: If rows and options do not fit together.
+    """
+    values = unpack_rows(rows, options)
+    return values.reshape(
+        (len(rows), options.inputs) if name == DENSE else (len(rows), *options.kernel, options.inputs)
+    )

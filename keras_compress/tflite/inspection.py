@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_compress.core.shown import Shown, names
-from keras_compress.tflite.bit_format import OPERATORS, BitOptions, stored_weight
+from keras_compress.tflite.bit_format import OPERATORS, BitOptions, rows_of, stored_weight
 from keras_compress.tflite.encoding.codec import Form
 from keras_compress.tflite.encoding.known import DECODE, codec_of, decoded, sizes
 from keras_compress.tflite.gathered import gather_sources, gathered_values
@@ -406,7 +406,7 @@ class _File:
         """Reads a weight that is stored as bits."""
         options, data = BitOptions.read(op.options), self._buffers[tensor.Buffer()]
         self._spend(data.size, 1)
-        values = stored_weight(data, self._form(tensor)[0][0], op.name, options)
+        values = stored_weight(rows_of(data, self._form(tensor)[0][0], options), op.name, options)
         stored = data.size + options.magnitudes.size
         return replace(
             self._row(tensor, op.name, histogram_of(values.reshape(-1)), stored),

@@ -15,7 +15,7 @@ from keras_compress.tflite.bit_format import (
     BitOptions,
     magnitudes_of,
     pack_rows,
-    unpack_rows,
+    stored_weight,
 )
 from keras_compress.tflite.flatbuffer import Graph
 
@@ -185,13 +185,12 @@ def _restore(graph: Graph, op: Any) -> int:
     try:
         options = options_of(graph, op)
         rows = graph.constant(weight)
-        values = unpack_rows(np.zeros((0, 0)) if rows is None else rows, options)
+        values = stored_weight(np.zeros((0, 0)) if rows is None else rows, graph.custom_name(op), options)
     except ValueError as error:
         raise ValueError(f"Could not read the bits of {name!r}: {error}") from error
     dense = graph.custom_name(op) == DENSE
     graph.set_type(weight, "int8")
-    shape = (len(values), options.inputs) if dense else (len(values), *options.kernel, options.inputs)
-    graph.set_constant(weight, values.reshape(shape))
+    graph.set_constant(weight, values)
     kind = "FULLY_CONNECTED" if dense else "CONV_2D"
     made = graph.make_operator(kind, op.inputs, op.outputs, _dense(options) if dense else _convolution(options))
     graph.raise_version(made, options.operator_version)
